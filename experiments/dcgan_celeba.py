@@ -1,0 +1,83 @@
+"""DCGAN at 64x64 on CelebA.
+
+Radford et al. 2016, "Unsupervised representation learning with deep
+convolutional generative adversarial networks", with the settings of its
+reference implementations: z of 100, 4x4 convolutions, weights N(0, 0.02),
+BatchNorm gains N(1, 0.02), Adam 2e-4 (0.5, 0.999), batches of 128, 25 epochs.
+
+  python launch.py --config=experiments/dcgan_celeba.py
+
+reads the aligned and cropped faces from data/img_align_celeba, which is what
+the official img_align_celeba.zip unpacks to; elsewhere:
+  --config.data.source=folder:/path/to/img_align_celeba
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  if arg not in ('', 'tiny'):
+    raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
+  config = ConfigDict()
+  config.seed = 0
+  config.batch_size = 128  # of all devices together
+  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.disc_steps = 1
+  config.rounds_per_dispatch = 1
+  config.total_images = 25 * 202_599
+  config.ema_halflife_images = 10_000
+  config.precision = 'float32'
+  config.parallel = 'jit'
+
+  config.log_every_steps = 50
+  config.sample_every_images = 50_000
+  config.checkpoint_every_images = 200_000
+  config.checkpoints_to_keep = 3
+  config.wandb = False
+
+  config.data = ConfigDict()
+  config.data.source = 'folder:data/img_align_celeba'
+  config.data.resolution = 64
+  config.data.channels = 3
+  config.data.flip = False
+  config.data.max_device_bytes = 4 * 2**30
+
+  config.game = ConfigDict()
+  config.game.name = 'image'
+  config.game.latent = 'gaussian'
+  config.game.latent_dim = 100
+  config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
+
+  config.model = ConfigDict()
+  config.model.gen = ConfigDict(
+    {
+      'name': 'dcgan',
+      'features': 64,
+      'activation': 'relu',
+      'negative_slope': 0.2,
+    }
+  )
+  config.model.disc = ConfigDict(
+    {
+      'name': 'dcgan',
+      'features': 64,
+      'activation': 'leaky_relu',
+      'negative_slope': 0.2,
+    }
+  )
+
+  adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.5, 'b2': 0.999}
+  config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
+
+  if arg == 'tiny':
+    config.data.source = 'digits'
+    config.data.resolution = 16
+    config.model.gen.features = 8
+    config.model.disc.features = 8
+    config.batch_size = 16
+    config.total_images = 16 * 12
+    config.log_every_steps = 2
+    config.sample_every_images = 16 * 6
+    config.checkpoint_every_images = 16 * 4
+  return config

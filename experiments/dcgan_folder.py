@@ -1,0 +1,22 @@
+"""DCGAN on any folder of images.
+
+As dcgan_celeba.py, mirrored at random. Every PNG, JPEG and WebP below the
+folder is read, centre-cropped to a square, and resized:
+
+  python launch.py --config=experiments/dcgan_folder.py \
+    --config.data.source=folder:/path/to/images --config.data.resolution=64
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import dcgan_celeba
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  config = dcgan_celeba.get_config(arg)
+  config.data.flip = True
+  if arg != 'tiny':
+    config.data.source = 'folder:'
+    config.total_images = 2_000_000
+  return config

@@ -1,0 +1,25 @@
+"""DCGAN on the 60,000 training digits of MNIST, at 32x32.
+
+As dcgan_celeba.py, but grey, at half the resolution.
+
+  python launch.py --config=experiments/dcgan_mnist.py
+
+reads the official train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz
+from data/mnist; elsewhere:
+  --config.data.source=mnist:/path/to/folder
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import dcgan_celeba
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  config = dcgan_celeba.get_config(arg)
+  config.data.channels = 1
+  if arg != 'tiny':
+    config.data.source = 'mnist:data/mnist'
+    config.data.resolution = 32
+    config.total_images = 25 * 60_000
+  return config

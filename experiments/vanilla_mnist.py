@@ -1,0 +1,80 @@
+"""The vanilla GAN on 5,000 MNIST digits that need no download.
+
+Goodfellow et al. 2014, "Generative adversarial nets": two multilayer
+perceptrons, dropout in D, the non-saturating loss.
+
+  python launch.py --config=experiments/vanilla_mnist.py
+
+All of MNIST, from its official files:
+  --config.data.source=mnist:/path/to/folder
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop."""
+  if arg not in ('', 'tiny'):
+    raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
+  config = ConfigDict()
+  config.seed = 0
+  config.batch_size = 64  # of all devices together
+  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.disc_steps = 1
+  config.rounds_per_dispatch = 10
+  config.total_images = 400_000
+  config.ema_halflife_images = 10_000
+  config.precision = 'float32'
+  config.parallel = 'jit'
+
+  config.log_every_steps = 100
+  config.sample_every_images = 50_000
+  config.checkpoint_every_images = 100_000
+  config.checkpoints_to_keep = 3
+  config.wandb = False
+
+  config.data = ConfigDict()
+  config.data.source = 'digits'
+  config.data.resolution = 28
+  config.data.channels = 1
+  config.data.flip = False
+  config.data.max_device_bytes = 2**31
+
+  config.game = ConfigDict()
+  config.game.name = 'image'
+  config.game.latent = 'gaussian'
+  config.game.latent_dim = 64
+  config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
+
+  config.model = ConfigDict()
+  config.model.gen = ConfigDict(
+    {
+      'name': 'mlp',
+      'hidden': (256, 512, 1024),
+      'activation': 'relu',
+      'negative_slope': 0.2,
+    }
+  )
+  config.model.disc = ConfigDict(
+    {
+      'name': 'mlp',
+      'hidden': (1024, 512, 256),
+      'dropout': 0.3,
+      'activation': 'leaky_relu',
+      'negative_slope': 0.2,
+    }
+  )
+
+  adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.5, 'b2': 0.999}
+  config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
+
+  if arg == 'tiny':
+    config.model.gen.hidden = (32,)
+    config.model.disc.hidden = (32,)
+    config.batch_size = 16
+    config.rounds_per_dispatch = 4
+    config.total_images = 16 * 24
+    config.log_every_steps = 4
+    config.sample_every_images = 16 * 12
+    config.checkpoint_every_images = 16 * 8
+  return config

@@ -1,0 +1,118 @@
+"""What the config of a run says: its checks, its table, its file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from gan_jax import parallel
+from gan_jax.errors import UserError
+from gan_jax.schedule import Table, tabulate
+
+# What may differ between the start of a run and its resumption: none of these
+# changes what is computed before, or where.
+CHANGEABLE = (
+  'checkpoint_every_images',
+  'checkpoints_to_keep',
+  'data.max_device_bytes',
+  'log_every_steps',
+  'parallel',
+  'sample_every_images',
+  'total_images',
+  'wandb',
+)
+
+POSITIVE = (
+  'batch_size',
+  'checkpoint_every_images',
+  'checkpoints_to_keep',
+  'data.resolution',
+  'disc_steps',
+  'ema_halflife_images',
+  'gen_batch_size',
+  'log_every_steps',
+  'optimizer.disc.learning_rate',
+  'optimizer.gen.learning_rate',
+  'rounds_per_dispatch',
+  'sample_every_images',
+  'total_images',
+)
+
+
+def check(config: ConfigDict) -> None:
+  """Refuses what no run can be made of."""
+  flat = flatten(config.to_dict())
+  for key in POSITIVE:
+    value = flat.get(key)
+    # Written so that NaN is refused too.
+    if value is not None and not value > 0:
+      raise UserError(f'config.{key}={value} must be positive')
+  parallel.check_batch_size('batch_size', config.batch_size)
+  if config.gen_batch_size is not None:
+    parallel.check_batch_size('gen_batch_size', config.gen_batch_size)
+
+
+def table(config: ConfigDict) -> Table:
+  """The course of the run: `config.schedule`, over the top-level settings."""
+  return tabulate(
+    config.get('schedule', ({},)),
+    defaults={
+      'batch_size': config.batch_size,
+      'gen_batch_size': config.gen_batch_size,
+      'disc_steps': config.disc_steps,
+      'gen_learning_rate': config.optimizer.gen.learning_rate,
+      'disc_learning_rate': config.optimizer.disc.learning_rate,
+    },
+    total_images=config.total_images,
+    rounds_per_dispatch=config.rounds_per_dispatch,
+    ema_halflife_images=config.ema_halflife_images,
+  )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  return dict(_leaves(tree, prefix))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def _file(workdir: str | Path) -> epath.Path:
+  return epath.Path(workdir) / 'config.json'
+
+
+def write(config: ConfigDict, workdir: str | Path) -> None:
+  """Writes `config.json`; a workdir that holds another run is refused."""
+  new = json.loads(json.dumps(config.to_dict()))
+  file = _file(workdir)
+  if file.exists():
+    there, here = flatten(json.loads(file.read_text())), flatten(new)
+    differing = [
+      f'{key} ({there.get(key)} there, {here.get(key)} here)'
+      for key in sorted(there.keys() | here.keys())
+      if there.get(key) != here.get(key) and key not in CHANGEABLE
+    ]
+    if differing:
+      raise UserError(
+        f'{workdir} holds a run with another config: {"; ".join(differing)}; '
+        'name another --workdir'
+      )
+  if parallel.is_main():
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(new, indent=2) + '\n')
+
+
+def read(workdir: str | Path) -> ConfigDict:
+  """Reads `config.json`."""
+  file = _file(workdir)
+  if not file.exists():
+    raise UserError(f'{workdir} is not the workdir of a run: no config.json')
+  return ConfigDict(json.loads(file.read_text()))

@@ -1,0 +1,108 @@
+"""What a game is: a value, a few pure functions that the round plays with.
+
+The round, the loop, the devices, the checkpoints and the metrics know only
+this. A new kind of GAN is a new file beside this one, and a row in GAMES.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Key, PyTree
+
+from gan_jax.schedule import Phase
+from gan_jax.state import Pair, Variables
+
+# {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
+Batch = dict[str, Any]
+Keys = Key[Array, ' n']
+
+
+class Aux(NamedTuple):
+  """What a loss hands back beside its value.
+
+  Attributes:
+    metrics: Scalars to be logged, by name.
+    collections: What the moving player keeps beside its parameters: new
+      BatchNorm statistics, say. None keeps what there was.
+    game_state: The new game state. None keeps what there was. It belongs to
+      every device alike: under pmap gather (ops/axis.py) what goes into it.
+  """
+
+  metrics: dict[str, Array]
+  collections: Variables | None = None
+  game_state: PyTree = None
+
+
+class View(NamedTuple):
+  """The game as a move sees it; all of it constant for the gradient.
+
+  Attributes:
+    variables: Both players' variables. The moving player's parameters are the
+      loss's first argument instead: gradients flow there alone.
+    inputs: What G was fed to play the fakes.
+    game_state: The game state before the move.
+    frozen: `Game.frozen`.
+  """
+
+  variables: Pair[Variables]
+  inputs: PyTree
+  game_state: PyTree
+  frozen: PyTree
+
+
+# loss(params, view, batch, fakes, keys, phase) -> (loss, Aux)
+Loss = Callable[
+  [PyTree, View, Batch, PyTree, Keys, Phase],
+  tuple[Float[Array, ''], Aux],
+]
+
+
+class Move(NamedTuple):
+  """One update of one player.
+
+  Attributes:
+    loss: What the move minimises. For the generator's first move the gradient
+      that reaches the fakes is pulled back through `play`; any later move of
+      the generator sees the fakes as data, and plays for itself.
+    every: The move is made at every so many of the player's steps.
+    rescale: Multiplies the loss by `every`, so that a lazy penalty has the
+      strength that it would have at each step (StyleGAN2, appendix B).
+    name: The loss is logged as `gen/NAME` or `disc/NAME`.
+  """
+
+  loss: Loss
+  every: int = 1
+  rescale: bool = True
+  name: str = 'loss'
+
+
+class Game(NamedTuple):
+  """A two-player game.
+
+  Attributes:
+    init: (key, batch) -> both players' variables, game_state.
+    draw: (keys, batch, phase) -> inputs: what G is fed: latents, labels,
+      images. One key an example; each row depends on its own key alone.
+    play: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
+      pytree of float arrays; the collections G's new ones, as in Aux.
+    sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.
+    moves: The moves each player makes, in order, in one step of its own.
+    frozen: Arrays that the losses need and nobody trains (a feature network):
+      handed to them in View, and never checkpointed.
+    active: (params, phase) -> both players' pytrees of bools, each a prefix
+      of that player's parameters: those in play. What is not is left alone,
+      to the bit, the optimizer's moments included. None: everything.
+    interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
+      games that have latents.
+  """
+
+  init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
+  draw: Callable[[Keys, Batch | None, Phase], PyTree]
+  play: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
+  sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
+  moves: Pair[tuple[Move, ...]]
+  frozen: PyTree = ()
+  active: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
+  interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
+    None
+  )

@@ -1,0 +1,43 @@
+"""Where randomness comes from: a function of (seed, round, example, purpose).
+
+Never of the device, of the process or of loop memory: so that one run is the
+same run on any number of devices and after any number of restarts.
+"""
+
+import enum
+import zlib
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Int, Key
+
+
+class Purpose(enum.IntEnum):
+  """What a key is drawn for: no two purposes ever share one."""
+
+  INIT = 0
+  READ = 1  # augmenting the reals
+  DRAW = 2  # latents, and what else G is fed
+  DISC = 3  # inside D's loss
+  GEN = 4  # inside G's loss
+  SAMPLE = 5  # sample grids, and notebooks
+
+
+def example_keys(
+  key: Key[Array, ''],
+  purpose: Purpose,
+  examples: Int[Array, ' n'],
+  round: Int[Array, ''] | int = 0,
+) -> Key[Array, ' n']:
+  """One key for each example: fold_in(seed, purpose, round, example)."""
+  key = jax.random.fold_in(jax.random.fold_in(key, purpose), round)
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, examples)
+
+
+def layer_keys(module: nn.Module, keys: Key[Array, ' n']) -> Key[Array, ' n']:
+  """The examples' keys for one layer: two layers never share their noise.
+
+  A layer that is called twice in one pass draws the same noise twice.
+  """
+  salt = zlib.crc32('/'.join(module.path).encode())
+  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, salt)

@@ -1,0 +1,101 @@
+"""Adversarial losses on logits: D(x) = sigmoid(logit) is "x is real".
+
+Every player's loss is a function of (real_logits, fake_logits), a mean over
+the examples, and stable for logits of any size: -log sigmoid(x) = softplus(-x)
+and -log(1 - sigmoid(x)) = softplus(x). A new loss is a function that returns
+a Pair of them, and a row in LOSSES.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax.nn import softplus
+from jaxtyping import Array, Float
+
+from gan_jax.state import Pair
+
+Logits = Float[Array, ' n']
+Scalar = Float[Array, '']
+LogitLoss = Callable[[Logits, Logits], Scalar]
+
+
+def minimax_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
+  """G's part of the minimax value: E log(1 - D(G(z))), to be minimised.
+
+  Its gradient vanishes where D wins. Goodfellow et al. 2014, equation 1.
+  """
+  del real_logits
+  return -jnp.mean(softplus(fake_logits))
+
+
+def non_saturating_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
+  """-E log D(G(z)). Goodfellow et al. 2014, section 3; log 2 at D = 1/2."""
+  del real_logits
+  return jnp.mean(softplus(-fake_logits))
+
+
+def cross_entropy_disc(
+  real_logits: Logits, fake_logits: Logits, real_label: float = 1.0
+) -> Scalar:
+  """J_D = -E log D(x) - E log(1 - D(G(z))); log 4 at D = 1/2.
+
+  Goodfellow et al. 2014, equation 1, with its sign turned. With one-sided
+  label smoothing (Salimans et al. 2016, section 3.4) the reals' target is
+  `real_label`, say 0.9, instead of 1:
+  -E [s log D(x) + (1 - s) log(1 - D(x))] - E log(1 - D(G(z))).
+  """
+  real = real_label * softplus(-real_logits)
+  real += (1 - real_label) * softplus(real_logits)
+  return jnp.mean(real) + jnp.mean(softplus(fake_logits))
+
+
+def half_cross_entropy_disc(
+  real_logits: Logits, fake_logits: Logits, real_label: float = 1.0
+) -> Scalar:
+  """J_D / 2: the mean over both halves of a batch of 2m; log 2 at D = 1/2.
+
+  Goodfellow 2016 (NIPS tutorial), equation 8.
+  """
+  return cross_entropy_disc(real_logits, fake_logits, real_label) / 2
+
+
+def minimax(real_label: float = 1.0) -> Pair[LogitLoss]:
+  """The two-player zero-sum game."""
+  return Pair(minimax_gen, _smoothed(cross_entropy_disc, real_label))
+
+
+def non_saturating(real_label: float = 1.0) -> Pair[LogitLoss]:
+  """What the 2014 paper trains with, and DCGAN."""
+  return Pair(non_saturating_gen, _smoothed(cross_entropy_disc, real_label))
+
+
+def non_saturating_half(real_label: float = 1.0) -> Pair[LogitLoss]:
+  """The non-saturating pair with D's loss halved."""
+  return Pair(
+    non_saturating_gen, _smoothed(half_cross_entropy_disc, real_label)
+  )
+
+
+def non_saturating_fake_is_one(real_label: float = 1.0) -> Pair[LogitLoss]:
+  """The convention in which D(x) is "x is fake": fakes are labelled 1.
+
+  J_D = -E log D(G(z)) - E log(1 - D(x)): the same game under
+  logits -> -logits. `real_label` still smooths the reals' side alone.
+  """
+  pair = non_saturating(real_label)
+  return Pair(
+    gen=lambda real, fake: pair.gen(-real, -fake),
+    disc=lambda real, fake: pair.disc(-real, -fake),
+  )
+
+
+def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
+  return lambda real, fake: loss(real, fake, real_label)
+
+
+LOSSES: dict[str, Callable[..., Pair[LogitLoss]]] = {
+  'minimax': minimax,
+  'non_saturating': non_saturating,
+  'non_saturating_fake_is_one': non_saturating_fake_is_one,
+  'non_saturating_half': non_saturating_half,
+}

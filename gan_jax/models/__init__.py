@@ -1,0 +1,39 @@
+"""What the players are: a new network is a file here, and a row in MODELS."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from gan_jax.errors import build, choose
+from gan_jax.models import dcgan, mlp
+from gan_jax.state import Pair
+
+MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
+  gen={'dcgan': dcgan.Generator, 'mlp': mlp.Generator},
+  disc={'dcgan': dcgan.Discriminator, 'mlp': mlp.Discriminator},
+)
+
+PRECISIONS = {'bfloat16': jnp.bfloat16, 'float32': jnp.float32}
+
+
+def make(
+  blocks: Mapping[str, Mapping[str, Any]],
+  *,
+  resolution: int,
+  channels: int,
+  precision: str,
+  axis_name: str | None,
+) -> Pair[nn.Module]:
+  """Both networks, from `config.model`: `name`, and fields of the module."""
+  given = {
+    'resolution': resolution,
+    'channels': channels,
+    'dtype': choose('config.precision', precision, PRECISIONS),
+    'axis_name': axis_name,
+  }
+  return Pair(
+    gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),
+    disc=build('config.model.disc', MODELS.disc, blocks['disc'], **given),
+  )

@@ -1,0 +1,83 @@
+"""Layers that the networks share."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float, Key
+
+from gan_jax.errors import choose
+from gan_jax.keys import layer_keys
+
+# Weights N(0, 0.02), BatchNorm gains N(1, 0.02): Radford et al. 2016.
+weight_init = nn.initializers.normal(0.02)
+
+
+def gain_init(key, shape, dtype):
+  """N(1, 0.02)."""
+  return 1 + weight_init(key, shape, dtype)
+
+
+class Dropout(nn.Module):
+  """Dropout with each example's own mask, whatever device it is on.
+
+  Srivastava et al. 2014; kept units are divided by (1 - rate).
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n *rest'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, 'n *rest']:
+    if not train or self.rate == 0:
+      return x
+    keep = 1 - self.rate
+    draw = partial(jax.random.bernoulli, p=keep, shape=x.shape[1:])
+    kept = jax.vmap(draw)(layer_keys(self, keys))
+    return jax.numpy.where(kept, x / keep, 0)
+
+
+class PRelu(nn.Module):
+  """max(x, 0) + a min(x, 0), with one learnt `a`. He et al. 2015."""
+
+  initial_slope: float = 0.25
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*s']) -> Float[Array, '*s']:
+    init = nn.initializers.constant(self.initial_slope)
+    slope = self.param('slope', init, ()).astype(x.dtype)
+    return jax.numpy.where(x >= 0, x, slope * x)
+
+
+ACTIVATIONS: dict[str, Callable[[float], Callable]] = {
+  'leaky_relu': lambda slope: partial(nn.leaky_relu, negative_slope=slope),
+  'prelu': lambda slope: PRelu(slope),
+  'relu': lambda slope: nn.relu,
+}
+
+
+def activation(name: str, negative_slope: float) -> Callable:
+  """The activation called `name`; made inside a module's compact call.
+
+  `negative_slope` is LeakyReLU's, and where PReLU's begins. DCGAN has 0.2;
+  0.01 is the classic default.
+  """
+  return choose('activation', name, ACTIVATIONS)(negative_slope)
+
+
+def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
+  """BatchNorm as in the reference DCGAN: eps 1e-5, statistics averaged by .9.
+
+  The batch is the global one, over all devices.
+  """
+  return partial(
+    nn.BatchNorm,
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    scale_init=gain_init,
+    axis_name=axis_name,
+  )

@@ -1,0 +1,66 @@
+"""The vanilla pair: multilayer perceptrons (Goodfellow et al. 2014)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from gan_jax.models.layers import Dropout, activation
+
+
+class Generator(nn.Module):
+  """z -> images, through dense layers and tanh.
+
+  Attributes:
+    resolution, channels: Of the images.
+    hidden: Widths of the hidden layers.
+    activation, negative_slope: See `layers.activation`.
+    dtype: What it computes in; the parameters are float32.
+  """
+
+  resolution: int
+  channels: int
+  hidden: tuple[int, ...] = (256, 512, 1024)
+  activation: str = 'relu'
+  negative_slope: float = 0.2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, z: Float[Array, 'n d'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, 'n h w c']:
+    x = z.astype(self.dtype)
+    for width in self.hidden:
+      x = nn.Dense(width, dtype=self.dtype)(x)
+      x = activation(self.activation, self.negative_slope)(x)
+    shape = (self.resolution, self.resolution, self.channels)
+    x = nn.Dense(shape[0] * shape[1] * shape[2], dtype=self.dtype)(x)
+    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *shape)
+
+
+class Discriminator(nn.Module):
+  """Images -> logits, with dropout after every hidden layer.
+
+  Attributes:
+    hidden: Widths of the hidden layers.
+    dropout: The share of units that are dropped.
+    The others: as the generator's.
+  """
+
+  hidden: tuple[int, ...] = (1024, 512, 256)
+  dropout: float = 0.3
+  activation: str = 'leaky_relu'
+  negative_slope: float = 0.2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, ' n']:
+    x = images.reshape(images.shape[0], -1).astype(self.dtype)
+    for width in self.hidden:
+      x = nn.Dense(width, dtype=self.dtype)(x)
+      x = activation(self.activation, self.negative_slope)(x)
+      x = Dropout(self.dropout)(x, keys, train)
+    return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]

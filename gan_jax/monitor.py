@@ -1,0 +1,158 @@
+"""What a run tells the world: progress, metrics, sample grids."""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+
+from gan_jax.errors import UserError
+from gan_jax.pictures import grid, write_png
+
+
+class Monitor:
+  """Writes `metrics.jsonl`, TensorBoard events, `samples/*.png`; shows a bar.
+
+  Args:
+    workdir: The run's; None on a process that does not write.
+    round: The one that the run begins or resumes at: what the metrics tell of
+      later rounds is of a future that was lost, and is removed.
+    images: Shown to D by `round`.
+    total_rounds: Of the whole run.
+    wandb: Whether to log to Weights & Biases too.
+  """
+
+  def __init__(
+    self,
+    workdir: str | Path | None,
+    *,
+    round: int,
+    images: int,
+    total_rounds: int,
+    wandb: bool,
+  ):
+    self._total_rounds = total_rounds
+    self._start = self._last = (time.perf_counter(), round, images)
+    self._outputs = contextlib.ExitStack()
+    self._workdir = workdir and Path(workdir)
+    if self._workdir is None:
+      return
+    enter = self._outputs.enter_context
+    (self._workdir / 'samples').mkdir(parents=True, exist_ok=True)
+    self._jsonl = enter(_open_until(self._workdir / 'metrics.jsonl', round))
+    self._tensorboard = enter(
+      tensorboardX.SummaryWriter(
+        str(self._workdir / 'tensorboard'), purge_step=round + 1
+      )
+    )
+    self._wandb = _start_wandb(self._workdir) if wandb else None
+    if self._wandb:
+      self._outputs.callback(self._wandb.finish)
+    self._console = rich.console.Console()
+    self._bar = None
+    if self._console.is_terminal:
+      self._bar = enter(_bar(self._console))
+      self._task = self._bar.add_task(
+        'compiling', total=total_rounds, completed=round, rate=''
+      )
+
+  def __enter__(self) -> 'Monitor':
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self._outputs.close()
+
+  def log(self, round: int, images: int, metrics: dict[str, Any]) -> None:
+    """Writes a line of metrics; one that is NaN was not computed."""
+    now = (time.perf_counter(), round, images)
+    speed = (now[2] - self._last[2]) / (now[0] - self._last[0])
+    self._last = now
+    if self._workdir is None:
+      return
+    scalars = {k: float(v) for k, v in metrics.items() if not np.isnan(v)}
+    scalars['images_per_second'] = float(f'{speed:.5g}')
+    line = {'step': round, 'images': images, **scalars}
+    self._jsonl.write(json.dumps(line) + '\n')
+    self._jsonl.flush()
+    for name, value in scalars.items():
+      self._tensorboard.add_scalar(name, value, round)
+    if self._wandb:
+      self._wandb.log(line, step=round)
+    self._show(line)
+
+  def samples(self, round: int, images: int, pictures: np.ndarray) -> None:
+    """Writes uint8 [n, h, w, c] as a grid, called by the images seen."""
+    if self._workdir is None:
+      return
+    picture = grid(pictures)
+    write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
+    self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+
+  def _show(self, line: dict[str, Any]) -> None:
+    """A step of the bar, or where there is no terminal a line."""
+    losses = '  '.join(
+      f'{player} {line[f"{player}/loss"]:.3f}'
+      for player in ('disc', 'gen')
+      if f'{player}/loss' in line
+    )
+    speed = f'{line["images_per_second"]:,.0f} images/s'
+    if self._bar:
+      self._bar.update(
+        self._task, completed=line['step'], description=losses, rate=speed
+      )
+      return
+    seconds, done = (b - a for a, b in zip(self._start, self._last[:2]))
+    left = (self._total_rounds - line['step']) * seconds / done
+    print(
+      f'round {line["step"]:,}/{self._total_rounds:,}  '
+      f'{line["images"]:,} images  {losses}  {speed}  '
+      f'{datetime.timedelta(seconds=int(left))} left',
+      flush=True,
+    )
+
+
+def _bar(console: rich.console.Console) -> rich.progress.Progress:
+  return rich.progress.Progress(
+    rich.progress.TextColumn('{task.description}'),
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TextColumn('{task.fields[rate]}'),
+    rich.progress.TimeRemainingColumn(),
+    console=console,
+  )
+
+
+def _open_until(path: Path, round: int):
+  """Opens `metrics.jsonl` to append, without the lines of later rounds."""
+  if path.exists():
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+      # A line that a kill cut short is of the lost future too.
+      if line.endswith('\n') and json.loads(line)['step'] <= round:
+        kept.append(line)
+    part = path.with_suffix('.part')
+    part.write_text(''.join(kept))
+    part.replace(path)
+  return path.open('a')
+
+
+def _start_wandb(workdir: Path):
+  try:
+    import wandb
+  except ImportError as error:
+    raise UserError(
+      "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
+    ) from error
+  # One run there for one run here, however often it is resumed.
+  name = str(workdir.resolve())
+  identity = hashlib.sha256(name.encode()).hexdigest()[:16]
+  return wandb.init(
+    dir=name, name=workdir.name, project='gan_jax', id=identity, resume='allow'
+  )

@@ -1,0 +1,49 @@
+"""The optax pair: one transformation a player, without a learning rate.
+
+The round multiplies by the learning rate, which the schedule gives it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from gan_jax.errors import build
+from gan_jax.state import Pair
+
+
+def adam(
+  b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+  """Adam (Kingma & Ba 2015)."""
+  return optax.scale_by_adam(b1, b2, eps)
+
+
+def rmsprop(
+  decay: float = 0.99, eps: float = 1e-8
+) -> optax.GradientTransformation:
+  """RMSprop (Hinton 2012), with the defaults that WGAN was published with."""
+  return optax.scale_by_rms(decay, eps)
+
+
+def sgd(momentum: float = 0.0) -> optax.GradientTransformation:
+  """Stochastic gradient descent."""
+  return optax.trace(momentum) if momentum else optax.identity()
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+  'adam': adam,
+  'rmsprop': rmsprop,
+  'sgd': sgd,
+}
+
+
+def make(config: Mapping[str, Any]) -> Pair[optax.GradientTransformation]:
+  """Both players' optimizers, from `config.optimizer`."""
+
+  def one(player: str) -> optax.GradientTransformation:
+    block = dict(config[player])
+    del block['learning_rate']  # the schedule's
+    return build(f'config.optimizer.{player}', OPTIMIZERS, block)
+
+  return Pair(gen=one('gen'), disc=one('disc'))

@@ -1,0 +1,37 @@
+"""Images on their way out: uint8, grids, PNG files."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+
+def to_uint8(
+  images: Float[Array, '*s'] | Float[np.ndarray, '*s'],
+) -> UInt8[np.ndarray, '*s']:
+  """[-1, 1] -> 0..255, rounded; what lies outside is clipped."""
+  scaled = np.round((np.asarray(images, np.float32) + 1) * 127.5)
+  return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def grid(
+  images: UInt8[np.ndarray, 'n h w c'], columns: int | None = None
+) -> UInt8[np.ndarray, 'H W c']:
+  """The images side by side, row by row; as near to a square as they go."""
+  n, h, w, c = images.shape
+  columns = columns or math.ceil(math.sqrt(n))
+  rows = math.ceil(n / columns)
+  cells = np.zeros((rows * columns, h, w, c), np.uint8)
+  cells[:n] = images
+  cells = cells.reshape(rows, columns, h, w, c).swapaxes(1, 2)
+  return cells.reshape(rows * h, columns * w, c)
+
+
+def write_png(path: Path, image: UInt8[np.ndarray, 'h w c']) -> None:
+  """Writes a PNG; one that is there is replaced whole or not at all."""
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  part = path.with_suffix('.part')
+  picture.save(part, format='PNG')
+  part.replace(path)

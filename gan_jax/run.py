@@ -1,0 +1,127 @@
+"""A run that was trained, opened for reading: what a notebook works with."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from gan_jax import checkpoint, config, games
+from gan_jax.errors import UserError
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.pictures import grid, to_uint8
+
+# Samples are drawn in batches of so many.
+BATCH = 256
+
+
+class Run:
+  """A generator and what is known of it.
+
+  Attributes:
+    workdir: Where the run is.
+    config: The experiment's.
+    step: The rounds after which the generator was saved.
+    images: Reals that D had seen by then.
+    params: The generator's variables: the moving average of its parameters
+      and of its BatchNorm statistics.
+  """
+
+  def __init__(self, workdir: Path, settings: ConfigDict, step: int):
+    self.workdir, self.config, self.step = workdir, settings, step
+    table = config.table(settings)
+    self.images = table.images(step)
+    self.params = checkpoint.read(workdir, ('ema',), step)['ema']
+    self._game = games.make(settings)
+    self._phase = table.phase(step)
+    self._generate = jax.jit(self.generator)
+
+  def __repr__(self) -> str:
+    return f'Run({str(self.workdir)!r}, step={self.step}, images={self.images})'
+
+  def generator(
+    self, params: PyTree, inputs: PyTree
+  ) -> Float[Array, 'n h w c']:
+    """The pure function: (params, inputs) -> images in [-1, 1].
+
+    `run.inputs` draws inputs; for an image game inputs['z'] is the latents.
+    """
+    return self._game.sample(params, inputs, self._phase)
+
+  def inputs(self, n: int, seed: int = 0) -> PyTree:
+    """What the generator is fed for `n` samples; the first ones of any more."""
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
+    return self._game.draw(keys, None, self._phase)
+
+  def sample(self, n: int, seed: int = 0) -> UInt8[np.ndarray, 'n h w c']:
+    """Draws `n` images; the same ones for the same seed."""
+    if n < 1:
+      raise UserError(f'run.sample({n}): ask for 1 image or more')
+    return self._draw(self.inputs(n, seed), n)
+
+  def interpolate(
+    self, n: int = 4, steps: int = 9, seed: int = 0
+  ) -> UInt8[np.ndarray, 'n steps h w c']:
+    """Images along `n` paths through latent space, each between two samples.
+
+    Path i leads from sample 2i to sample 2i + 1 of `run.sample(2 * n, seed)`.
+    """
+    if self._game.interpolate is None:
+      raise UserError('this game has no latents to interpolate between')
+    ends = self.inputs(2 * n, seed)
+    repeat = lambda x: jnp.repeat(x, steps, axis=0)
+    a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
+    b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
+    t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
+    images = self._draw(self._game.interpolate(a, b, t), n * steps)
+    return images.reshape(n, steps, *images.shape[1:])
+
+  def metrics(self) -> 'Any':
+    """`metrics.jsonl` as a pandas DataFrame, one row a log line."""
+    import pandas
+
+    return pandas.read_json(self.workdir / 'metrics.jsonl', lines=True)
+
+  def show(self, n: int = 64, seed: int = 0) -> 'Any':
+    """A grid of `n` samples: a matplotlib figure, which a notebook draws."""
+    from matplotlib.figure import Figure
+
+    picture = grid(self.sample(n, seed))
+    height, width = picture.shape[:2]
+    figure = Figure(figsize=(8, 8 * height / width))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, cmap='gray', vmin=0, vmax=255)
+    axes.set_axis_off()
+    return figure
+
+  def _draw(self, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
+    parts = []
+    for start in range(0, n, BATCH):
+      part = jax.tree.map(lambda x, i=start: x[i : i + BATCH], inputs)
+      parts.append(to_uint8(self._generate(self.params, part)))
+    return np.concatenate(parts)
+
+
+def load(workdir: str | Path, step: int | None = None) -> Run:
+  """Opens the run in `workdir`, whatever machine and devices wrote it.
+
+  Args:
+    workdir: The run's.
+    step: The rounds after which it was saved; None: the newest.
+
+  Raises:
+    UserError: `workdir` holds no run, or no such checkpoint.
+  """
+  settings = config.read(workdir)
+  steps = checkpoint.steps(workdir)
+  if not steps:
+    raise UserError(f'{workdir} has no checkpoint yet')
+  if step is None:
+    step = steps[-1]
+  if step not in steps:
+    there = ', '.join(map(str, steps))
+    raise UserError(f'{workdir} has no checkpoint at step {step} ({there})')
+  return Run(Path(workdir), settings, step)

@@ -1,0 +1,195 @@
+"""What changes with time: a table of spans, and phase(round), pure.
+
+Spans are given in images (reals shown to D) and turned, once, into whole
+dispatches of rounds. Constant settings are the trivial table, of one span.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gan_jax.errors import UserError, nearest
+from gan_jax.state import Pair
+
+Scalar = Float[Array, ''] | Float[np.ndarray, ''] | np.float32
+Counter = Int[Array, ''] | Int[np.ndarray, ''] | np.int32
+# A constant, or (start, end): linear over the span.
+Ramp = float | tuple[float, float]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """What holds in one round.
+
+  The static fields are part of the compiled program: it is compiled once for
+  each combination of them that the table has. The others are traced.
+
+  Attributes:
+    stage: Which layers are in play (progressive growing), up to the game.
+    disc_steps: D's steps in the round.
+    batch_size: Reals, and fakes, that D sees in a step, on all devices.
+    gen_batch_size: Fakes that G plays for its own step; None: G moves on the
+      fakes that D has just seen.
+    alpha: How far the stage has faded in, from 0 to 1.
+    learning_rate: Both players'; the optax transformations have none.
+    ema_decay: What the moving average of G keeps, in a round.
+    disc_step: D's steps before this round.
+  """
+
+  stage: int = dataclasses.field(metadata={'static': True})
+  disc_steps: int = dataclasses.field(metadata={'static': True})
+  batch_size: int = dataclasses.field(metadata={'static': True})
+  gen_batch_size: int | None = dataclasses.field(metadata={'static': True})
+  alpha: Scalar
+  learning_rate: Pair[Scalar]
+  ema_decay: Scalar
+  disc_step: Counter
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+  """A stretch of training, as an experiment's `schedule` gives it.
+
+  What a span leaves out is as at the top of the config.
+
+  Attributes:
+    images: Its length in reals shown to D; None: to the end of the run.
+    gen_learning_rate, disc_learning_rate, alpha: Ramps.
+    The others: as in `Phase`.
+  """
+
+  images: int | None = None
+  stage: int = 0
+  alpha: Ramp = 1.0
+  disc_steps: int = 1
+  batch_size: int = 64
+  gen_batch_size: int | None = None
+  gen_learning_rate: Ramp = 2e-4
+  disc_learning_rate: Ramp = 2e-4
+
+  @property
+  def images_per_round(self) -> int:
+    return self.batch_size * self.disc_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A span, placed on the axis of rounds."""
+
+  span: Span
+  first_round: int
+  first_image: int
+  first_disc_step: int
+  rounds: int
+
+  @property
+  def end_round(self) -> int:
+    return self.first_round + self.rounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """The whole course of a run.
+
+  Attributes:
+    rows: The spans, end to end; the last ends the run.
+    rounds_per_dispatch: Rounds in one compiled call. A row is a whole number
+      of dispatches, so a resumed run dispatches as the straight one does.
+    ema_halflife_images: Of the moving average of G.
+  """
+
+  rows: tuple[Row, ...]
+  rounds_per_dispatch: int
+  ema_halflife_images: float
+
+  @property
+  def total_rounds(self) -> int:
+    return self.rows[-1].end_round
+
+  def row(self, round: int) -> Row:
+    """The row that `round` lies in; past the end, the last."""
+    for row in self.rows:
+      if round < row.end_round:
+        return row
+    return self.rows[-1]
+
+  def images(self, round: int) -> int:
+    """Reals shown to D before `round`."""
+    row = self.row(round)
+    return (
+      row.first_image + (round - row.first_round) * row.span.images_per_round
+    )
+
+  def phase(self, round: int) -> Phase:
+    """What holds in `round`."""
+    row = self.row(round)
+    span, done = row.span, round - row.first_round
+    share = min(done / row.rounds, 1.0)
+    decay = 0.5 ** (span.images_per_round / self.ema_halflife_images)
+    return Phase(
+      stage=span.stage,
+      disc_steps=span.disc_steps,
+      batch_size=span.batch_size,
+      gen_batch_size=span.gen_batch_size,
+      alpha=_ramp(span.alpha, share),
+      learning_rate=Pair(
+        gen=_ramp(span.gen_learning_rate, share),
+        disc=_ramp(span.disc_learning_rate, share),
+      ),
+      ema_decay=np.float32(decay),
+      disc_step=np.int32(row.first_disc_step + done * span.disc_steps),
+    )
+
+  def dispatch(self, round: int) -> Phase:
+    """The phases of the dispatch that begins at `round`, stacked."""
+    phases = [self.phase(round + i) for i in range(self.rounds_per_dispatch)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *phases)
+
+
+def _ramp(ramp: Ramp, share: float) -> np.float32:
+  start, end = ramp if isinstance(ramp, tuple | list) else (ramp, ramp)
+  return np.float32(start + (end - start) * share)
+
+
+def tabulate(
+  spans: tuple[Mapping[str, Any], ...],
+  *,
+  defaults: Mapping[str, Any],
+  total_images: int,
+  rounds_per_dispatch: int,
+  ema_halflife_images: float,
+) -> Table:
+  """Places the spans, each over the defaults, one after the other.
+
+  The last span runs until `total_images`; spans that begin later are left out.
+  Every row is rounded up to whole dispatches.
+  """
+  valid = [field.name for field in dataclasses.fields(Span)]
+  rows = []
+  round = image = disc_step = 0
+  for index, overrides in enumerate(spans):
+    for key in overrides:
+      if key not in valid:
+        raise UserError(
+          f'config.schedule[{index}] has no key {key!r}{nearest(key, valid)} '
+          f'(valid: {", ".join(valid)})'
+        )
+    span = Span(**{**defaults, **overrides})
+    left = total_images - image
+    last = index == len(spans) - 1
+    images = left if last or span.images is None else min(span.images, left)
+    if images <= 0:
+      break
+    per_dispatch = span.images_per_round * rounds_per_dispatch
+    rounds = math.ceil(images / per_dispatch) * rounds_per_dispatch
+    rows.append(Row(span, round, image, disc_step, rounds))
+    round += rounds
+    image += rounds * span.images_per_round
+    disc_step += rounds * span.disc_steps
+  return Table(tuple(rows), rounds_per_dispatch, ema_halflife_images)

@@ -1,0 +1,67 @@
+"""The state of a game: arrays only, so that a checkpoint is too."""
+
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key, PyTree
+
+T = TypeVar('T')
+
+# A player's Flax variables: {'params': ..., 'batch_stats': ..., ...}.
+Variables = dict[str, Any]
+
+
+class Pair(NamedTuple, Generic[T]):
+  """What both players have, each its own."""
+
+  gen: T
+  disc: T
+
+
+class State(NamedTuple):
+  """All that a run must remember; everything else is derived from it.
+
+  Attributes:
+    round: Rounds played.
+    stage: The stage that the optimizer states belong to.
+    key: The seed's key; never changes (see keys.py).
+    variables: Both players' variables.
+    opt_state: Both players' optimizer states.
+    ema: The exponential moving average of G's variables.
+    game_state: What belongs to neither player (an image pool, say).
+  """
+
+  round: Int[Array, '']
+  stage: Int[Array, '']
+  key: Key[Array, '']
+  variables: Pair[Variables]
+  opt_state: Pair[PyTree]
+  ema: Variables
+  game_state: PyTree
+
+
+def player_params(variables: Pair[Variables]) -> Pair[PyTree]:
+  """The trained parameters of both players."""
+  return Pair(*(player['params'] for player in variables))
+
+
+def create(
+  key: Key[Array, ''],
+  variables: Pair[Variables],
+  game_state: PyTree,
+  tx: Pair[Any],
+  stage: int,
+) -> State:
+  """The state before the first round."""
+  params = player_params(variables)
+  return State(
+    round=jnp.int32(0),
+    stage=jnp.int32(stage),
+    key=key,
+    variables=variables,
+    opt_state=Pair(tx.gen.init(params.gen), tx.disc.init(params.disc)),
+    # A copy: the same buffers twice in one state cannot be donated.
+    ema=jax.tree.map(jnp.copy, variables.gen),
+    game_state=game_state,
+  )

@@ -1,0 +1,176 @@
+"""The only training loop."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import data, games, optimizers, parallel
+from gan_jax import state as states
+from gan_jax.checkpoint import Checkpoints
+from gan_jax.data.source import Source
+from gan_jax.data.stream import Stream, feed, read
+from gan_jax.games.game import Batch, Game
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.monitor import Monitor
+from gan_jax.pictures import to_uint8
+from gan_jax.round import play_dispatch
+from gan_jax.schedule import Phase, Table
+from gan_jax.state import Pair, State
+
+GRID_SAMPLES = 64
+
+
+def train(config: ConfigDict, workdir: str | Path) -> State:
+  """Trains the run in `workdir`, from where it was left if it was begun.
+
+  Args:
+    config: The experiment's.
+    workdir: Holds the whole run: config, metrics, samples, checkpoints.
+
+  Returns:
+    The state after the last round.
+
+  Raises:
+    UserError: Something about the config, the data or the workdir is wrong.
+  """
+  parallel.keep_compiled()
+  cfg.check(config)
+  spread = parallel.make(config.parallel)
+  game = games.make(config, spread.axis_name)
+  tx = optimizers.make(config.optimizer)
+  table = cfg.table(config)
+  source = data.make(config)
+  cfg.write(config, workdir)
+
+  stream = Stream(config.seed, source.size)
+  shown = _first_examples(source, stream, GRID_SAMPLES)
+  create = partial(_create, game, tx, shown, table.phase(0), config.seed)
+  checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
+  state = checkpoints.resume(create)
+  round = int(parallel.fetch(state.round))
+
+  resident = source.size * source.example_bytes <= config.data.max_device_bytes
+  everything = source.fetch(np.arange(source.size)) if resident else {}
+  dataset = parallel.replicate(everything)
+  frozen = parallel.replicate(game.frozen)
+  reader = partial(read, flip=config.data.flip)
+  step = spread.compile(
+    partial(play_dispatch, game, tx, reader, spread.axis_name)
+  )
+  sample = _sampler(game, state.key, shown)
+  if parallel.is_main():
+    _announce(config, workdir, source, table, state, round)
+
+  with Monitor(
+    workdir if parallel.is_main() else None,
+    round=round,
+    images=table.images(round),
+    total_rounds=table.total_rounds,
+    wandb=config.wandb,
+  ) as monitor:
+    if round == 0:
+      monitor.samples(0, 0, sample(state.ema, table.phase(0)))
+    while round < table.total_rounds:
+      fed = feed(
+        stream, None if resident else source, table, round,
+        parallel.process_rows,
+      )  # fmt: skip
+      phases = table.dispatch(round)
+      state, metrics = step(state, dataset, spread.shard(fed), phases, frozen)
+      before, round = round, round + table.rounds_per_dispatch
+
+      due = partial(_due, table, before, round)
+      images = table.images(round)
+      if before // config.log_every_steps < round // config.log_every_steps:
+        monitor.log(round, images, parallel.fetch(metrics))
+      if due(config.sample_every_images):
+        monitor.samples(round, images, sample(state.ema, table.phase(round)))
+      if due(config.checkpoint_every_images):
+        checkpoints.save(round, state, config.to_dict())
+    checkpoints.close()
+  if parallel.is_main():
+    _point_to(workdir)
+  return state
+
+
+def _due(table: Table, before: int, now: int, every_images: int) -> bool:
+  """Whether a multiple of `every_images` was passed, or the run is over."""
+  passed = table.images(before) // every_images
+  return passed < table.images(now) // every_images or now == table.total_rounds
+
+
+def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
+  """The first `n` examples of the stream, as a batch."""
+  fetched = source.fetch(stream.indices(np.arange(n)))
+  fetched['example'] = np.arange(n, dtype=np.int32)
+  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+
+
+def _create(
+  game: Game, tx: Pair[Any], batch: Batch, phase: Phase, seed: int
+) -> State:
+  """The state before the first round."""
+  key = jax.random.key(seed)
+  init_key = jax.random.fold_in(key, Purpose.INIT)
+  variables, game_state = game.init(init_key, batch)
+  return states.create(key, variables, game_state, tx, phase.stage)
+
+
+def _sampler(
+  game: Game, key: jax.Array, batch: Batch
+) -> Callable[[PyTree, Phase], np.ndarray]:
+  """(gen_vars, phase) -> uint8 images at latents that stay the same."""
+
+  @jax.jit
+  def sample(gen_vars, phase):
+    keys = example_keys(key, Purpose.SAMPLE, batch['example'])
+    return game.sample(gen_vars, game.draw(keys, batch, phase), phase)
+
+  return lambda gen_vars, phase: to_uint8(
+    parallel.fetch(sample(gen_vars, phase))
+  )
+
+
+def _announce(
+  config: ConfigDict,
+  workdir: str | Path,
+  source: Source,
+  table: Table,
+  state: State,
+  round: int,
+) -> None:
+  """Prints what is about to be trained, on what, and where it goes."""
+  params = states.player_params(state.variables)
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  print(f'Workdir:  {workdir}')
+  print(
+    f'Data:     {config.data.source}, {source.size:,} images of '
+    f'{config.data.resolution}x{config.data.resolution}'
+  )
+  print(
+    f'Networks: G {count(params.gen):,} parameters, '
+    f'D {count(params.disc):,} parameters'
+  )
+  print(f'Devices:  {parallel.describe()} ({config.parallel})')
+  print(
+    f'Rounds:   {table.total_rounds:,}, '
+    f'{table.images(table.total_rounds):,} images'
+  )
+  if round:
+    print(f'Resuming at round {round:,}, {table.images(round):,} images')
+
+
+def _point_to(workdir: str | Path) -> None:
+  """Prints where everything is, and how it is opened."""
+  print(
+    f'Done. Samples, metrics and checkpoints are in {workdir}\n'
+    f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
+  )

@@ -1,0 +1,127 @@
+"""Plays the experiment of a config file: `python launch.py --config=FILE`.
+
+Parses flags, and delegates: everything else can be imported.
+"""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from gan_jax.config import CHANGEABLE, flatten
+from gan_jax.errors import UserError, nearest
+from gan_jax.train import train
+
+# What `--mode` chooses from: functions of (config, workdir).
+MODES = {'train': train}
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  None,
+  'The experiment: FILE.py or FILE.py:ARGUMENT. Every key of it is a flag of '
+  'its own: --config.batch_size=128.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'The folder of the run; the same one again resumes it. Default: '
+  'runs/EXPERIMENT, with the overridden keys.',
+)
+_MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
+
+
+def main(argv: list[str]) -> None:
+  """Does what `--mode` says."""
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every save
+  try:
+    if len(argv) > 1:
+      raise UserError(f'what is {argv[1]!r}? Flags begin with --')
+    if _CONFIG.value is None:
+      raise UserError(
+        'name an experiment: --config=experiments/vanilla_mnist.py'
+      )
+    workdir = _WORKDIR.value or default_workdir()
+    MODES[_MODE.value](_CONFIG.value, workdir)
+  except UserError as error:
+    sys.exit(_complain(error))
+  except KeyboardInterrupt:
+    print('\nInterrupted: the same command goes on from the last checkpoint.')
+    sys.exit(130)
+
+
+def default_workdir() -> str:
+  """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder."""
+  path, _, argument = config_flags.get_config_filename(
+    flags.FLAGS['config']
+  ).partition(':')
+  name = '-'.join(filter(None, [Path(path).stem, argument]))
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  parts = [
+    f'{key}={value}'.replace('/', '_')
+    for key, value in sorted(overrides.items())
+    if key not in CHANGEABLE
+  ]
+  return str(Path('runs', ','.join([name, *parts])))
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses flags; a mistake is one line, not a traceback."""
+  try:
+    defaults = _defaults(argv)
+    rest = flags.FLAGS(argv)
+    for key, default in defaults.items():
+      _check_tuple(key, default, flatten(_CONFIG.value.to_dict())[key])
+    return rest
+  except (flags.Error, UserError) as error:
+    sys.exit(_complain(error))
+
+
+def _defaults(argv: list[str]) -> dict[str, Any]:
+  """The experiment's own config, flat; checks the keys that are overridden.
+
+  The flags library tells of a broken file, or an unknown key, by traceback.
+  """
+  named = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
+  if not named:
+    return {}
+  path, _, argument = named[-1].partition(':')
+  if not Path(path).is_file():
+    near = nearest(path, map(str, Path(path).parent.glob('*.py')))
+    raise UserError(f'there is no experiment file {path!r}{near}')
+  try:
+    experiment = runpy.run_path(path)
+    config = experiment['get_config'](*filter(None, [argument]))
+  except Exception as error:
+    wrong = f'{type(error).__name__}: {error}'
+    raise UserError(f'{path} gives no config: {wrong}') from error
+  defaults = flatten(config.to_dict())
+  for arg in argv:
+    key = arg.partition('=')[0].removeprefix('--config.')
+    if not arg.startswith('--config.') or key in defaults:
+      continue
+    if any(valid.startswith(f'{key}.') for valid in defaults):
+      raise UserError(f'config.{key} is a block: override a key of it')
+    raise UserError(f'{path} has no key {key!r}{nearest(key, defaults)}')
+  return defaults
+
+
+def _check_tuple(key: str, default: Any, value: Any) -> None:
+  """The flags library checks what a value is, but not what is in a tuple."""
+  kinds = {type(item) for item in default} if isinstance(default, tuple) else {}
+  if kinds and any(type(item) not in kinds for item in value):
+    raise UserError(f'--config.{key}={value} is not of the kind of {default}')
+
+
+def _complain(error: Exception) -> int:
+  """Prints the error as one line, and is the exit code of a user's mistake."""
+  line = ' '.join(str(error).split())
+  print(f'launch.py: {line}', file=sys.stderr)
+  return 2
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)
