@@ -108,7 +108,9 @@ class Monitor:
         self._task, completed=line['step'], description=losses, rate=speed
       )
       return
-    seconds, done = (b - a for a, b in zip(self._start, self._last[:2]))
+    seconds, done = (
+      b - a for a, b in zip(self._start[:2], self._last[:2], strict=True)
+    )
     left = (self._total_rounds - line['step']) * seconds / done
     print(
       f'round {line["step"]:,}/{self._total_rounds:,}  '

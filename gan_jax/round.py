@@ -12,21 +12,40 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from gan_jax.games.game import Aux, Batch, Game, Move, View
+from gan_jax.games.game import Aux, Batch, Game, Keys, Move, View
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops import axis
-from gan_jax.schedule import Phase
-from gan_jax.state import Pair, State, player_params
+from gan_jax.schedule import Phase, Scalar
+from gan_jax.state import Pair, State, Variables, fresh, player_params
 
 Metrics = dict[str, Any]
 
 
-class _Table(NamedTuple):
-  """What lies on the table during a round, and the moves change."""
+class _Rules(NamedTuple):
+  """What stays the same throughout a round."""
 
-  variables: Pair
-  opt_state: Pair
+  game: Game
+  tx: Pair[optax.GradientTransformation]
+  phase: Phase
+  axis_name: str | None
+
+
+class _Table(NamedTuple):
+  """What lies on the table, and the moves change."""
+
+  variables: Pair[Variables]
+  opt_state: Pair[PyTree]
   game_state: PyTree
+
+
+class _Hand(NamedTuple):
+  """What a player holds in a step of its own."""
+
+  batch: Batch
+  inputs: PyTree
+  fakes: PyTree
+  keys: Keys
+  step: Scalar  # the player's steps before this one
 
 
 def play_round(
@@ -53,157 +72,174 @@ def play_round(
     The state after it, and the round's metrics: `gen/NAME`, `disc/NAME`; the
     mean over D's steps; NaN for a lazy move that was not made.
   """
+  rules = _Rules(game, tx, phase, axis_name)
+
+  def keys(purpose: Purpose, batch: Batch) -> Keys:
+    return example_keys(state.key, purpose, batch['example'], state.round)
 
   def deal(batch: Batch) -> PyTree:
-    keys = example_keys(state.key, Purpose.DRAW, batch['example'], state.round)
-    return game.draw(keys, batch, phase)
+    return game.draw(keys(Purpose.DRAW, batch), batch, phase)
 
-  def disc_step(table: _Table, batch: Batch, step, inputs, fakes):
-    keys = example_keys(state.key, Purpose.DISC, batch['example'], state.round)
-    step = phase.disc_step + step
-    return _step(
-      game, tx, 'disc', table, batch, inputs, fakes, keys, phase, step,
-      axis_name,
-    )  # fmt: skip
+  def disc_step(table: _Table, batch: Batch, i, inputs, fakes):
+    hand = _Hand(
+      batch, inputs, fakes, keys(Purpose.DISC, batch), phase.disc_step + i
+    )
+    return _step(rules, 'disc', table, hand)
 
-  def play_and_step(table: _Table, xs):
-    batch, step = xs
+  def play_and_step(table: _Table, batch_and_i):
+    batch, i = batch_and_i
     inputs = deal(batch)
     fakes, _ = game.play(table.variables.gen, inputs, phase)
-    return disc_step(table, batch, step, inputs, fakes)
+    return disc_step(table, batch, i, inputs, fakes)
 
-  table = _Table(state.variables, state.opt_state, state.game_state)
-  steps = phase.disc_steps
-  # Where G moves on the fakes that D has just seen, they are played once, and
-  # pulled back after D has moved.
+  # Where G moves on the fakes of D's last step, that step is not in the scan:
+  # its fakes are played once, and pulled back after D has moved.
   shared = batches.gen is None
-  alone = steps - 1 if shared else steps
+  alone = phase.disc_steps - shared
+  table = _Table(state.variables, state.opt_state, state.game_state)
   disc_metrics = []
   if alone:
-    xs = jax.tree.map(lambda x: x[:alone], batches.disc), jnp.arange(alone)
-    table, metrics = jax.lax.scan(play_and_step, table, xs)
+    first = jax.tree.map(lambda x: x[:alone], batches.disc)
+    steps = first, jnp.arange(alone)
+    table, metrics = jax.lax.scan(play_and_step, table, steps)
     disc_metrics.append(metrics)
 
-  batch = jax.tree.map(lambda x: x[-1], batches.disc) if shared else batches.gen
+  last = jax.tree.map(lambda x: x[-1], batches.disc)
+  batch = last if shared else batches.gen
   inputs = deal(batch)
-
-  def play(params):
-    return game.play({**table.variables.gen, 'params': params}, inputs, phase)
-
+  gen_vars = table.variables.gen
   fakes, pull_back, collections = jax.vjp(
-    play, table.variables.gen['params'], has_aux=True
+    lambda params: game.play({**gen_vars, 'params': params}, inputs, phase),
+    gen_vars['params'],
+    has_aux=True,
   )
   if shared:
-    table, metrics = disc_step(table, batch, steps - 1, inputs, fakes)
+    table, metrics = disc_step(table, batch, alone, inputs, fakes)
     disc_metrics.append(jax.tree.map(lambda x: x[None], metrics))
 
-  keys = example_keys(state.key, Purpose.GEN, batch['example'], state.round)
-  table, gen_metrics = _step(
-    game, tx, 'gen', table, batch, inputs, fakes, keys, phase, state.round,
-    axis_name, pull_back, collections,
-  )  # fmt: skip
+  # What the play left behind (BatchNorm statistics) is G's to keep, now that
+  # G moves; after the plays for D alone it was discarded.
+  table = _replace(table, 'gen', variables={**gen_vars, **collections})
+  hand = _Hand(batch, inputs, fakes, keys(Purpose.GEN, batch), state.round)
+  table, gen_metrics = _step(rules, 'gen', table, hand, pull_back)
 
   disc_metrics = jax.tree.map(
     lambda *parts: jnp.nanmean(jnp.concatenate(parts)), *disc_metrics
   )
-  metrics = axis.mean({**disc_metrics, **gen_metrics}, axis_name)
   state = state._replace(
     round=state.round + 1,
-    variables=table.variables,
-    opt_state=table.opt_state,
-    game_state=table.game_state,
     ema=_average(state.ema, table.variables.gen, phase.ema_decay),
+    **table._asdict(),
   )
-  return state, metrics
+  return state, axis.mean({**disc_metrics, **gen_metrics}, axis_name)
 
 
 def _step(
-  game, tx, player, table, batch, inputs, fakes, keys, phase, step, axis_name,
-  pull_back=None, collections=None,
-):  # fmt: skip
+  rules: _Rules,
+  player: str,
+  table: _Table,
+  hand: _Hand,
+  pull_back: Callable[[PyTree], tuple[PyTree]] | None = None,
+) -> tuple[_Table, Metrics]:
   """All moves of one player in one step of its own, the other one frozen."""
+  hand = hand._replace(fakes=jax.lax.stop_gradient(hand.fakes))
   metrics = {}
-  fakes = jax.lax.stop_gradient(fakes)
-  for index, move in enumerate(getattr(game.moves, player)):
+  for index, move in enumerate(getattr(rules.game.moves, player)):
 
-    def make(table, move=move, index=index):
-      variables = getattr(table.variables, player)
-      if index == 0 and collections is not None:
-        # What the play has left behind (BatchNorm statistics) is G's own.
-        variables = {**variables, **collections}
-        table = table._replace(
-          variables=table.variables._replace(**{player: variables})
-        )
-      view = View(table.variables, inputs, table.game_state, game.frozen)
-      pull = pull_back if index == 0 else None
-      grads, name_to_value, aux = _gradients(
-        move, variables['params'], view, batch, fakes, keys, phase, pull
-      )
-      grads = axis.mean(grads, axis_name)
-      table = _update(game, tx, player, table, grads, aux, phase)
-      return table, {f'{player}/{k}': v for k, v in name_to_value.items()}
+    def make(table, move=move, pull=pull_back if index == 0 else None):
+      grads, made, aux = _gradients(rules, player, table, hand, move, pull)
+      table = _update(rules, player, table, grads, aux)
+      return table, {f'{player}/{name}': x for name, x in made.items()}
+
+    def pass_by(table, make=make):
+      shapes = jax.eval_shape(make, table)[1]
+      nan = lambda x: jnp.full(x.shape, jnp.nan, x.dtype)
+      return table, jax.tree.map(nan, shapes)
 
     if move.every == 1:
       table, made = make(table)
     else:
-      skipped = jax.tree.map(
-        lambda x: jnp.full(x.shape, jnp.nan, x.dtype),
-        jax.eval_shape(make, table)[1],
-      )
-      table, made = jax.lax.cond(
-        step % move.every == 0,
-        make,
-        lambda table, skipped=skipped: (table, skipped),
-        table,
-      )
+      due = hand.step % move.every == 0
+      table, made = jax.lax.cond(due, make, pass_by, table)
     metrics.update(made)
   return table, metrics
 
 
 def _gradients(
-  move: Move, params, view, batch, fakes, keys, phase, pull_back
+  rules: _Rules,
+  player: str,
+  table: _Table,
+  hand: _Hand,
+  move: Move,
+  pull_back: Callable[[PyTree], tuple[PyTree]] | None,
 ) -> tuple[PyTree, Metrics, Aux]:
-  """The move's gradient, directly and, for G, through the fakes."""
+  """The move's gradient: the direct one, and for G that through the fakes."""
+  view = View(table.variables, hand.inputs, table.game_state, rules.game.frozen)
   scale = move.every if move.rescale else 1
 
-  def scaled(params, fakes):
-    loss, aux = move.loss(params, view, batch, fakes, keys, phase)
+  def scaled_loss(params, fakes):
+    loss, aux = move.loss(
+      params, view, hand.batch, fakes, hand.keys, rules.phase
+    )
     return scale * loss, (loss, aux)
 
-  argnums = (0,) if pull_back is None else (0, 1)
-  grads, (loss, aux) = jax.grad(scaled, argnums, has_aux=True)(params, fakes)
+  params = getattr(table.variables, player)['params']
+  moved = (0,) if pull_back is None else (0, 1)
+  grads, (loss, aux) = jax.grad(scaled_loss, moved, has_aux=True)(
+    params, hand.fakes
+  )
   total = grads[0]
   if pull_back is not None:
-    total = jax.tree.map(jnp.add, total, pull_back(grads[1])[0])
-  return total, {move.name: loss, **aux.metrics}, aux
+    (through_fakes,) = pull_back(grads[1])
+    total = jax.tree.map(jnp.add, total, through_fakes)
+  metrics = {move.name: loss, **aux.metrics}
+  return axis.mean(total, rules.axis_name), metrics, aux
 
 
-def _update(game, tx, player, table, grads, aux, phase) -> _Table:
-  """One step of one player's optimizer; keeps what the loss handed back."""
+def _update(
+  rules: _Rules, player: str, table: _Table, grads: PyTree, aux: Aux
+) -> _Table:
+  """One step of the player's optimizer; what the loss handed back is kept."""
   variables = getattr(table.variables, player)
-  old_opt_state = getattr(table.opt_state, player)
-  player_tx = getattr(tx, player)
-  rate = getattr(phase.learning_rate, player)
-  old = variables['params']
-  updates, opt_state = player_tx.update(grads, old_opt_state, old)
-  params = jax.tree.map(lambda p, u: p - rate.astype(p.dtype) * u, old, updates)
-  if game.active is not None:
-    active = getattr(game.active(player_params(table.variables), phase), player)
-    active = jax.tree.broadcast(active, old)
-    params = _select(active, params, old)
-    in_play = optax.tree_utils.tree_map_params(
-      player_tx,
-      lambda _, flag: flag,
-      opt_state,
-      active,
-      transform_non_params=lambda _: True,
-    )
-    opt_state = _select(in_play, opt_state, old_opt_state)
-  variables = {**variables, **(aux.collections or {}), 'params': params}
-  return _Table(
-    table.variables._replace(**{player: variables}),
-    table.opt_state._replace(**{player: opt_state}),
-    table.game_state if aux.game_state is None else aux.game_state,
+  before = getattr(table.opt_state, player)
+  tx = getattr(rules.tx, player)
+  rate = getattr(rules.phase.learning_rate, player)
+  params = variables['params']
+  updates, opt_state = tx.update(grads, before, params)
+  moved = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+  if rules.game.active is not None:
+    both = rules.game.active(player_params(table.variables), rules.phase)
+    active = jax.tree.broadcast(getattr(both, player), params)
+    moved = _select(active, moved, params)
+    opt_state = _select(_like(tx, opt_state, active), opt_state, before)
+  table = _replace(
+    table,
+    player,
+    variables={**variables, **(aux.collections or {}), 'params': moved},
+    opt_state=opt_state,
+  )
+  if aux.game_state is None:
+    return table
+  return table._replace(game_state=aux.game_state)
+
+
+def _replace(table: _Table, player: str, **fields: PyTree) -> _Table:
+  """Replaces one player's part of the named fields."""
+  pairs = {
+    name: getattr(table, name)._replace(**{player: value})
+    for name, value in fields.items()
+  }
+  return table._replace(**pairs)
+
+
+def _like(tx: Any, opt_state: PyTree, active: PyTree) -> PyTree:
+  """The flags `active` of the parameters, as flags of the optimizer's state."""
+  return optax.tree_utils.tree_map_params(
+    tx,
+    lambda _, flag: flag,
+    opt_state,
+    active,
+    transform_non_params=lambda _: True,
   )
 
 
@@ -211,13 +247,13 @@ def _select(flags: PyTree, new: PyTree, old: PyTree) -> PyTree:
   return jax.tree.map(lambda flag, n, o: n if flag else o, flags, new, old)
 
 
-def _average(ema: PyTree, now: PyTree, decay) -> PyTree:
+def _average(ema: Variables, now: Variables, decay: Scalar) -> Variables:
   """ema + (1 - decay) (now - ema): exact where nothing has changed."""
 
   def average(e, x):
     if not jnp.issubdtype(e.dtype, jnp.floating):
       return x
-    return e + (1 - decay).astype(e.dtype) * (x - e)
+    return e + (1 - decay) * (x - e)
 
   return jax.tree.map(average, ema, now)
 
@@ -225,20 +261,18 @@ def _average(ema: PyTree, now: PyTree, decay) -> PyTree:
 def enter_stage(
   tx: Pair[optax.GradientTransformation], state: State, phase: Phase
 ) -> State:
-  """A new stage begins with new optimizer states (Karras et al. 2017).
+  """A new stage begins with new optimizer states (Karras et al. 2018).
 
   The stage is compared with the one stored in the state, so that it makes no
   difference whether the run was stopped in between.
   """
   changed = state.stage != phase.stage
-  params = player_params(state.variables)
-  fresh = Pair(tx.gen.init(params.gen), tx.disc.init(params.disc))
-  return state._replace(
-    stage=jnp.int32(phase.stage),
-    opt_state=jax.tree.map(
-      lambda new, old: jnp.where(changed, new, old), fresh, state.opt_state
-    ),
+  opt_state = jax.tree.map(
+    lambda new, old: jnp.where(changed, new, old),
+    fresh(tx, state.variables),
+    state.opt_state,
   )
+  return state._replace(stage=jnp.int32(phase.stage), opt_state=opt_state)
 
 
 def play_dispatch(
@@ -269,13 +303,10 @@ def play_dispatch(
   """
   game = game._replace(frozen=frozen)
 
-  def body(state: State, xs):
-    fed, phase = xs
+  def body(state: State, fed_and_phase):
+    fed, phase = fed_and_phase
     batches = Pair(
-      *(
-        None if part is None else read(dataset, part, state.key, state.round)
-        for part in fed
-      )
+      *(part and read(dataset, part, state.key, state.round) for part in fed)
     )
     return play_round(game, tx, state, batches, phase, axis_name)
 

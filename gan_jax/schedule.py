@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from gan_jax.errors import UserError, nearest
 from gan_jax.state import Pair
 
-Scalar = Float[Array, ''] | Float[np.ndarray, ''] | np.float32
-Counter = Int[Array, ''] | Int[np.ndarray, ''] | np.int32
+# float32 [] or int32 []; [rounds] where the rounds of a dispatch are stacked.
+# (As any pytree's, these fields also hold what JAX puts in the leaves' place.)
+Scalar = Any
 # A constant, or (start, end): linear over the span.
 Ramp = float | tuple[float, float]
 
@@ -49,7 +49,7 @@ class Phase:
   alpha: Scalar
   learning_rate: Pair[Scalar]
   ema_decay: Scalar
-  disc_step: Counter
+  disc_step: Scalar
 
 
 @dataclasses.dataclass(frozen=True)

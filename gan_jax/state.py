@@ -4,6 +4,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 T = TypeVar('T')
@@ -12,11 +13,16 @@ T = TypeVar('T')
 Variables = dict[str, Any]
 
 
-class Pair(NamedTuple, Generic[T]):
-  """What both players have, each its own."""
+class _Pair(NamedTuple):
+  gen: Any
+  disc: Any
 
-  gen: T
-  disc: T
+
+# In two classes: type checkers at run time refuse a generic NamedTuple.
+class Pair(_Pair, Generic[T]):
+  """What both players have, each its own: Pair(gen, disc)."""
+
+  __slots__ = ()
 
 
 class State(NamedTuple):
@@ -46,21 +52,28 @@ def player_params(variables: Pair[Variables]) -> Pair[PyTree]:
   return Pair(*(player['params'] for player in variables))
 
 
+def fresh(
+  tx: Pair[optax.GradientTransformation], variables: Pair[Variables]
+) -> Pair[PyTree]:
+  """Both optimizers' states before their first step."""
+  params = player_params(variables)
+  return Pair(tx.gen.init(params.gen), tx.disc.init(params.disc))
+
+
 def create(
   key: Key[Array, ''],
   variables: Pair[Variables],
   game_state: PyTree,
-  tx: Pair[Any],
+  tx: Pair[optax.GradientTransformation],
   stage: int,
 ) -> State:
   """The state before the first round."""
-  params = player_params(variables)
   return State(
     round=jnp.int32(0),
     stage=jnp.int32(stage),
     key=key,
     variables=variables,
-    opt_state=Pair(tx.gen.init(params.gen), tx.disc.init(params.disc)),
+    opt_state=fresh(tx, variables),
     # A copy: the same buffers twice in one state cannot be donated.
     ema=jax.tree.map(jnp.copy, variables.gen),
     game_state=game_state,

@@ -53,21 +53,17 @@ def folder(path: str, resolution: int, channels: int) -> Source:
     decoded = list(
       track(decoded, f'Reading {root}', total=len(paths), transient=True)
     )
-  bad = [p for p, image in zip(paths, decoded, strict=True) if image is None]
-  _report(bad, len(paths), root)
-  good = [
-    p for p, image in zip(paths, decoded, strict=True) if image is not None
-  ]
-  examples = {'images': np.stack([i for i in decoded if i is not None])}
-  classes = sorted(
-    {p.relative_to(root).parts[0] for p in good if p.parent != root}
-  )
-  if classes and all(p.parent != root for p in good):
-    number = {name: index for index, name in enumerate(classes)}
-    labels = [number[p.relative_to(root).parts[0]] for p in good]
-    examples['labels'] = np.array(labels, np.int32)
-    return in_memory(examples, tuple(classes))
-  return in_memory(examples)
+  pairs = list(zip(paths, decoded, strict=True))
+  _report([p for p, image in pairs if image is None], len(paths), root)
+  pairs = [(p, image) for p, image in pairs if image is not None]
+  examples = {'images': np.stack([image for _, image in pairs])}
+  # The first folder below the root is the class, if every image has one.
+  parents = [p.relative_to(root).parts[:-1] for p, _ in pairs]
+  if not all(parents):
+    return in_memory(examples)
+  classes, labels = np.unique([p[0] for p in parents], return_inverse=True)
+  examples['labels'] = labels.astype(np.int32)
+  return in_memory(examples, tuple(classes.tolist()))
 
 
 def _images_below(root: Path) -> Iterator[Path]:

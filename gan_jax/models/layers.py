@@ -29,8 +29,8 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n *rest'], keys: Key[Array, ' n'], train: bool
-  ) -> Float[Array, 'n *rest']:
+    self, x: Float[Array, 'n ...'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, 'n ...']:
     if not train or self.rate == 0:
       return x
     keep = 1 - self.rate

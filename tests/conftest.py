@@ -1,0 +1,50 @@
+"""Strict defaults, and what several tests share.
+
+Silent promotion of ranks is an error, warnings are errors, shapes in signatures
+are checked as the tests run, and there are several devices.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Before jax is imported: two devices, and threads enough that collectives on
+# more devices than cores do not wait for each other for ever.
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'
+os.environ['NPROC'] = '32'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+# (Strict promotion of dtypes is not to be had: optax's Adam needs it.)
+
+jaxtyping.install_import_hook('gan_jax', 'beartype.beartype')
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+  """Genuine images: MNIST, CIFAR-10, emoji."""
+  if not SHARED.is_dir():
+    pytest.skip('skipped: the genuine images of ../shared/data are not here')
+  return SHARED
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compiled(tmp_path_factory):
+  """A compilation cache of the tests' own, for their processes too."""
+  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  folder = folder or str(tmp_path_factory.mktemp('compiled'))
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def launch(*args: object) -> list[str]:
+  """The command line of a run."""
+  return [sys.executable, str(ROOT / 'launch.py'), *map(str, args)]

@@ -1,0 +1,87 @@
+"""A small game that has everything a game may have.
+
+Two generators, one of which (b) grows at stage 1; an image pool; a lazy move
+of each player; statistics that both keep; a frozen array; points instead of
+images. All of it linear, so that gradients can be worked out by hand.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from gan_jax.games import Aux, Game, Move
+from gan_jax.ops import axis
+from gan_jax.state import Pair
+
+POOL = 4
+
+
+def fake_game(axis_name: str | None = None) -> Game:
+  """G maps z to 'a' and to 'b'; D scores 'a' out of a pool, and 'b'."""
+
+  def init(key, batch):
+    shape = batch['images'].shape[1:]
+    a, b, d = jax.random.split(key, 3)
+    gen = {
+      'a': {'w': jax.random.normal(a, (2, *shape))},
+      'b': {'w': jax.random.normal(b, (2, *shape)), 'late': jnp.ones(shape)},
+    }
+    variables = Pair(
+      gen={'params': gen, 'stats': {'plays': jnp.float32(0)}},
+      disc={
+        'params': {'w': jax.random.normal(d, shape)},
+        'stats': {'seen': jnp.float32(0)},
+      },
+    )
+    return variables, {'pool': jnp.zeros((POOL, *shape))}
+
+  def draw(keys, batch, phase):
+    return {'z': jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)}
+
+  def forward(params, z, phase):
+    b = z @ params['b']['w']
+    if phase.stage == 1:
+      b = b + phase.alpha * params['b']['late'][None]
+    return {'a': z @ params['a']['w'], 'b': b}
+
+  def play(gen_vars, inputs, phase):
+    fakes = forward(gen_vars['params'], inputs['z'], phase)
+    return fakes, {'stats': {'plays': gen_vars['stats']['plays'] + 1}}
+
+  def disc_loss(params, view, batch, fakes, keys, phase):
+    pool = view.game_state['pool']
+    fresh = axis.gather(fakes['a'], axis_name)[:POOL]
+    score = lambda x: jnp.mean(x @ params['w'])
+    loss = score(pool) + score(fakes['b']) - score(batch['images'])
+    seen = view.variables.disc['stats']['seen'] + 1
+    collections = {'stats': {'seen': seen}}
+    return loss, Aux({'pool': score(pool)}, collections, {'pool': fresh})
+
+  def shrink(params, view, batch, fakes, keys, phase):
+    return jnp.sum(params['w'] ** 2) / 2, Aux({})
+
+  def gen_loss(params, view, batch, fakes, keys, phase):
+    w = view.variables.disc['params']['w']
+    adversarial = -jnp.mean(fakes['a'] @ w) - jnp.mean(fakes['b'] @ w)
+    # As in a cycle: b's own weights meet a's output.
+    cycle = jnp.mean((fakes['a'] @ params['b']['w'].T - view.inputs['z']) ** 2)
+    return adversarial + view.frozen * cycle, Aux({'cycle': cycle})
+
+  def pull_in(params, view, batch, fakes, keys, phase):
+    return jnp.sum(params['a']['w'] ** 2) / 2, Aux({})
+
+  def active(params, phase):
+    late = phase.stage == 1
+    return Pair(gen={'a': True, 'b': {'w': True, 'late': late}}, disc=True)
+
+  return Game(
+    init=init,
+    draw=draw,
+    play=play,
+    sample=lambda gen_vars, inputs, phase: play(gen_vars, inputs, phase)[0],
+    moves=Pair(
+      gen=(Move(gen_loss), Move(pull_in, every=2, name='pull')),
+      disc=(Move(disc_loss), Move(shrink, every=3, name='shrink')),
+    ),
+    frozen=jnp.float32(0.5),
+    active=active,
+  )

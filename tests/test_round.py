@@ -1,0 +1,243 @@
+"""The round, on the game that has everything a game may have."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from fake_game import fake_game
+
+from gan_jax import parallel, round, state
+from gan_jax.checkpoint import Checkpoints
+from gan_jax.data.source import in_memory
+from gan_jax.data.stream import Stream, feed
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.schedule import tabulate
+from gan_jax.state import Pair
+
+POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
+SGD = Pair(optax.identity(), optax.identity())
+RATE = 0.125
+
+
+def table(disc_steps=1, gen_batch_size=None, halflife=32.0, dispatch=2):
+  """Four rounds of stage 0, then stage 1, fading in over four."""
+  per_stage = 4 * 8 * disc_steps
+  return tabulate(
+    ({'images': per_stage}, {'stage': 1, 'alpha': (0.0, 1.0)}),
+    defaults={
+      'batch_size': 8,
+      'gen_batch_size': gen_batch_size,
+      'disc_steps': disc_steps,
+      'gen_learning_rate': RATE,
+      'disc_learning_rate': RATE,
+    },
+    total_images=2 * per_stage,
+    rounds_per_dispatch=dispatch,
+    ema_halflife_images=halflife,
+  )
+
+
+def create(game, tx):
+  key = jax.random.key(0)
+  variables, game_state = game.init(key, {'images': jnp.asarray(POINTS[:1])})
+  return state.create(key, variables, game_state, tx, stage=0)
+
+
+class Player:
+  """Plays a game from `now` on, as far as it is asked to."""
+
+  def __init__(self, game, tx, schedule, now=None):
+    self.game, self.schedule = game, schedule
+    self.source = in_memory({'images': POINTS})
+    self.stream = Stream(0, self.source.size)
+    self.now = create(game, tx) if now is None else now
+    read = lambda dataset, fed, key, round: fed
+    self.step = jax.jit(partial(round.play_dispatch, game, tx, read, None))
+
+  def play(self, until):
+    """The state after the round `until`."""
+    while (at := int(self.now.round)) < until:
+      fed = feed(
+        self.stream, self.source, self.schedule, at, lambda n: slice(n)
+      )
+      phases = self.schedule.dispatch(at)
+      self.now, self.metrics = self.step(
+        self.now, {}, fed, phases, self.game.frozen
+      )
+    return self.now
+
+
+def assert_identical(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x, y = jax.random.key_data(x), jax.random.key_data(y)
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize('stop', [2, 4, 6])
+def test_resumed_run_is_the_straight_run(tmp_path, stop):
+  """Stopped before, at and after the change of stage; through a checkpoint."""
+  game, schedule = fake_game(), table()
+  start = partial(create, game, ADAM)
+  player = Player(game, ADAM, schedule, parallel.create(start))
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  checkpoints.save(stop, player.play(stop), {})
+  checkpoints.close()
+  straight = player.play(8)
+  resumed = Checkpoints(tmp_path, keep=1).resume(start)
+  assert_identical(straight, Player(game, ADAM, schedule, resumed).play(8))
+
+
+def test_gradient_of_gen_is_that_of_the_whole():
+  """What is pulled back through the fakes, plus what reaches G directly, is
+  the derivative of the loss as a function of G's parameters alone.
+  """
+  game, schedule = fake_game(), table(dispatch=1)
+  game = game._replace(moves=Pair(gen=game.moves.gen[:1], disc=()), active=None)
+  now = create(game, SGD)
+  stream = Stream(0, 64)
+  batch = {
+    'images': jnp.asarray(POINTS[stream.indices(np.arange(8))]),
+    'example': jnp.arange(8),
+  }
+  phase = schedule.phase(0)
+
+  def whole(params):
+    keys = example_keys(now.key, Purpose.DRAW, batch['example'], 0)
+    z = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+    a, b = z @ params['a']['w'], z @ params['b']['w']
+    w = now.variables.disc['params']['w']
+    cycle = jnp.mean((a @ params['b']['w'].T - z) ** 2)
+    return -jnp.mean(a @ w) - jnp.mean(b @ w) + 0.5 * cycle
+
+  before = now.variables.gen['params']
+  expected = jax.tree.map(
+    lambda p, g: p - RATE * g, before, jax.grad(whole)(before)
+  )
+  batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
+  after, _ = round.play_round(game, SGD, now, batches, phase)
+  for x, y in zip(
+    jax.tree.leaves(after.variables.gen['params']),
+    jax.tree.leaves(expected),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('mover', ['gen', 'disc'])
+def test_a_move_leaves_the_other_player_alone(mover):
+  game, schedule = fake_game(), table()
+  moves = Pair((), ())._replace(**{mover: getattr(game.moves, mover)})
+  before = create(game, ADAM)
+  player = Player(game._replace(moves=moves), ADAM, schedule, before)
+  after = player.play(2)
+  other = 'disc' if mover == 'gen' else 'gen'
+  for field in ('variables', 'opt_state'):
+    old, new = (getattr(getattr(s, field), other) for s in (before, after))
+    if other == 'gen' and field == 'variables':
+      old, new = old['params'], new['params']
+    assert_identical(old, new)
+  moved = lambda s: getattr(s.variables, mover)['params']
+  changed = jax.tree.map(
+    lambda x, y: bool((x != y).any()), moved(before), moved(after)
+  )
+  if mover == 'gen':
+    assert changed['b'] == {'w': True, 'late': False}
+  assert any(jax.tree.leaves(changed))
+
+
+def test_statistics_are_kept_by_the_mover_alone():
+  """G plays in each of D's 3 steps, and once for its own: only that counts."""
+  game, schedule = fake_game(), table(disc_steps=3, gen_batch_size=4)
+  after = Player(game, ADAM, schedule).play(2)
+  assert after.variables.gen['stats']['plays'] == 2
+  assert after.variables.disc['stats']['seen'] == 6
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_steps_by_hand(shared):
+  """Two D steps and one G step with plain gradient descent, in NumPy.
+
+  D: w <- w - rate (mean pool + mean b - mean real), and at every third of its
+  steps w <- w - rate 3 w. The pool is what `a` was at the step before.
+  """
+  gen_batch = None if shared else 4
+  game, schedule = fake_game(), table(2, gen_batch, dispatch=1)
+  start = create(game, SGD)
+  params = start.variables.gen['params']
+  w = np.array(start.variables.disc['params']['w'], np.float64)
+  stream = Stream(0, 64)
+  pool = np.zeros((4, 2))
+  for step in range(2):
+    examples = np.arange(8) + 8 * step
+    keys = example_keys(start.key, Purpose.DRAW, jnp.asarray(examples), 0)
+    z = np.array(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys))
+    real = POINTS[stream.indices(examples)]
+    b = z @ np.array(params['b']['w'])
+    w = w - RATE * (pool.mean(0) + b.mean(0) - real.mean(0))
+    if step % 3 == 0:
+      w = w - RATE * 3 * w
+    pool = (z @ np.array(params['a']['w']))[:4]
+  player = Player(game, SGD, schedule, start)
+  after = player.play(1)
+  np.testing.assert_allclose(
+    after.variables.disc['params']['w'], w, rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_allclose(after.game_state['pool'], pool, rtol=1e-5)
+  assert set(player.metrics) == {
+    'disc/loss', 'disc/pool', 'disc/shrink', 'gen/loss', 'gen/cycle',
+    'gen/pull',
+  }  # fmt: skip
+
+
+def test_lazy_moves_come_when_they_are_due():
+  """G's at rounds 0, 2, 4; D's at its steps 0, 3, 6."""
+  game, schedule = fake_game(), table(dispatch=1)
+  player, seen = Player(game, ADAM, schedule), []
+  for until in range(1, 8):
+    player.play(until)
+    seen.append(
+      [not np.isnan(player.metrics[k]) for k in ('gen/pull', 'disc/shrink')]
+    )
+  pulls, shrinks = zip(*seen, strict=True)
+  assert list(pulls) == [True, False] * 3 + [True]
+  assert list(shrinks) == [True, False, False, True, False, False, True]
+
+
+def test_layers_not_in_play_are_left_alone():
+  """Bit-identical until their stage, the optimizer's moments and the average
+  included; and a new stage begins with new optimizer states.
+  """
+  game, schedule = fake_game(), table()
+  player = Player(game, ADAM, schedule)
+  start = player.now
+  late = lambda tree: tree['b']['late']
+  now = player.play(4)
+  assert_identical(
+    late(start.variables.gen['params']), late(now.variables.gen['params'])
+  )
+  assert_identical(late(start.ema['params']), late(now.ema['params']))
+  assert not late(now.opt_state.gen.mu).any()
+  assert not late(now.opt_state.gen.nu).any()
+  assert now.opt_state.gen.count == 6  # four rounds, and two lazy moves
+  then = player.play(6)
+  assert then.stage == 1
+  assert then.opt_state.gen.count == 3
+  assert (late(then.variables.gen['params']) != 1).any()
+
+
+@pytest.mark.parametrize('disc_steps', [1, 2])
+def test_average_halves_its_memory_in_its_half_life(disc_steps):
+  """After as many images as the half-life, half of the start is left."""
+  per_round = 8 * disc_steps
+  game = fake_game()._replace(moves=Pair((), ()))
+  schedule = table(disc_steps, halflife=4.0 * per_round)
+  start = create(game, ADAM)
+  start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
+  now = Player(game, ADAM, schedule, start).play(4)
+  gap = now.ema['params']['a']['w'] - now.variables.gen['params']['a']['w']
+  np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
