@@ -19,7 +19,7 @@ from gan_jax.state import Pair
 # (As any pytree's, these fields also hold what JAX puts in the leaves' place.)
 Scalar = Any
 # A constant, or (start, end): linear over the span.
-Ramp = float | tuple[float, float]
+Ramp = float | int | tuple[float | int, float | int]
 
 
 @jax.tree_util.register_dataclass
@@ -106,7 +106,7 @@ class Table:
 
   rows: tuple[Row, ...]
   rounds_per_dispatch: int
-  ema_halflife_images: float
+  ema_halflife_images: int
 
   @property
   def total_rounds(self) -> int:
@@ -163,7 +163,7 @@ def tabulate(
   defaults: Mapping[str, Any],
   total_images: int,
   rounds_per_dispatch: int,
-  ema_halflife_images: float,
+  ema_halflife_images: int,
 ) -> Table:
   """Places the spans, each over the defaults, one after the other.
 

@@ -23,7 +23,7 @@ SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 
 
-def table(disc_steps=1, gen_batch_size=None, halflife=32.0, dispatch=2):
+def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
   """Four rounds of stage 0, then stage 1, fading in over four."""
   per_stage = 4 * 8 * disc_steps
   return tabulate(
@@ -235,7 +235,7 @@ def test_average_halves_its_memory_in_its_half_life(disc_steps):
   """After as many images as the half-life, half of the start is left."""
   per_round = 8 * disc_steps
   game = fake_game()._replace(moves=Pair((), ()))
-  schedule = table(disc_steps, halflife=4.0 * per_round)
+  schedule = table(disc_steps, halflife=4 * per_round)
   start = create(game, ADAM)
   start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
   now = Player(game, ADAM, schedule, start).play(4)

@@ -1,0 +1,54 @@
+"""Latents: their distributions, and the paths between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax.latents import LATENTS
+
+DIM, N = 16, 4096
+
+
+def draw(name, seed=0):
+  keys = jax.random.split(jax.random.key(seed), N)
+  return jax.vmap(lambda key: LATENTS[name].draw(key, DIM))(keys)
+
+
+@pytest.mark.parametrize(
+  ('name', 'variance'), [('gaussian', 1), ('uniform', 1 / 3), ('sphere', 1)]
+)
+def test_mean_and_variance(name, variance):
+  """Within 4 standard errors of N * DIM draws."""
+  z = np.asarray(draw(name), np.float64)
+  error = 4 / np.sqrt(N * DIM)
+  assert abs(z.mean()) < error
+  assert abs((z**2).mean() - variance) < 2 * error
+  covariance = z.T @ z / N - variance * np.eye(DIM)
+  assert abs(covariance).max() < 6 * np.sqrt(2) / np.sqrt(N)
+
+
+def test_supports():
+  uniform = draw('uniform')
+  assert (abs(uniform) <= 1).all()
+  assert abs(uniform).max() > 0.99
+  radius = jnp.linalg.norm(draw('sphere'), axis=1)
+  np.testing.assert_allclose(radius, np.sqrt(DIM), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', LATENTS)
+def test_paths_begin_and_end_where_they_should(name):
+  a, b = draw(name, 1)[:8], draw(name, 2)[:8]
+  path = LATENTS[name].interpolate
+  np.testing.assert_allclose(path(a, b, jnp.zeros(8)), a, atol=1e-5)
+  np.testing.assert_allclose(path(a, b, jnp.ones(8)), b, atol=1e-5)
+  np.testing.assert_allclose(path(a, a, jnp.full(8, 0.3)), a, atol=1e-5)
+
+
+def test_great_circle_by_hand():
+  """A third of the way from (2, 0) to (0, 2): 2 (cos 30, sin 30 degrees)."""
+  a, b = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])
+  at = LATENTS['sphere'].interpolate(a, b, jnp.array([1 / 3]))
+  np.testing.assert_allclose(at, [[np.sqrt(3), 1.0]], rtol=1e-6)
+  at = LATENTS['uniform'].interpolate(a, b, jnp.array([0.25]))
+  np.testing.assert_allclose(at, [[1.5, 0.5]])

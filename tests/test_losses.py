@@ -1,0 +1,88 @@
+"""Losses against numbers worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import losses
+
+# sigmoid(log 3) = 3/4, sigmoid(-log 3) = 1/4, sigmoid(0) = 1/2.
+REAL = jnp.array([math.log(3), 0.0])  # D(x) = 3/4, 1/2
+FAKE = jnp.array([-math.log(3), math.log(3)])  # D(G(z)) = 1/4, 3/4
+MEAN = lambda *values: sum(values) / len(values)
+
+
+def test_by_hand():
+  """-log of the probabilities, in float64, averaged."""
+  log = math.log
+  real = MEAN(-log(3 / 4), -log(1 / 2))
+  fake = MEAN(-log(1 - 1 / 4), -log(1 - 3 / 4))
+  close = lambda loss, value: np.testing.assert_allclose(loss, value, rtol=1e-6)
+  close(losses.cross_entropy_disc(REAL, FAKE), real + fake)
+  close(losses.half_cross_entropy_disc(REAL, FAKE), (real + fake) / 2)
+  close(losses.minimax_gen(REAL, FAKE), MEAN(log(1 - 1 / 4), log(1 - 3 / 4)))
+  close(losses.non_saturating_gen(REAL, FAKE), MEAN(-log(1 / 4), -log(3 / 4)))
+
+
+def test_one_sided_smoothing_by_hand():
+  """Reals' target 0.9: 0.9 (-log D) + 0.1 (-log(1 - D)); fakes as before."""
+  smooth = lambda d: -0.9 * math.log(d) - 0.1 * math.log(1 - d)
+  real = MEAN(smooth(3 / 4), smooth(1 / 2))
+  fake = MEAN(-math.log(3 / 4), -math.log(1 / 4))
+  for name in ('minimax', 'non_saturating'):
+    loss = losses.LOSSES[name](real_label=0.9).disc(REAL, FAKE)
+    np.testing.assert_allclose(loss, real + fake, rtol=1e-6)
+
+
+def test_values_at_one_half():
+  """At D = 1/2 everywhere: log 4, log 2, and the value of the game -log 4."""
+  zero = jnp.zeros(3)
+  for name, disc, gen in (
+    ('minimax', math.log(4), -math.log(2)),
+    ('non_saturating', math.log(4), math.log(2)),
+    ('non_saturating_half', math.log(2), math.log(2)),
+    ('non_saturating_fake_is_one', math.log(4), math.log(2)),
+  ):
+    pair = losses.LOSSES[name]()
+    np.testing.assert_allclose(pair.disc(zero, zero), disc, rtol=1e-6)
+    np.testing.assert_allclose(pair.gen(zero, zero), gen, rtol=1e-6)
+
+
+def test_fakes_labelled_one_is_the_same_game_with_its_sign_turned():
+  """J_D = -E log D(G(z)) - E log(1 - D(x)), by hand, and by symmetry."""
+  pair = losses.non_saturating_fake_is_one()
+  by_hand = MEAN(-math.log(1 / 4), -math.log(3 / 4))
+  by_hand += MEAN(-math.log(1 - 3 / 4), -math.log(1 - 1 / 2))
+  np.testing.assert_allclose(pair.disc(REAL, FAKE), by_hand, rtol=1e-6)
+  plain = losses.non_saturating()
+  for player in ('gen', 'disc'):
+    np.testing.assert_array_equal(
+      getattr(pair, player)(REAL, FAKE), getattr(plain, player)(-REAL, -FAKE)
+    )
+
+
+@pytest.mark.parametrize('name', losses.LOSSES)
+def test_stable_for_logits_of_any_size(name):
+  """Finite, and with a finite gradient, where D is certain to 1e-40."""
+  huge = jnp.array([1e4, -1e4, 90.0, -90.0])
+  for loss in losses.LOSSES[name]():
+    for at in ((huge, huge), (-huge, huge)):
+      value, slope = jax.value_and_grad(loss, argnums=(0, 1))(*at)
+      assert np.isfinite(value)
+      assert np.isfinite(slope).all()
+
+
+def test_saturation():
+  """Where D wins, the minimax gradient is gone and the other one is not.
+
+  d/dx log(1 - sigmoid(x)) = -sigmoid(x) = -4.5e-5 at x = -10;
+  d/dx -log sigmoid(x) = sigmoid(x) - 1 = -1 + 4.5e-5.
+  """
+  at = jnp.array([-10.0])
+  slope = lambda loss: float(jax.grad(loss, argnums=1)(at, at)[0])
+  sigmoid = 1 / (1 + math.exp(10))
+  assert slope(losses.minimax_gen) == pytest.approx(-sigmoid, rel=1e-4)
+  assert slope(losses.non_saturating_gen) == pytest.approx(sigmoid - 1)

@@ -1,0 +1,89 @@
+"""The table of what changes with time, against arithmetic on paper."""
+
+import pytest
+
+from gan_jax.errors import UserError
+from gan_jax.schedule import tabulate
+
+DEFAULTS = {
+  'batch_size': 10,
+  'gen_batch_size': None,
+  'disc_steps': 1,
+  'gen_learning_rate': 0.1,
+  'disc_learning_rate': 0.2,
+}
+
+
+def table(*spans, total, dispatch=1, halflife=100):
+  return tabulate(
+    spans or ({},),
+    defaults=DEFAULTS,
+    total_images=total,
+    rounds_per_dispatch=dispatch,
+    ema_halflife_images=halflife,
+  )
+
+
+def test_the_trivial_table():
+  t = table(total=100)
+  assert t.total_rounds == 10
+  assert t.images(7) == 70
+  phase = t.phase(3)
+  assert phase.learning_rate == pytest.approx((0.1, 0.2))
+  assert (phase.stage, phase.alpha, phase.disc_step) == (0, 1, 3)
+  assert phase.ema_decay == pytest.approx(0.5**0.1)
+
+
+def test_spans_of_whole_dispatches():
+  """105 images in rounds of 10 and dispatches of 4 rounds: 12 rounds."""
+  t = table({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
+  assert t.rows[0].rounds == 12
+  assert t.images(12) == 120
+  # 180 images are left: 9 rounds of 20, made 12.
+  assert t.total_rounds == 24
+  assert t.images(24) == 120 + 12 * 20
+
+
+def test_wgans_first_critic_steps():
+  """100 critic steps in the first 25 rounds, then 5."""
+  t = table(
+    {'images': 25 * 100 * 10, 'disc_steps': 100},
+    {'disc_steps': 5},
+    total=25_000 + 1_000,
+  )
+  assert (t.phase(24).disc_steps, t.phase(25).disc_steps) == (100, 5)
+  assert t.phase(25).disc_step == 2500
+  assert t.images(25) == 25_000
+  assert t.total_rounds == 25 + 20
+
+
+def test_progressive_growing():
+  """A stage fades in linearly while its images are shown."""
+  t = table(
+    {'images': 100},
+    {'images': 200, 'stage': 1, 'alpha': (0.0, 1.0)},
+    {'stage': 2, 'gen_learning_rate': (0.1, 0.0)},
+    total=400,
+  )
+  stages = [int(t.phase(r).stage) for r in (0, 9, 10, 29, 30, 39)]
+  assert stages == [0, 0, 1, 1, 2, 2]
+  assert [float(t.phase(r).alpha) for r in (10, 15, 20)] == [0, 0.25, 0.5]
+  assert t.phase(35).learning_rate.gen == pytest.approx(0.05)
+  assert t.phase(40).learning_rate.gen == 0  # past the end, as at the end
+
+
+def test_a_span_may_be_cut_short_by_the_end():
+  t = table({'images': 100}, {'images': 100, 'stage': 1}, total=50)
+  assert t.total_rounds == 5
+  assert len(t.rows) == 1
+
+
+def test_stacked_phases():
+  phases = table(total=100, dispatch=5).dispatch(5)
+  assert phases.disc_step.tolist() == [5, 6, 7, 8, 9]
+  assert phases.batch_size == 10
+
+
+def test_a_misspelt_key():
+  with pytest.raises(UserError, match="'stge'; did you mean 'stage'"):
+    table({'stge': 1}, total=10)
