@@ -16,6 +16,9 @@ from orbax.checkpoint import v1 as ocp
 from gan_jax import parallel
 from gan_jax.state import State
 
+# Everything that a state has, by name.
+STATE = State._fields
+
 
 def folder(workdir: str | Path) -> epath.Path:
   """Where a run's checkpoints are."""

@@ -115,4 +115,11 @@ def read(workdir: str | Path) -> ConfigDict:
   file = _file(workdir)
   if not file.exists():
     raise UserError(f'{workdir} is not the workdir of a run: no config.json')
-  return ConfigDict(json.loads(file.read_text()))
+  return ConfigDict(_tuples(json.loads(file.read_text())))
+
+
+def _tuples(tree: Any) -> Any:
+  """JSON has lists where the config had tuples."""
+  if isinstance(tree, dict):
+    return {key: _tuples(value) for key, value in tree.items()}
+  return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree

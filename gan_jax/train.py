@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
@@ -45,7 +45,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   cfg.check(config)
   spread = parallel.make(config.parallel)
   game = games.make(config, spread.axis_name)
-  tx = optimizers.make(config.optimizer)
+  tx = optimizers.make(config.optimizer.to_dict())
   table = cfg.table(config)
   source = data.make(config)
   cfg.write(config, workdir)
@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   step = spread.compile(
     partial(play_dispatch, game, tx, reader, spread.axis_name)
   )
-  sample = _sampler(game, state.key, shown)
+  sample = _sampler(game, shown)
   if parallel.is_main():
     _announce(config, workdir, source, table, state, round)
 
@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     wandb=config.wandb,
   ) as monitor:
     if round == 0:
-      monitor.samples(0, 0, sample(state.ema, table.phase(0)))
+      monitor.samples(0, 0, sample(state, table.phase(0)))
     while round < table.total_rounds:
       fed = feed(
         stream, None if resident else source, table, round,
@@ -92,7 +92,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
       if before // config.log_every_steps < round // config.log_every_steps:
         monitor.log(round, images, parallel.fetch(metrics))
       if due(config.sample_every_images):
-        monitor.samples(round, images, sample(state.ema, table.phase(round)))
+        monitor.samples(round, images, sample(state, table.phase(round)))
       if due(config.checkpoint_every_images):
         checkpoints.save(round, state, config.to_dict())
     checkpoints.close()
@@ -111,6 +111,7 @@ def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
   """The first `n` examples of the stream, as a batch."""
   fetched = source.fetch(stream.indices(np.arange(n)))
   fetched['example'] = np.arange(n, dtype=np.int32)
+  fetched = jax.tree.map(jnp.asarray, fetched)
   return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
 
 
@@ -125,17 +126,17 @@ def _create(
 
 
 def _sampler(
-  game: Game, key: jax.Array, batch: Batch
-) -> Callable[[PyTree, Phase], np.ndarray]:
-  """(gen_vars, phase) -> uint8 images at latents that stay the same."""
+  game: Game, batch: Batch
+) -> Callable[[State, Phase], UInt8[np.ndarray, 'n h w c']]:
+  """(state, phase) -> the average G's images at latents that stay the same."""
 
   @jax.jit
-  def sample(gen_vars, phase):
+  def sample(ema, key, phase):
     keys = example_keys(key, Purpose.SAMPLE, batch['example'])
-    return game.sample(gen_vars, game.draw(keys, batch, phase), phase)
+    return game.sample(ema, game.draw(keys, batch, phase), phase)
 
-  return lambda gen_vars, phase: to_uint8(
-    parallel.fetch(sample(gen_vars, phase))
+  return lambda state, phase: to_uint8(
+    parallel.fetch(sample(state.ema, state.key, phase))
   )
 
 

@@ -16,7 +16,7 @@ __all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'make']
 
 def _image(config: Any, axis_name: str | None) -> Game:
   gen, disc = models.make(
-    config.model,
+    config.model.to_dict(),
     resolution=config.data.resolution,
     channels=config.data.channels,
     precision=config.precision,
@@ -26,7 +26,7 @@ def _image(config: Any, axis_name: str | None) -> Game:
   return image_game(
     gen,
     disc,
-    loss=build('config.game.loss', losses.LOSSES, game.loss),
+    loss=build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
     latent=choose('config.game.latent', game.latent, latents.LATENTS),
     latent_dim=game.latent_dim,
   )

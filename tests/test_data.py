@@ -1,0 +1,289 @@
+"""Data: the stream, the sources, and pictures of every kind."""
+
+import gzip
+import tarfile
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from gan_jax import data
+from gan_jax.data.source import in_memory
+from gan_jax.data.standard import standardize
+from gan_jax.data.stream import Stream, feed, read
+from gan_jax.errors import UserError
+from gan_jax.schedule import tabulate
+
+
+def make(source, resolution=16, channels=3):
+  block = {'source': source, 'resolution': resolution, 'channels': channels}
+  return data.make(ConfigDict({'data': block}))
+
+
+# The stream.
+
+
+def test_each_epoch_is_a_shuffled_pass():
+  stream = Stream(seed=3, size=10)
+  epochs = stream.indices(np.arange(30)).reshape(3, 10)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(10))
+  assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_position_n_is_a_pure_function_of_seed_and_n():
+  ahead = Stream(0, 10).indices(np.array([27, 3]))
+  straight = Stream(0, 10).indices(np.arange(30))
+  assert ahead.tolist() == [straight[27], straight[3]]
+  assert Stream(1, 10).indices(np.arange(30)).tolist() != straight.tolist()
+
+
+def table(**defaults):
+  span = {
+    'batch_size': 4,
+    'gen_batch_size': None,
+    'disc_steps': 2,
+    'gen_learning_rate': 0.1,
+    'disc_learning_rate': 0.1,
+  }
+  return tabulate(
+    ({},),
+    defaults={**span, **defaults},
+    total_images=48,
+    rounds_per_dispatch=3,
+    ema_halflife_images=10,
+  )
+
+
+def test_rounds_take_the_next_positions():
+  """Six rounds of two D steps of four: positions 0..47, in order."""
+  stream, schedule = Stream(0, 20), table()
+  feeds = [
+    feed(stream, None, schedule, at, lambda n: slice(n)).disc for at in (0, 3)
+  ]
+  taken = np.concatenate([fed['index'].ravel() for fed in feeds])
+  np.testing.assert_array_equal(taken, stream.indices(np.arange(48)))
+  for fed in feeds:
+    assert fed['example'].tolist() == 3 * [[[0, 1, 2, 3], [4, 5, 6, 7]]]
+
+
+def test_gens_own_batch_has_examples_of_its_own():
+  """Keys no D step has, and the round's positions again, in turn."""
+  stream, schedule = Stream(0, 20), table(gen_batch_size=12)
+  fed = feed(stream, None, schedule, 0, lambda n: slice(n)).gen
+  assert fed['example'][1].tolist() == list(range(8, 20))
+  positions = 8 + np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
+  np.testing.assert_array_equal(fed['index'][1], stream.indices(positions))
+
+
+def test_processes_share_the_batch_out():
+  """Two halves, side by side, are what one process takes."""
+  stream, schedule = Stream(0, 20), table(gen_batch_size=8)
+  first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
+  halves = [feed(stream, None, schedule, 3, rows) for rows in (first, second)]
+  whole = feed(stream, None, schedule, 3, lambda n: slice(n))
+  for player in ('gen', 'disc'):
+    for name, expected in getattr(whole, player).items():
+      parts = [getattr(half, player)[name] for half in halves]
+      np.testing.assert_array_equal(np.concatenate(parts, -1), expected)
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_fed_and_resident_examples_are_the_same(flip):
+  """Fetched by the host, or gathered on the device: the same batch."""
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 3, 1), np.uint8)
+  source = in_memory(
+    {'images': pixels, 'labels': np.arange(20, dtype=np.int32)}
+  )
+  stream, schedule, rows = Stream(0, 20), table(), lambda n: slice(n)
+  arguments = jax.random.key(0), jnp.int32(5)
+  batches = []
+  for where, dataset in (
+    (source, {}),
+    (None, jax.tree.map(jnp.asarray, source.fetch(np.arange(20)))),
+  ):
+    fed = feed(stream, where, schedule, 0, rows).disc
+    fed = jax.tree.map(lambda x: x[0], fed)
+    batches.append(jax.jit(partial(read, flip=flip))(dataset, fed, *arguments))
+  for name in ('images', 'labels', 'example'):
+    np.testing.assert_array_equal(batches[0][name], batches[1][name])
+  index = stream.indices(np.arange(8)).reshape(2, 4)
+  plain = pixels[index] / 127.5 - 1
+  images = np.asarray(batches[0]['images'])
+  straight = np.isclose(images, plain, atol=1e-6).all((2, 3, 4))
+  mirrored = np.isclose(images, plain[..., ::-1, :], atol=1e-6).all((2, 3, 4))
+  assert (straight | mirrored).all()
+  assert straight.all() != flip  # with this seed at least one of 8 is mirrored
+  assert abs(images).max() <= 1
+
+
+# Pictures.
+
+
+def test_transparency_is_composited_on_white():
+  """Half-transparent red on white is (255, 127, 127)."""
+  half = Image.new('RGBA', (8, 8), (255, 0, 0, 127))
+  assert standardize(half, 8, 3)[0, 0] == pytest.approx([255, 128, 128], abs=1)
+  clear = Image.new('LA', (8, 8), (0, 0))
+  assert (standardize(clear, 8, 1) == 255).all()
+
+
+def test_grey_becomes_rgb_and_back():
+  grey = standardize(Image.new('L', (8, 8), 77), 8, 3)
+  assert grey.shape == (8, 8, 3)
+  assert (grey == 77).all()
+  # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
+  rgb = standardize(Image.new('RGB', (8, 8), (100, 200, 50)), 8, 1)
+  assert rgb.shape == (8, 8, 1)
+  assert rgb[0, 0, 0] == pytest.approx(
+    0.299 * 100 + 0.587 * 200 + 0.114 * 50, abs=1
+  )
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+  deep = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
+  assert (standardize(deep, 8, 1) == 0x80).all()
+
+
+def test_the_centre_is_cropped_to_a_square():
+  """A 20x8 picture: the middle 8 columns are white."""
+  pixels = np.zeros((8, 20, 3), np.uint8)
+  pixels[:, 6:14] = 255
+  assert (standardize(Image.fromarray(pixels), 8, 3) == 255).all()
+
+
+def test_resizing_is_anti_aliased():
+  """A one-pixel checkerboard, made smaller, is grey and not aliased."""
+  board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+  small = standardize(Image.fromarray(board), 8, 1)
+  assert abs(small.astype(int) - 127).max() < 16
+
+
+# Sources.
+
+
+def test_embedded_digits():
+  source = make('digits', 28, 1)
+  examples = source.fetch(np.arange(source.size))
+  assert examples['images'].shape == (5000, 28, 28, 1)
+  assert np.bincount(examples['labels']).tolist() == 10 * [500]
+  assert source.example_bytes == 28 * 28 + 4
+
+
+def test_genuine_mnist(shared):
+  source = make(f'mnist:{shared / "mnist"}', 28, 1)
+  examples = source.fetch(np.arange(source.size))
+  assert examples['images'].shape == (60_000, 28, 28, 1)
+  # The published first labels, class counts and mean pixel of MNIST.
+  assert examples['labels'][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+  assert np.bincount(examples['labels'])[:3].tolist() == [5923, 6742, 5958]
+  assert examples['images'].mean() / 255 == pytest.approx(0.1307, abs=5e-5)
+
+
+@pytest.fixture(scope='session')
+def cifar10(shared, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('cifar10')
+  with tarfile.open(shared / 'cifar10_jpg.tar.xz') as archive:
+    archive.extractall(folder, filter='data')
+  (test,) = folder.rglob('test')
+  return test
+
+
+def test_genuine_jpegs_in_class_folders(cifar10):
+  source = make(f'folder:{cifar10}', 32, 3)
+  examples = source.fetch(np.arange(source.size))
+  assert examples['images'].shape == (10_000, 32, 32, 3)
+  assert np.bincount(examples['labels']).tolist() == 10 * [1000]
+  assert source.classes[:3] == ('airplane', 'automobile', 'bird')
+  # CIFAR-10's well-known channel means, .4914, .4822, .4465.
+  mean = examples['images'].mean((0, 1, 2)) / 255
+  assert mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.01)
+
+
+def test_genuine_transparent_pngs(shared, tmp_path):
+  with tarfile.open(shared / 'noto_emoji_128.tar.xz') as archive:
+    archive.extractall(tmp_path, filter='data')
+  source = make(f'folder:{tmp_path}/128', 32, 3)
+  examples = source.fetch(np.arange(source.size))
+  assert examples['images'].shape == (3583, 32, 32, 3)
+  assert 'labels' not in examples
+  # Drawings on a transparent background: most corners are white.
+  assert np.mean(examples['images'][:, 0, 0] == 255) > 0.9
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  """Two classes of two pictures each, in three formats."""
+  for i, name in enumerate(('a/1.png', 'a/deep/2.JPG', 'b/3.webp', 'b/4.jpeg')):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (10 + i, 12), (50 * i,) * 3).save(path)
+  return tmp_path
+
+
+def test_folders_are_labels(pictures):
+  (pictures / 'b' / 'notes.txt').write_text('no picture')
+  source = make(f'folder:{pictures}')
+  examples = source.fetch(np.arange(4))
+  assert examples['labels'].tolist() == [0, 0, 1, 1]
+  assert source.classes == ('a', 'b')
+  levels = examples['images'].mean((1, 2, 3))
+  assert levels == pytest.approx([0, 50, 100, 150], abs=2)
+
+
+def test_a_few_bad_files_are_named_and_left_out(pictures, capsys):
+  for i in range(20):
+    Image.new('L', (8, 8)).save(pictures / 'a' / f'more{i}.png')
+  (pictures / 'a' / 'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+  assert make(f'folder:{pictures}').size == 24
+  told = capsys.readouterr().out
+  assert '1 of 25 files' in told
+  assert 'cut.png' in told
+
+
+def test_too_many_bad_files(pictures):
+  (pictures / 'a' / 'cut.png').write_bytes(b'')
+  with pytest.raises(UserError, match=r'1 of 5 files .*cut\.png'):
+    make(f'folder:{pictures}')
+
+
+@pytest.mark.parametrize(
+  ('source', 'message'),
+  [
+    ('digitz', "did you mean 'digits'"),
+    ('folder:', 'name one of images'),
+    ('folder:/nowhere', "no folder '/nowhere'"),
+    ('mnist:', 'name their folder'),
+    ('mnist:/nowhere', 'no train-images-idx3-ubyte'),
+    ('digits:/somewhere', 'embedded'),
+  ],
+)
+def test_bad_sources(source, message):
+  with pytest.raises(UserError, match=message):
+    make(source)
+
+
+def test_a_folder_without_images(tmp_path):
+  with pytest.raises(UserError, match='0 images below'):
+    make(f'folder:{tmp_path}')
+
+
+def test_a_damaged_idx_file(tmp_path):
+  good = bytes([0, 0, 8, 1, 0, 0, 0, 4]) + b'1234'
+  for content, message in (
+    (good[:-1], '3 bytes of data, 4 expected'),
+    (b'PK' + good, 'not an IDX file'),
+  ):
+    with gzip.open(tmp_path / 'train-images-idx3-ubyte.gz', 'wb') as file:
+      file.write(content)
+    with pytest.raises(UserError, match=message):
+      make(f'mnist:{tmp_path}')
+
+
+def test_channels(tmp_path):
+  with pytest.raises(UserError, match=r'1 .* or 3 .*, not 4'):
+    make('digits', 28, 4)

@@ -1,0 +1,91 @@
+"""Imports run one way, and the face for notebooks is light."""
+
+import ast
+import subprocess
+import sys
+
+from conftest import ROOT
+
+# Each row may import from the rows below it and from its own.
+LAYERS = [
+  {'experiments'},
+  {'launch'},
+  {'train', 'run'},
+  {'config', 'checkpoint', 'monitor', 'data'},
+  {'parallel', 'pictures'},
+  {'round'},
+  {'games', 'optimizers'},
+  {'models', 'losses', 'latents', 'schedule'},
+  {'state', 'keys', 'ops'},
+  {'errors'},
+]
+
+
+def layer_of(module: str) -> int | None:
+  """`gan_jax.games.image` lies in the row of `games`."""
+  parts = module.split('.')
+  if parts[0] == 'gan_jax':
+    parts = parts[1:] or ['__init__']
+  for index, layer in enumerate(LAYERS):
+    if parts[0] in layer:
+      return index
+  return None
+
+
+def imported(path):
+  tree = ast.parse(path.read_text())
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      for alias in node.names:
+        yield f'{node.module}.{alias.name}'
+
+
+def test_imports_run_one_way():
+  files = [ROOT / 'launch.py', *(ROOT / 'gan_jax').rglob('*.py')]
+  checked = 0
+  for path in files:
+    name = path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')
+    if name == 'gan_jax.__init__':
+      continue
+    own = layer_of(name.removesuffix('.__init__'))
+    assert own is not None, f'{name} is in no layer'
+    for module in imported(path):
+      if module.startswith(('gan_jax', 'experiments', 'launch')):
+        other = layer_of(module)
+        assert other is not None, f'{module} is in no layer'
+        assert other >= own, f'{name} imports {module}'
+        checked += 1
+  assert checked > 50
+
+
+def test_experiments_import_only_ml_collections():
+  for path in (ROOT / 'experiments').glob('*.py'):
+    for module in imported(path):
+      assert module.split('.')[0] in ('ml_collections', 'experiments'), path
+
+
+def test_models_losses_and_ops_never_see_a_config():
+  for folder in ('models', 'ops', 'losses.py', 'latents.py', 'round.py'):
+    path = ROOT / 'gan_jax' / folder
+    for file in path.rglob('*.py') if path.is_dir() else [path]:
+      names = {
+        node.id if isinstance(node, ast.Name) else node.arg
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name | ast.arg)
+      }
+      assert 'config' not in names, file
+
+
+def test_import_gan_jax_is_light():
+  """No device is started, and nothing heavy is loaded, by the import alone."""
+  code = """
+import sys, gan_jax
+heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas'}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+if 'jax' in sys.modules:
+  from jax._src import xla_bridge
+  assert not xla_bridge.backends_are_initialized()
+"""
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)

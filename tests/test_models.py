@@ -1,0 +1,132 @@
+"""Networks: shapes and parameters against the paper's arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax.errors import UserError
+from gan_jax.models import dcgan, mlp
+from gan_jax.models.layers import ACTIVATIONS, PRelu
+
+N = 4
+KEYS = jax.random.split(jax.random.key(0), N)
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def make(module, x):
+  variables = module.init(jax.random.key(0), x, KEYS, train=False)
+  return variables, module.apply(variables, x, KEYS, train=False)
+
+
+@pytest.mark.parametrize('resolution', [32, 64, 128])
+def test_dcgan_of_every_resolution(resolution):
+  gen = dcgan.Generator(resolution, 3, features=4)
+  disc = dcgan.Discriminator(resolution, features=4)
+  _, images = make(gen, jnp.zeros((N, 100)))
+  assert images.shape == (N, resolution, resolution, 3)
+  _, logits = make(disc, images)
+  assert logits.shape == (N,)
+
+
+def test_dcgan_64_has_the_parameters_of_its_reference():
+  """The reference (64 filters, z of 100, RGB) has 3,576,704 parameters in G
+  and 2,765,568 in D: 4x4 kernels without biases, and a gain and a bias for
+  each channel of a BatchNorm.
+  """
+  k = 4 * 4
+  gen = 100 * k * 512 + k * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
+  gen += 2 * (512 + 256 + 128 + 64)
+  disc = k * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512)
+  disc += 2 * (128 + 256 + 512)
+  assert (gen, disc) == (3_576_704, 2_765_568)
+  shapes = lambda module, x: jax.eval_shape(
+    lambda: module.init(jax.random.key(0), x, KEYS, train=False)
+  )
+  gen_vars = shapes(dcgan.Generator(64, 3), jnp.zeros((N, 100)))
+  disc_vars = shapes(dcgan.Discriminator(64), jnp.zeros((N, 64, 64, 3)))
+  assert count(gen_vars['params']) == gen
+  assert count(disc_vars['params']) == disc
+
+
+def test_dcgan_initialisation():
+  """Weights N(0, 0.02), gains N(1, 0.02), biases 0."""
+  variables, _ = make(dcgan.Generator(32, 3, features=32), jnp.zeros((N, 100)))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables['params']):
+    name = path[-1].key
+    mean, std = {
+      'kernel': (0, 0.02), 'scale': (1, 0.02), 'bias': (0, 0),
+    }[name]  # fmt: skip
+    error = 5 * std / np.sqrt(leaf.size) + 1e-9
+    assert abs(float(leaf.mean()) - mean) < error
+    assert abs(float(leaf.std()) - std) < error
+
+
+def test_dcgan_normalizes_between_not_at_the_ends():
+  gen, _ = make(dcgan.Generator(64, 3, features=4), jnp.zeros((N, 100)))
+  disc, _ = make(dcgan.Discriminator(64, features=4), jnp.zeros((N, 64, 64, 3)))
+  widths = lambda tree: sorted(len(s['mean']) for s in tree.values())
+  assert widths(gen['batch_stats']) == [4, 8, 16, 32]
+  assert widths(disc['batch_stats']) == [8, 16, 32]
+
+
+def test_transposed_convolution_is_the_convolutions_adjoint():
+  """<conv(x, w), y> = <x, conv_transpose(y, w)> for G's doubling and D's
+  halving: the pair of operators that the paper calls for, aligned alike.
+  """
+  import flax.linen as nn
+
+  rng = np.random.default_rng(0)
+  w = jnp.asarray(rng.normal(size=(4, 4, 3, 5)), jnp.float32)
+  x = jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32)
+  y = jnp.asarray(rng.normal(size=(2, 4, 4, 5)), jnp.float32)
+  down = nn.Conv(5, (4, 4), (2, 2), ((1, 1), (1, 1)), use_bias=False)
+  up = nn.ConvTranspose(3, (4, 4), (2, 2), 'SAME', use_bias=False)
+  flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+  left = jnp.sum(down.apply({'params': {'kernel': w}}, x) * y)
+  right = jnp.sum(x * up.apply({'params': {'kernel': flipped}}, y))
+  np.testing.assert_allclose(left, right, rtol=1e-4)
+
+
+def test_dcgan_refuses_a_resolution_it_cannot_make():
+  for resolution in (28, 48, 256):
+    with pytest.raises(UserError, match=f'not {resolution}'):
+      dcgan.stages(resolution)
+
+
+def test_mlp_parameters():
+  """(d + 1) w for each dense layer of d inputs and w units."""
+  gen, images = make(mlp.Generator(28, 1, (256, 512)), jnp.zeros((N, 64)))
+  assert images.shape == (N, 28, 28, 1)
+  expected = 65 * 256 + 257 * 512 + 513 * 784
+  assert count(gen['params']) == expected
+  disc, logits = make(mlp.Discriminator((32,)), images)
+  assert logits.shape == (N,)
+  assert count(disc['params']) == 785 * 32 + 33
+
+
+def test_activations_by_hand():
+  x = jnp.array([-2.0, 3.0])
+  np.testing.assert_allclose(ACTIVATIONS['relu'](0.2)(x), [0, 3])
+  np.testing.assert_allclose(ACTIVATIONS['leaky_relu'](0.2)(x), [-0.4, 3])
+  np.testing.assert_allclose(ACTIVATIONS['leaky_relu'](0.01)(x), [-0.02, 3])
+  prelu = PRelu(0.25)
+  variables = prelu.init(jax.random.key(0), x)
+  np.testing.assert_allclose(prelu.apply(variables, x), [-0.5, 3])
+  slope = jax.grad(lambda v: prelu.apply(v, x).sum())(variables)
+  np.testing.assert_allclose(slope['params']['slope'], -2.0)  # it is learnt
+
+
+@pytest.mark.parametrize('module', [mlp.Generator, dcgan.Generator])
+def test_bfloat16_computes_so_and_keeps_float32(module):
+  gen = module(32, 1, dtype=jnp.bfloat16)
+  variables, images = make(gen, jnp.ones((N, 64)))
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {
+    jnp.dtype('float32')
+  }
+  assert images.dtype == jnp.float32
+  exact = module(32, 1).apply(variables, jnp.ones((N, 64)), KEYS, train=False)
+  assert 0 < abs(images - exact).max() < 0.05
