@@ -3,6 +3,7 @@
 Parses flags, and delegates: everything else can be imported.
 """
 
+import os
 import re
 import runpy
 import sys
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
-    workdir = _WORKDIR.value or default_workdir()
+    workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     MODES[_MODE.value](_CONFIG.value, workdir)
   except UserError as error:
     sys.exit(_complain(error))

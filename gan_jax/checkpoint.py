@@ -22,7 +22,7 @@ STATE = State._fields
 
 def folder(workdir: str | Path) -> epath.Path:
   """Where a run's checkpoints are."""
-  return epath.Path(workdir) / 'checkpoints'
+  return epath.Path(workdir).resolve() / 'checkpoints'
 
 
 class Checkpoints:
@@ -63,6 +63,8 @@ class Checkpoints:
 
 def steps(workdir: str | Path) -> list[int]:
   """The steps that a run has checkpoints of, oldest first."""
+  if not folder(workdir).exists():
+    return []
   with ocp.training.Checkpointer(folder(workdir)) as checkpointer:
     return sorted(found.step for found in checkpointer.checkpoints)
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+SHOWN_WIDTH = 640
+
 
 def to_uint8(
   images: Float[Array, '*s'] | Float[np.ndarray, '*s'],
@@ -29,9 +31,27 @@ def grid(
   return cells.reshape(rows * h, columns * w, c)
 
 
+def to_pil(image: UInt8[np.ndarray, 'h w c']) -> Image.Image:
+  """One image, grey or RGB, as PIL has it."""
+  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def write_png(path: Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   """Writes a PNG; one that is there is replaced whole or not at all."""
-  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   part = path.with_suffix('.part')
-  picture.save(part, format='PNG')
+  to_pil(image).save(part, format='PNG')
   part.replace(path)
+
+
+def show(
+  images: UInt8[np.ndarray, 'n h w c'], columns: int | None = None
+) -> Image.Image:
+  """A grid of the images as a picture, which a notebook draws.
+
+  Small images are enlarged, pixel by pixel, until they can be seen.
+  """
+  picture = to_pil(grid(images, columns))
+  times = max(1, SHOWN_WIDTH // picture.width)
+  return picture.resize(
+    (times * picture.width, times * picture.height), Image.Resampling.NEAREST
+  )

@@ -1,18 +1,22 @@
 """A run that was trained, opened for reading: what a notebook works with."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
+from PIL import Image
 
 from gan_jax import checkpoint, config, games
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.pictures import grid, to_uint8
+from gan_jax.pictures import show, to_uint8
+
+if TYPE_CHECKING:
+  import pandas
 
 # Samples are drawn in batches of so many.
 BATCH = 256
@@ -79,23 +83,15 @@ class Run:
     images = self._draw(self._game.interpolate(a, b, t), n * steps)
     return images.reshape(n, steps, *images.shape[1:])
 
-  def metrics(self) -> 'Any':
-    """`metrics.jsonl` as a pandas DataFrame, one row a log line."""
+  def metrics(self) -> 'pandas.DataFrame':
+    """`metrics.jsonl` as a DataFrame, one row a log line."""
     import pandas
 
     return pandas.read_json(self.workdir / 'metrics.jsonl', lines=True)
 
-  def show(self, n: int = 64, seed: int = 0) -> 'Any':
-    """A grid of `n` samples: a matplotlib figure, which a notebook draws."""
-    from matplotlib.figure import Figure
-
-    picture = grid(self.sample(n, seed))
-    height, width = picture.shape[:2]
-    figure = Figure(figsize=(8, 8 * height / width))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(picture, cmap='gray', vmin=0, vmax=255)
-    axes.set_axis_off()
-    return figure
+  def show(self, n: int = 64, seed: int = 0) -> Image.Image:
+    """A grid of `n` samples, which a notebook draws."""
+    return show(self.sample(n, seed))
 
   def _draw(self, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
     parts = []

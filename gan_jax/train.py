@@ -48,11 +48,12 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   tx = optimizers.make(config.optimizer.to_dict())
   table = cfg.table(config)
   source = data.make(config)
-  cfg.write(config, workdir)
 
   stream = Stream(config.seed, source.size)
   shown = _first_examples(source, stream, GRID_SAMPLES)
   create = partial(_create, game, tx, shown, table.phase(0), config.seed)
+  jax.eval_shape(create)  # what cannot be built is refused, nothing written
+  cfg.write(config, workdir)
   checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
   state = checkpoints.resume(create)
   round = int(parallel.fetch(state.round))

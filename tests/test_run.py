@@ -1,0 +1,125 @@
+"""A finished run, opened as a notebook opens it."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+import gan_jax
+from experiments import dcgan_celeba, vanilla_mnist
+from gan_jax import checkpoint, train
+from gan_jax.errors import UserError
+from gan_jax.pictures import to_uint8
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  train.train(vanilla_mnist.get_config('tiny'), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def run(workdir):
+  return gan_jax.load(workdir)
+
+
+def test_samples_are_a_function_of_the_seed(run):
+  images = run.sample(300, seed=3)  # more than one batch
+  assert images.shape == (300, 28, 28, 1)
+  assert images.dtype == np.uint8
+  np.testing.assert_array_equal(images, run.sample(300, seed=3))
+  assert (images != run.sample(300, seed=4)).any()
+  assert len(np.unique(images.reshape(300, -1), axis=0)) == 300
+
+
+def test_the_generator_is_pure_and_the_average_is_what_is_loaded(run, workdir):
+  direct = run.generator(run.params, run.inputs(5))
+  np.testing.assert_array_equal(to_uint8(direct), run.sample(5))
+  state = checkpoint.read(workdir, ('ema', 'variables'), run.step)
+  same = lambda a, b: all(
+    (x == y).all()
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+  assert same(run.params, state['ema'])
+  assert not same(run.params, state['variables']['gen'])
+
+
+def test_paths_lead_from_sample_to_sample(run):
+  paths = run.interpolate(n=3, steps=5, seed=7)
+  assert paths.shape == (3, 5, 28, 28, 1)
+  ends = run.sample(6, seed=7).astype(int)
+  assert abs(paths[:, 0] - ends[0::2]).max() <= 1
+  assert abs(paths[:, -1] - ends[1::2]).max() <= 1
+
+
+def test_metrics_are_a_table(run):
+  metrics = run.metrics()
+  expected = ['step', 'images', 'gen/loss', 'disc/loss', 'images_per_second']
+  assert set(expected) <= set(metrics.columns)
+  assert metrics['step'].iloc[-1] == run.step == 24
+  assert metrics['images'].iloc[-1] == run.images
+
+
+def test_show_is_a_picture_large_enough_to_be_seen(run):
+  picture = run.show(9)
+  assert picture.size == (7 * 3 * 28, 7 * 3 * 28)
+
+
+def test_older_checkpoints(workdir):
+  steps = checkpoint.steps(workdir)
+  assert steps == [8, 16, 24]
+  older = gan_jax.load(workdir, step=8)
+  assert (older.step, older.images) == (8, 8 * 16)
+  assert (older.sample(2) != gan_jax.load(workdir).sample(2)).any()
+
+
+def test_what_cannot_be_opened(workdir, tmp_path):
+  with pytest.raises(UserError, match=r'step 9 \(8, 16, 24\)'):
+    gan_jax.load(workdir, step=9)
+  with pytest.raises(UserError, match=r'no config\.json'):
+    gan_jax.load(tmp_path)
+  (tmp_path / 'config.json').write_text((workdir / 'config.json').read_text())
+  with pytest.raises(UserError, match='no checkpoint yet'):
+    gan_jax.load(tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['config.json']
+
+
+def test_opens_on_another_topology(workdir, run):
+  """Written by two devices, read where there is one: the same images."""
+  code = (
+    f'import gan_jax; print(gan_jax.load({str(workdir)!r}).sample(2).sum())'
+  )
+  found = subprocess.run(
+    [sys.executable, '-c', code],
+    env={'JAX_PLATFORMS': 'cpu'},
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert int(found.stdout) == pytest.approx(run.sample(2).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize('experiment', [vanilla_mnist, dcgan_celeba])
+def test_the_notebook_executes(experiment, tmp_path):
+  workdir = tmp_path / 'run'
+  train.train(experiment.get_config('tiny'), workdir)
+  path = ROOT / 'experiments' / 'read_a_run.ipynb'
+  notebook = nbformat.read(path, as_version=4)
+  (cell,) = (c for c in notebook.cells if c.source.startswith('workdir = '))
+  cell.source = f'workdir = {json.dumps(str(workdir))}'
+  NotebookClient(notebook, timeout=120, kernel_name='python3').execute()
+  pictures = [
+    output
+    for cell in notebook.cells
+    for output in cell.get('outputs', [])
+    if 'image/png' in output.get('data', {})
+  ]
+  assert len(pictures) == 3
