@@ -1,14 +1,15 @@
 """Checkpoints: Orbax saves, resumes and reads them; arrays and JSON, no code.
 
-A checkpoint is called by the rounds that led to it, and has the config beside
-the state.
+A checkpoint is called by the rounds that led to it, and has the config and the
+last metrics beside the state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
@@ -48,13 +49,17 @@ class Checkpoints:
     abstract = parallel.abstract(jax.eval_shape(create))
     return State(**self._checkpointer.load(newest, abstract._asdict()))
 
-  def save(self, step: int, state: State, config: Any) -> None:
-    """Saves in the background; one save at a time."""
-    latest = self._checkpointer.latest
-    if latest is None or latest.step != step:
-      self._checkpointer.save_async(
-        step, state._asdict(), custom_metadata={'config': config}, force=True
-      )
+  def save(
+    self, step: int, state: State, metrics: Mapping[str, Any], config: Any
+  ) -> None:
+    """Saves in the background, once the save before is done."""
+    self._checkpointer.save_async(
+      step,
+      state._asdict(),
+      metrics={k: float(v) for k, v in metrics.items() if np.isfinite(v)},
+      custom_metadata={'config': config},
+      force=True,  # else none is begun while another is in flight
+    )
 
   def close(self) -> None:
     """Waits for the save in flight."""

@@ -70,7 +70,11 @@ class Monitor:
     self._outputs.close()
 
   def log(self, round: int, images: int, metrics: dict[str, Any]) -> None:
-    """Writes a line of metrics; one that is NaN was not computed."""
+    """Writes a line of metrics; one that is NaN was not computed.
+
+    Speed is the mean since the last line: the first one's has the compilation
+    in it.
+    """
     now = (time.perf_counter(), round, images)
     speed = (now[2] - self._last[2]) / (now[0] - self._last[0])
     self._last = now

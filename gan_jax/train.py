@@ -51,7 +51,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 
   stream = Stream(config.seed, source.size)
   shown = _first_examples(source, stream, GRID_SAMPLES)
-  create = partial(_create, game, tx, shown, table.phase(0), config.seed)
+  shapes = jax.eval_shape(lambda: shown)
+  create = partial(_create, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
   cfg.write(config, workdir)
   checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
@@ -95,7 +96,9 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
       if due(config.sample_every_images):
         monitor.samples(round, images, sample(state, table.phase(round)))
       if due(config.checkpoint_every_images):
-        checkpoints.save(round, state, config.to_dict())
+        checkpoints.save(
+          round, state, parallel.fetch(metrics), config.to_dict()
+        )
     checkpoints.close()
   if parallel.is_main():
     _point_to(workdir)
@@ -117,10 +120,11 @@ def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
 
 
 def _create(
-  game: Game, tx: Pair[Any], batch: Batch, phase: Phase, seed: int
+  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
 ) -> State:
   """The state before the first round."""
   key = jax.random.key(seed)
+  batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   init_key = jax.random.fold_in(key, Purpose.INIT)
   variables, game_state = game.init(init_key, batch)
   return states.create(key, variables, game_state, tx, phase.stage)
@@ -132,12 +136,12 @@ def _sampler(
   """(state, phase) -> the average G's images at latents that stay the same."""
 
   @jax.jit
-  def sample(ema, key, phase):
+  def sample(ema, key, batch, phase):
     keys = example_keys(key, Purpose.SAMPLE, batch['example'])
     return game.sample(ema, game.draw(keys, batch, phase), phase)
 
   return lambda state, phase: to_uint8(
-    parallel.fetch(sample(state.ema, state.key, phase))
+    parallel.fetch(sample(state.ema, state.key, batch, phase))
   )
 
 

@@ -85,7 +85,7 @@ def test_resumed_run_is_the_straight_run(tmp_path, stop):
   start = partial(create, game, ADAM)
   player = Player(game, ADAM, schedule, parallel.create(start))
   checkpoints = Checkpoints(tmp_path, keep=1)
-  checkpoints.save(stop, player.play(stop), {})
+  checkpoints.save(stop, player.play(stop), {}, {})
   checkpoints.close()
   straight = player.play(8)
   resumed = Checkpoints(tmp_path, keep=1).resume(start)
