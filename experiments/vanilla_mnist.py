@@ -22,14 +22,14 @@ def get_config(arg: str = '') -> ConfigDict:
   config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
   config.disc_steps = 1
   config.rounds_per_dispatch = 10
-  config.total_images = 400_000
-  config.ema_halflife_images = 10_000
+  config.total_images = 1_200_000
+  config.ema_halflife_images = 50_000
   config.precision = 'float32'
   config.parallel = 'jit'
 
   config.log_every_steps = 100
-  config.sample_every_images = 50_000
-  config.checkpoint_every_images = 100_000
+  config.sample_every_images = 100_000
+  config.checkpoint_every_images = 200_000
   config.checkpoints_to_keep = 3
   config.wandb = False
 
@@ -59,13 +59,13 @@ def get_config(arg: str = '') -> ConfigDict:
     {
       'name': 'mlp',
       'hidden': (1024, 512, 256),
-      'dropout': 0.3,
+      'dropout': 0.5,
       'activation': 'leaky_relu',
       'negative_slope': 0.2,
     }
   )
 
-  adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.5, 'b2': 0.999}
+  adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.0, 'b2': 0.999}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
 
   if arg == 'tiny':
