@@ -101,8 +101,8 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     raise UserError(f'{path} gives no config: {wrong}') from error
   defaults = flatten(config.to_dict())
   for arg in argv:
-    key = arg.partition('=')[0].removeprefix('--config.')
-    if not arg.startswith('--config.') or key in defaults:
+    match = re.match(r'--?(no)?config\.([^=]*)', arg)
+    if match is None or (key := match[2]) in defaults:
       continue
     if any(valid.startswith(f'{key}.') for valid in defaults):
       raise UserError(f'config.{key} is a block: override a key of it')

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
@@ -56,7 +55,7 @@ class Checkpoints:
     self._checkpointer.save_async(
       step,
       state._asdict(),
-      metrics={k: float(v) for k, v in metrics.items() if np.isfinite(v)},
+      metrics=dict(metrics),
       custom_metadata={'config': config},
       force=True,  # else none is begun while another is in flight
     )

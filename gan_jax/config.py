@@ -32,6 +32,7 @@ POSITIVE = (
   'data.resolution',
   'disc_steps',
   'ema_halflife_images',
+  'game.latent_dim',
   'gen_batch_size',
   'log_every_steps',
   'optimizer.disc.learning_rate',
@@ -50,15 +51,16 @@ def check(config: ConfigDict) -> None:
     # Written so that NaN is refused too.
     if value is not None and not value > 0:
       raise UserError(f'config.{key}={value} must be positive')
-  parallel.check_batch_size('batch_size', config.batch_size)
-  if config.gen_batch_size is not None:
-    parallel.check_batch_size('gen_batch_size', config.gen_batch_size)
+  for row in table(config).rows:
+    for name in ('batch_size', 'gen_batch_size'):
+      if (size := getattr(row.span, name)) is not None:
+        parallel.check_batch_size(name, size)
 
 
 def table(config: ConfigDict) -> Table:
   """The course of the run: `config.schedule`, over the top-level settings."""
   return tabulate(
-    config.get('schedule', ({},)),
+    [dict(span) for span in config.get('schedule', ({},))],
     defaults={
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,
@@ -89,25 +91,38 @@ def _file(workdir: str | Path) -> epath.Path:
   return epath.Path(workdir) / 'config.json'
 
 
-def write(config: ConfigDict, workdir: str | Path) -> None:
-  """Writes `config.json`; a workdir that holds another run is refused."""
-  new = json.loads(json.dumps(config.to_dict()))
+def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
+  """Refuses a workdir that holds another run, and says in what it differs."""
   file = _file(workdir)
-  if file.exists():
-    there, here = flatten(json.loads(file.read_text())), flatten(new)
-    differing = [
-      f'{key} ({there.get(key)} there, {here.get(key)} here)'
-      for key in sorted(there.keys() | here.keys())
-      if there.get(key) != here.get(key) and key not in CHANGEABLE
-    ]
-    if differing:
-      raise UserError(
-        f'{workdir} holds a run with another config: {"; ".join(differing)}; '
-        'name another --workdir'
-      )
-  if parallel.is_main():
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(new, indent=2) + '\n')
+  if not file.exists():
+    return
+  there, here = (
+    flatten(json.loads(file.read_text())),
+    flatten(_jsonable(config)),
+  )
+  differing = [
+    f'{key} ({there.get(key)} there, {here.get(key)} here)'
+    for key in sorted(there.keys() | here.keys())
+    if there.get(key) != here.get(key) and key not in CHANGEABLE
+  ]
+  if differing:
+    raise UserError(
+      f'{workdir} holds a run with another config: {"; ".join(differing)}; '
+      'name another --workdir'
+    )
+
+
+def write(config: ConfigDict, workdir: str | Path) -> None:
+  """Writes `config.json`, whole or not at all."""
+  file = _file(workdir)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  part = file.with_suffix('.part')
+  part.write_text(json.dumps(_jsonable(config), indent=2) + '\n')
+  part.replace(file)
+
+
+def _jsonable(config: ConfigDict) -> dict[str, Any]:
+  return json.loads(json.dumps(config.to_dict()))
 
 
 def read(workdir: str | Path) -> ConfigDict:

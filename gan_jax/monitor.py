@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ class Monitor:
   def __exit__(self, *exception: Any) -> None:
     self._outputs.close()
 
-  def log(self, round: int, images: int, metrics: dict[str, Any]) -> None:
-    """Writes a line of metrics; one that is NaN was not computed.
+  def log(self, round: int, images: int, means: dict[str, float]) -> None:
+    """Writes a line of metrics, and moves the bar.
 
     Speed is the mean since the last line: the first one's has the compilation
     in it.
@@ -80,10 +81,11 @@ class Monitor:
     self._last = now
     if self._workdir is None:
       return
-    scalars = {k: float(v) for k, v in metrics.items() if not np.isnan(v)}
-    scalars['images_per_second'] = float(f'{speed:.5g}')
+    scalars = {**means, 'images_per_second': float(f'{speed:.5g}')}
     line = {'step': round, 'images': images, **scalars}
-    self._jsonl.write(json.dumps(line) + '\n')
+    # JSON has no NaN: what is not finite is null.
+    finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+    self._jsonl.write(json.dumps(finite) + '\n')
     self._jsonl.flush()
     for name, value in scalars.items():
       self._tensorboard.add_scalar(name, value, round)

@@ -27,6 +27,7 @@ class _Rules(NamedTuple):
   game: Game
   tx: Pair[optax.GradientTransformation]
   phase: Phase
+  frozen: PyTree
   axis_name: str | None
 
 
@@ -54,6 +55,7 @@ def play_round(
   state: State,
   batches: Pair[Batch | None],
   phase: Phase,
+  frozen: PyTree = (),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
   """Plays one round (Goodfellow et al. 2014, algorithm 1).
@@ -66,13 +68,14 @@ def play_round(
       leaves [n', ...], or None: G moves on the fakes and the batch of D's
       last step.
     phase: What holds in this round.
+    frozen: What `game.frozen` gave.
     axis_name: The devices' axis under pmap; None in the global view.
 
   Returns:
-    The state after it, and the round's metrics: `gen/NAME`, `disc/NAME`; the
-    mean over D's steps; NaN for a lazy move that was not made.
+    The state after it, and the round's metrics, `gen/NAME` and `disc/NAME`:
+    each (sum, count) over the steps in which it was computed.
   """
-  rules = _Rules(game, tx, phase, axis_name)
+  rules = _Rules(game, tx, phase, frozen, axis_name)
 
   def keys(purpose: Purpose, batch: Batch) -> Keys:
     return example_keys(state.key, purpose, batch['example'], state.round)
@@ -102,7 +105,7 @@ def play_round(
     first = jax.tree.map(lambda x: x[:alone], batches.disc)
     steps = first, jnp.arange(alone)
     table, metrics = jax.lax.scan(play_and_step, table, steps)
-    disc_metrics.append(metrics)
+    disc_metrics.append(jax.tree.map(lambda x: x.sum(0), metrics))
 
   last = jax.tree.map(lambda x: x[-1], batches.disc)
   batch = last if shared else batches.gen
@@ -115,7 +118,7 @@ def play_round(
   )
   if shared:
     table, metrics = disc_step(table, batch, alone, inputs, fakes)
-    disc_metrics.append(jax.tree.map(lambda x: x[None], metrics))
+    disc_metrics.append(metrics)
 
   # What the play left behind (BatchNorm statistics) is G's to keep, now that
   # G moves; after the plays for D alone it was discarded.
@@ -123,9 +126,7 @@ def play_round(
   hand = _Hand(batch, inputs, fakes, keys(Purpose.GEN, batch), state.round)
   table, gen_metrics = _step(rules, 'gen', table, hand, pull_back)
 
-  disc_metrics = jax.tree.map(
-    lambda *parts: jnp.nanmean(jnp.concatenate(parts)), *disc_metrics
-  )
+  disc_metrics = jax.tree.map(lambda *parts: sum(parts), *disc_metrics)
   state = state._replace(
     round=state.round + 1,
     ema=_average(state.ema, table.variables.gen, phase.ema_decay),
@@ -146,15 +147,21 @@ def _step(
   metrics = {}
   for index, move in enumerate(getattr(rules.game.moves, player)):
 
-    def make(table, move=move, pull=pull_back if index == 0 else None):
-      grads, made, aux = _gradients(rules, player, table, hand, move, pull)
-      table = _update(rules, player, table, grads, aux)
-      return table, {f'{player}/{name}': x for name, x in made.items()}
+    def make(table, move=move, index=index):
+      fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+      own = hand._replace(keys=fold(hand.keys, index))
+      pull = pull_back if index == 0 else None
+      grads, made, aux = _gradients(rules, player, table, own, move, pull)
+      table = _update(rules, player, table, grads, aux, move)
+      return table, {
+        f'{player}/{name}': jnp.stack([x, jnp.ones_like(x)])
+        for name, x in made.items()
+      }
 
     def pass_by(table, make=make):
       shapes = jax.eval_shape(make, table)[1]
-      nan = lambda x: jnp.full(x.shape, jnp.nan, x.dtype)
-      return table, jax.tree.map(nan, shapes)
+      nothing = lambda x: jnp.zeros(x.shape, x.dtype)
+      return table, jax.tree.map(nothing, shapes)
 
     if move.every == 1:
       table, made = make(table)
@@ -174,7 +181,7 @@ def _gradients(
   pull_back: Callable[[PyTree], tuple[PyTree]] | None,
 ) -> tuple[PyTree, Metrics, Aux]:
   """The move's gradient: the direct one, and for G that through the fakes."""
-  view = View(table.variables, hand.inputs, table.game_state, rules.game.frozen)
+  view = View(table.variables, hand.inputs, table.game_state, rules.frozen)
   scale = move.every if move.rescale else 1
 
   def scaled_loss(params, fakes):
@@ -197,7 +204,12 @@ def _gradients(
 
 
 def _update(
-  rules: _Rules, player: str, table: _Table, grads: PyTree, aux: Aux
+  rules: _Rules,
+  player: str,
+  table: _Table,
+  grads: PyTree,
+  aux: Aux,
+  move: Move,
 ) -> _Table:
   """One step of the player's optimizer; what the loss handed back is kept."""
   variables = getattr(table.variables, player)
@@ -207,6 +219,8 @@ def _update(
   params = variables['params']
   updates, opt_state = tx.update(grads, before, params)
   moved = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+  if move.project is not None:
+    moved = move.project(moved)
   if rules.game.active is not None:
     both = rules.game.active(player_params(table.variables), rules.phase)
     active = jax.tree.broadcast(getattr(both, player), params)
@@ -295,21 +309,20 @@ def play_dispatch(
     dataset: What lies on the device.
     feed: What each round takes of the stream, stacked.
     phases: The rounds' phases, stacked.
-    frozen: `game.frozen`: an argument, so that it is no constant of the
-      compiled program.
+    frozen: What `game.frozen` gave: an argument, so that it is no constant of
+      the compiled program.
 
   Returns:
-    The state after, and the metrics, each the mean over the rounds.
+    The state after, and the metrics, each (sum, count) over the rounds.
   """
-  game = game._replace(frozen=frozen)
 
   def body(state: State, fed_and_phase):
     fed, phase = fed_and_phase
     batches = Pair(
       *(part and read(dataset, part, state.key, state.round) for part in fed)
     )
-    return play_round(game, tx, state, batches, phase, axis_name)
+    return play_round(game, tx, state, batches, phase, frozen, axis_name)
 
   state = enter_stage(tx, state, phases)
   state, metrics = jax.lax.scan(body, state, (feed, phases))
-  return state, jax.tree.map(jnp.nanmean, metrics)
+  return state, jax.tree.map(lambda x: x.sum(0), metrics)

@@ -1,7 +1,7 @@
 """A run that was trained, opened for reading: what a notebook works with."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -55,16 +55,22 @@ class Run:
     """
     return self._game.sample(params, inputs, self._phase)
 
-  def inputs(self, n: int, seed: int = 0) -> PyTree:
-    """What the generator is fed for `n` samples; the first ones of any more."""
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
-    return self._game.draw(keys, None, self._phase)
+  def inputs(self, n: int, seed: int = 0, **given: Any) -> PyTree:
+    """What the generator is fed for `n` samples; the first ones of any more.
 
-  def sample(self, n: int, seed: int = 0) -> UInt8[np.ndarray, 'n h w c']:
-    """Draws `n` images; the same ones for the same seed."""
+    `given`, [n, ...] each, is what the game draws from besides its keys.
+    """
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
+    given = jax.tree.map(jnp.asarray, given)
+    return self._game.draw(keys, given, self._phase)
+
+  def sample(
+    self, n: int, seed: int = 0, **given: Any
+  ) -> UInt8[np.ndarray, 'n h w c']:
+    """Draws `n` images; the same ones for the same seed. `given`: `inputs`."""
     if n < 1:
       raise UserError(f'run.sample({n}): ask for 1 image or more')
-    return self._draw(self.inputs(n, seed), n)
+    return self._draw(self.inputs(n, seed, **given), n)
 
   def interpolate(
     self, n: int = 4, steps: int = 9, seed: int = 0

@@ -6,7 +6,7 @@ dispatches of rounds. Constant settings are the trivial table, of one span.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,20 +36,21 @@ class Phase:
     batch_size: Reals, and fakes, that D sees in a step, on all devices.
     gen_batch_size: Fakes that G plays for its own step; None: G moves on the
       fakes that D has just seen.
-    alpha: How far the stage has faded in, from 0 to 1.
     learning_rate: Both players'; the optax transformations have none.
     ema_decay: What the moving average of G keeps, in a round.
     disc_step: D's steps before this round.
+    values: What else the game wants to know that changes with time, by name:
+      how far a stage has faded in, the strength of a penalty.
   """
 
   stage: int = dataclasses.field(metadata={'static': True})
   disc_steps: int = dataclasses.field(metadata={'static': True})
   batch_size: int = dataclasses.field(metadata={'static': True})
   gen_batch_size: int | None = dataclasses.field(metadata={'static': True})
-  alpha: Scalar
   learning_rate: Pair[Scalar]
   ema_decay: Scalar
   disc_step: Scalar
+  values: dict[str, Scalar]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +61,19 @@ class Span:
 
   Attributes:
     images: Its length in reals shown to D; None: to the end of the run.
-    gen_learning_rate, disc_learning_rate, alpha: Ramps.
+    gen_learning_rate, disc_learning_rate: Ramps.
+    values: Ramps, by name.
     The others: as in `Phase`.
   """
 
+  disc_steps: int
+  batch_size: int
+  gen_batch_size: int | None
+  gen_learning_rate: Ramp
+  disc_learning_rate: Ramp
   images: int | None = None
   stage: int = 0
-  alpha: Ramp = 1.0
-  disc_steps: int = 1
-  batch_size: int = 64
-  gen_batch_size: int | None = None
-  gen_learning_rate: Ramp = 2e-4
-  disc_learning_rate: Ramp = 2e-4
+  values: Mapping[str, Ramp] = dataclasses.field(default_factory=dict)
 
   @property
   def images_per_round(self) -> int:
@@ -80,13 +82,18 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A span, placed on the axis of rounds."""
+  """A span, placed on the axis of rounds.
+
+  `rounds` is its length in the run, `ramp_rounds` the length that its ramps
+  take: its own, wherever the run ends.
+  """
 
   span: Span
   first_round: int
   first_image: int
   first_disc_step: int
   rounds: int
+  ramp_rounds: int
 
   @property
   def end_round(self) -> int:
@@ -130,20 +137,20 @@ class Table:
     """What holds in `round`."""
     row = self.row(round)
     span, done = row.span, round - row.first_round
-    share = min(done / row.rounds, 1.0)
+    share = min(done / row.ramp_rounds, 1.0)
     decay = 0.5 ** (span.images_per_round / self.ema_halflife_images)
     return Phase(
       stage=span.stage,
       disc_steps=span.disc_steps,
       batch_size=span.batch_size,
       gen_batch_size=span.gen_batch_size,
-      alpha=_ramp(span.alpha, share),
       learning_rate=Pair(
         gen=_ramp(span.gen_learning_rate, share),
         disc=_ramp(span.disc_learning_rate, share),
       ),
       ema_decay=np.float32(decay),
       disc_step=np.int32(row.first_disc_step + done * span.disc_steps),
+      values={k: _ramp(ramp, share) for k, ramp in span.values.items()},
     )
 
   def dispatch(self, round: int) -> Phase:
@@ -153,12 +160,12 @@ class Table:
 
 
 def _ramp(ramp: Ramp, share: float) -> np.float32:
-  start, end = ramp if isinstance(ramp, tuple | list) else (ramp, ramp)
+  start, end = ramp if isinstance(ramp, tuple) else (ramp, ramp)
   return np.float32(start + (end - start) * share)
 
 
 def tabulate(
-  spans: tuple[Mapping[str, Any], ...],
+  spans: Sequence[Mapping[str, Any]],
   *,
   defaults: Mapping[str, Any],
   total_images: int,
@@ -167,29 +174,47 @@ def tabulate(
 ) -> Table:
   """Places the spans, each over the defaults, one after the other.
 
-  The last span runs until `total_images`; spans that begin later are left out.
-  Every row is rounded up to whole dispatches.
+  The run is cut at `total_images`; if that lies beyond the last span, the run
+  goes on as that ends. Every row is rounded up to whole dispatches. What holds
+  in a round never depends on `total_images`: a run can be prolonged.
   """
-  valid = [field.name for field in dataclasses.fields(Span)]
+  placed = [_span(i, {**defaults, **span}) for i, span in enumerate(spans)]
   rows = []
   round = image = disc_step = 0
-  for index, overrides in enumerate(spans):
-    for key in overrides:
-      if key not in valid:
-        raise UserError(
-          f'config.schedule[{index}] has no key {key!r}{nearest(key, valid)} '
-          f'(valid: {", ".join(valid)})'
-        )
-    span = Span(**{**defaults, **overrides})
+  for index, span in enumerate(placed):
+    last = index == len(placed) - 1
+    if span.images is None and not last:
+      raise UserError(f'config.schedule[{index}] must say its images')
     left = total_images - image
-    last = index == len(spans) - 1
-    images = left if last or span.images is None else min(span.images, left)
-    if images <= 0:
+    if left <= 0:
       break
-    per_dispatch = span.images_per_round * rounds_per_dispatch
-    rounds = math.ceil(images / per_dispatch) * rounds_per_dispatch
-    rows.append(Row(span, round, image, disc_step, rounds))
+    dispatch = span.images_per_round * rounds_per_dispatch
+    whole = lambda n, per=dispatch: math.ceil(n / per) * rounds_per_dispatch
+    rounds = whole(left if last else min(span.images, left))
+    ramp_rounds = whole(span.images or left)
+    rows.append(Row(span, round, image, disc_step, rounds, ramp_rounds))
     round += rounds
     image += rounds * span.images_per_round
     disc_step += rounds * span.disc_steps
   return Table(tuple(rows), rounds_per_dispatch, ema_halflife_images)
+
+
+def _span(index: int, fields: Mapping[str, Any]) -> Span:
+  """A span of the schedule, checked."""
+  where = f'config.schedule[{index}]'
+  valid = [field.name for field in dataclasses.fields(Span)]
+  for key, value in fields.items():
+    if key not in valid:
+      raise UserError(
+        f'{where} has no key {key!r}{nearest(key, valid)} '
+        f'(valid: {", ".join(valid)})'
+      )
+    sizes = ('images', 'batch_size', 'gen_batch_size', 'disc_steps')
+    if key in sizes and value is not None and not value > 0:
+      raise UserError(f'{where}: {key}={value} must be positive')
+  span = Span(**fields)
+  ramps = [span.gen_learning_rate, span.disc_learning_rate]
+  ramps += span.values.values()
+  if span.images is None and any(isinstance(r, tuple) for r in ramps):
+    raise UserError(f'{where} has a ramp, and must say its images')
+  return span

@@ -21,7 +21,7 @@ from gan_jax.games.game import Batch, Game
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.monitor import Monitor
 from gan_jax.pictures import to_uint8
-from gan_jax.round import play_dispatch
+from gan_jax.round import Metrics, play_dispatch
 from gan_jax.schedule import Phase, Table
 from gan_jax.state import Pair, State
 
@@ -43,6 +43,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   """
   parallel.keep_compiled()
   cfg.check(config)
+  cfg.check_workdir(config, workdir)
   spread = parallel.make(config.parallel)
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
@@ -54,15 +55,17 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   shapes = jax.eval_shape(lambda: shown)
   create = partial(_create, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
-  cfg.write(config, workdir)
+  if parallel.is_main():
+    cfg.write(config, workdir)
   checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
   state = checkpoints.resume(create)
   round = int(parallel.fetch(state.round))
 
   resident = source.size * source.example_bytes <= config.data.max_device_bytes
-  everything = source.fetch(np.arange(source.size)) if resident else {}
-  dataset = parallel.replicate(everything)
-  frozen = parallel.replicate(game.frozen)
+  dataset = parallel.replicate(
+    source.fetch(np.arange(source.size)) if resident else {}
+  )
+  frozen = parallel.replicate(game.frozen())
   reader = partial(read, flip=config.data.flip)
   step = spread.compile(
     partial(play_dispatch, game, tx, reader, spread.axis_name)
@@ -80,6 +83,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   ) as monitor:
     if round == 0:
       monitor.samples(0, 0, sample(state, table.phase(0)))
+    pending = []
     while round < table.total_rounds:
       fed = feed(
         stream, None if resident else source, table, round,
@@ -87,18 +91,23 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
       )  # fmt: skip
       phases = table.dispatch(round)
       state, metrics = step(state, dataset, spread.shard(fed), phases, frozen)
+      pending.append(metrics)
       before, round = round, round + table.rounds_per_dispatch
 
-      due = partial(_due, table, before, round)
       images = table.images(round)
-      if before // config.log_every_steps < round // config.log_every_steps:
-        monitor.log(round, images, parallel.fetch(metrics))
+      due = partial(_due, table, before, round)
+      save = due(config.checkpoint_every_images)
+      # A checkpoint closes the line of metrics that it falls into, so that the
+      # lines of a resumed run are those of the straight one.
+      log = before // config.log_every_steps < round // config.log_every_steps
+      if log or save:
+        means = _means(pending)
+        monitor.log(round, images, means)
+        pending = []
       if due(config.sample_every_images):
         monitor.samples(round, images, sample(state, table.phase(round)))
-      if due(config.checkpoint_every_images):
-        checkpoints.save(
-          round, state, parallel.fetch(metrics), config.to_dict()
-        )
+      if save:
+        checkpoints.save(round, state, means, config.to_dict())
     checkpoints.close()
   if parallel.is_main():
     _point_to(workdir)
@@ -109,6 +118,15 @@ def _due(table: Table, before: int, now: int, every_images: int) -> bool:
   """Whether a multiple of `every_images` was passed, or the run is over."""
   passed = table.images(before) // every_images
   return passed < table.images(now) // every_images or now == table.total_rounds
+
+
+def _means(pending: list[Metrics]) -> dict[str, float]:
+  """The means of metrics that come as (sum, count); waits for the device."""
+  sums = jax.tree.map(
+    lambda *parts: np.sum(parts, axis=0, dtype=np.float64),
+    *parallel.fetch(pending),
+  )
+  return {name: float(x / count) for name, (x, count) in sums.items() if count}
 
 
 def _first_examples(source: Source, stream: Stream, n: int) -> Batch:

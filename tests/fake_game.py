@@ -1,8 +1,9 @@
 """A small game that has everything a game may have.
 
 Two generators, one of which (b) grows at stage 1; an image pool; a lazy move
-of each player; statistics that both keep; a frozen array; points instead of
-images. All of it linear, so that gradients can be worked out by hand.
+of each player; clipped weights; statistics that both keep; a frozen array;
+points instead of images. All of it linear, so that gradients can be worked out
+by hand.
 """
 
 import jax
@@ -40,7 +41,7 @@ def fake_game(axis_name: str | None = None) -> Game:
   def forward(params, z, phase):
     b = z @ params['b']['w']
     if phase.stage == 1:
-      b = b + phase.alpha * params['b']['late'][None]
+      b = b + phase.values['alpha'] * params['b']['late'][None]
     return {'a': z @ params['a']['w'], 'b': b}
 
   def play(gen_vars, inputs, phase):
@@ -49,12 +50,17 @@ def fake_game(axis_name: str | None = None) -> Game:
 
   def disc_loss(params, view, batch, fakes, keys, phase):
     pool = view.game_state['pool']
-    fresh = axis.gather(fakes['a'], axis_name)[:POOL]
+    # As CycleGAN's: each fake is, by its own coin, swapped for an older one.
+    coins = jax.vmap(jax.random.bernoulli)(keys)
+    coins, fresh = axis.gather((coins, fakes['a']), axis_name)
+    swapped = jnp.where(coins[:POOL, None], fresh[:POOL], pool)
     score = lambda x: jnp.mean(x @ params['w'])
     loss = score(pool) + score(fakes['b']) - score(batch['images'])
     seen = view.variables.disc['stats']['seen'] + 1
     collections = {'stats': {'seen': seen}}
-    return loss, Aux({'pool': score(pool)}, collections, {'pool': fresh})
+    return loss, Aux({'pool': score(pool)}, collections, {'pool': swapped})
+
+  clip = lambda params: jax.tree.map(lambda p: jnp.clip(p, -2, 2), params)
 
   def shrink(params, view, batch, fakes, keys, phase):
     return jnp.sum(params['w'] ** 2) / 2, Aux({})
@@ -80,8 +86,11 @@ def fake_game(axis_name: str | None = None) -> Game:
     sample=lambda gen_vars, inputs, phase: play(gen_vars, inputs, phase)[0],
     moves=Pair(
       gen=(Move(gen_loss), Move(pull_in, every=2, name='pull')),
-      disc=(Move(disc_loss), Move(shrink, every=3, name='shrink')),
+      disc=(
+        Move(disc_loss, project=clip),
+        Move(shrink, every=3, name='shrink'),
+      ),
     ),
-    frozen=jnp.float32(0.5),
+    frozen=lambda: jnp.float32(0.5),
     active=active,
   )

@@ -13,6 +13,7 @@ from gan_jax import parallel, round, state
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.data.source import in_memory
 from gan_jax.data.stream import Stream, feed
+from gan_jax.games import Aux, Move
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.schedule import tabulate
 from gan_jax.state import Pair
@@ -21,13 +22,17 @@ POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
+ONE_DEVICE = parallel.Spread(None, jax.jit, lambda feed: feed)
 
 
 def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
   """Four rounds of stage 0, then stage 1, fading in over four."""
   per_stage = 4 * 8 * disc_steps
   return tabulate(
-    ({'images': per_stage}, {'stage': 1, 'alpha': (0.0, 1.0)}),
+    (
+      {'images': per_stage},
+      {'images': per_stage, 'stage': 1, 'values': {'alpha': (0.0, 1.0)}},
+    ),
     defaults={
       'batch_size': 8,
       'gen_batch_size': gen_batch_size,
@@ -50,13 +55,15 @@ def create(game, tx):
 class Player:
   """Plays a game from `now` on, as far as it is asked to."""
 
-  def __init__(self, game, tx, schedule, now=None):
-    self.game, self.schedule = game, schedule
+  def __init__(self, game, tx, schedule, now=None, spread=ONE_DEVICE):
+    self.game, self.schedule, self.spread = game, schedule, spread
     self.source = in_memory({'images': POINTS})
     self.stream = Stream(0, self.source.size)
     self.now = create(game, tx) if now is None else now
     read = lambda dataset, fed, key, round: fed
-    self.step = jax.jit(partial(round.play_dispatch, game, tx, read, None))
+    self.step = spread.compile(
+      partial(round.play_dispatch, game, tx, read, spread.axis_name)
+    )
 
   def play(self, until):
     """The state after the round `until`."""
@@ -66,7 +73,7 @@ class Player:
       )
       phases = self.schedule.dispatch(at)
       self.now, self.metrics = self.step(
-        self.now, {}, fed, phases, self.game.frozen
+        self.now, {}, self.spread.shard(fed), phases, self.game.frozen()
       )
     return self.now
 
@@ -119,7 +126,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
     lambda p, g: p - RATE * g, before, jax.grad(whole)(before)
   )
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
-  after, _ = round.play_round(game, SGD, now, batches, phase)
+  after, _ = round.play_round(game, SGD, now, batches, phase, game.frozen())
   for x, y in zip(
     jax.tree.leaves(after.variables.gen['params']),
     jax.tree.leaves(expected),
@@ -176,18 +183,24 @@ def test_steps_by_hand(shared):
     examples = np.arange(8) + 8 * step
     keys = example_keys(start.key, Purpose.DRAW, jnp.asarray(examples), 0)
     z = np.array(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys))
+    keys = example_keys(start.key, Purpose.DISC, jnp.asarray(examples), 0)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
+    coins = np.array(jax.vmap(jax.random.bernoulli)(keys))[:4, None]
     real = POINTS[stream.indices(examples)]
     b = z @ np.array(params['b']['w'])
     w = w - RATE * (pool.mean(0) + b.mean(0) - real.mean(0))
+    w = np.clip(w, -2, 2)
     if step % 3 == 0:
       w = w - RATE * 3 * w
-    pool = (z @ np.array(params['a']['w']))[:4]
+    pool = np.where(coins, (z @ np.array(params['a']['w']))[:4], pool)
   player = Player(game, SGD, schedule, start)
   after = player.play(1)
   np.testing.assert_allclose(
     after.variables.disc['params']['w'], w, rtol=1e-5, atol=1e-6
   )
-  np.testing.assert_allclose(after.game_state['pool'], pool, rtol=1e-5)
+  np.testing.assert_allclose(
+    after.game_state['pool'], pool, rtol=1e-5, atol=1e-6
+  )
   assert set(player.metrics) == {
     'disc/loss', 'disc/pool', 'disc/shrink', 'gen/loss', 'gen/cycle',
     'gen/pull',
@@ -200,9 +213,8 @@ def test_lazy_moves_come_when_they_are_due():
   player, seen = Player(game, ADAM, schedule), []
   for until in range(1, 8):
     player.play(until)
-    seen.append(
-      [not np.isnan(player.metrics[k]) for k in ('gen/pull', 'disc/shrink')]
-    )
+    counts = [player.metrics[k][1] for k in ('gen/pull', 'disc/shrink')]
+    seen.append([count == 1 for count in counts])
   pulls, shrinks = zip(*seen, strict=True)
   assert list(pulls) == [True, False] * 3 + [True]
   assert list(shrinks) == [True, False, False, True, False, False, True]
@@ -241,3 +253,35 @@ def test_average_halves_its_memory_in_its_half_life(disc_steps):
   now = Player(game, ADAM, schedule, start).play(4)
   gap = now.ema['params']['a']['w'] - now.variables.gen['params']['a']['w']
   np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['jit', 'pmap'])
+@pytest.mark.parametrize('gen_batch_size', [None, 4])
+def test_devices_make_no_difference(name, gen_batch_size):
+  """Two devices, in both ways, play as one does: the pool, which belongs to
+  neither, the statistics and the average included.
+  """
+  schedule = table(2, gen_batch_size)
+  alone = Player(fake_game(), ADAM, schedule).play(8)
+  spread = parallel.make(name)
+  game = fake_game(spread.axis_name)
+  start = parallel.create(partial(create, game, ADAM))
+  together = Player(game, ADAM, schedule, start, spread).play(8)
+  for x, y in zip(
+    jax.tree.leaves(alone._replace(key=())),
+    jax.tree.leaves(together._replace(key=())),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_a_nan_is_not_hidden():
+  """A loss that is NaN in one round of a dispatch shows in the dispatch's."""
+  game = fake_game()
+  broken = lambda *args: (jnp.float32(np.nan), Aux({}))
+  moves = Pair(gen=(Move(broken, every=2),), disc=())
+  player = Player(game._replace(moves=moves), ADAM, table(dispatch=4))
+  player.play(4)
+  total, count = player.metrics['gen/loss']
+  assert np.isnan(total)
+  assert count == 2

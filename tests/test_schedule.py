@@ -30,7 +30,7 @@ def test_the_trivial_table():
   assert t.images(7) == 70
   phase = t.phase(3)
   assert phase.learning_rate == pytest.approx((0.1, 0.2))
-  assert (phase.stage, phase.alpha, phase.disc_step) == (0, 1, 3)
+  assert (phase.stage, phase.values, phase.disc_step) == (0, {}, 3)
   assert phase.ema_decay == pytest.approx(0.5**0.1)
 
 
@@ -61,13 +61,17 @@ def test_progressive_growing():
   """A stage fades in linearly while its images are shown."""
   t = table(
     {'images': 100},
-    {'images': 200, 'stage': 1, 'alpha': (0.0, 1.0)},
-    {'stage': 2, 'gen_learning_rate': (0.1, 0.0)},
+    {'images': 200, 'stage': 1, 'values': {'alpha': (0.0, 1.0)}},
+    {'images': 100, 'stage': 2, 'gen_learning_rate': (0.1, 0.0)},
     total=400,
   )
   stages = [int(t.phase(r).stage) for r in (0, 9, 10, 29, 30, 39)]
   assert stages == [0, 0, 1, 1, 2, 2]
-  assert [float(t.phase(r).alpha) for r in (10, 15, 20)] == [0, 0.25, 0.5]
+  assert [float(t.phase(r).values['alpha']) for r in (10, 15, 20)] == [
+    0,
+    0.25,
+    0.5,
+  ]
   assert t.phase(35).learning_rate.gen == pytest.approx(0.05)
   assert t.phase(40).learning_rate.gen == 0  # past the end, as at the end
 
@@ -84,6 +88,25 @@ def test_stacked_phases():
   assert phases.batch_size == 10
 
 
-def test_a_misspelt_key():
-  with pytest.raises(UserError, match="'stge'; did you mean 'stage'"):
-    table({'stge': 1}, total=10)
+def test_a_run_can_be_prolonged():
+  """What holds in a round does not depend on where the run ends."""
+  spans = {'images': 100, 'gen_learning_rate': (0.1, 0.0)}, {'stage': 1}
+  short, long = table(*spans, total=60), table(*spans, total=300)
+  assert short.total_rounds == 6
+  assert [short.phase(r) for r in range(6)] == [long.phase(r) for r in range(6)]
+  assert short.phase(5).learning_rate.gen == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+  ('spans', 'message'),
+  [
+    ([{'stge': 1}], "'stge'; did you mean 'stage'"),
+    ([{'batch_size': 0}], 'batch_size=0 must be positive'),
+    ([{'images': -1}], 'images=-1 must be positive'),
+    ([{}, {'stage': 1}], r'schedule\[0\] must say its images'),
+    ([{'gen_learning_rate': (1.0, 0.0)}], 'has a ramp'),
+  ],
+)
+def test_bad_spans(spans, message):
+  with pytest.raises(UserError, match=message):
+    table(*spans, total=100)

@@ -20,6 +20,9 @@ def get_config(seed: int) -> ConfigDict:
   config.model.disc.dropout = 0.0
   config.optimizer.gen.learning_rate = 2e-3
   config.optimizer.disc.learning_rate = 2e-3
+  config.optimizer.gen.b1 = 0.5
+  config.optimizer.disc.b1 = 0.5
+  config.ema_halflife_images = 10_000
   config.rounds_per_dispatch = 100
   config.total_images = 64 * 1500
   config.log_every_steps = 500

@@ -108,19 +108,25 @@ def read(
 ) -> Feed:
   """Makes the fed examples into a batch, on the device.
 
-  Gathers them where they lie there already, makes the images float in [-1, 1],
-  and, with `flip`, mirrors each with probability 1/2.
+  Gathers them where they lie there already, makes every uint8 image float in
+  [-1, 1], and, with `flip`, mirrors each example with probability 1/2.
   """
   batch = dict(fed)
   if 'index' in batch:
     index = batch.pop('index')
     batch.update({name: array[index] for name, array in dataset.items()})
-  images = batch['images'].astype(jnp.float32) / 127.5 - 1
-  if flip:
-    examples = batch['example']
-    keys = example_keys(key, Purpose.READ, examples.reshape(-1), round)
-    mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
-    images = jnp.where(
-      mirrored[..., None, None, None], jnp.flip(images, -2), images
-    )
-  return {**batch, 'images': images}
+  examples = batch['example']
+  keys = example_keys(key, Purpose.READ, examples.reshape(-1), round)
+  mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
+
+  def convert(images: Array) -> Array:
+    images = images.astype(jnp.float32) / 127.5 - 1
+    if not flip:
+      return images
+    turned = jnp.flip(images, -2)
+    return jnp.where(mirrored[..., None, None, None], turned, images)
+
+  return {
+    name: convert(array) if array.dtype == jnp.uint8 else array
+    for name, array in batch.items()
+  }

@@ -41,7 +41,7 @@ class View(NamedTuple):
       loss's first argument instead: gradients flow there alone.
     inputs: What G was fed to play the fakes.
     game_state: The game state before the move.
-    frozen: `Game.frozen`.
+    frozen: What `Game.frozen` gave.
   """
 
   variables: Pair[Variables]
@@ -68,12 +68,15 @@ class Move(NamedTuple):
     rescale: Multiplies the loss by `every`, so that a lazy penalty has the
       strength that it would have at each step (StyleGAN2, appendix B).
     name: The loss is logged as `gen/NAME` or `disc/NAME`.
+    project: (params) -> params, applied to the player's after the move (weight
+      clipping).
   """
 
   loss: Loss
   every: int = 1
   rescale: bool = True
   name: str = 'loss'
+  project: Callable[[PyTree], PyTree] | None = None
 
 
 class Game(NamedTuple):
@@ -82,13 +85,16 @@ class Game(NamedTuple):
   Attributes:
     init: (key, batch) -> both players' variables, game_state.
     draw: (keys, batch, phase) -> inputs: what G is fed: latents, labels,
-      images. One key an example; each row depends on its own key alone.
+      images. One key an example; each row depends on its own key, and its own
+      row of the batch, alone. When a run is read, the batch has in it what
+      the reader gives (`run.sample(n, labels=...)`), or nothing.
     play: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
       pytree of float arrays; the collections G's new ones, as in Aux.
     sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.
     moves: The moves each player makes, in order, in one step of its own.
-    frozen: Arrays that the losses need and nobody trains (a feature network):
-      handed to them in View, and never checkpointed.
+    frozen: () -> arrays that the losses need and nobody trains (a feature
+      network): handed to them in View, never checkpointed, and asked for when
+      a run trains but not when it is read.
     active: (params, phase) -> both players' pytrees of bools, each a prefix
       of that player's parameters: those in play. What is not is left alone,
       to the bit, the optimizer's moments included. None: everything.
@@ -97,11 +103,11 @@ class Game(NamedTuple):
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
-  draw: Callable[[Keys, Batch | None, Phase], PyTree]
+  draw: Callable[[Keys, Batch, Phase], PyTree]
   play: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
   sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
   moves: Pair[tuple[Move, ...]]
-  frozen: PyTree = ()
+  frozen: Callable[[], PyTree] = tuple
   active: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None

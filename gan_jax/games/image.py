@@ -32,8 +32,8 @@ def image_game(
   """
 
   def init(key, batch):
-    gen_key, disc_key = jax.random.split(key)
-    keys = jax.random.split(key, len(batch['images']))
+    gen_key, disc_key, rest = jax.random.split(key, 3)
+    keys = jax.random.split(rest, len(batch['images']))
     z = jnp.zeros((len(keys), latent_dim))
     variables = Pair(
       gen=gen.init(gen_key, z, keys, train=False),

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, Key
 
-from gan_jax.errors import choose
+from gan_jax.errors import UserError, choose
 from gan_jax.keys import layer_keys
 
 # Weights N(0, 0.02), BatchNorm gains N(1, 0.02): Radford et al. 2016.
@@ -31,6 +31,8 @@ class Dropout(nn.Module):
   def __call__(
     self, x: Float[Array, 'n ...'], keys: Key[Array, ' n'], train: bool
   ) -> Float[Array, 'n ...']:
+    if not 0 <= self.rate < 1:
+      raise UserError(f'dropout={self.rate} must be from 0 to below 1')
     if not train or self.rate == 0:
       return x
     keep = 1 - self.rate
