@@ -1,9 +1,15 @@
 """The vanilla GAN on 5,000 MNIST digits that need no download.
 
 Goodfellow et al. 2014, "Generative adversarial nets": two multilayer
-perceptrons, dropout in D, the non-saturating loss.
+perceptrons, dropout in D, the non-saturating loss. (Adam came after it: here
+without momentum, and with half of D's units dropped, which scored best of a
+dozen settings tried.)
 
   python launch.py --config=experiments/vanilla_mnist.py
+
+3 min 37 s on two cores of an AMD EPYC. Of 1,000 samples an independent
+classifier is over 90% sure of 78% (of genuine digits: of 94%), and finds each
+digit in 7% or more.
 
 All of MNIST, from its official files:
   --config.data.source=mnist:/path/to/folder

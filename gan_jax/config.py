@@ -1,5 +1,6 @@
 """What the config of a run says: its checks, its table, its file."""
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,10 @@ def check(config: ConfigDict) -> None:
     # Written so that NaN is refused too.
     if value is not None and not value > 0:
       raise UserError(f'config.{key}={value} must be positive')
+  if config.wandb and importlib.util.find_spec('wandb') is None:
+    raise UserError(
+      "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
+    )
   for row in table(config).rows:
     for name in ('batch_size', 'gen_batch_size'):
       if (size := getattr(row.span, name)) is not None:

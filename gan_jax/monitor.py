@@ -14,7 +14,6 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from gan_jax.errors import UserError
 from gan_jax.pictures import grid, write_png
 
 
@@ -152,15 +151,15 @@ def _open_until(path: Path, round: int):
 
 
 def _start_wandb(workdir: Path):
-  try:
-    import wandb
-  except ImportError as error:
-    raise UserError(
-      "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
-    ) from error
+  import wandb
+
   # One run there for one run here, however often it is resumed.
-  name = str(workdir.resolve())
-  identity = hashlib.sha256(name.encode()).hexdigest()[:16]
+  folder = str(workdir.resolve())
+  identity = hashlib.sha256(folder.encode()).hexdigest()[:16]
   return wandb.init(
-    dir=name, name=workdir.name, project='gan_jax', id=identity, resume='allow'
+    dir=folder,
+    name=workdir.name,
+    project='gan_jax',
+    id=identity,
+    resume='allow',
   )

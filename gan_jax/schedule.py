@@ -213,8 +213,13 @@ def _span(index: int, fields: Mapping[str, Any]) -> Span:
     if key in sizes and value is not None and not value > 0:
       raise UserError(f'{where}: {key}={value} must be positive')
   span = Span(**fields)
-  ramps = [span.gen_learning_rate, span.disc_learning_rate]
-  ramps += span.values.values()
-  if span.images is None and any(isinstance(r, tuple) for r in ramps):
-    raise UserError(f'{where} has a ramp, and must say its images')
+  rates = {
+    'gen_learning_rate': span.gen_learning_rate,
+    'disc_learning_rate': span.disc_learning_rate,
+  }
+  for name, ramp in {**rates, **span.values}.items():
+    if not np.isfinite(ramp).all():
+      raise UserError(f'{where}: {name}={ramp} must be finite')
+    if span.images is None and isinstance(ramp, tuple):
+      raise UserError(f'{where}: {name} is a ramp, and needs images=...')
   return span

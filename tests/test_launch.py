@@ -1,5 +1,6 @@
 """What a user sees who makes a mistake: one line, and nothing written."""
 
+import importlib.util
 import subprocess
 
 import pytest
@@ -50,6 +51,9 @@ MISTAKES = [
   ([DCGAN, '--config.data.resolution=28'], '16, 32, 64 or 128 pixels, not 28'),
   ([DCGAN, '--config.data.source=folder:'], 'name one of images'),
 ]
+
+if importlib.util.find_spec('wandb') is None:
+  MISTAKES += [([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")]
 
 
 @pytest.mark.parametrize(('flags', 'message'), MISTAKES)

@@ -103,8 +103,9 @@ def test_a_run_can_be_prolonged():
     ([{'stge': 1}], "'stge'; did you mean 'stage'"),
     ([{'batch_size': 0}], 'batch_size=0 must be positive'),
     ([{'images': -1}], 'images=-1 must be positive'),
+    ([{'values': {'x': float('nan')}}], 'x=nan must be finite'),
     ([{}, {'stage': 1}], r'schedule\[0\] must say its images'),
-    ([{'gen_learning_rate': (1.0, 0.0)}], 'has a ramp'),
+    ([{'gen_learning_rate': (1.0, 0.0)}], 'gen_learning_rate is a ramp'),
   ],
 )
 def test_bad_spans(spans, message):

@@ -5,6 +5,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError, choose
@@ -38,7 +39,7 @@ class Dropout(nn.Module):
     keep = 1 - self.rate
     draw = partial(jax.random.bernoulli, p=keep, shape=x.shape[1:])
     kept = jax.vmap(draw)(layer_keys(self, keys))
-    return jax.numpy.where(kept, x / keep, 0)
+    return jnp.where(kept, x / keep, 0)
 
 
 class PRelu(nn.Module):
@@ -50,7 +51,7 @@ class PRelu(nn.Module):
   def __call__(self, x: Float[Array, '*s']) -> Float[Array, '*s']:
     init = nn.initializers.constant(self.initial_slope)
     slope = self.param('slope', init, ()).astype(x.dtype)
-    return jax.numpy.where(x >= 0, x, slope * x)
+    return jnp.where(x >= 0, x, slope * x)
 
 
 ACTIVATIONS: dict[str, Callable[[float], Callable]] = {
