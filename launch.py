@@ -1,17 +1,24 @@
-"""Plays the experiment of a config file: `python launch.py --config=FILE`.
+"""Plays the experiment of a config file.
 
-Parses flags, and delegates: everything else can be imported.
+  python launch.py --config=experiments/vanilla_mnist.py
+  python launch.py --config=experiments/dcgan_celeba.py:tiny --workdir=DIR
+  python launch.py --config=experiments/dcgan_celeba.py --config.batch_size=256
+
+The experiment's file shows every key that can be overridden.
 """
+
+# Parses flags, and delegates: everything else can be imported.
 
 import os
 import re
 import runpy
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from gan_jax.config import CHANGEABLE, flatten
 from gan_jax.errors import UserError, nearest
@@ -49,8 +56,9 @@ def main(argv: list[str]) -> None:
     MODES[_MODE.value](_CONFIG.value, workdir)
   except UserError as error:
     sys.exit(_complain(error))
-  except KeyboardInterrupt:
-    print('\nInterrupted: the same command goes on from the last checkpoint.')
+  except KeyboardInterrupt as interrupt:
+    saved = str(interrupt) or 'nothing more was saved'
+    print(f'Interrupted, {saved}: the same command goes on.')
     sys.exit(130)
 
 
@@ -77,6 +85,18 @@ def parse(argv: list[str]) -> list[str]:
     for key, default in defaults.items():
       _check_tuple(key, default, flatten(_CONFIG.value.to_dict())[key])
     return rest
+  except flags.UnrecognizedFlagError as error:
+    key = error.flagname.rpartition('config.')[2]
+    near = nearest(key, defaults)
+    sys.exit(
+      _complain(
+        f'there is no flag --{error.flagname}'
+        + (
+          near.replace("mean '", "mean '--config.")
+          or ' (flags: --config, --config.KEY, --workdir, --mode)'
+        )
+      )
+    )
   except (flags.Error, UserError) as error:
     sys.exit(_complain(error))
 
@@ -97,8 +117,17 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     experiment = runpy.run_path(path)
     config = experiment['get_config'](*filter(None, [argument]))
   except Exception as error:
-    wrong = f'{type(error).__name__}: {error}'
-    raise UserError(f'{path} gives no config: {wrong}') from error
+    lines = [
+      frame.lineno
+      for frame in traceback.extract_tb(error.__traceback__)
+      if Path(frame.filename) == Path(path)
+    ]
+    where = f'{path}:{lines[-1]}' if lines else path
+    raise UserError(
+      f'{where} gives no config: {type(error).__name__}: {error}'
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise UserError(f'get_config of {path} must return a ConfigDict')
   defaults = flatten(config.to_dict())
   for arg in argv:
     match = re.match(r'--?(no)?config\.([^=]*)', arg)
@@ -106,7 +135,12 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
       continue
     if any(valid.startswith(f'{key}.') for valid in defaults):
       raise UserError(f'config.{key} is a block: override a key of it')
-    raise UserError(f'{path} has no key {key!r}{nearest(key, defaults)}')
+    block = key.rpartition('.')[0]
+    valid = [k for k in defaults if k.rpartition('.')[0] == block] or defaults
+    raise UserError(
+      f'{path} has no key {key!r}'
+      f'{nearest(key, defaults) or " (valid: " + ", ".join(valid) + ")"}'
+    )
   return defaults
 
 
@@ -117,7 +151,7 @@ def _check_tuple(key: str, default: Any, value: Any) -> None:
     raise UserError(f'--config.{key}={value} is not of the kind of {default}')
 
 
-def _complain(error: Exception) -> int:
+def _complain(error: Exception | str) -> int:
   """Prints the error as one line, and is the exit code of a user's mistake."""
   line = ' '.join(str(error).split())
   print(f'launch.py: {line}', file=sys.stderr)

@@ -29,6 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.rounds_per_dispatch = 1
   config.total_images = 25 * 202_599
   config.ema_halflife_images = 10_000
+  config.ema_rampup = 0.05  # of the images seen, at most; None: no limit
   config.precision = 'float32'
   config.parallel = 'jit'
 

@@ -30,6 +30,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.rounds_per_dispatch = 10
   config.total_images = 1_200_000
   config.ema_halflife_images = 50_000
+  config.ema_rampup = 0.05  # of the images seen, at most; None: no limit
   config.precision = 'float32'
   config.parallel = 'jit'
 

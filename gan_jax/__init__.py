@@ -15,7 +15,19 @@ __all__ = ['load']
 
 
 def load(workdir: str | Path, step: int | None = None) -> 'Run':
-  """Opens a run: see `gan_jax.run.load`. Imports what it needs only now."""
-  from gan_jax import run
+  """Opens the run in `workdir`, whatever machine and devices wrote it.
+
+  Args:
+    workdir: The run's.
+    step: The rounds after which it was saved; None: the newest.
+
+  Returns:
+    A `gan_jax.run.Run`: `sample`, `interpolate`, `show`, `metrics`, `config`,
+    `generator`, `params`.
+
+  Raises:
+    UserError: `workdir` holds no run, or no such checkpoint.
+  """
+  from gan_jax import run  # heavy: imported only now
 
   return run.load(workdir, step)

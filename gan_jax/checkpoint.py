@@ -22,7 +22,7 @@ STATE = State._fields
 
 def folder(workdir: str | Path) -> epath.Path:
   """Where a run's checkpoints are."""
-  return epath.Path(workdir).resolve() / 'checkpoints'
+  return epath.Path(workdir).expanduser().resolve() / 'checkpoints'
 
 
 class Checkpoints:

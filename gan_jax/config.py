@@ -10,8 +10,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
-from gan_jax.errors import UserError
+from gan_jax.errors import UserError, nearest
 from gan_jax.schedule import Table, tabulate
+
+PART = 'config.part'
 
 # What may differ between the start of a run and its resumption: none of these
 # changes what is computed before, or where.
@@ -25,6 +27,28 @@ CHANGEABLE = (
   'total_images',
   'wandb',
 )
+
+# What every experiment says; `model`, `optimizer` and `game` have more.
+REQUIRED = (
+  *('batch_size', 'checkpoint_every_images', 'checkpoints_to_keep'),
+  *('data.channels', 'data.flip', 'data.max_device_bytes', 'data.resolution'),
+  *('data.source', 'disc_steps', 'ema_halflife_images', 'ema_rampup'),
+  *('game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name'),
+  *('model.gen.name', 'optimizer.disc.learning_rate', 'optimizer.disc.name'),
+  *('optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel'),
+  *('precision', 'rounds_per_dispatch', 'sample_every_images', 'seed'),
+  *('total_images', 'wandb'),
+)
+OPEN = (
+  'game.',
+  'model.disc.',
+  'model.gen.',
+  'optimizer.disc.',
+  'optimizer.gen.',
+)
+# `schedule` is the table of what changes with time; the program itself notes
+# `data.size` in the workdir, so that a set that has changed is noticed.
+OPTIONAL = ('data.size', 'schedule')
 
 POSITIVE = (
   'batch_size',
@@ -47,10 +71,13 @@ POSITIVE = (
 def check(config: ConfigDict) -> None:
   """Refuses what no run can be made of."""
   flat = flatten(config.to_dict())
-  for key in POSITIVE:
-    value = flat.get(key)
-    # Written so that NaN is refused too.
-    if value is not None and not value > 0:
+  _check_keys(flat)
+  for key, value in flat.items():
+    sizes = value if isinstance(value, tuple) else (value,)
+    widths = key.startswith('model.') and isinstance(value, tuple)
+    if value is None or not (widths or key in POSITIVE):
+      continue
+    if not all(size > 0 for size in sizes):  # so that NaN is refused too
       raise UserError(f'config.{key}={value} must be positive')
   if config.wandb and importlib.util.find_spec('wandb') is None:
     raise UserError(
@@ -60,6 +87,16 @@ def check(config: ConfigDict) -> None:
     for name in ('batch_size', 'gen_batch_size'):
       if (size := getattr(row.span, name)) is not None:
         parallel.check_batch_size(name, size)
+
+
+def _check_keys(flat: Mapping[str, Any]) -> None:
+  """Refuses an experiment's file with a key too few or too many."""
+  for key in flat:
+    if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
+      raise UserError(f'config.{key} is unknown{nearest(key, REQUIRED)}')
+  for key in REQUIRED:
+    if key not in flat:
+      raise UserError(f'the config has no {key}')
 
 
 def table(config: ConfigDict) -> Table:
@@ -76,7 +113,16 @@ def table(config: ConfigDict) -> Table:
     total_images=config.total_images,
     rounds_per_dispatch=config.rounds_per_dispatch,
     ema_halflife_images=config.ema_halflife_images,
+    ema_rampup=config.ema_rampup,
   )
+
+
+def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
+  """Notes how many images there are: another set is another run."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.data.size = size
+  return config
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -93,18 +139,24 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _file(workdir: str | Path) -> epath.Path:
-  return epath.Path(workdir) / 'config.json'
+  return epath.Path(workdir).expanduser() / 'config.json'
 
 
 def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
-  """Refuses a workdir that holds another run, and says in what it differs."""
+  """Refuses a workdir that holds another run, or anything else."""
   file = _file(workdir)
   if not file.exists():
+    strangers = file.parent.is_dir() and [
+      path.name for path in file.parent.iterdir() if path.name != PART
+    ]
+    if strangers:
+      raise UserError(
+        f'{workdir} holds no run, but {strangers[0]!r}: name another --workdir'
+      )
     return
-  there, here = (
-    flatten(json.loads(file.read_text())),
-    flatten(_jsonable(config)),
-  )
+  there = flatten(json.loads(file.read_text()))
+  here = flatten(_jsonable(config))
+  here.setdefault('data.size', there.get('data.size'))
   differing = [
     f'{key} ({there.get(key)} there, {here.get(key)} here)'
     for key in sorted(there.keys() | here.keys())
@@ -112,18 +164,21 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   ]
   if differing:
     raise UserError(
-      f'{workdir} holds a run with another config: {"; ".join(differing)}; '
-      'name another --workdir'
+      f'{workdir} holds another run: name another --workdir '
+      f'({"; ".join(differing)})'
     )
 
 
 def write(config: ConfigDict, workdir: str | Path) -> None:
   """Writes `config.json`, whole or not at all."""
   file = _file(workdir)
-  file.parent.mkdir(parents=True, exist_ok=True)
-  part = file.with_suffix('.part')
-  part.write_text(json.dumps(_jsonable(config), indent=2) + '\n')
-  part.replace(file)
+  part = file.with_name(PART)
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(_jsonable(config), indent=2) + '\n')
+    part.replace(file)
+  except OSError as error:
+    raise UserError(f'cannot write to {workdir}: {error.strerror}') from error
 
 
 def _jsonable(config: ConfigDict) -> dict[str, Any]:

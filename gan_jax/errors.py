@@ -13,8 +13,18 @@ class UserError(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-  """`; did you mean 'x'?` for the valid name nearest to `name`, or ``."""
-  close = difflib.get_close_matches(name, list(valid), n=1)
+  """`; did you mean 'x'?` for the valid name nearest to `name`, or ``.
+
+  Of names with dots those in the same block are looked at first, and there
+  only what comes after the last dot.
+  """
+  valid = list(valid)
+  block, dot, leaf = name.rpartition('.')
+  siblings = [x for x in valid if x.rpartition('.')[0] == block]
+  leaves = [x.rpartition('.')[2] for x in siblings]
+  close = [block + dot + x for x in difflib.get_close_matches(leaf, leaves, 1)]
+  if not siblings:
+    close = difflib.get_close_matches(name, valid, 1, cutoff=0.8)
   return f'; did you mean {close[0]!r}?' if close else ''
 
 
@@ -37,18 +47,22 @@ def build(
   Args:
     what: Where the block stands, for the message: `config.model.gen`.
     table: Names to functions or modules.
-    block: `name`, and arguments of what it names.
+    block: `name`, and arguments of what it names; those of another row of
+      the table alone have no effect.
     **given: Further arguments, passed to what accepts them.
   """
   block = dict(block)
-  make = choose(f'{what}.name', block.pop('name'), table)
-  parameters = inspect.signature(make).parameters
+  name = block.pop('name')
+  make = choose(f'{what}.name', name, table)
+  accepts = lambda function: inspect.signature(function).parameters
+  known = {key for row in table.values() for key in accepts(row)}
   for key in block:
-    if key not in parameters:
-      valid = sorted(set(parameters) - {'parent', 'name'} - set(given))
+    if key not in known:
+      valid = sorted(set(accepts(make)) - {'parent', 'name'} - set(given))
       raise UserError(
         f'{what} has no key {key!r}{nearest(key, valid)} '
-        f'(valid: {", ".join(valid)})'
+        f'(valid for {name}: {", ".join(valid) or "none"})'
       )
-  given = {key: value for key, value in given.items() if key in parameters}
-  return make(**{**given, **block})
+  # Another row's keys are left over when the name alone was overridden.
+  fields = {**given, **block}
+  return make(**{k: v for k, v in fields.items() if k in accepts(make)})

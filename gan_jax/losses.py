@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.nn import softplus
 from jaxtyping import Array, Float
 
+from gan_jax.errors import UserError
 from gan_jax.state import Pair
 
 Logits = Float[Array, ' n']
@@ -90,6 +91,8 @@ def non_saturating_fake_is_one(real_label: float = 1.0) -> Pair[LogitLoss]:
 
 
 def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
+  if not 0 < real_label <= 1:
+    raise UserError(f'real_label={real_label} must be above 0, to 1')
   return lambda real, fake: loss(real, fake, real_label)
 
 

@@ -25,7 +25,7 @@ class Monitor:
     round: The one that the run begins or resumes at: what the metrics tell of
       later rounds is of a future that was lost, and is removed.
     images: Shown to D by `round`.
-    total_rounds: Of the whole run.
+    total_images: Of the whole run.
     wandb: Whether to log to Weights & Biases too.
   """
 
@@ -35,11 +35,11 @@ class Monitor:
     *,
     round: int,
     images: int,
-    total_rounds: int,
+    total_images: int,
     wandb: bool,
   ):
-    self._total_rounds = total_rounds
-    self._start = self._last = (time.perf_counter(), round, images)
+    self._total_images = total_images
+    self._last = (time.perf_counter(), images)
     self._outputs = contextlib.ExitStack()
     self._workdir = workdir and Path(workdir)
     if self._workdir is None:
@@ -60,7 +60,7 @@ class Monitor:
     if self._console.is_terminal:
       self._bar = enter(_bar(self._console))
       self._task = self._bar.add_task(
-        'compiling', total=total_rounds, completed=round, rate=''
+        'compiling', total=total_images, completed=images, rate=''
       )
 
   def __enter__(self) -> 'Monitor':
@@ -75,8 +75,8 @@ class Monitor:
     Speed is the mean since the last line: the first one's has the compilation
     in it.
     """
-    now = (time.perf_counter(), round, images)
-    speed = (now[2] - self._last[2]) / (now[0] - self._last[0])
+    now = (time.perf_counter(), images)
+    speed = (now[1] - self._last[1]) / (now[0] - self._last[0])
     self._last = now
     if self._workdir is None:
       return
@@ -87,7 +87,8 @@ class Monitor:
     self._jsonl.write(json.dumps(finite) + '\n')
     self._jsonl.flush()
     for name, value in scalars.items():
-      self._tensorboard.add_scalar(name, value, round)
+      if math.isfinite(value):
+        self._tensorboard.add_scalar(name, value, round)
     if self._wandb:
       self._wandb.log(line, step=round)
     self._show(line)
@@ -107,20 +108,18 @@ class Monitor:
       for player in ('disc', 'gen')
       if f'{player}/loss' in line
     )
-    speed = f'{line["images_per_second"]:,.0f} images/s'
+    speed = line['images_per_second']
+    rate = f'{speed:,.0f} images/s'
     if self._bar:
       self._bar.update(
-        self._task, completed=line['step'], description=losses, rate=speed
+        self._task, completed=line['images'], description=losses, rate=rate
       )
       return
-    seconds, done = (
-      b - a for a, b in zip(self._start[:2], self._last[:2], strict=True)
-    )
-    left = (self._total_rounds - line['step']) * seconds / done
+    left = int((self._total_images - line['images']) / speed)
     print(
-      f'round {line["step"]:,}/{self._total_rounds:,}  '
-      f'{line["images"]:,} images  {losses}  {speed}  '
-      f'{datetime.timedelta(seconds=int(left))} left',
+      f'round {line["step"]:,}  '
+      f'{line["images"]:,}/{self._total_images:,} images  {losses}  {rate}  '
+      f'{datetime.timedelta(seconds=left)} left',
       flush=True,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import optax
 
-from gan_jax.errors import build
+from gan_jax.errors import UserError, build
 from gan_jax.state import Pair
 
 
@@ -16,6 +16,8 @@ def adam(
   b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
   """Adam (Kingma & Ba 2015)."""
+  if not (0 <= b1 < 1 and 0 <= b2 < 1):
+    raise UserError(f'b1={b1} and b2={b2} of Adam must be from 0 to below 1')
   return optax.scale_by_adam(b1, b2, eps)
 
 

@@ -13,8 +13,9 @@ SHOWN_WIDTH = 640
 def to_uint8(
   images: Float[Array, '*s'] | Float[np.ndarray, '*s'],
 ) -> UInt8[np.ndarray, '*s']:
-  """[-1, 1] -> 0..255, rounded; what lies outside is clipped."""
+  """[-1, 1] -> 0..255, rounded; what lies outside is clipped, NaN is 0."""
   scaled = np.round((np.asarray(images, np.float32) + 1) * 127.5)
+  scaled = np.nan_to_num(scaled, nan=0.0)
   return np.clip(scaled, 0, 255).astype(np.uint8)
 
 

@@ -108,15 +108,8 @@ class Run:
 
 
 def load(workdir: str | Path, step: int | None = None) -> Run:
-  """Opens the run in `workdir`, whatever machine and devices wrote it.
-
-  Args:
-    workdir: The run's.
-    step: The rounds after which it was saved; None: the newest.
-
-  Raises:
-    UserError: `workdir` holds no run, or no such checkpoint.
-  """
+  """See `gan_jax.load`."""
+  workdir = Path(workdir).expanduser()
   settings = config.read(workdir)
   steps = checkpoint.steps(workdir)
   if not steps:
@@ -126,4 +119,4 @@ def load(workdir: str | Path, step: int | None = None) -> Run:
   if step not in steps:
     there = ', '.join(map(str, steps))
     raise UserError(f'{workdir} has no checkpoint at step {step} ({there})')
-  return Run(Path(workdir), settings, step)
+  return Run(workdir, settings, step)

@@ -109,11 +109,15 @@ class Table:
     rounds_per_dispatch: Rounds in one compiled call. A row is a whole number
       of dispatches, so a resumed run dispatches as the straight one does.
     ema_halflife_images: Of the moving average of G.
+    ema_rampup: The half-life is at most this share of the images seen, so that
+      the average soon forgets where G began (StyleGAN2-ADA). None: no such
+      limit.
   """
 
   rows: tuple[Row, ...]
   rounds_per_dispatch: int
   ema_halflife_images: int
+  ema_rampup: float | None
 
   @property
   def total_rounds(self) -> int:
@@ -138,7 +142,10 @@ class Table:
     row = self.row(round)
     span, done = row.span, round - row.first_round
     share = min(done / row.ramp_rounds, 1.0)
-    decay = 0.5 ** (span.images_per_round / self.ema_halflife_images)
+    halflife = self.ema_halflife_images
+    if self.ema_rampup is not None:
+      halflife = min(halflife, self.ema_rampup * self.images(round))
+    decay = 0.5 ** (span.images_per_round / halflife) if halflife else 0.0
     return Phase(
       stage=span.stage,
       disc_steps=span.disc_steps,
@@ -171,6 +178,7 @@ def tabulate(
   total_images: int,
   rounds_per_dispatch: int,
   ema_halflife_images: int,
+  ema_rampup: float | None,
 ) -> Table:
   """Places the spans, each over the defaults, one after the other.
 
@@ -196,7 +204,9 @@ def tabulate(
     round += rounds
     image += rounds * span.images_per_round
     disc_step += rounds * span.disc_steps
-  return Table(tuple(rows), rounds_per_dispatch, ema_halflife_images)
+  return Table(
+    tuple(rows), rounds_per_dispatch, ema_halflife_images, ema_rampup
+  )
 
 
 def _span(index: int, fields: Mapping[str, Any]) -> Span:

@@ -1,6 +1,8 @@
 """The only training loop."""
 
+import math
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from gan_jax import state as states
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, feed, read
+from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game
+from gan_jax.interrupt import interruptible
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.monitor import Monitor
 from gan_jax.pictures import to_uint8
@@ -39,7 +43,9 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     The state after the last round.
 
   Raises:
-    UserError: Something about the config, the data or the workdir is wrong.
+    UserError: Something about the config, the data or the workdir is wrong,
+      or the game has diverged.
+    KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
   """
   parallel.keep_compiled()
   cfg.check(config)
@@ -49,6 +55,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   tx = optimizers.make(config.optimizer.to_dict())
   table = cfg.table(config)
   source = data.make(config)
+  config = cfg.with_data_size(config, source.size)
+  cfg.check_workdir(config, workdir)
 
   stream = Stream(config.seed, source.size)
   shown = _first_examples(source, stream, GRID_SAMPLES)
@@ -60,6 +68,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
   state = checkpoints.resume(create)
   round = int(parallel.fetch(state.round))
+  if parallel.is_main():
+    _announce(config, workdir, source, table, state, round)
 
   resident = source.size * source.example_bytes <= config.data.max_device_bytes
   dataset = parallel.replicate(
@@ -71,20 +81,18 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     partial(play_dispatch, game, tx, reader, spread.axis_name)
   )
   sample = _sampler(game, shown)
-  if parallel.is_main():
-    _announce(config, workdir, source, table, state, round)
-
-  with Monitor(
+  monitor = Monitor(
     workdir if parallel.is_main() else None,
     round=round,
     images=table.images(round),
-    total_rounds=table.total_rounds,
+    total_images=table.images(table.total_rounds),
     wandb=config.wandb,
-  ) as monitor:
+  )
+  with closing(checkpoints), monitor, interruptible() as interrupted:
     if round == 0:
       monitor.samples(0, 0, sample(state, table.phase(0)))
-    pending = []
-    while round < table.total_rounds:
+    pending, stop = [], False
+    while round < table.total_rounds and not stop:
       fed = feed(
         stream, None if resident else source, table, round,
         parallel.process_rows,
@@ -96,19 +104,22 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 
       images = table.images(round)
       due = partial(_due, table, before, round)
-      save = due(config.checkpoint_every_images)
-      # A checkpoint closes the line of metrics that it falls into, so that the
-      # lines of a resumed run are those of the straight one.
+      stop = interrupted()
+      save = due(config.checkpoint_every_images) or stop
+      # A checkpoint closes the line of metrics that it falls into, so that a
+      # resumed run begins a line where this one ended it.
       log = before // config.log_every_steps < round // config.log_every_steps
       if log or save:
         means = _means(pending)
         monitor.log(round, images, means)
+        _check_finite(round, means)
         pending = []
       if due(config.sample_every_images):
         monitor.samples(round, images, sample(state, table.phase(round)))
       if save:
         checkpoints.save(round, state, means, config.to_dict())
-    checkpoints.close()
+  if round < table.total_rounds:
+    raise KeyboardInterrupt(f'saved at round {round:,}')
   if parallel.is_main():
     _point_to(workdir)
   return state
@@ -127,6 +138,16 @@ def _means(pending: list[Metrics]) -> dict[str, float]:
     *parallel.fetch(pending),
   )
   return {name: float(x / count) for name, (x, count) in sums.items() if count}
+
+
+def _check_finite(round: int, means: dict[str, float]) -> None:
+  """Stops a game that is lost, before it is saved."""
+  for name, mean in means.items():
+    if name.endswith('/loss') and not math.isfinite(mean):
+      raise UserError(
+        f'{name} is {mean} at round {round:,}: the game has diverged; '
+        'the checkpoints from before are kept'
+      )
 
 
 def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
@@ -190,6 +211,8 @@ def _announce(
   )
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
+  if round >= table.total_rounds:
+    print('Nothing is left to do: a larger --config.total_images prolongs it')
 
 
 def _point_to(workdir: str | Path) -> None:

@@ -56,6 +56,7 @@ def table(**defaults):
     total_images=48,
     rounds_per_dispatch=3,
     ema_halflife_images=10,
+    ema_rampup=None,
   )
 
 

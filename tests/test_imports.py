@@ -11,7 +11,7 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'train', 'run'},
-  {'config', 'checkpoint', 'monitor', 'data'},
+  {'config', 'checkpoint', 'monitor', 'data', 'interrupt'},
   {'parallel', 'pictures'},
   {'round'},
   {'games', 'optimizers'},

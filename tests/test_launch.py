@@ -1,10 +1,13 @@
 """What a user sees who makes a mistake: one line, and nothing written."""
 
 import importlib.util
+import signal
 import subprocess
 
 import pytest
 from conftest import ROOT, launch
+
+from gan_jax import checkpoint
 
 VANILLA = '--config=experiments/vanilla_mnist.py:tiny'
 DCGAN = '--config=experiments/dcgan_folder.py:tiny'
@@ -22,7 +25,7 @@ MISTAKES = [
   ([VANILLA, '--config.total_images=1.5'], "int() with base 10: '1.5'"),
   ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'not of the kind of (32,)'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
-  ([VANILLA, '--confg=1'], 'Did you mean: config'),
+  ([VANILLA, '--confg=1'], 'no flag --confg (flags: --config,'),
   ([VANILLA, '--mode=trian'], 'should be one of <train'),
   ([VANILLA, 'seed=1'], "what is 'seed=1'?"),
   ([VANILLA, '--config.batch_size=0'], 'config.batch_size=0 must be positive'),
@@ -40,10 +43,14 @@ MISTAKES = [
   ([VANILLA, '--config.model.gen.name=dcgn'], "did you mean 'dcgan'?"),
   ([VANILLA, '--config.model.gen.activation=rel'], "did you mean 'relu'?"),
   ([VANILLA, '--config.optimizer.gen.name=adan'], "did you mean 'adam'?"),
+  ([VANILLA, '--batch_size=8'], "did you mean '--config.batch_size'?"),
   (
-    [VANILLA, '--config.optimizer.gen.name=rmsprop'],
-    "config.optimizer.gen has no key 'b1' (valid: decay, eps)",
+    [VANILLA, '--config.optimizer.gen.lr=1'],
+    '(valid: optimizer.gen.b1, optimizer.gen.b2, optimizer.gen.learning_rate,',
   ),
+  ([VANILLA, '--config.optimizer.gen.b1=7'], 'from 0 to below 1'),
+  ([VANILLA, '--config.game.loss.real_label=5'], 'must be above 0, to 1'),
+  ([VANILLA, '--config.model.gen.hidden=(0,)'], 'hidden=(0,) must be positive'),
   ([VANILLA, '--config.precision=float16'], 'valid: bfloat16, float32'),
   ([VANILLA, '--config.parallel=pmp'], "did you mean 'pmap'?"),
   ([VANILLA, '--config.data.source=digitz'], "did you mean 'digits'?"),
@@ -59,13 +66,7 @@ if importlib.util.find_spec('wandb') is None:
 @pytest.mark.parametrize(('flags', 'message'), MISTAKES)
 def test_a_mistake_is_one_line(flags, message, tmp_path):
   workdir = tmp_path / 'run'
-  result = subprocess.run(
-    launch(*flags, f'--workdir={workdir}'),
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  result = run(*flags, f'--workdir={workdir}')
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert line.startswith('launch.py: ')
@@ -74,23 +75,85 @@ def test_a_mistake_is_one_line(flags, message, tmp_path):
   assert not workdir.exists()
 
 
-def test_a_broken_experiment(tmp_path):
-  broken = tmp_path / 'broken.py'
-  for text, message in (
+def run(*flags, cwd=ROOT, check=False):
+  return subprocess.run(
+    launch(*flags), cwd=cwd, capture_output=True, text=True, check=check
+  )
+
+
+CONFIG = """
+from experiments import vanilla_mnist
+def get_config(arg=''):
+  config = vanilla_mnist.get_config('tiny')
+  {}
+  return config
+"""
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
     ('def get_config(:', 'SyntaxError'),
     ('x = 1', "KeyError: 'get_config'"),
-  ):
-    broken.write_text(text)
-    result = subprocess.run(
-      launch(f'--config={broken}'),
-      cwd=tmp_path,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert message in line
+    ('def get_config():\n  return 1 / 0', 'broken.py:2 gives no config: Zero'),
+    ('def get_config():\n  return {}', 'must return a ConfigDict'),
+    (CONFIG.format('config.batchsize = 4'), "did you mean 'batch_size'?"),
+    (CONFIG.format('del config.seed'), 'the config has no seed'),
+    (
+      CONFIG.format('config.optimizer.gen.bb1 = 0.1'),
+      "config.optimizer.gen has no key 'bb1'; did you mean 'b1'?",
+    ),
+  ],
+)
+def test_a_broken_experiment(text, message, tmp_path):
+  (tmp_path / 'broken.py').write_text(text)
+  result = run('--config=broken.py', cwd=tmp_path)
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert message in line
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_a_workdir_that_holds_something_else(tmp_path):
+  (tmp_path / 'holiday.png').write_bytes(b'')
+  result = run(VANILLA, f'--workdir={tmp_path}')
+  assert result.returncode == 2
+  assert "holds no run, but 'holiday.png'" in result.stderr
+
+
+def test_another_optimizer_needs_no_more_than_its_name(tmp_path):
+  """What was Adam's has no effect on it."""
+  flag = '--config.optimizer.gen.name=sgd'
+  run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
+
+
+def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
+  rate = '--config.optimizer.disc.learning_rate=1e30'
+  result = run(VANILLA, rate, f'--workdir={tmp_path}/run')
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert 'disc/loss is nan at round 4: the game has diverged' in line
+  assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path):
+  """At the end of a run that was interrupted: all the rounds it has played."""
+  command = launch(
+    VANILLA, '--config.total_images=100000000', f'--workdir={tmp_path}/run',
+    '--config.checkpoint_every_images=100000000',
+  )  # fmt: skip
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  ) as process:
+    for line in process.stdout:
+      if line.startswith('round 40 '):
+        process.send_signal(signal.SIGINT)
+        break
+    rest = process.stdout.read()
+  assert process.returncode == 130
+  (step,) = checkpoint.steps(tmp_path / 'run')
+  assert step >= 40
+  assert f'Interrupted, saved at round {step:,}' in rest
 
 
 def test_the_derived_workdir_is_printed_and_resumed(tmp_path):
@@ -105,8 +168,9 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path):
   first = run().stdout
   assert 'runs/vanilla_mnist-tiny,seed=5\n' in first
   assert "gan_jax.load('runs/vanilla_mnist-tiny,seed=5')" in first
-  assert 'round 24/24' in first
+  assert 'round 24  384/384 images' in first
   assert (tmp_path / 'runs' / 'vanilla_mnist-tiny,seed=5').is_dir()
   second = run().stdout
   assert 'Resuming at round 24' in second
-  assert 'round 24/24' not in second
+  assert 'Nothing is left to do' in second
+  assert 'images/s' not in second

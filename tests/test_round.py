@@ -43,6 +43,7 @@ def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
     total_images=2 * per_stage,
     rounds_per_dispatch=dispatch,
     ema_halflife_images=halflife,
+    ema_rampup=None,
   )
 
 

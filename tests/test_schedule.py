@@ -14,13 +14,14 @@ DEFAULTS = {
 }
 
 
-def table(*spans, total, dispatch=1, halflife=100):
+def table(*spans, total, dispatch=1, rampup=None):
   return tabulate(
     spans or ({},),
     defaults=DEFAULTS,
     total_images=total,
     rounds_per_dispatch=dispatch,
-    ema_halflife_images=halflife,
+    ema_halflife_images=100,
+    ema_rampup=rampup,
   )
 
 
@@ -32,6 +33,15 @@ def test_the_trivial_table():
   assert phase.learning_rate == pytest.approx((0.1, 0.2))
   assert (phase.stage, phase.values, phase.disc_step) == (0, {}, 3)
   assert phase.ema_decay == pytest.approx(0.5**0.1)
+
+
+def test_the_averages_half_life_ramps_up():
+  """At a quarter of the images seen, until it is 100; at first it is none."""
+  t = table(total=1000, rampup=0.25)
+  assert t.phase(0).ema_decay == 0
+  assert t.phase(8).ema_decay == pytest.approx(0.5 ** (10 / 20))
+  assert t.phase(40).ema_decay == pytest.approx(0.5 ** (10 / 100))
+  assert t.phase(90).ema_decay == pytest.approx(0.5 ** (10 / 100))
 
 
 def test_spans_of_whole_dispatches():
