@@ -8,7 +8,8 @@ BatchNorm gains N(1, 0.02), Adam 2e-4 (0.5, 0.999), batches of 128, 25 epochs.
   python launch.py --config=experiments/dcgan_celeba.py
 
 reads the aligned and cropped faces from data/img_align_celeba, which is what
-the official img_align_celeba.zip unpacks to; elsewhere:
+the official img_align_celeba.zip unpacks to
+(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html); elsewhere:
   --config.data.source=folder:/path/to/img_align_celeba
 
 Time and score of the full run: not yet measured.

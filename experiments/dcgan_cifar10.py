@@ -4,7 +4,8 @@ As dcgan_celeba.py, at half the resolution, mirrored at random.
 
   python launch.py --config=experiments/dcgan_cifar10.py
 
-reads PNG or JPEG files from data/cifar10/train, one folder a class; elsewhere:
+reads PNG or JPEG files from data/cifar10/train, one folder a class (CIFAR-10
+itself is distributed as arrays: unpack it to files first); elsewhere:
   --config.data.source=folder:/path/to/cifar10/train
 """
 

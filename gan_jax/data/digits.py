@@ -52,7 +52,10 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     if path.is_file():
       break
   else:
-    raise UserError(f'no {name} or {name}.gz in {folder}')
+    raise UserError(
+      f'no {name} or {name}.gz in {folder}: name the folder that has them, as '
+      'in --config.data.source=mnist:/path/to/folder'
+    )
   opened = gzip.open if path.suffix == '.gz' else open
   try:
     with opened(path, 'rb') as file:
