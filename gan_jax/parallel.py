@@ -60,6 +60,12 @@ def _jit() -> Spread:
 
 
 def _pmap() -> Spread:
+  if jax.process_count() > 1:
+    # What pmap returns is local to its process, and cannot be saved as it is.
+    raise UserError(
+      "config.parallel='pmap' is for one process as yet: take 'jit'"
+    )
+
   def compile(function: Callable) -> Callable:
     return jax.pmap(
       function,
