@@ -129,6 +129,7 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
     rich.progress.TextColumn('{task.description}'),
     rich.progress.BarColumn(),
     rich.progress.MofNCompleteColumn(),
+    rich.progress.TextColumn('images'),
     rich.progress.TextColumn('{task.fields[rate]}'),
     rich.progress.TimeRemainingColumn(),
     console=console,

@@ -176,6 +176,8 @@ def test_devices_make_no_difference(name, parallel, tmp_path):
   flags = (f'--config=experiments/{name}.py:tiny', f'--workdir={tmp_path}/one')
   environment = {'JAX_PLATFORMS': 'cpu', 'HOME': str(tmp_path)}
   subprocess.run(launch(*flags), cwd=ROOT, check=True, env=environment)
+  # The compilation cache is on by default.
+  assert list((tmp_path / '.cache' / 'gan_jax' / 'compiled').iterdir())
   for one, two in zip(
     metrics(tmp_path / 'one'), metrics(tmp_path / 'two'), strict=True
   ):

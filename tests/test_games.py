@@ -1,0 +1,132 @@
+"""The game of images, on players small enough for paper."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gan_jax import losses, parallel, state
+from gan_jax.games.image import image_game
+from gan_jax.latents import LATENTS
+from gan_jax.round import play_round
+from gan_jax.schedule import tabulate
+from gan_jax.state import Pair
+
+N = 4
+REAL = np.array([1.0, 2.0, 3.0, 6.0], np.float32)  # mean 3, variance 3.5
+NOTHING = Pair(optax.set_to_zero(), optax.set_to_zero())
+
+
+class Generator(nn.Module):
+  """One pixel: BatchNorm of the only latent."""
+
+  @nn.compact
+  def __call__(self, z, keys, train):
+    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=0.0)
+    return norm(z)[:, None, None, :]
+
+
+class Discriminator(nn.Module):
+  """The pixel's BatchNorm is the logit."""
+
+  @nn.compact
+  def __call__(self, images, keys, train):
+    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=0.0)
+    return norm(images.reshape(-1, 1))[:, 0]
+
+
+@pytest.fixture(scope='module')
+def played():
+  """The state before and after a round in which no parameter moves."""
+  game = image_game(
+    Generator(),
+    Discriminator(),
+    loss=losses.non_saturating(),
+    latent=LATENTS['gaussian'],
+    latent_dim=1,
+  )
+  batch = {
+    'images': jnp.asarray(REAL).reshape(N, 1, 1, 1),
+    'example': jnp.arange(N),
+  }
+  table = tabulate(
+    ({},),
+    defaults={
+      'batch_size': N,
+      'gen_batch_size': None,
+      'disc_steps': 1,
+      'gen_learning_rate': 0.0,
+      'disc_learning_rate': 0.0,
+    },
+    total_images=N,
+    rounds_per_dispatch=1,
+    ema_halflife_images=N,
+    ema_rampup=None,
+  )
+  phase = table.phase(0)
+
+  def create():
+    key = jax.random.key(0)
+    return state.create(key, *game.init(key, batch), NOTHING, stage=0)
+
+  start = parallel.create(create)
+  batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
+  end, metrics = play_round(game, NOTHING, start, batches, phase)
+  return game, phase, start, end, metrics
+
+
+def stats(variables):
+  norm = variables['batch_stats']['BatchNorm_0']
+  return float(norm['mean'][0]), float(norm['var'][0])
+
+
+def test_reals_and_fakes_are_normalized_apart(played):
+  """Each pass has mean 0 by its own statistics. Together with the fakes,
+  whose mean is 0, the reals' would be above it.
+  """
+  metrics = played[-1]
+  for name in ('disc/real_logit', 'disc/fake_logit'):
+    assert float(metrics[name][0]) == pytest.approx(0, abs=1e-6)
+  normed = (REAL - 3) / np.sqrt(3.5)
+  # The fakes are z, normalized by G, and again by D: by hand up to their order.
+  real_loss = np.log1p(np.exp(-normed)).mean()
+  assert metrics['disc/loss'][0] > real_loss
+
+
+def test_discs_statistics_see_both_passes(played):
+  """mean <- .9 (.9 x 0 + .1 x 3) + .1 x 0; var <- .9 (.9 + .1 x 3.5) + .1 x 1:
+  first the reals', then the fakes', which G has given mean 0, variance 1. What
+  D sees in G's move leaves no trace.
+  """
+  mean, var = stats(played[3].variables.disc)
+  assert mean == pytest.approx(0.27, abs=1e-6)
+  assert var == pytest.approx(0.9 * 1.25 + 0.1, abs=1e-5)
+
+
+def test_gens_statistics_and_their_average(played):
+  """G keeps .9 x old + .1 x the batch's, once; its average goes half way."""
+  game, phase, start, end, _ = played
+  keys = jax.vmap(
+    lambda i: jax.random.fold_in(
+      jax.random.fold_in(jax.random.fold_in(start.key, 2), 0), i
+    )
+  )(jnp.arange(N))
+  z = np.asarray(game.draw(keys, {}, phase)['z'])
+  mean, var = stats(end.variables.gen)
+  assert mean == pytest.approx(0.1 * z.mean(), abs=1e-6)
+  assert var == pytest.approx(0.9 + 0.1 * z.var(), abs=1e-5)
+  average = stats(end.ema)
+  assert average == pytest.approx((mean / 2, (1 + var) / 2), abs=1e-6)
+
+
+def test_samples_use_the_average_statistics(played):
+  """(z - mean) / sqrt(var), whatever else is in the batch."""
+  game, phase, _, end, _ = played
+  keys = jax.random.split(jax.random.key(1), 3)
+  inputs = game.draw(keys, {}, phase)
+  mean, var = stats(end.ema)
+  expected = (np.asarray(inputs['z'])[:, 0] - mean) / np.sqrt(var)
+  images = game.sample(end.ema, inputs, phase)
+  np.testing.assert_allclose(images[:, 0, 0, 0], expected, rtol=1e-5)
