@@ -30,15 +30,15 @@ CHANGEABLE = (
 
 # What every experiment says; `model`, `optimizer` and `game` have more.
 REQUIRED = (
-  *('batch_size', 'checkpoint_every_images', 'checkpoints_to_keep'),
-  *('data.channels', 'data.flip', 'data.max_device_bytes', 'data.resolution'),
-  *('data.source', 'disc_steps', 'ema_halflife_images', 'ema_rampup'),
-  *('game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name'),
-  *('model.gen.name', 'optimizer.disc.learning_rate', 'optimizer.disc.name'),
-  *('optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel'),
-  *('precision', 'rounds_per_dispatch', 'sample_every_images', 'seed'),
-  *('total_images', 'wandb'),
-)
+  'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',
+  'data.channels', 'data.flip', 'data.max_device_bytes', 'data.resolution',
+  'data.source', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
+  'game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name',
+  'model.gen.name', 'optimizer.disc.learning_rate', 'optimizer.disc.name',
+  'optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel',
+  'precision', 'rounds_per_dispatch', 'sample_every_images', 'seed',
+  'total_images', 'wandb',
+)  # fmt: skip
 OPEN = (
   'game.',
   'model.disc.',
