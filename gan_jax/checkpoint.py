@@ -45,7 +45,7 @@ class Checkpoints:
     newest = self._checkpointer.latest
     if newest is None:
       return parallel.create(create)
-    abstract = parallel.abstract(jax.eval_shape(create))
+    abstract = parallel.on_every_device(jax.eval_shape(create))
     return State(**self._checkpointer.load(newest, abstract._asdict()))
 
   def save(

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 from jaxtyping import PyTree
 
 from gan_jax.errors import UserError, choose
@@ -38,20 +44,19 @@ class Spread(NamedTuple):
   shard: Callable[[PyTree], PyTree]
 
 
-def _replicated() -> NamedSharding:
-  return NamedSharding(Mesh(jax.devices(), AXIS), PartitionSpec())
+def _sharding(*axes: str | None) -> NamedSharding:
+  """Over all devices: `AXIS` for an array axis that they share out."""
+  return NamedSharding(Mesh(jax.devices(), AXIS), PartitionSpec(*axes))
 
 
 def _jit() -> Spread:
-  mesh = Mesh(jax.devices(), AXIS)
-
   def compile(function: Callable) -> Callable:
-    return jax.jit(function, donate_argnums=0, out_shardings=_replicated())
+    return jax.jit(function, donate_argnums=0, out_shardings=_sharding())
 
   def shard(feed: PyTree) -> PyTree:
     def place(axis, tree):
-      spec = NamedSharding(mesh, PartitionSpec(*axis * [None], AXIS))
-      put = lambda x: jax.make_array_from_process_local_data(spec, x)
+      sharding = _sharding(*axis * [None], AXIS)
+      put = lambda x: jax.make_array_from_process_local_data(sharding, x)
       return jax.tree.map(put, tree)
 
     return Pair(*map(place, BATCH_AXES, feed))
@@ -98,26 +103,26 @@ def make(name: str) -> Spread:
 
 def create(function: Callable, *args: Any) -> PyTree:
   """Computes arrays that every device is to hold whole."""
-  return jax.jit(function, out_shardings=_replicated())(*args)
+  return jax.jit(function, out_shardings=_sharding())(*args)
 
 
 def replicate(tree: PyTree) -> PyTree:
   """Puts host arrays, the same on every process, whole on every device."""
-  put = lambda x: jax.make_array_from_process_local_data(_replicated(), x)
+  put = lambda x: jax.make_array_from_process_local_data(_sharding(), x)
   return jax.tree.map(put, tree)
 
 
-def abstract(tree: PyTree) -> PyTree:
+def on_every_device(tree: PyTree) -> PyTree:
   """Shapes of `tree`, to be restored whole on every device."""
-  sharding = _replicated()
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-  )
+  return _shapes(tree, _sharding())
 
 
 def on_one_device(tree: PyTree) -> PyTree:
   """Shapes of `tree`, to be restored on this process's first device."""
-  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return _shapes(tree, SingleDeviceSharding(jax.local_devices()[0]))
+
+
+def _shapes(tree: PyTree, sharding: Sharding) -> PyTree:
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
   )
