@@ -9,6 +9,7 @@ The experiment's file shows every key that can be overridden.
 
 # Parses flags, and delegates: everything else can be imported.
 
+import importlib
 import os
 import re
 import runpy
@@ -22,10 +23,14 @@ from ml_collections import ConfigDict, config_flags
 
 from gan_jax.config import CHANGEABLE, flatten
 from gan_jax.errors import UserError, nearest
-from gan_jax.train import train
 
-# What `--mode` chooses from: functions of (config, workdir).
-MODES = {'train': train}
+# What `--mode` chooses from: functions of (config, workdir). Imported when they
+# are called: the loader's processes import this file too.
+MODES = {
+  'train': 'gan_jax.train:train',
+  'prepare': 'gan_jax.prepare:prepare',
+  'preview': 'gan_jax.preview:preview',
+}
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -53,7 +58,9 @@ def main(argv: list[str]) -> None:
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
-    MODES[_MODE.value](_CONFIG.value, workdir)
+    module, _, function = MODES[_MODE.value].partition(':')
+    mode = getattr(importlib.import_module(module), function)
+    mode(_CONFIG.value, workdir)
   except UserError as error:
     sys.exit(_complain(error))
   except KeyboardInterrupt as interrupt:

@@ -7,10 +7,12 @@ BatchNorm gains N(1, 0.02), Adam 2e-4 (0.5, 0.999), batches of 128, 25 epochs.
 
   python launch.py --config=experiments/dcgan_celeba.py
 
-reads the aligned and cropped faces from data/img_align_celeba, which is what
-the official img_align_celeba.zip unpacks to
-(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html); elsewhere:
-  --config.data.source=folder:/path/to/img_align_celeba
+downloads the aligned and cropped faces, or takes them from where they are:
+img_align_celeba.zip, or what it unpacks to, and list_attr_celeba.txt
+(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or TFDS's celeb_a:
+  --config.data.files=/path/to/folder
+and prepares them once: crops the centre, 178x178 (others take 160, and scores
+differ), resizes it to 64x64, and keeps that. `--mode=preview` draws it.
 
 Time and score of the full run: not yet measured.
 """
@@ -41,11 +43,16 @@ def get_config(arg: str = '') -> ConfigDict:
   config.wandb = False
 
   config.data = ConfigDict()
-  config.data.source = 'folder:data/img_align_celeba'
+  config.data.source = 'celeba'
+  config.data.split = 'all'
+  config.data.files = config_dict.placeholder(str)  # None: downloaded
+  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
+  config.data.crop = 178  # the square in the centre; None: the largest
   config.data.resolution = 64
   config.data.channels = 3
   config.data.flip = False
-  config.data.max_device_bytes = 4 * 2**30
+  config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
+  config.data.workers = config_dict.placeholder(int)  # None: one a core
 
   config.game = ConfigDict()
   config.game.name = 'image'
@@ -76,6 +83,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
   if arg == 'tiny':
     config.data.source = 'digits'
+    config.data.crop = None
     config.data.resolution = 16
     config.model.gen.features = 8
     config.model.disc.features = 8

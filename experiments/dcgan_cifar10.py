@@ -4,9 +4,9 @@ As dcgan_celeba.py, at half the resolution, mirrored at random.
 
   python launch.py --config=experiments/dcgan_cifar10.py
 
-reads PNG or JPEG files from data/cifar10/train, one folder a class (CIFAR-10
-itself is distributed as arrays: unpack it to files first); elsewhere:
-  --config.data.source=folder:/path/to/cifar10/train
+downloads the 50,000 training images, or takes them from where
+cifar-10-binary.tar.gz is:
+  --config.data.files=/path/to/folder
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config = dcgan_celeba.get_config(arg)
   config.data.flip = True
   if arg != 'tiny':
-    config.data.source = 'folder:data/cifar10/train'
+    config.data.source = 'cifar10'
+    config.data.split = 'train'
+    config.data.crop = None
     config.data.resolution = 32
     config.total_images = 100 * 50_000
   return config

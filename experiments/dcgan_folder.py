@@ -18,5 +18,6 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.flip = True
   if arg != 'tiny':
     config.data.source = 'folder:'
+    config.data.crop = None
     config.total_images = 2_000_000
   return config

@@ -4,9 +4,9 @@ As dcgan_celeba.py, but grey, at half the resolution.
 
   python launch.py --config=experiments/dcgan_mnist.py
 
-reads the official train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz
-from data/mnist; elsewhere:
-  --config.data.source=mnist:/path/to/folder
+downloads them, or takes them from where the four official .gz files are:
+  --config.data.files=/path/to/folder
+Fashion-MNIST: --config.data.source=fashion_mnist
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config = dcgan_celeba.get_config(arg)
   config.data.channels = 1
   if arg != 'tiny':
-    config.data.source = 'mnist:data/mnist'
+    config.data.source = 'mnist'
+    config.data.split = 'train'
+    config.data.crop = None
     config.data.resolution = 32
     config.total_images = 25 * 60_000
   return config

@@ -11,8 +11,8 @@ dozen settings tried.)
 classifier is over 90% sure of 77% (of genuine digits: of 94%), and finds each
 digit in 8% or more.
 
-All of MNIST, from its official files:
-  --config.data.source=mnist:/path/to/folder
+All of MNIST:
+  --config.data.source=mnist
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -42,10 +42,15 @@ def get_config(arg: str = '') -> ConfigDict:
 
   config.data = ConfigDict()
   config.data.source = 'digits'
+  config.data.split = 'train'
+  config.data.files = config_dict.placeholder(str)  # None: downloaded
+  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
+  config.data.crop = config_dict.placeholder(int)  # None: the largest square
   config.data.resolution = 28
   config.data.channels = 1
   config.data.flip = False
-  config.data.max_device_bytes = 2**31
+  config.data.max_device_bytes = 2**31  # a larger set is streamed
+  config.data.workers = config_dict.placeholder(int)  # None: one a core
 
   config.game = ConfigDict()
   config.game.name = 'image'

@@ -20,7 +20,10 @@ PART = 'config.part'
 CHANGEABLE = (
   'checkpoint_every_images',
   'checkpoints_to_keep',
+  'data.dir',
+  'data.files',
   'data.max_device_bytes',
+  'data.workers',
   'log_every_steps',
   'parallel',
   'sample_every_images',
@@ -31,8 +34,9 @@ CHANGEABLE = (
 # What every experiment says; `model`, `optimizer` and `game` have more.
 REQUIRED = (
   'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',
-  'data.channels', 'data.flip', 'data.max_device_bytes', 'data.resolution',
-  'data.source', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
+  'data.channels', 'data.crop', 'data.dir', 'data.files', 'data.flip',
+  'data.max_device_bytes', 'data.resolution', 'data.source', 'data.split',
+  'data.workers', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
   'game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name',
   'model.gen.name', 'optimizer.disc.learning_rate', 'optimizer.disc.name',
   'optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel',
@@ -54,6 +58,7 @@ POSITIVE = (
   'batch_size',
   'checkpoint_every_images',
   'checkpoints_to_keep',
+  'data.crop',
   'data.resolution',
   'disc_steps',
   'ema_halflife_images',
@@ -79,6 +84,10 @@ def check(config: ConfigDict) -> None:
       continue
     if not all(size > 0 for size in sizes):  # so that NaN is refused too
       raise UserError(f'config.{key}={value} must be positive')
+  if config.data.workers is not None and config.data.workers < 0:
+    raise UserError(
+      f'config.data.workers={config.data.workers} must be 0 or more'
+    )
   if config.wandb and importlib.util.find_spec('wandb') is None:
     raise UserError(
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"

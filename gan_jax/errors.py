@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -10,6 +11,11 @@ T = TypeVar('T')
 
 class UserError(ValueError):
   """A mistake of the user's: one line, what is wrong and what to do."""
+
+
+def warn(message: str) -> None:
+  """Tells the user, in a line, what may not be as intended."""
+  print(f'Warning: {message}', file=sys.stderr, flush=True)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -5,8 +5,10 @@ in which every array is whole and XLA splits the work; `pmap` makes one program
 a device, which averages gradients over a named axis. Both give the same run.
 """
 
+import collections
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,8 @@ from gan_jax.state import Pair
 AXIS = 'devices'
 # Where the batch is, counted from the left, in the leaves of a feed.
 BATCH_AXES = Pair(gen=1, disc=2)
+# Dispatches that are on the devices before they are due.
+AHEAD = 2
 
 
 class Spread(NamedTuple):
@@ -138,10 +142,38 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
-def process_rows(batch_size: int) -> slice:
-  """The rows of a global batch that are this process's."""
-  share = batch_size // jax.process_count()
-  return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+def process_rows() -> Callable[[int], slice]:
+  """Batch size -> the rows of a global batch that are this process's.
+
+  The function may be asked in other processes, which have no devices.
+  """
+  return partial(_share, jax.process_index(), jax.process_count())
+
+
+def _share(index: int, count: int, batch_size: int) -> slice:
+  share = batch_size // count
+  return slice(index * share, (index + 1) * share)
+
+
+def ahead(
+  shard: Callable[[PyTree], PyTree], fed: Iterable[PyTree]
+) -> Iterator[PyTree]:
+  """What is fed, on its way to the devices before it is asked for."""
+  waiting: collections.deque[PyTree] = collections.deque()
+  for part in fed:
+    waiting.append(shard(part))
+    if len(waiting) > AHEAD:
+      yield waiting.popleft()
+  yield from waiting
+
+
+def keep_up(results: list[PyTree]) -> None:
+  """Waits until the devices have all results but the last few.
+
+  Each dispatch that waits for them holds what it is fed in their memory.
+  """
+  if len(results) > AHEAD:
+    jax.block_until_ready(results[-1 - AHEAD])
 
 
 def check_batch_size(name: str, batch_size: int) -> None:

@@ -1,7 +1,8 @@
 """The only training loop."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from gan_jax import config as cfg
 from gan_jax import data, games, optimizers, parallel
 from gan_jax import state as states
 from gan_jax.checkpoint import Checkpoints
+from gan_jax.data.loader import fetch_all, load
 from gan_jax.data.source import Source
-from gan_jax.data.stream import Stream, feed, read
+from gan_jax.data.stream import Feed, Stream, feed, read
 from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game
 from gan_jax.interrupt import interruptible
@@ -30,6 +32,8 @@ from gan_jax.schedule import Phase, Table
 from gan_jax.state import Pair, State
 
 GRID_SAMPLES = 64
+# Loader processes where the config names no number: one a core, to so many.
+MOST_WORKERS = 16
 
 
 def train(config: ConfigDict, workdir: str | Path) -> State:
@@ -68,13 +72,10 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
   state = checkpoints.resume(create)
   round = int(parallel.fetch(state.round))
-  if parallel.is_main():
-    _announce(config, workdir, source, table, state, round)
+  _announce(config, workdir, source, table, state, round)
 
   resident = source.size * source.example_bytes <= config.data.max_device_bytes
-  dataset = parallel.replicate(
-    source.fetch(np.arange(source.size)) if resident else {}
-  )
+  dataset = parallel.replicate(fetch_all(source) if resident else {})
   frozen = parallel.replicate(game.frozen())
   reader = partial(read, flip=config.data.flip)
   step = spread.compile(
@@ -88,18 +89,21 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     total_images=table.images(table.total_rounds),
     wandb=config.wandb,
   )
-  with closing(checkpoints), monitor, interruptible() as interrupted:
+  fed = _feeds(config, stream, None if resident else source, table, round)
+  with (
+    closing(checkpoints),
+    closing(fed),
+    monitor,
+    interruptible() as interrupted,
+  ):
     if round == 0:
       monitor.samples(0, 0, sample(state, table.phase(0)))
-    pending, stop = [], False
-    while round < table.total_rounds and not stop:
-      fed = feed(
-        stream, None if resident else source, table, round,
-        parallel.process_rows,
-      )  # fmt: skip
+    pending = []
+    for part in parallel.ahead(spread.shard, fed):
       phases = table.dispatch(round)
-      state, metrics = step(state, dataset, spread.shard(fed), phases, frozen)
+      state, metrics = step(state, dataset, part, phases, frozen)
       pending.append(metrics)
+      parallel.keep_up(pending)
       before, round = round, round + table.rounds_per_dispatch
 
       images = table.images(round)
@@ -118,10 +122,11 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         monitor.samples(round, images, sample(state, table.phase(round)))
       if save:
         checkpoints.save(round, state, means, config.to_dict())
+      if stop:
+        break
   if round < table.total_rounds:
     raise KeyboardInterrupt(f'saved at round {round:,}')
-  if parallel.is_main():
-    _point_to(workdir)
+  _point_to(workdir)
   return state
 
 
@@ -148,6 +153,24 @@ def _check_finite(round: int, means: dict[str, float]) -> None:
         f'{name} is {mean} at round {round:,}: the game has diverged; '
         'the checkpoints from before are kept'
       )
+
+
+def _feeds(
+  config: ConfigDict,
+  stream: Stream,
+  source: Source | None,
+  table: Table,
+  round: int,
+) -> Generator[Pair[Feed | None]]:
+  """What each dispatch from `round` on is fed; see `feed`."""
+  make = partial(feed, stream, source, table, parallel.process_rows())
+  rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
+  if source is None:
+    return (make(first) for first in rounds)
+  workers = config.data.workers
+  if workers is None:
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+  return load(make, rounds, workers)
 
 
 def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
@@ -193,13 +216,12 @@ def _announce(
   round: int,
 ) -> None:
   """Prints what is about to be trained, on what, and where it goes."""
+  if not parallel.is_main():
+    return
   params = states.player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {workdir}')
-  print(
-    f'Data:     {config.data.source}, {source.size:,} images of '
-    f'{config.data.resolution}x{config.data.resolution}'
-  )
+  print(data.describe(config, source))
   print(
     f'Networks: G {count(params.gen):,} parameters, '
     f'D {count(params.disc):,} parameters'
@@ -217,7 +239,8 @@ def _announce(
 
 def _point_to(workdir: str | Path) -> None:
   """Prints where everything is, and how it is opened."""
-  print(
-    f'Done. Samples, metrics and checkpoints are in {workdir}\n'
-    f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
-  )
+  if parallel.is_main():
+    print(
+      f'Done. Samples, metrics and checkpoints are in {workdir}\n'
+      f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
+    )

@@ -1,6 +1,5 @@
 """Data: the stream, the sources, and pictures of every kind."""
 
-import gzip
 import tarfile
 from functools import partial
 
@@ -12,16 +11,32 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import data
-from gan_jax.data.source import in_memory
-from gan_jax.data.standard import standardize
+from gan_jax.data import standard
+from gan_jax.data.idx import parse_idx
+from gan_jax.data.source import Wanted, in_memory
 from gan_jax.data.stream import Stream, feed, read
 from gan_jax.errors import UserError
 from gan_jax.schedule import tabulate
 
 
-def make(source, resolution=16, channels=3):
-  block = {'source': source, 'resolution': resolution, 'channels': channels}
+def make(source, resolution=16, channels=3, **more):
+  block = {
+    'source': source,
+    'resolution': resolution,
+    'channels': channels,
+    'crop': None,
+    'split': 'train',
+    'dir': None,
+    'files': None,
+    'max_device_bytes': 2**30,
+    **more,
+  }
   return data.make(ConfigDict({'data': block}))
+
+
+def standardize(image, resolution, channels, crop=None):
+  wanted = Wanted('', resolution, channels, crop)
+  return standard.standardize(image, wanted)
 
 
 # The stream.
@@ -64,7 +79,7 @@ def test_rounds_take_the_next_positions():
   """Six rounds of two D steps of four: positions 0..47, in order."""
   stream, schedule = Stream(0, 20), table()
   feeds = [
-    feed(stream, None, schedule, at, lambda n: slice(n)).disc for at in (0, 3)
+    feed(stream, None, schedule, lambda n: slice(n), at).disc for at in (0, 3)
   ]
   taken = np.concatenate([fed['index'].ravel() for fed in feeds])
   np.testing.assert_array_equal(taken, stream.indices(np.arange(48)))
@@ -75,7 +90,7 @@ def test_rounds_take_the_next_positions():
 def test_gens_own_batch_has_examples_of_its_own():
   """Keys no D step has, and the round's positions again, in turn."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=12)
-  fed = feed(stream, None, schedule, 0, lambda n: slice(n)).gen
+  fed = feed(stream, None, schedule, lambda n: slice(n), 0).gen
   assert fed['example'][1].tolist() == list(range(8, 20))
   positions = 8 + np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
   np.testing.assert_array_equal(fed['index'][1], stream.indices(positions))
@@ -85,8 +100,8 @@ def test_processes_share_the_batch_out():
   """Two halves, side by side, are what one process takes."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=8)
   first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
-  halves = [feed(stream, None, schedule, 3, rows) for rows in (first, second)]
-  whole = feed(stream, None, schedule, 3, lambda n: slice(n))
+  halves = [feed(stream, None, schedule, rows, 3) for rows in (first, second)]
+  whole = feed(stream, None, schedule, lambda n: slice(n), 3)
   for player in ('gen', 'disc'):
     for name, expected in getattr(whole, player).items():
       parts = [getattr(half, player)[name] for half in halves]
@@ -107,7 +122,7 @@ def test_fed_and_resident_examples_are_the_same(flip):
     (source, {}),
     (None, jax.tree.map(jnp.asarray, source.fetch(np.arange(20)))),
   ):
-    fed = feed(stream, where, schedule, 0, rows).disc
+    fed = feed(stream, where, schedule, rows, 0).disc
     fed = jax.tree.map(lambda x: x[0], fed)
     batches.append(jax.jit(partial(read, flip=flip))(dataset, fed, *arguments))
   for name in ('images', 'labels', 'example'):
@@ -175,16 +190,6 @@ def test_embedded_digits():
   assert source.example_bytes == 28 * 28 + 4
 
 
-def test_genuine_mnist(shared):
-  source = make(f'mnist:{shared / "mnist"}', 28, 1)
-  examples = source.fetch(np.arange(source.size))
-  assert examples['images'].shape == (60_000, 28, 28, 1)
-  # The published first labels, class counts and mean pixel of MNIST.
-  assert examples['labels'][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-  assert np.bincount(examples['labels'])[:3].tolist() == [5923, 6742, 5958]
-  assert examples['images'].mean() / 255 == pytest.approx(0.1307, abs=5e-5)
-
-
 @pytest.fixture(scope='session')
 def cifar10(shared, tmp_path_factory):
   folder = tmp_path_factory.mktemp('cifar10')
@@ -216,6 +221,17 @@ def test_genuine_transparent_pngs(shared, tmp_path):
   assert np.mean(examples['images'][:, 0, 0] == 255) > 0.9
 
 
+def test_the_crop_is_named_and_centred():
+  """A 20x12 picture, of which the middle 4x4 are white."""
+  pixels = np.zeros((12, 20), np.uint8)
+  pixels[4:8, 8:12] = 255
+  image = Image.fromarray(pixels)
+  assert (standardize(image, 4, 1, crop=4) == 255).all()
+  assert (standardize(image, 6, 1, crop=6) == 255).sum() == 16
+  with pytest.raises(UserError, match=r'crop=13 is larger than .* 20x12'):
+    standardize(image, 4, 1, crop=13)
+
+
 @pytest.fixture
 def pictures(tmp_path):
   """Two classes of two pictures each, in three formats."""
@@ -241,7 +257,7 @@ def test_a_few_bad_files_are_named_and_left_out(pictures, capsys):
     Image.new('L', (8, 8)).save(pictures / 'a' / f'more{i}.png')
   (pictures / 'a' / 'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n')
   assert make(f'folder:{pictures}').size == 24
-  told = capsys.readouterr().out
+  told = capsys.readouterr().err
   assert '1 of 25 files' in told
   assert 'cut.png' in told
 
@@ -258,8 +274,8 @@ def test_too_many_bad_files(pictures):
     ('digitz', "did you mean 'digits'"),
     ('folder:', 'name one of images'),
     ('folder:/nowhere', "no folder '/nowhere'"),
-    ('mnist:', 'name their folder'),
-    ('mnist:/nowhere', 'no train-images-idx3-ubyte'),
+    ('tfds:', 'name a set of the catalogue'),
+    ('tfds:no_such_set', 'no_such_set is not prepared in .*--mode=prepare'),
     ('digits:/somewhere', 'embedded'),
   ],
 )
@@ -275,14 +291,14 @@ def test_a_folder_without_images(tmp_path):
 
 def test_a_damaged_idx_file(tmp_path):
   good = bytes([0, 0, 8, 1, 0, 0, 0, 4]) + b'1234'
+  assert parse_idx(good, tmp_path).tolist() == [49, 50, 51, 52]
   for content, message in (
     (good[:-1], '3 bytes of data, 4 expected'),
+    (good[:6], 'ends in its header'),
     (b'PK' + good, 'not an IDX file'),
   ):
-    with gzip.open(tmp_path / 'train-images-idx3-ubyte.gz', 'wb') as file:
-      file.write(content)
     with pytest.raises(UserError, match=message):
-      make(f'mnist:{tmp_path}')
+      parse_idx(content, tmp_path)
 
 
 def test_channels(tmp_path):

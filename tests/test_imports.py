@@ -10,7 +10,7 @@ from conftest import ROOT
 LAYERS = [
   {'experiments'},
   {'launch'},
-  {'train', 'run'},
+  {'train', 'run', 'prepare', 'preview'},
   {'config', 'checkpoint', 'monitor', 'data', 'interrupt'},
   {'parallel', 'pictures'},
   {'round'},

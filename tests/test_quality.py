@@ -9,21 +9,25 @@ from conftest import ROOT, SHARED, launch
 from sklearn.neural_network import MLPClassifier
 
 import gan_jax
-from gan_jax.data.digits import embedded, official
+from experiments import vanilla_mnist
+from gan_jax import data
+from gan_jax.data.loader import fetch_all
 
 
 @pytest.fixture(scope='module')
-def classifier():
+def classifier(tmp_path_factory):
   """A digit classifier that has nothing to do with the GAN.
 
   Trained on all of MNIST where it is at hand (test accuracy 98%, and over 90%
   sure of 94% of the genuine test digits), else on the embedded digits.
   """
-  mnist = SHARED / 'mnist'
-  source = (
-    official(str(mnist), 28, 1) if mnist.is_dir() else embedded('', 28, 1)
-  )
-  digits = source.fetch(np.arange(source.size))
+  config = vanilla_mnist.get_config()
+  if SHARED.is_dir():
+    config.data.source = 'mnist'
+    config.data.files = str(SHARED / 'mnist')
+    config.data.dir = str(tmp_path_factory.mktemp('prepared'))
+  source = data.make(config)
+  digits = fetch_all(source)
   pixels = digits['images'].reshape(source.size, -1) / np.float32(255)
   model = MLPClassifier((256,), alpha=1e-3, batch_size=256, max_iter=8)
   model.set_params(random_state=0)

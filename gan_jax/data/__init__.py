@@ -1,32 +1,89 @@
 """Where images come from: a new source is a function here, and a row."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from gan_jax.data.digits import embedded, official
+from gan_jax.data import catalogue, prepared
+from gan_jax.data.celeba import CELEBA
+from gan_jax.data.cifar10 import CIFAR10
+from gan_jax.data.digits import digits
 from gan_jax.data.folder import folder
-from gan_jax.data.source import Source
+from gan_jax.data.idx import FASHION_MNIST, MNIST
+from gan_jax.data.source import Source, Wanted
 from gan_jax.data.standard import MODES
 from gan_jax.data.toys import slanted_land
 from gan_jax.errors import UserError, choose
 
-# `config.data.source` is NAME or NAME:PATH; a row is a function
-# (path, resolution, channels) -> Source.
-SOURCES: dict[str, Callable[[str, int, int], Source]] = {
-  'digits': embedded,
-  'folder': folder,
-  'mnist': official,
-  'slanted_land': slanted_land,
+
+class Row(NamedTuple):
+  """A kind of source: how it is opened, and how it is prepared, if it is."""
+
+  open: Callable[[Wanted], Source]
+  prepare: Callable[[Wanted], None] | None = None
+
+
+def _official(original: prepared.Original) -> Row:
+  return Row(
+    open=partial(prepared.open_or_prepare, original),
+    prepare=partial(prepared.prepare, original),
+  )
+
+
+# `config.data.source` is NAME or NAME:PATH.
+SOURCES: dict[str, Row] = {
+  'celeba': _official(CELEBA),
+  'cifar10': _official(CIFAR10),
+  'digits': Row(digits),
+  'fashion_mnist': _official(FASHION_MNIST),
+  'folder': Row(folder),
+  'mnist': _official(MNIST),
+  'slanted_land': Row(slanted_land),
+  'tfds': Row(catalogue.open_set, catalogue.prepare),
 }
 
 
 def make(config: Any) -> Source:
   """The source that `config.data` describes."""
+  row, wanted = _find(config)
+  return row.open(wanted)
+
+
+def prepare(config: Any) -> None:
+  """Downloads and prepares what `config.data` describes, if that is needed."""
+  row, wanted = _find(config)
+  if row.prepare is None:
+    print(f'{config.data.source} needs no preparation')
+  else:
+    row.prepare(wanted)
+
+
+def describe(config: Any, source: Source) -> str:
+  """What a source has, in a line."""
+  data = config.data
+  return (
+    f'Data:     {data.source}, {source.size:,} images of '
+    f'{data.resolution}x{data.resolution}, '
+    f'{len(source.classes) or "no"} labels'
+  )
+
+
+def _find(config: Any) -> tuple[Row, Wanted]:
   data = config.data
   if data.channels not in MODES:
     raise UserError(
       f'config.data.channels is 1 (grey) or 3 (RGB), not {data.channels}'
     )
   name, _, path = data.source.partition(':')
-  source = choose('config.data.source', name, SOURCES)
-  return source(path, data.resolution, data.channels)
+  row = choose('config.data.source', name, SOURCES)
+  wanted = Wanted(
+    path=path,
+    resolution=data.resolution,
+    channels=data.channels,
+    crop=data.crop,
+    split=data.split,
+    dir=data.dir,
+    files=data.files,
+    max_device_bytes=data.max_device_bytes,
+  )
+  return row, wanted

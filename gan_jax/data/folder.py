@@ -2,34 +2,37 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.progress import track
 
-from gan_jax.data.source import Source, in_memory
-from gan_jax.data.standard import MODES, standardize
+from gan_jax.data.decode import decode, report, threaded
+from gan_jax.data.source import (
+  Examples,
+  Source,
+  Wanted,
+  check_undivided,
+  in_memory,
+)
 from gan_jax.errors import UserError
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
-# More undecodable files than this share, and the folder is not what its owner
-# thinks it is.
-MOST_BAD = 0.1
-MOST_BAD_NAMED = 5
 
 
-def folder(path: str, resolution: int, channels: int) -> Source:
+def folder(wanted: Wanted) -> Source:
   """Every PNG, JPEG and WebP below `path`; its sub-folders are the labels.
 
-  Files are taken in the order of their names. One that does not decode is
-  named and left out.
+  Files are taken in the order of their names. All are decoded once: one that
+  cannot be is named and left out. A set that fits on the device is kept, a
+  larger one decoded again whenever it is fetched.
   """
-  root = Path(path).expanduser()
-  if not path or not root.is_dir():
+  check_undivided('a folder', wanted)
+  root = Path(wanted.path).expanduser()
+  if not wanted.path or not root.is_dir():
     raise UserError(
-      f'there is no folder {path!r}: name one of images, as in '
+      f'there is no folder {wanted.path!r}: name one of images, as in '
       '--config.data.source=folder:/path/to/images'
     )
   paths = sorted(_images_below(root))
@@ -38,32 +41,43 @@ def folder(path: str, resolution: int, channels: int) -> Source:
       f'{len(paths)} images below {root}: at least 2 are needed '
       f'({", ".join(sorted(SUFFIXES))})'
     )
+  keep = len(paths) * wanted.image_bytes <= wanted.max_device_bytes
 
-  def decode(path: Path) -> np.ndarray | None:
-    try:
-      with Image.open(path) as image:
-        # JPEG decodes faster at half, a quarter, an eighth of its size.
-        image.draft(MODES[channels], (2 * resolution, 2 * resolution))
-        return standardize(image, resolution, channels)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-      return None
+  def look(path: Path) -> np.ndarray | bool:
+    image = decode(path, wanted)
+    return image if keep and image is not None else image is not None
 
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
-    decoded = pool.map(decode, paths)
-    decoded = list(
-      track(decoded, f'Reading {root}', total=len(paths), transient=True)
-    )
-  pairs = list(zip(paths, decoded, strict=True))
-  _report([p for p, image in pairs if image is None], len(paths), root)
-  pairs = [(p, image) for p, image in pairs if image is not None]
-  examples = {'images': np.stack([image for _, image in pairs])}
-  # The first folder below the root is the class, if every image has one.
-  parents = [p.relative_to(root).parts[:-1] for p, _ in pairs]
-  if not all(parents):
-    return in_memory(examples)
-  classes, labels = np.unique([p[0] for p in parents], return_inverse=True)
-  examples['labels'] = labels.astype(np.int32)
-  return in_memory(examples, tuple(classes.tolist()))
+  looked = threaded(look, paths)
+  title = f'Reading {root}'
+  looked = list(track(looked, title, total=len(paths), transient=True))
+  good = [image is not False for image in looked]
+  bad = [str(p) for p, fine in zip(paths, good, strict=True) if not fine]
+  report(bad, len(paths), str(root))
+  paths = [p for p, fine in zip(paths, good, strict=True) if fine]
+  labels, classes = _labels(root, paths)
+  if keep:
+    images = np.stack([image for image in looked if image is not False])
+    return in_memory({'images': images, **labels}, classes)
+  label_bytes = 4 if labels else 0
+  return Source(
+    size=len(paths),
+    fetch=partial(_fetch, paths, labels, wanted),
+    example_bytes=wanted.image_bytes + label_bytes,
+    classes=classes,
+  )
+
+
+def _fetch(
+  paths: list[Path], labels: Examples, wanted: Wanted, indices: np.ndarray
+) -> Examples:
+  images = [decode(paths[index], wanted) for index in indices]
+  for index, image in zip(indices, images, strict=True):
+    if image is None:
+      raise UserError(f'{paths[index]} is gone, or does not decode any more')
+  return {
+    'images': np.stack(images),
+    **{name: array[indices] for name, array in labels.items()},
+  }
 
 
 def _images_below(root: Path) -> Iterator[Path]:
@@ -73,13 +87,10 @@ def _images_below(root: Path) -> Iterator[Path]:
         yield Path(folder) / name
 
 
-def _report(bad: list[Path], total: int, root: Path) -> None:
-  if not bad:
-    return
-  named = ', '.join(str(path) for path in bad[:MOST_BAD_NAMED])
-  more = len(bad) - MOST_BAD_NAMED
-  named += f' and {more} more' if more > 0 else ''
-  message = f'{len(bad)} of {total} files below {root} do not decode: {named}'
-  if len(bad) > MOST_BAD * total or total - len(bad) < 2:
-    raise UserError(f'{message}; mend or remove them')
-  print(f'Warning: {message}; going on without them')
+def _labels(root: Path, paths: list[Path]) -> tuple[Examples, tuple[str, ...]]:
+  """The first folder below the root is the class, if every image has one."""
+  parents = [path.relative_to(root).parts[:-1] for path in paths]
+  if not all(parents):
+    return {}, ()
+  classes, labels = np.unique([p[0] for p in parents], return_inverse=True)
+  return {'labels': labels.astype(np.int32)}, tuple(classes.tolist())

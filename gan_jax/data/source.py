@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# {'images': uint8 [n, h, w, c], 'labels': int32 [n], where there are any}
+from gan_jax.errors import UserError
+
+# {'images': uint8 [n, h, w, c], 'labels': int32, where there are any}
 Examples = dict[str, np.ndarray]
 
 
@@ -14,15 +16,45 @@ class Source(NamedTuple):
 
   Attributes:
     size: How many there are.
-    fetch: (indices [n]) -> the examples, in that order.
+    fetch: (indices [n]) -> the examples, in that order. Goes to other
+      processes, so that it can be pickled.
     example_bytes: What one takes up.
-    classes: Names of the labels; empty where there are none.
+    classes: Names of the labels; empty where there are none. Labels are
+      int32: [n], the number of the class, or [n, classes], 1 for each
+      attribute that the image has.
   """
 
   size: int
   fetch: Callable[[np.ndarray], Examples]
   example_bytes: int
   classes: tuple[str, ...] = ()
+
+
+class Wanted(NamedTuple):
+  """What `config.data` asks a source for.
+
+  Attributes:
+    path: What stands after the colon in `data.source`.
+    resolution, channels, crop: What is made of each picture (standard.py).
+    split: Which part of the set, as TFDS writes it: train, test, train+test,
+      train[:90%], all.
+    dir: Where prepared sets are; None: where TFDS has them.
+    files: Where the user has the official files; None: they are downloaded.
+    max_device_bytes: A set larger than this is streamed.
+  """
+
+  path: str
+  resolution: int
+  channels: int
+  crop: int | None = None
+  split: str = 'all'
+  dir: str | None = None
+  files: str | None = None
+  max_device_bytes: int = 2**31
+
+  @property
+  def image_bytes(self) -> int:
+    return self.resolution**2 * self.channels
 
 
 def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
@@ -34,3 +66,11 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
     example_bytes=sum(array.nbytes for array in examples.values()) // size,
     classes=classes,
   )
+
+
+def check_undivided(name: str, wanted: Wanted) -> None:
+  """Refuses a split of a set that has none."""
+  if wanted.split not in ('all', 'train'):
+    raise UserError(
+      f'{name} is not divided: config.data.split is all, not {wanted.split!r}'
+    )

@@ -3,18 +3,19 @@
 import numpy as np
 from PIL import Image, ImageOps
 
+from gan_jax.data.source import Wanted
+from gan_jax.errors import UserError
+
 # PIL's modes: what the config's number of channels asks for.
 MODES = {1: 'L', 3: 'RGB'}
 
 
-def standardize(
-  image: Image.Image, resolution: int, channels: int
-) -> np.ndarray:
+def standardize(image: Image.Image, wanted: Wanted) -> np.ndarray:
   """-> uint8 [resolution, resolution, channels].
 
   Turned as its EXIF data says, composited on white where it is transparent,
-  cropped to the square in its centre, resized once, with an anti-aliased
-  filter (Lanczos), and made grey or RGB.
+  cropped to the square of `crop` pixels in its centre (None: to the largest),
+  resized once, with an anti-aliased filter (Lanczos), and made grey or RGB.
   """
   image = ImageOps.exif_transpose(image)
   if image.mode.startswith('I'):  # 16 bits: PIL would clip them, not scale
@@ -23,10 +24,17 @@ def standardize(
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(white, image)
-  image = image.convert(MODES[channels])
-  side = min(image.size)
+  image = image.convert(MODES[wanted.channels])
+  side = wanted.crop or min(image.size)
+  if side > min(image.size):
+    raise UserError(
+      f'config.data.crop={side} is larger than an image of '
+      f'{image.width}x{image.height}'
+    )
   left, top = (image.width - side) // 2, (image.height - side) // 2
   image = image.crop((left, top, left + side, top + side))
+  resolution = wanted.resolution
   if side != resolution:
     image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-  return np.asarray(image, np.uint8).reshape(resolution, resolution, channels)
+  pixels = np.asarray(image, np.uint8)
+  return pixels.reshape(resolution, resolution, wanted.channels)

@@ -33,6 +33,9 @@ class Stream:
     self.seed, self.size = seed, size
     self._order = functools.lru_cache(maxsize=4)(self._shuffle)
 
+  def __reduce__(self):
+    return Stream, (self.seed, self.size)  # the orders are made anew
+
   def _shuffle(self, epoch: int) -> np.ndarray:
     # NumPy promises the raw stream of a bit generator for ever, and that of
     # `permutation` only until somebody makes it faster.
@@ -53,8 +56,8 @@ def feed(
   stream: Stream,
   source: Source | None,
   table: Table,
-  round: int,
   rows: Callable[[int], slice],
+  round: int,
 ) -> Pair[Feed | None]:
   """What the dispatch that begins at `round` takes from the stream.
 
@@ -63,8 +66,8 @@ def feed(
     source: Where to fetch the examples; None: they lie on the device, and
       their indices are enough.
     table: The schedule.
-    round: The dispatch's first.
     rows: Batch size -> the rows that are this process's.
+    round: The dispatch's first.
 
   Returns:
     disc: leaves [rounds, disc_steps, n, ...]; gen: leaves [rounds, n', ...],

@@ -2,17 +2,18 @@
 
 import numpy as np
 
-from gan_jax.data.source import Source, in_memory
+from gan_jax.data.source import Source, Wanted, check_undivided, in_memory
 from gan_jax.errors import UserError
 
 
-def slanted_land(path: str, resolution: int, channels: int) -> Source:
+def slanted_land(wanted: Wanted) -> Source:
   """2x2 pictures of the people of Slanted Land.
 
   Everybody there is tilted: faces are bright on the main diagonal (3/4 to all
   of full brightness) and dark off it (none to 1/4).
   """
-  if path or (resolution, channels) != (2, 1):
+  check_undivided('slanted_land', wanted)
+  if wanted.path or (wanted.resolution, wanted.channels) != (2, 1):
     raise UserError(
       'slanted_land has no path, and grey pictures of 2x2 pixels: '
       'set config.data.resolution to 2 and config.data.channels to 1'

@@ -1,0 +1,151 @@
+"""Everything else in the catalogue of TFDS, read without TensorFlow."""
+
+import importlib.util
+import io
+import struct
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from gan_jax.data.decode import decode
+from gan_jax.data.prepared import as_split, data_dir
+from gan_jax.data.source import Examples, Source, Wanted
+from gan_jax.errors import UserError
+
+UNDECODED = tfds.decode.SkipDecoding()
+
+
+def open_set(wanted: Wanted) -> Source:
+  """A set that TFDS has prepared as array_record: `tfds:NAME[/CONFIG]`."""
+  _check_named(wanted)
+  try:
+    builder = tfds.core.read_only_builder.builder_from_files(
+      wanted.path, data_dir=data_dir(wanted)
+    )
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    raise UserError(
+      f'{wanted.path} is not prepared in {data_dir(wanted)}: the same command '
+      'with --mode=prepare prepares it (--config.data.dir names another place)'
+    ) from error
+  return _source(builder, wanted)
+
+
+def prepare(wanted: Wanted) -> None:
+  """Downloads and prepares it with the official builder: needs TensorFlow."""
+  _check_named(wanted)
+  if importlib.util.find_spec('tensorflow') is None:
+    raise UserError(
+      f'to prepare tfds:{wanted.path} the official builder needs TensorFlow: '
+      "pip install -e '.[prepare]'"
+    )
+  try:
+    builder = tfds.builder(
+      wanted.path, data_dir=data_dir(wanted), file_format='array_record'
+    )
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    line = str(error).splitlines()[0]
+    raise UserError(f'TFDS has no {wanted.path}: {line}') from error
+  try:
+    builder.download_and_prepare()
+  except AssertionError as error:  # files that only a person can download
+    line = ' '.join(str(error).split())
+    raise UserError(f'{wanted.path} cannot be prepared: {line}') from error
+
+
+def _check_named(wanted: Wanted) -> None:
+  if not wanted.path:
+    raise UserError(
+      'name a set of the catalogue: --config.data.source=tfds:oxford_flowers102'
+    )
+
+
+def _source(builder: Any, wanted: Wanted) -> Source:
+  format_ = builder.info.file_format
+  if format_ is not tfds.core.FileFormat.ARRAY_RECORD:
+    raise UserError(
+      f'{builder.data_path} is prepared as {format_.value}, which has no '
+      'random access: prepare it as array_record, in another --config.data.dir'
+    )
+  features = builder.info.features
+  images = [
+    name
+    for name, feature in features.items()
+    if isinstance(feature, tfds.features.Image)
+  ]
+  if not images:
+    raise UserError(
+      f'tfds:{wanted.path} has no images, but {", ".join(features)}'
+    )
+  labels = [
+    name
+    for name, feature in features.items()
+    if isinstance(feature, tfds.features.ClassLabel)
+  ]
+  decoders = {images[0]: UNDECODED}
+  records = as_split(builder, wanted.split, decoders)
+  label = labels[0] if labels else None
+  return Source(
+    size=len(records),
+    fetch=partial(_fetch, records, images[0], label, wanted),
+    example_bytes=wanted.image_bytes + (4 if labels else 0),
+    classes=tuple(features[label].names) if label else (),
+  )
+
+
+def _fetch(
+  records: Any,
+  image: str,
+  label: str | None,
+  wanted: Wanted,
+  indices: np.ndarray,
+) -> Examples:
+  rows = records.__getitems__(indices.tolist())
+  images = [decode(io.BytesIO(row[image]), wanted) for row in rows]
+  for index, picture in zip(indices, images, strict=True):
+    if picture is None:
+      raise UserError(f'image {index} of tfds:{wanted.path} does not decode')
+  examples = {'images': np.stack(images)}
+  if label is not None:
+    examples['labels'] = np.int32([row[label] for row in rows])
+  return examples
+
+
+def newest_version(folder: Path) -> Any:
+  """The builder of the newest version of a set that is in `folder`."""
+  found = sorted(file.parent for file in folder.rglob('dataset_info.json'))
+  if not found:
+    raise UserError(f'{folder} has no dataset_info.json: no set of TFDS')
+  return tfds.builder_from_directory(found[-1])
+
+
+def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+  """All examples of a split, in its order, their images undecoded."""
+  decoders = {'image': UNDECODED}
+  if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
+    for path in builder.info.splits[split].filepaths:
+      for record in _tfrecords(path):
+        yield builder.info.features.deserialize_example_np(
+          record, decoders=decoders
+        )
+  else:
+    yield from builder.as_data_source(split=split, decoders=decoders)
+
+
+def _tfrecords(path: Any) -> Iterator[bytes]:
+  """The records of a TFRecord file.
+
+  Each is its length (uint64, little-endian), 4 bytes of checksum, the data, and
+  4 bytes of checksum.
+  """
+  with path.open('rb') as file:
+    while header := file.read(12):
+      (length,) = struct.unpack('<Q', header[:8])
+      record = file.read(length)
+      if len(record) != length:
+        raise UserError(f'{path} is damaged: it ends within a record')
+      file.read(4)
+      yield record

@@ -1,0 +1,97 @@
+"""A look at what the networks will be fed, before anything is trained."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import data
+from gan_jax.data.source import Examples
+from gan_jax.data.stream import Stream, read
+from gan_jax.errors import UserError
+from gan_jax.pictures import to_pil, to_uint8
+
+ROWS, COLUMNS = 5, 8
+# Statistics are those of so many images, at most.
+MEASURED = 4096
+# Of the labels, so many are named.
+NAMED = 10
+
+
+def preview(config: ConfigDict, workdir: str | Path) -> None:
+  """Draws the first images of the stream as the networks will see them.
+
+  Cropped, resized, and mirrored where `data.flip` says so, with their labels,
+  to WORKDIR.preview.png; prints statistics.
+  """
+  cfg.check(config)
+  source = data.make(config)
+  stream = Stream(config.seed, source.size)
+  taken = source.fetch(stream.indices(np.arange(min(MEASURED, source.size))))
+  first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}
+  images = _as_read(first, config)
+  path = Path(f'{workdir}.preview.png')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _draw(images, captions(first, source.classes)).savefig(path)
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror}') from error
+  print(data.describe(config, source))
+  print(statistics(taken, source.classes))
+  print(f'Preview: {path}')
+
+
+def _as_read(examples: Examples, config: ConfigDict) -> np.ndarray:
+  """The examples as the first round reads them, uint8 again."""
+  number = jnp.arange(len(examples['images']), dtype=jnp.int32)
+  fed = {**jax.tree.map(jnp.asarray, examples), 'example': number}
+  reader = jax.jit(partial(read, flip=config.data.flip))
+  batch = reader({}, fed, jax.random.key(config.seed), jnp.int32(0))
+  return to_uint8(batch['images'])
+
+
+def captions(examples: Examples, classes: tuple[str, ...]) -> list[str]:
+  """What stands under each image: its class, or its rarest attributes."""
+  labels = examples.get('labels')
+  if labels is None:
+    return [''] * len(examples['images'])
+  if labels.ndim == 1:
+    return [classes[label] for label in labels]
+  rarest = np.argsort(labels.mean(0), kind='stable')
+  has = [[classes[i] for i in rarest if row[i]] for row in labels]
+  return ['\n'.join(names[:2]) for names in has]
+
+
+def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
+  """Mean and deviation of each channel, 0 to 1, and the labels, in a line."""
+  images = examples['images'] / np.float32(255)
+  several = lambda x: ', '.join(f'{value:.3f}' for value in x)
+  line = (
+    f'Of {len(images):,} images: mean {several(images.mean((0, 1, 2)))}; '
+    f'deviation {several(images.std((0, 1, 2)))}; '
+    f'from {images.min():.3f} to {images.max():.3f}'
+  )
+  labels = examples.get('labels')
+  if labels is None:
+    return f'{line}; no labels'
+  if labels.ndim == 1:
+    labels = labels[:, None] == np.arange(len(classes))
+  shares = labels.mean(0)
+  named = np.argsort(-shares, kind='stable')[:NAMED]
+  listed = ', '.join(f'{classes[i]} {shares[i]:.1%}' for i in named)
+  return f'{line}; labels: {listed}'
+
+
+def _draw(images: np.ndarray, under: list[str]) -> Figure:
+  figure = Figure((1.5 * COLUMNS, 1.7 * ROWS), layout='constrained')
+  for axes in figure.subplots(ROWS, COLUMNS).flat:
+    axes.axis('off')
+  for axes, image, caption in zip(figure.axes, images, under, strict=False):
+    axes.imshow(to_pil(image), cmap='gray', vmin=0, vmax=255)
+    axes.set_title(caption, fontsize=8, y=-0.05, pad=0, va='top')
+  return figure

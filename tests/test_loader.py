@@ -1,0 +1,198 @@
+"""Streaming: the same examples, wherever and by whomever they are made."""
+
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, launch
+from PIL import Image
+from test_experiments import everything, get_config, metrics
+
+from gan_jax import checkpoint, data, train
+from gan_jax.data.loader import fetch_all, load
+from gan_jax.data.source import in_memory
+from gan_jax.data.stream import Stream, feed
+from gan_jax.errors import UserError
+from gan_jax.schedule import tabulate
+
+
+def squares(round):
+  return {'square': np.full((3, 2), round**2)}
+
+
+@pytest.mark.parametrize('workers', [0, 1, 3])
+def test_order_whatever_the_workers(workers):
+  made = list(load(squares, range(10, 31, 5), workers))
+  assert [part['square'][0, 0] for part in made] == [100, 225, 400, 625, 900]
+  assert all(type(part['square']) is np.ndarray for part in made)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  """A folder of 40 pictures, two of which do not decode."""
+  for i in range(40):
+    path = tmp_path / 'pictures' / 'ab'[i % 2] / f'{i:02}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('L', (12 + i % 3, 12), 6 * i).save(path)
+  for name in ('a/04.png', 'b/31.png'):
+    (tmp_path / 'pictures' / name).write_bytes(b'')
+  return tmp_path / 'pictures'
+
+
+def of_folder(pictures, max_device_bytes=2**30):
+  """The `:tiny` run, on a folder."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.data.source = f'folder:{pictures}'
+  config.data.resolution = 12
+  config.data.flip = True
+  config.data.workers = 2
+  config.data.max_device_bytes = max_device_bytes
+  return config
+
+
+def test_the_stream_is_one_sequence(pictures):
+  """Resident, or streamed by any workers on any processes: bit for bit."""
+  config = of_folder(pictures)
+  kept = fetch_all(data.make(config))
+  config.data.max_device_bytes = 0
+  source = data.make(config)
+  assert source.size == 38
+  stream = Stream(seed=0, size=38)
+  schedule = tabulate(
+    ({'gen_batch_size': 16},),
+    defaults={
+      'batch_size': 8,
+      'disc_steps': 2,
+      'gen_learning_rate': 0.1,
+      'disc_learning_rate': 0.1,
+    },
+    total_images=192,
+    rounds_per_dispatch=2,
+    ema_halflife_images=10,
+    ema_rampup=None,
+  )
+  rounds = range(0, schedule.total_rounds, 2)
+
+  def streamed(rows, workers):
+    make = partial(feed, stream, source, schedule, rows)
+    return list(load(make, rounds, workers))
+
+  def resident(round):
+    fed = feed(stream, None, schedule, lambda n: slice(n), round)
+    gather = lambda part: {
+      'example': part['example'],
+      **{name: array[part['index']] for name, array in kept.items()},
+    }
+    return type(fed)(*map(gather, fed))
+
+  def check(ones, others):
+    for one, other in zip(ones, others, strict=True):
+      assert jax.tree.structure(one) == jax.tree.structure(other)
+      for x, y in zip(
+        jax.tree.leaves(one), jax.tree.leaves(other), strict=True
+      ):
+        np.testing.assert_array_equal(x, y)
+
+  expected = [resident(round) for round in rounds]
+  assert len(expected) == 6
+  check(expected, streamed(lambda n: slice(n), 0))
+  check(expected, streamed(lambda n: slice(n), 3))
+  # Two processes: halves of each batch, side by side.
+  halves = (
+    streamed(lambda n, i=i: slice(i * n // 2, (i + 1) * n // 2), 2)
+    for i in range(2)
+  )
+  join = lambda axis, pair: jax.tree.map(
+    lambda x, y: np.concatenate([x, y], axis), *pair
+  )
+  joined = [
+    type(one)(
+      gen=join(1, (one.gen, other.gen)), disc=join(2, (one.disc, other.disc))
+    )
+    for one, other in zip(*halves, strict=True)
+  ]
+  check(expected, joined)
+
+
+def test_a_run_may_switch_on_resume(pictures, tmp_path):
+  """Streamed after resident and back: the state and metrics of neither."""
+  straight = of_folder(pictures)
+  train.train(straight, tmp_path / 'straight')
+  (*_, end) = steps = checkpoint.steps(tmp_path / 'straight')
+  total = straight.total_images
+  for step, max_device_bytes in zip(steps, (0, 2**30, 0), strict=True):
+    config = of_folder(pictures, max_device_bytes)
+    config.total_images = total * step // end
+    train.train(config, tmp_path / 'switched')
+  assert checkpoint.steps(tmp_path / 'switched')[-1] == end
+  assert everything(tmp_path / 'straight', end) == everything(
+    tmp_path / 'switched', end
+  )
+  assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'switched')
+
+
+def test_a_file_that_goes_missing(pictures, tmp_path):
+  config = of_folder(pictures, max_device_bytes=0)
+  source = data.make(config)
+  (pictures / 'a/00.png').unlink()
+  fetch = lambda index: source.fetch(np.array([index]))
+  with pytest.raises(UserError, match=r'00\.png is gone'):
+    list(load(fetch, range(3), 1))  # from a worker, to the user
+
+
+def test_fetch_all_in_chunks(monkeypatch):
+  pixels = np.arange(5000, dtype=np.int32)
+  source = in_memory({'images': pixels[:, None], 'labels': pixels})
+  whole = fetch_all(source)
+  np.testing.assert_array_equal(whole['labels'], pixels)
+  np.testing.assert_array_equal(whole['images'], pixels[:, None])
+
+
+def children(pid):
+  """The processes that a process has started."""
+  tasks = Path(f'/proc/{pid}/task').glob('*/children')
+  return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+def test_workers_leave_with_the_run(pictures, tmp_path, how):
+  """Ctrl-C, as a terminal sends it: to all of them; or the run is killed."""
+  with subprocess.Popen(
+    launch(
+      '--config=experiments/vanilla_mnist.py:tiny',
+      f'--workdir={tmp_path}/run',
+      f'--config.data.source=folder:{pictures}',
+      '--config.data.resolution=12',
+      '--config.data.max_device_bytes=0',
+      '--config.data.workers=2',
+      '--config.total_images=10_000_000',
+    ),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    start_new_session=True,
+  ) as process:
+    while not process.stdout.readline().startswith('round'):
+      assert process.poll() is None
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    if how == signal.SIGINT:
+      os.killpg(process.pid, how)
+    else:
+      process.kill()
+    output = process.stdout.read()
+  assert process.returncode == (130 if how == signal.SIGINT else -how)
+  if how == signal.SIGINT:
+    assert 'the same command goes on' in output
+    assert 'Traceback' not in output
+  deadline = time.monotonic() + 30
+  while any(Path(f'/proc/{pid}').exists() for pid in workers):
+    assert time.monotonic() < deadline, 'workers have outlived the run'
+    time.sleep(0.1)

@@ -1,0 +1,462 @@
+"""The official sets, from files in their exact formats, good and broken."""
+
+import fcntl
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from conftest import ROOT, launch
+from ml_collections import ConfigDict
+from official_files import (
+  attributes,
+  cifar10_batches,
+  write_celeb_a,
+  write_celeba,
+  write_cifar10,
+  write_idx,
+  write_mnist,
+)
+
+from gan_jax import data
+from gan_jax.data.celeba import CLASSES, official_split
+from gan_jax.data.idx import MNIST
+from gan_jax.errors import UserError
+
+
+@pytest.fixture
+def given(tmp_path):
+  """The folder of the files that a user has."""
+  folder = tmp_path / 'given'
+  folder.mkdir()
+  return folder
+
+
+@pytest.fixture
+def make(tmp_path, given):
+  """(source, ...) -> the source, prepared from the given files."""
+
+  def make(source, resolution=32, channels=3, act=data.make, **more):
+    block = {
+      'source': source,
+      'resolution': resolution,
+      'channels': channels,
+      'crop': None,
+      'split': 'all',
+      'dir': str(tmp_path / 'prepared'),
+      'files': str(given),
+      'max_device_bytes': 2**30,
+      **more,
+    }
+    return act(ConfigDict({'data': block}))
+
+  return make
+
+
+def everything(source):
+  return source.fetch(np.arange(source.size))
+
+
+# The four sets.
+
+
+def test_mnist(make, given, capsys):
+  write_mnist(given)
+  source = make('mnist', 28, 1, split='train')
+  assert 'Warning: 40 of the 70,000 images of mnist' in capsys.readouterr().err
+  assert (source.size, source.classes) == (30, tuple('0123456789'))
+  assert source.example_bytes == 28 * 28 + 4
+  examples = everything(source)
+  assert examples['images'].shape == (30, 28, 28, 1)
+  assert (examples['images'][:, 5, 7, 0] == np.arange(30)).all()
+  assert (examples['labels'] == np.arange(30) % 10).all()
+  assert examples['labels'].dtype == np.int32
+  # Any order, any number of times.
+  fetched = source.fetch(np.array([7, 3, 7]))
+  assert fetched['images'][:, 0, 0, 0].tolist() == [7, 3, 7]
+  assert make('mnist', 28, 1, split='test').size == 10
+  assert make('mnist', 28, 1, split='all').size == 40
+  assert make('mnist', 28, 1, split='train[:20%]').size == 6
+
+
+def test_genuine_mnist(make, shared):
+  source = make('mnist', 28, 1, split='train', files=str(shared / 'mnist'))
+  examples = everything(source)
+  # The published first labels, class counts and mean pixel of MNIST.
+  assert examples['labels'][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+  assert np.bincount(examples['labels'])[:3].tolist() == [5923, 6742, 5958]
+  assert examples['images'].mean() / 255 == pytest.approx(0.1307, abs=5e-5)
+
+
+def test_fashion_mnist_is_not_mnist(make, shared):
+  """The files of both have the same names and sizes: their content tells."""
+  with pytest.raises(UserError, match=r'is not that of fashion_mnist.*SHA-'):
+    make('fashion_mnist', 28, 1, files=str(shared / 'mnist'))
+
+
+def test_cifar10(make, given, capsys):
+  write_cifar10(given, cifar10_batches())
+  source = make('cifar10', split='train')
+  assert '120 of the 60,000 images' in capsys.readouterr().err
+  examples = everything(source)
+  assert examples['images'].shape == (100, 32, 32, 3)
+  reds = np.arange(100)[:, None, None] % 20
+  assert (examples['images'][..., 0] == reds).all()
+  assert (examples['images'][..., 1] == 100).all()
+  assert (examples['images'][..., 2] == np.arange(32)).all()
+  assert source.classes[3] == 'cat'
+  assert (examples['labels'] == np.arange(100) % 10).all()
+
+
+def test_cifar10_unpacked(make, given):
+  folder = given / 'cifar-10-batches-bin'
+  folder.mkdir()
+  for name, content in cifar10_batches().items():
+    (folder / name).write_bytes(content)
+  assert make('cifar10', files=str(folder)).size == 120
+  assert make('cifar10', 16, files=str(given)).size == 120
+
+
+def test_all_of_cifar10_is_balanced(make, given):
+  batches = cifar10_batches(10_000)
+  write_cifar10(given, batches)
+  assert make('cifar10', 8, 1, split='test').size == 10_000
+  spoiled = b'\1' + batches['test_batch.bin'][1:]
+  write_cifar10(given, {**batches, 'test_batch.bin': spoiled})
+  with pytest.raises(UserError, match=r'is not CIFAR-10: test has \[999, 1001'):
+    make('cifar10', 16)
+
+
+def check_faces(source, numbers):
+  """Cropped to 160: no frame is left of the face's level."""
+  examples = everything(source)
+  levels = np.array(numbers)
+  assert examples['images'].shape == (len(levels), 64, 64, 3)
+  gaps = examples['images'].astype(int) - levels[:, None, None, None]
+  assert abs(gaps).max() <= 1  # JPEG
+  return examples
+
+
+@pytest.mark.parametrize(
+  'form', ['archive', 'file', 'folder', 'inside', 'deep']
+)
+def test_celeba(make, given, form, capsys):
+  """The archive or what it unpacks to, named or beside the lists."""
+  write_celeba(given)
+  archive, files = given / 'img_align_celeba.zip', given
+  if form == 'file':
+    files = archive
+  elif form != 'archive':
+    target = given / 'img_align_celeba' if form == 'deep' else given
+    with zipfile.ZipFile(archive) as zipped:
+      zipped.extractall(target)
+    archive.unlink()
+    files = given / 'img_align_celeba' if form == 'inside' else given
+  wanted = {'resolution': 64, 'crop': 160, 'files': str(files)}
+  examples = check_faces(make('celeba', **wanted), range(1, 21))
+  assert '20 of the 202,599 images of celeba' in capsys.readouterr().err
+  expected = (np.array([attributes(i) for i in range(1, 21)]) + 1) // 2
+  np.testing.assert_array_equal(examples['labels'], expected)
+  for split, numbers in (
+    ('train', range(1, 13)),
+    ('validation', range(13, 17)),
+    ('test', range(17, 21)),
+  ):
+    source = make('celeba', split=split, **wanted)
+    check_faces(source, numbers)
+    assert source.classes == CLASSES
+
+
+def test_the_crop_is_in_the_centre(make, given):
+  """178: 9 of 178 columns on either side are white, and no row."""
+  write_celeba(given)
+  image = everything(make('celeba', 178, crop=178))['images'][4, ..., 0]
+  # Rows 20 to 197 of 218; the frame is left in columns alone.
+  assert abs(image[:, 20:-20].astype(int) - 5).max() <= 1
+  assert (image[:, [0, 4, -5, -1]] > 250).all()
+
+
+def test_celeba_without_its_lists(make, given, capsys):
+  """The partition is known; there are no labels."""
+  write_celeba(given)
+  for name in ('list_attr_celeba.txt', 'list_eval_partition.txt'):
+    (given / name).unlink()
+  source = make('celeba', split='train')
+  assert 'no list_attr_celeba.txt' in capsys.readouterr().out
+  assert source.size == 20  # all below 162,771
+  assert source.classes == ()
+  assert set(everything(source)) == {'images'}
+  with pytest.raises(UserError, match="split='test' is none of train"):
+    make('celeba', split='test')
+
+
+@pytest.mark.parametrize(
+  ('number', 'split'),
+  [
+    (1, 'train'), (162_770, 'train'), (162_771, 'validation'),
+    (182_637, 'validation'), (182_638, 'test'), (202_599, 'test'),
+  ],
+)  # fmt: skip
+def test_the_official_partition(number, split):
+  assert official_split(f'{number:06}.jpg') == split
+
+
+@pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
+def test_celeba_of_tfds(make, given, file_format):
+  """A copy that TFDS made of celeb_a, in either of its formats."""
+  write_celeb_a(given, file_format)
+  for split, numbers in (('train', range(1, 13)), ('test', range(17, 21))):
+    source = make('celeba', 64, crop=160, split=split)
+    examples = check_faces(source, numbers)
+    expected = (np.array([attributes(i) for i in numbers]) + 1) // 2
+    np.testing.assert_array_equal(examples['labels'], expected)
+
+
+# Broken ones.
+
+
+def test_a_corrupt_jpeg_inside(make, given, capsys):
+  write_celeba(given)
+  folder = given / 'img_align_celeba'
+  with zipfile.ZipFile(given / 'img_align_celeba.zip') as archive:
+    archive.extractall(given)
+  cut = folder / '000003.jpg'
+  cut.write_bytes(cut.read_bytes()[:300])
+  source = make('celeba', 64, files=str(folder), crop=160)
+  told = capsys.readouterr().err
+  assert '1 of 20 files in' in told
+  assert '000003.jpg' in told
+  check_faces(source, [1, 2, *range(4, 21)])
+  (folder / '000004.jpg').write_bytes(b'')
+  (folder / '000018.jpg').write_bytes(b'no picture')
+  with pytest.raises(UserError, match=r'3 of 20 files.*mend or remove them'):
+    make('celeba', 16, files=str(folder))
+
+
+def test_a_spoiled_member_of_the_archive(make, given, capsys):
+  """Its checksum does not agree: it is left out, and named."""
+  write_celeba(given)
+  path = given / 'img_align_celeba.zip'
+  raw = bytearray(path.read_bytes())
+  at = raw.find(b'\xff\xd8', raw.find(b'000007.jpg')) + 400
+  raw[at : at + 8] = b'spoiled!'
+  path.write_bytes(raw)
+  assert make('celeba').size == 19
+  assert '1 of 20 files' in (told := capsys.readouterr().err)
+  assert '000007.jpg' in told
+
+
+def spoil_archive(given):
+  path = given / 'img_align_celeba.zip'
+  path.write_bytes(path.read_bytes()[:5000])
+
+
+def spoil_attributes(given):
+  path = given / 'list_attr_celeba.txt'
+  lines = path.read_text().splitlines()
+  path.write_text('\n'.join([*lines[:7], lines[7][:40], *lines[8:]]))
+
+
+def spoil_partition(given):
+  path = given / 'list_eval_partition.txt'
+  path.write_text('\n'.join(path.read_text().splitlines()[:-1]))
+
+
+def cut_gzip(given):
+  path = given / 'train-images-idx3-ubyte.gz'
+  path.write_bytes(path.read_bytes()[:-20])
+
+
+def write_python_version(given):
+  (given / 'cifar-10-python.tar.gz').touch()
+
+
+def cut_batch(given):
+  batches = cifar10_batches()
+  cut = {**batches, 'test_batch.bin': batches['test_batch.bin'][:-1]}
+  write_cifar10(given, cut)
+
+
+def cut_tar(given):
+  write_cifar10(given, cifar10_batches())
+  path = given / 'cifar-10-binary.tar.gz'
+  path.write_bytes(path.read_bytes()[:200])
+
+
+BROKEN = [
+  ('celeba', [write_celeba, spoil_archive], 'weighs 5,000 bytes, the official'),
+  ('celeba', [write_celeba, spoil_attributes], 'line 8: a name and 40 numbers'),
+  ('celeba', [write_celeba, spoil_partition], 'does not list 000020.jpg'),
+  ('celeba', [], r'no img_align_celeba.zip or img_align_celeba or celeb_a: get '
+   r'img_align_celeba.zip \(1,443,490,838 bytes\) from https://.*--config.data'
+   '.files=FOLDER'),
+  ('mnist', [write_mnist, cut_gzip], 'train-images.* is damaged'),
+  ('mnist', [], r'no train-images-idx3-ubyte.gz or train-images-idx3-ubyte: '),
+  ('cifar10', [write_python_version], 'cifar-10-binary.tar.gz'),
+  ('cifar10', [cut_batch], 'test_batch.bin in .* is damaged: 61,459 bytes'),
+  ('cifar10', [cut_tar], 'is damaged'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('source', 'steps', 'message'), BROKEN)
+def test_what_is_broken_is_told(make, given, tmp_path, source, steps, message):
+  for step in steps:
+    step(given)
+  with pytest.raises(UserError, match=message):
+    make(source)
+  # Nothing that later reads as a prepared set.
+  assert not list((tmp_path / 'prepared').rglob('dataset_info.json'))
+
+
+def test_idx_files_that_do_not_belong_together(make, given):
+  write_mnist(given)
+  write_idx(given / 'train-labels-idx1-ubyte.gz', np.arange(29) % 10)
+  with pytest.raises(UserError, match='do not belong together'):
+    make('mnist')
+
+
+def test_a_crop_larger_than_the_images(make, given):
+  write_celeba(given)
+  with pytest.raises(UserError, match=r'crop=200 is larger than .* 178x218'):
+    make('celeba', crop=200)
+
+
+# Preparing.
+
+
+def test_a_part_is_prepared_anew(make, given, capsys):
+  """When all the files are there: a part is never taken for the whole."""
+  write_mnist(given, train=10)
+  assert make('mnist', split='train').size == 10
+  write_mnist(given, train=25)
+  assert make('mnist', split='train').size == 10
+  assert '20 of the 70,000 images of mnist are prep' in capsys.readouterr().err
+  make('mnist', act=data.prepare)
+  assert make('mnist', split='train').size == 25
+  make('mnist', act=data.prepare, files=None)
+  assert 'Prepared already' in capsys.readouterr().out
+
+
+def test_what_needs_no_preparation(make, capsys):
+  make('digits', act=data.prepare)
+  assert 'digits needs no preparation' in capsys.readouterr().out
+
+
+@pytest.fixture
+def server(given):
+  """A server of the given files, on this machine."""
+  handler = partial(SimpleHTTPRequestHandler, directory=str(given))
+  handler.log_message = lambda *_: None
+  with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
+def test_downloads(make, given, server, monkeypatch):
+  """Checked by SHA-256; what is told of a failure; kept when it succeeds."""
+  write_mnist(given)
+
+  def serve(url, spoil=b''):
+    files = []
+    for file in MNIST.files:
+      raw = (given / file.names[0]).read_bytes()
+      digest = hashlib.sha256(raw + spoil).hexdigest()
+      url_of = f'{url}/{file.names[0]}'
+      files.append(file._replace(url=url_of, bytes=len(raw), sha256=digest))
+    row = data._official(MNIST._replace(files=tuple(files)))
+    monkeypatch.setitem(data.SOURCES, 'mnist', row)
+
+  serve('http://127.0.0.1:9')  # nobody is there
+  with pytest.raises(UserError, match=r'ConnectionError\): get train-images'):
+    make('mnist', files=None)
+  serve(server, spoil=b'of another file')
+  with pytest.raises(UserError, match='NonMatchingChecksumError'):
+    make('mnist', files=None)
+  serve(server)
+  assert make('mnist', files=None).size == 40
+  for file in given.iterdir():
+    file.write_bytes(b'')
+  assert make('mnist', 16, files=None).size == 40  # of what was kept
+
+
+KILLED = """
+import os, signal, sys
+from gan_jax.data import idx
+standardize, made = idx.standardize, []
+def kill(*args):
+  made.append(0)
+  if len(made) == 35:  # the test split: train is written
+    os.kill(os.getpid(), signal.SIGKILL)
+  return standardize(*args)
+idx.standardize = kill
+sys.argv = ['launch.py', *sys.argv[1:]]
+import runpy
+runpy.run_path('launch.py', run_name='__main__')
+"""
+
+
+def test_a_killed_preparation_starts_over(given, tmp_path):
+  """SIGKILL, a real process; what it left is not taken for a prepared set."""
+  write_mnist(given)
+  flags = (
+    '--config=experiments/dcgan_mnist.py',
+    '--mode=prepare',
+    f'--config.data.files={given}',
+    f'--config.data.dir={tmp_path}',
+  )
+  killed = subprocess.run(
+    [sys.executable, '-c', KILLED, *flags], cwd=ROOT, check=False
+  )
+  assert killed.returncode == -signal.SIGKILL
+  folder = tmp_path / 'gan_jax_mnist' / '32x32_grey'
+  (left,) = folder.glob('incomplete*')
+  again = subprocess.run(
+    launch(*flags), cwd=ROOT, check=True, capture_output=True, text=True
+  )
+  assert 'mnist, 30 images of 32x32, 10 labels' in again.stdout
+  assert not left.exists()
+  assert [path.name for path in folder.glob('[!.]*')] == ['1.0.0']
+
+
+def test_one_process_prepares_at_a_time(make, given, tmp_path, capsys):
+  """Another waits, and takes what has been prepared."""
+  write_mnist(given)
+  assert make('mnist').size == 40
+  prepared_set = tmp_path / 'prepared/gan_jax_mnist/32x32_rgb/1.0.0'
+  aside = tmp_path / 'aside'
+  prepared_set.rename(aside)
+  with (prepared_set.parent / '.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    sizes = []
+    waiting = threading.Thread(target=lambda: sizes.append(make('mnist').size))
+    waiting.start()
+    while 'Waiting for another process' not in capsys.readouterr().out:
+      time.sleep(0.05)
+    shutil.rmtree(given)  # it could not prepare the set by itself
+    aside.rename(prepared_set)
+  waiting.join()
+  assert sizes == [40]
+
+
+def test_an_unwritable_place(make, given, tmp_path):
+  write_mnist(given)
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match=r'--config\.data\.dir is where'):
+    make('mnist', dir=str(tmp_path / 'file' / 'below'))
+
+
+def test_too_little_space(make, given, monkeypatch):
+  write_mnist(given)
+  usage = shutil.disk_usage(given)._replace(free=1000)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  with pytest.raises(UserError, match=r'has 0\.0 GB left, and 0\.0 are needed'):
+    make('mnist')
