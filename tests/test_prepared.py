@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import importlib.util
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from official_files import (
 )
 
 from gan_jax import data
+from gan_jax.data import store
 from gan_jax.data.celeba import CLASSES, official_split
 from gan_jax.data.idx import MNIST
 from gan_jax.errors import UserError
@@ -458,5 +460,40 @@ def test_too_little_space(make, given, monkeypatch):
   write_mnist(given)
   usage = shutil.disk_usage(given)._replace(free=1000)
   monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
-  with pytest.raises(UserError, match=r'has 0\.0 GB left, and 0\.0 are needed'):
+  with pytest.raises(UserError, match=r'has 0\.000 GB left, and 0\.000 are'):
     make('mnist')
+
+
+def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
+  """Prepared here and sent there; copied here, once, before it is read."""
+  bucket = tmp_path / 'bucket'
+  monkeypatch.setattr(store, 'is_remote', lambda path: 'bucket' in str(path))
+  monkeypatch.setattr(store.importlib.util, 'find_spec', lambda name: True)
+  machine = lambda name: monkeypatch.setenv(
+    'XDG_CACHE_HOME', f'{tmp_path}/{name}'
+  )
+  on = {'dir': str(bucket)}
+  write_mnist(given)
+  machine('one')
+  assert make('mnist', **on).size == 40
+  (there,) = bucket.rglob('dataset_info.json')
+  assert list(bucket.rglob('*.array_record*'))
+  machine('two')
+  shutil.rmtree(given)  # so that it can only be a copy
+  fetched = make('mnist', split='train', **on).fetch(np.arange(30))
+  assert (fetched['images'][:, 4, 4, 0] == np.arange(30)).all()
+  # A copy that was cut short is no set, and one that is outdated is renewed.
+  (here,) = (tmp_path / 'two').rglob('dataset_info.json')
+  here.unlink()
+  assert make('mnist', **on).size == 40
+  assert here.read_text() == there.read_text()
+  there.write_text(there.read_text() + '\n')
+  make('mnist', **on)
+  assert here.read_text() == there.read_text()
+
+
+def test_a_bucket_needs_the_extra(make):
+  if importlib.util.find_spec('gcsfs'):
+    pytest.skip('gcsfs is installed')
+  with pytest.raises(UserError, match=r"pip install -e '\.\[gcs\]'"):
+    make('mnist', dir='gs://somewhere')

@@ -70,7 +70,7 @@ class Player:
     """The state after the round `until`."""
     while (at := int(self.now.round)) < until:
       fed = feed(
-        self.stream, self.source, self.schedule, at, lambda n: slice(n)
+        self.stream, self.source, self.schedule, lambda n: slice(n), at
       )
       phases = self.schedule.dispatch(at)
       self.now, self.metrics = self.step(

@@ -10,6 +10,7 @@ from gan_jax.data.cifar10 import CIFAR10
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import folder
 from gan_jax.data.idx import FASHION_MNIST, MNIST
+from gan_jax.data.original import Original
 from gan_jax.data.source import Source, Wanted
 from gan_jax.data.standard import MODES
 from gan_jax.data.toys import slanted_land
@@ -23,7 +24,7 @@ class Row(NamedTuple):
   prepare: Callable[[Wanted], None] | None = None
 
 
-def _official(original: prepared.Original) -> Row:
+def _official(original: Original) -> Row:
   return Row(
     open=partial(prepared.open_or_prepare, original),
     prepare=partial(prepared.prepare, original),

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from gan_jax.data import store
 from gan_jax.data.decode import decode
-from gan_jax.data.prepared import as_split, data_dir
+from gan_jax.data.prepared import records_of
 from gan_jax.data.source import Examples, Source, Wanted
 from gan_jax.errors import UserError
 
@@ -22,15 +23,19 @@ UNDECODED = tfds.decode.SkipDecoding()
 def open_set(wanted: Wanted) -> Source:
   """A set that TFDS has prepared as array_record: `tfds:NAME[/CONFIG]`."""
   _check_named(wanted)
+  folder = store.data_dir(wanted)
   try:
     builder = tfds.core.read_only_builder.builder_from_files(
-      wanted.path, data_dir=data_dir(wanted)
+      wanted.path, data_dir=folder
     )
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     raise UserError(
-      f'{wanted.path} is not prepared in {data_dir(wanted)}: the same command '
-      'with --mode=prepare prepares it (--config.data.dir names another place)'
+      f'{wanted.path} is not prepared in {folder}: the same command with '
+      '--mode=prepare prepares it (--config.data.dir names another place)'
     ) from error
+  if store.is_remote(builder.data_path):
+    store.bring(builder.data_path)
+    builder = tfds.builder_from_directory(store.local(builder.data_path))
   return _source(builder, wanted)
 
 
@@ -44,7 +49,7 @@ def prepare(wanted: Wanted) -> None:
     )
   try:
     builder = tfds.builder(
-      wanted.path, data_dir=data_dir(wanted), file_format='array_record'
+      wanted.path, data_dir=store.data_dir(wanted), file_format='array_record'
     )
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     line = str(error).splitlines()[0]
@@ -86,7 +91,7 @@ def _source(builder: Any, wanted: Wanted) -> Source:
     if isinstance(feature, tfds.features.ClassLabel)
   ]
   decoders = {images[0]: UNDECODED}
-  records = as_split(builder, wanted.split, decoders)
+  records = records_of(builder, wanted.split, decoders)
   label = labels[0] if labels else None
   return Source(
     size=len(records),

@@ -14,7 +14,7 @@ import numpy as np
 
 from gan_jax.data.catalogue import encoded_examples, newest_version
 from gan_jax.data.decode import decode, report, threaded
-from gan_jax.data.prepared import File, Found, Original, Split
+from gan_jax.data.original import File, Found, Original, Split
 from gan_jax.data.source import Wanted
 from gan_jax.errors import UserError
 

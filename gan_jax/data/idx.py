@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.prepared import File, Found, Original, Split
+from gan_jax.data.original import File, Found, Original, Split
 from gan_jax.data.source import Wanted
 from gan_jax.data.standard import standardize
 from gan_jax.errors import UserError

@@ -1,0 +1,70 @@
+"""Where prepared sets are: on a disk, or in a bucket and on this disk.
+
+Records are read at random, and from a bucket each would be a request: so a set
+in a bucket is copied to this machine before it is read.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from gan_jax.data.source import Wanted
+from gan_jax.errors import UserError
+
+# TFDS writes it, and it is copied, after everything else.
+INFO = 'dataset_info.json'
+
+
+def data_dir(wanted: Wanted) -> epath.Path:
+  """Where the sets are: `config.data.dir`, or as TFDS_DATA_DIR says."""
+  folder = epath.Path(wanted.dir or tfds.core.constants.DATA_DIR).expanduser()
+  if is_remote(folder) and importlib.util.find_spec('gcsfs') is None:
+    raise UserError(f"{folder} needs gcsfs: pip install -e '.[gcs]'")
+  return folder
+
+
+def is_remote(folder: epath.Path) -> bool:
+  """Whether it is in a bucket."""
+  return '://' in str(folder)
+
+
+def local(folder: epath.Path) -> epath.Path:
+  """Where on this machine the folder, or the copy of it, is."""
+  if not is_remote(folder):
+    return folder
+  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  path = str(folder).replace('://', '/').lstrip('/')
+  return epath.Path(cache) / 'gan_jax' / path
+
+
+def is_prepared(folder: epath.Path) -> bool:
+  """Whether a whole set is there."""
+  return (folder / INFO).exists()
+
+
+def bring(folder: epath.Path) -> bool:
+  """Copies the set, if it is in a bucket, here; whether there is one at all."""
+  here = local(folder)
+  if is_remote(folder) and is_prepared(folder):
+    text = (folder / INFO).read_text()
+    if not is_prepared(here) or (here / INFO).read_text() != text:
+      print(f'Copying {folder} to {here}')
+      _copy(folder, here)
+  return is_prepared(here)
+
+
+def send(folder: epath.Path) -> None:
+  """Copies the set that was prepared here to where it belongs."""
+  if is_remote(folder):
+    _copy(local(folder), folder)
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+  """The set, so that it is never taken for whole before it is."""
+  (target / INFO).unlink(missing_ok=True)
+  target.mkdir(parents=True, exist_ok=True)
+  for file in sorted(source.iterdir(), key=lambda file: file.name == INFO):
+    file.copy(target / file.name, overwrite=True)
