@@ -21,8 +21,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from gan_jax import parallel
 from gan_jax.config import CHANGEABLE, flatten
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import Preempted, UserError, nearest
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
 # are called: the loader's processes import this file too.
@@ -31,6 +32,9 @@ MODES = {
   'prepare': 'gan_jax.prepare:prepare',
   'preview': 'gan_jax.preview:preview',
 }
+
+# The exit code after SIGTERM, when all is saved: EX_TEMPFAIL, run it again.
+PREEMPTED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -43,6 +47,15 @@ _WORKDIR = flags.DEFINE_string(
   None,
   'The folder of the run; the same one again resumes it. Default: '
   'runs/EXPERIMENT, with the overridden keys.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address',
+  None,
+  'HOST:PORT of process 0, where the processes do not find each other.',
+)
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
+_PROCESS = flags.DEFINE_integer(
+  'process_id', None, 'Which this one is, from 0.'
 )
 _MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
 
@@ -57,12 +70,16 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
+    parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
     mode(_CONFIG.value, workdir)
   except UserError as error:
     sys.exit(_complain(error))
+  except Preempted as preempted:
+    print(f'Told to leave, {preempted}: the same command goes on.')
+    sys.exit(PREEMPTED)
   except KeyboardInterrupt as interrupt:
     saved = str(interrupt) or 'nothing more was saved'
     print(f'Interrupted, {saved}: the same command goes on.')

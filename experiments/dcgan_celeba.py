@@ -35,6 +35,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.ema_rampup = 0.05  # of the images seen, at most; None: no limit
   config.precision = 'float32'
   config.parallel = 'jit'
+  config.on_divergence = 'stop'  # or 'rollback'
 
   config.log_every_steps = 50
   config.sample_every_images = 50_000

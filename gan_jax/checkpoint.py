@@ -1,9 +1,13 @@
 """Checkpoints: Orbax saves, resumes and reads them; arrays and JSON, no code.
 
 A checkpoint is called by the rounds that led to it, and has the config and the
-last metrics beside the state.
+last metrics beside the state. Orbax would read a file of which a byte has
+changed, and say nothing: so the SHA-256 of each file is kept beside them.
 """
 
+import hashlib
+import json
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
 from gan_jax import parallel
+from gan_jax.errors import UserError, warn
 from gan_jax.state import State
 
 # Everything that a state has, by name.
@@ -22,7 +27,8 @@ STATE = State._fields
 
 def folder(workdir: str | Path) -> epath.Path:
   """Where a run's checkpoints are."""
-  return epath.Path(workdir).expanduser().resolve() / 'checkpoints'
+  path = epath.Path(workdir).expanduser() / 'checkpoints'
+  return path if '://' in str(path) else path.resolve()
 
 
 class Checkpoints:
@@ -34,35 +40,165 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: str | Path, keep: int):
+    self._workdir, self._keep = workdir, keep
+    self._writing: threading.Thread | None = None
+    self._failure: str | None = None
+    self._open()
+
+  def _open(self) -> None:
     self._checkpointer = ocp.training.Checkpointer(
-      folder(workdir),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      folder(self._workdir),
+      preservation_policy=ocp.training.preservation_policies.LatestN(
+        self._keep
+      ),
       cleanup_tmp_directories=True,
     )
 
   def resume(self, create: Callable[[], State]) -> State:
-    """The newest state; where there is none yet, the one that is created."""
+    """The newest state that can be read; if none was saved, a new one.
+
+    Those that cannot be read are moved to WORKDIR/damaged.
+    """
+    self._settle()
     newest = self._checkpointer.latest
     if newest is None:
       return parallel.create(create)
     abstract = parallel.on_every_device(jax.eval_shape(create))
-    return State(**self._checkpointer.load(newest, abstract._asdict()))
+    while newest is not None:
+      problem = damage(self._workdir, newest.step)
+      if not problem:
+        try:
+          loaded = self._checkpointer.load(newest, abstract._asdict())
+          return State(**loaded)
+        except Exception as error:  # whatever a damaged file leads to
+          problem = f'{type(error).__name__}: {error}'
+      self._set_aside(newest.step, problem)
+      newest = self._checkpointer.latest
+    raise UserError(
+      f'no checkpoint of {self._workdir} can be read; they are in '
+      f'{self._workdir}/damaged: name another --workdir to begin anew'
+    )
+
+  def _set_aside(self, step: int, problem: str) -> None:
+    self._checkpointer.close()
+    parallel.wait_for_all(f'damaged {step}')
+    if parallel.is_main():
+      line = ' '.join(problem.split())[:200]
+      warn(
+        f'the checkpoint of round {step:,} is damaged ({line}): it is moved to '
+        f'{self._workdir}/damaged, and the one before is taken'
+      )
+      aside = folder(self._workdir).parent / 'damaged'
+      aside.mkdir(exist_ok=True)
+      if (aside / str(step)).exists():
+        (aside / str(step)).rmtree()
+      (folder(self._workdir) / str(step)).rename(aside / str(step))
+      _checksums(self._workdir, step).unlink(missing_ok=True)
+    parallel.wait_for_all(f'set aside {step}')
+    self._open()
 
   def save(
     self, step: int, state: State, metrics: Mapping[str, Any], config: Any
   ) -> None:
-    """Saves in the background, once the save before is done."""
-    self._checkpointer.save_async(
-      step,
-      state._asdict(),
-      metrics=dict(metrics),
-      custom_metadata={'config': config},
-      force=True,  # else none is begun while another is in flight
-    )
+    """Saves in the background, once the save before is done.
+
+    One that fails is told of, and harms none that is there.
+    """
+    self._settle()
+    try:
+      folder(self._workdir).mkdir(parents=True, exist_ok=True)
+      response = self._checkpointer.save_async(
+        step,
+        state._asdict(),
+        metrics=dict(metrics),
+        custom_metadata={'config': config},
+        force=True,  # else none is begun while another is in flight
+      )
+    except Exception as error:
+      self._fail(step, error)
+      return
+
+    def finish() -> None:
+      try:
+        response.result()
+        if parallel.is_main():
+          _write_checksums(self._workdir, step)
+        self._failure = None
+      except Exception as error:
+        self._fail(step, error)
+
+    self._writing = threading.Thread(target=finish)
+    self._writing.start()
+
+  def _fail(self, step: int, error: Exception) -> None:
+    line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    self._failure = f'round {step:,} could not be saved ({line})'
+    if parallel.is_main():
+      warn(f'{self._failure}; it is tried again at the next checkpoint')
+
+  def _settle(self) -> None:
+    """Waits for the save in flight."""
+    if self._writing is not None:
+      self._writing.join()
+      self._writing = None
+
+  def finish(self) -> None:
+    """Waits for the save in flight; an error if the last one failed."""
+    self._settle()
+    if self._failure:
+      raise UserError(
+        f'{self._failure}: {self._workdir} ends with the checkpoint before'
+      )
 
   def close(self) -> None:
     """Waits for the save in flight."""
+    self._settle()
     self._checkpointer.close()
+
+
+def _checksums(workdir: str | Path, step: int) -> epath.Path:
+  return folder(workdir).parent / 'checksums' / f'{step}.json'
+
+
+def _digests(workdir: str | Path, step: int) -> dict[str, str]:
+  root = folder(workdir) / str(step)
+  return {
+    str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
+    for file in sorted(Path(root).rglob('*'))
+    if file.is_file()
+  }
+
+
+def _write_checksums(workdir: str | Path, step: int) -> None:
+  """Notes what is in the files of a checkpoint; forgets those that are gone."""
+  file = _checksums(workdir, step)
+  if '://' in str(file):
+    return  # a bucket checks what it keeps by itself
+  file.parent.mkdir(exist_ok=True)
+  part = file.with_suffix('.part')
+  part.write_text(json.dumps(_digests(workdir, step), indent=1) + '\n')
+  part.replace(file)
+  for other in file.parent.glob('*.json'):
+    if not (folder(workdir) / other.stem).exists():
+      other.unlink()
+
+
+def damage(workdir: str | Path, step: int) -> str:
+  """What is wrong with the files of a checkpoint; `` if nothing is.
+
+  One that the run was killed beside, before their checksums were noted, is
+  taken as Orbax finds it: it is whole.
+  """
+  file = _checksums(workdir, step)
+  if not file.exists():
+    return ''
+  noted, there = json.loads(file.read_text()), _digests(workdir, step)
+  for name in sorted(noted.keys() | there.keys()):
+    if name not in there:
+      return f'{name} is missing'
+    if noted.get(name) != there[name]:
+      return f'{name} is not what was written'
+  return ''
 
 
 def steps(workdir: str | Path) -> list[int]:
@@ -78,6 +214,10 @@ def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
 
   Reads these parts alone.
   """
+  if problem := damage(workdir, step):
+    raise UserError(
+      f'the checkpoint of {workdir} at step {step} is damaged: {problem}'
+    )
   context = ocp.Context()
   context.pytree.loading.partial_load = True
   with (

@@ -10,10 +10,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, choose, nearest
 from gan_jax.schedule import Table, tabulate
 
 PART = 'config.part'
+# What a run that was killed early may have left in its workdir.
+OURS = (PART, '.lock')
 
 # What may differ between the start of a run and its resumption: none of these
 # changes what is computed before, or where.
@@ -25,6 +27,7 @@ CHANGEABLE = (
   'data.max_device_bytes',
   'data.workers',
   'log_every_steps',
+  'on_divergence',
   'parallel',
   'sample_every_images',
   'total_images',
@@ -38,8 +41,9 @@ REQUIRED = (
   'data.max_device_bytes', 'data.resolution', 'data.source', 'data.split',
   'data.workers', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
   'game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name',
-  'model.gen.name', 'optimizer.disc.learning_rate', 'optimizer.disc.name',
-  'optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel',
+  'model.gen.name', 'on_divergence', 'optimizer.disc.learning_rate',
+  'optimizer.disc.name', 'optimizer.gen.learning_rate',
+  'optimizer.gen.name', 'parallel',
   'precision', 'rounds_per_dispatch', 'sample_every_images', 'seed',
   'total_images', 'wandb',
 )  # fmt: skip
@@ -53,6 +57,12 @@ OPEN = (
 # `schedule` is the table of what changes with time; the program itself notes
 # `data.size` in the workdir, so that a set that has changed is noticed.
 OPTIONAL = ('data.size', 'schedule')
+
+# What is done when a loss or a gradient is not finite.
+ON_DIVERGENCE = {
+  'stop': 'leave, the last checkpoint kept',
+  'rollback': 'go back to it, and on with other data and other latents',
+}
 
 POSITIVE = (
   'batch_size',
@@ -88,6 +98,7 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'config.data.workers={config.data.workers} must be 0 or more'
     )
+  choose('config.on_divergence', config.on_divergence, ON_DIVERGENCE)
   if config.wandb and importlib.util.find_spec('wandb') is None:
     raise UserError(
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
@@ -156,7 +167,7 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   file = _file(workdir)
   if not file.exists():
     strangers = file.parent.is_dir() and [
-      path.name for path in file.parent.iterdir() if path.name != PART
+      path.name for path in file.parent.iterdir() if path.name not in OURS
     ]
     if strangers:
       raise UserError(

@@ -13,6 +13,14 @@ class UserError(ValueError):
   """A mistake of the user's: one line, what is wrong and what to do."""
 
 
+class Preempted(Exception):
+  """The run was told to leave (SIGTERM); its state is saved."""
+
+
+class Diverged(UserError):
+  """A loss or a gradient is not finite."""
+
+
 def warn(message: str) -> None:
   """Tells the user, in a line, what may not be as intended."""
   print(f'Warning: {message}', file=sys.stderr, flush=True)

@@ -1,26 +1,54 @@
-"""Ctrl-C: once to stop after the round and save, twice to stop at once."""
+"""Being told to stop: Ctrl-C by a user, SIGTERM by a scheduler.
+
+Once: after the round, and saved. Ctrl-C twice: at once.
+"""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from gan_jax import parallel
+
+# (round) -> the signal to stop for, once there is one.
+Asked = Callable[[int], signal.Signals | None]
+
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-  """Yields a function that says whether Ctrl-C was pressed."""
+def interruptible() -> Iterator[Asked]:
+  """Yields a function, to be asked after each round, whether to stop.
+
+  On several processes all stop after the same round: JAX has the handler of
+  SIGTERM there, and they agree on a round.
+  """
   if threading.current_thread() is not threading.main_thread():
-    yield lambda: False  # signals go to the main thread alone
+    # Signals go to the main thread alone.
+    yield lambda round: signal.SIGTERM if parallel.preempted(round) else None
     return
-  pressed = threading.Event()
+  told: list[signal.Signals] = []
 
-  def press(*_):
-    pressed.set()
-    signal.signal(signal.SIGINT, before)
-    print('\nStopping after this round (Ctrl-C again: at once)', flush=True)
+  def tell(number: int, _) -> None:
+    told.append(signal.Signals(number))
+    print('\nStopping after this round, to save', flush=True)
+    if number == signal.SIGINT:
+      signal.signal(signal.SIGINT, before[signal.SIGINT])
+      print('(Ctrl-C again: at once)', flush=True)
+      if parallel.is_one_of_many():
+        os.kill(os.getpid(), signal.SIGTERM)
 
-  before = signal.signal(signal.SIGINT, press)
+  def asked(round: int) -> signal.Signals | None:
+    if parallel.is_one_of_many():
+      stop = parallel.preempted(round)
+      return (told or [signal.SIGTERM])[0] if stop else None
+    return told[0] if told else None
+
+  handled = [signal.SIGINT]
+  if not parallel.is_one_of_many():
+    handled.append(signal.SIGTERM)
+  before = {number: signal.signal(number, tell) for number in handled}
   try:
-    yield pressed.is_set
+    yield asked
   finally:
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)

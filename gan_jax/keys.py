@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
   DISC = 3  # inside D's loss
   GEN = 4  # inside G's loss
   SAMPLE = 5  # sample grids, and notebooks
+  ATTEMPT = 6  # all of a run that was rolled back
 
 
 def example_keys(

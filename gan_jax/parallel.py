@@ -6,6 +6,8 @@ a device, which averages gradients over a named axis. Both give the same run.
 """
 
 import collections
+import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import (
   Mesh,
   NamedSharding,
@@ -41,11 +44,16 @@ class Spread(NamedTuple):
     compile: (function) -> compiled, its first argument, the state, donated.
       function(state, dataset, feed, phases, frozen) -> (state, metrics).
     shard: (feed) -> the feed, each device its part of the batch.
+    own: (tree) -> arrays that all devices hold whole, as what was compiled
+      takes them.
+    whole: The inverse: (tree) -> as checkpoints have them.
   """
 
   axis_name: str | None
   compile: Callable[[Callable], Callable]
   shard: Callable[[PyTree], PyTree]
+  own: Callable[[PyTree], PyTree]
+  whole: Callable[[PyTree], PyTree]
 
 
 def _sharding(*axes: str | None) -> NamedSharding:
@@ -65,16 +73,11 @@ def _jit() -> Spread:
 
     return Pair(*map(place, BATCH_AXES, feed))
 
-  return Spread(None, compile, shard)
+  same = lambda tree: tree
+  return Spread(None, compile, shard, own=same, whole=same)
 
 
 def _pmap() -> Spread:
-  if jax.process_count() > 1:
-    # What pmap returns is local to its process, and cannot be saved as it is.
-    raise UserError(
-      "config.parallel='pmap' is for one process as yet: take 'jit'"
-    )
-
   def compile(function: Callable) -> Callable:
     return jax.pmap(
       function,
@@ -94,10 +97,79 @@ def _pmap() -> Spread:
 
     return Pair(*map(split, BATCH_AXES, feed))
 
-  return Spread(AXIS, compile, shard)
+  # What pmap takes and returns is local to its process; what is saved is not.
+  local = NamedSharding(Mesh(jax.local_devices(), AXIS), PartitionSpec())
+  return Spread(
+    AXIS,
+    compile,
+    shard,
+    own=partial(jax.tree.map, partial(_rewrap, local)),
+    whole=partial(jax.tree.map, partial(_rewrap, _sharding())),
+  )
+
+
+def _rewrap(sharding: Sharding, x: jax.Array) -> jax.Array:
+  """The same buffers, one a device, as an array over other devices."""
+  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    raw = _rewrap(sharding, jax.random.key_data(x))
+    return jax.random.wrap_key_data(raw, impl=jax.random.key_impl(x))
+  parts = [shard.data for shard in x.addressable_shards]
+  return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
 SPREADS = {'jit': _jit, 'pmap': _pmap}
+
+
+def join(
+  coordinator_address: str | None,
+  num_processes: int | None,
+  process_id: int | None,
+) -> None:
+  """Joins the other processes of the run, if there are any.
+
+  Must come before anything that asks for devices. Without an address the
+  processes of a TPU slice, of `srun` and of `mpirun` find each other.
+  """
+  given = coordinator_address, num_processes, process_id
+  if coordinator_address is not None:
+    if None in given:
+      raise UserError(
+        '--coordinator_address needs --num_processes and --process_id'
+      )
+    jax.distributed.initialize(*given)
+    return
+  if any(x is not None for x in given):
+    raise UserError('--num_processes and --process_id need an address: '
+                    '--coordinator_address=HOST:PORT')  # fmt: skip
+  # (A step of one task is left alone: JAX would give it one GPU of all.)
+  tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+  if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
+    jax.distributed.initialize()
+  elif importlib.util.find_spec('libtpu'):
+    with contextlib.suppress(ValueError, RuntimeError):  # not on a TPU
+      jax.distributed.initialize()
+
+
+def is_one_of_many() -> bool:
+  """Whether the run has several processes."""
+  return jax.process_count() > 1
+
+
+def preempted(round: int) -> bool:
+  """Whether all processes are to stop now, since one was told to (SIGTERM).
+
+  They agree on a round: each asks at every one.
+  """
+  return (
+    jax.process_count() > 1
+    and multihost_utils.reached_preemption_sync_point(round)
+  )
+
+
+def wait_for_all(what: str) -> None:
+  """Waits until every process has come as far."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
 
 
 def make(name: str) -> Spread:

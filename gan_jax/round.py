@@ -152,6 +152,7 @@ def _step(
       own = hand._replace(keys=fold(hand.keys, index))
       pull = pull_back if index == 0 else None
       grads, made, aux = _gradients(rules, player, table, own, move, pull)
+      made[f'{move.name}_grad_norm'] = optax.tree.norm(grads)
       table = _update(rules, player, table, grads, aux, move)
       return table, {
         f'{player}/{name}': jnp.stack([x, jnp.ones_like(x)])

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
+from gan_jax.keys import Purpose
+
 T = TypeVar('T')
 
 # A player's Flax variables: {'params': ..., 'batch_stats': ..., ...}.
@@ -30,8 +32,9 @@ class State(NamedTuple):
 
   Attributes:
     round: Rounds played.
+    attempt: How often the run has diverged and was rolled back.
     stage: The stage that the optimizer states belong to.
-    key: The seed's key; never changes (see keys.py).
+    key: Where all randomness of the attempt comes from (see keys.py).
     variables: Both players' variables.
     opt_state: Both players' optimizer states.
     ema: The exponential moving average of G's variables.
@@ -39,6 +42,7 @@ class State(NamedTuple):
   """
 
   round: Int[Array, '']
+  attempt: Int[Array, '']
   stage: Int[Array, '']
   key: Key[Array, '']
   variables: Pair[Variables]
@@ -70,6 +74,7 @@ def create(
   """The state before the first round."""
   return State(
     round=jnp.int32(0),
+    attempt=jnp.int32(0),
     stage=jnp.int32(stage),
     key=key,
     variables=variables,
@@ -77,4 +82,12 @@ def create(
     # A copy: the same buffers twice in one state cannot be donated.
     ema=jax.tree.map(jnp.copy, variables.gen),
     game_state=game_state,
+  )
+
+
+def another_attempt(state: State, key: Key[Array, ''], attempt: int) -> State:
+  """The same state, before other data and other latents; `key`: the seed's."""
+  key = jax.random.fold_in(key, Purpose.ATTEMPT)
+  return state._replace(
+    attempt=jnp.int32(attempt), key=jax.random.fold_in(key, attempt)
   )

@@ -1,30 +1,32 @@
 """The only training loop."""
 
-import math
 import os
+import signal
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import PyTree, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import data, games, optimizers, parallel
 from gan_jax import state as states
-from gan_jax.checkpoint import Checkpoints
+from gan_jax.alarm import Alarm, diversity
+from gan_jax.checkpoint import Checkpoints, steps
 from gan_jax.data.loader import fetch_all, load
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Feed, Stream, feed, read
-from gan_jax.errors import UserError
+from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.interrupt import interruptible
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.lock import locked
 from gan_jax.monitor import Monitor
 from gan_jax.pictures import to_uint8
 from gan_jax.round import Metrics, play_dispatch
@@ -32,8 +34,27 @@ from gan_jax.schedule import Phase, Table
 from gan_jax.state import Pair, State
 
 GRID_SAMPLES = 64
+# How often a run that diverges goes back to its last checkpoint.
+MOST_ATTEMPTS = 5
 # Loader processes where the config names no number: one a core, to so many.
 MOST_WORKERS = 16
+
+
+class _Run(NamedTuple):
+  """A run that is set up: what stays the same throughout it."""
+
+  config: ConfigDict
+  workdir: str | Path
+  table: Table
+  source: Source
+  spread: parallel.Spread
+  checkpoints: Checkpoints
+  step: Callable[..., tuple[State, Metrics]]
+  sample: Callable[[State, Phase], UInt8[np.ndarray, 'n h w c']]
+  create: Callable[[], State]
+  dataset: PyTree
+  frozen: PyTree
+  data_diversity: float
 
 
 def train(config: ConfigDict, workdir: str | Path) -> State:
@@ -50,6 +71,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     UserError: Something about the config, the data or the workdir is wrong,
       or the game has diverged.
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
+    Preempted: SIGTERM came; the state is saved.
   """
   parallel.keep_compiled()
   cfg.check(config)
@@ -58,76 +80,142 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   table = cfg.table(config)
+  _check_total(config, workdir, table)
   source = data.make(config)
   config = cfg.with_data_size(config, source.size)
   cfg.check_workdir(config, workdir)
 
-  stream = Stream(config.seed, source.size)
-  shown = _first_examples(source, stream, GRID_SAMPLES)
+  shown = _first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: shown)
   create = partial(_create, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
+  hold = locked(workdir) if parallel.is_main() else nullcontext()
+  with hold:
+    if parallel.is_main():
+      cfg.write(config, workdir)
+    parallel.wait_for_all('config written')
+    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
+    with closing(checkpoints):
+      resident = _is_resident(config, source)
+      reader = partial(read, flip=config.data.flip)
+      play = partial(play_dispatch, game, tx, reader, spread.axis_name)
+      run = _Run(
+        config=config,
+        workdir=workdir,
+        table=table,
+        source=source,
+        spread=spread,
+        checkpoints=checkpoints,
+        step=spread.compile(play),
+        sample=_sampler(game, shown, config.seed),
+        create=create,
+        dataset=_on_devices(spread, fetch_all(source) if resident else {}),
+        frozen=_on_devices(spread, game.frozen()),
+        data_diversity=diversity(to_uint8(shown['images'])),
+      )
+      state = _attempt(run)
+      checkpoints.finish()
   if parallel.is_main():
-    cfg.write(config, workdir)
-  checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
-  state = checkpoints.resume(create)
-  round = int(parallel.fetch(state.round))
-  _announce(config, workdir, source, table, state, round)
+    _point_to(workdir)
+  return state
 
-  resident = source.size * source.example_bytes <= config.data.max_device_bytes
-  dataset = parallel.replicate(fetch_all(source) if resident else {})
-  frozen = parallel.replicate(game.frozen())
-  reader = partial(read, flip=config.data.flip)
-  step = spread.compile(
-    partial(play_dispatch, game, tx, reader, spread.axis_name)
-  )
-  sample = _sampler(game, shown)
+
+def _attempt(run: _Run) -> State:
+  """Plays to the end; where the game diverges, as the config says."""
+  state = run.checkpoints.resume(run.create)
+  _announce(run, state)
+  while True:
+    attempt = int(parallel.fetch(state.attempt))
+    try:
+      return _play(run, state, attempt)
+    except Diverged as error:
+      attempt += 1
+      if run.config.on_divergence == 'stop' or attempt > MOST_ATTEMPTS:
+        raise
+      warn(f'{error}. Going back to it, with other data and latents')
+      key = jax.random.key(run.config.seed)
+      again = partial(states.another_attempt, key=key, attempt=attempt)
+      state = parallel.create(again, run.checkpoints.resume(run.create))
+
+
+def _play(run: _Run, state: State, attempt: int) -> State:
+  """Plays from the state on, and tells the world."""
+  config, table = run.config, run.table
+  round = int(parallel.fetch(state.round))
+  state = run.spread.own(state)
+  fed = _feeds(config, run.source, table, round, attempt)
+  total_images = table.images(table.total_rounds)
+  alarm = Alarm(quiet_until=total_images // 20)
   monitor = Monitor(
-    workdir if parallel.is_main() else None,
+    run.workdir if parallel.is_main() else None,
     round=round,
     images=table.images(round),
-    total_images=table.images(table.total_rounds),
+    total_images=total_images,
     wandb=config.wandb,
   )
-  fed = _feeds(config, stream, None if resident else source, table, round)
-  with (
-    closing(checkpoints),
-    closing(fed),
-    monitor,
-    interruptible() as interrupted,
-  ):
+  stop = None
+  with closing(fed), monitor, interruptible() as asked:
     if round == 0:
-      monitor.samples(0, 0, sample(state, table.phase(0)))
+      monitor.samples(0, 0, run.sample(state, table.phase(0)))
     pending = []
-    for part in parallel.ahead(spread.shard, fed):
+    for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
-      state, metrics = step(state, dataset, part, phases, frozen)
+      state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
       pending.append(metrics)
       parallel.keep_up(pending)
       before, round = round, round + table.rounds_per_dispatch
 
       images = table.images(round)
       due = partial(_due, table, before, round)
-      stop = interrupted()
-      save = due(config.checkpoint_every_images) or stop
+      stop = asked(round)
+      save = due(config.checkpoint_every_images) or stop is not None
+      draw = due(config.sample_every_images)
       # A checkpoint closes the line of metrics that it falls into, so that a
       # resumed run begins a line where this one ended it.
       log = before // config.log_every_steps < round // config.log_every_steps
+      if log or save or draw:
+        samples = run.sample(state, table.phase(round))
       if log or save:
-        means = _means(pending)
+        means = _means(pending, round, table.rounds_per_dispatch)
+        means['gen/diversity'] = diversity(samples) / run.data_diversity
         monitor.log(round, images, means)
-        _check_finite(round, means)
+        alarm.read(images, means)
         pending = []
-      if due(config.sample_every_images):
-        monitor.samples(round, images, sample(state, table.phase(round)))
+      if draw:
+        monitor.samples(round, images, samples)
       if save:
-        checkpoints.save(round, state, means, config.to_dict())
-      if stop:
+        whole = run.spread.whole(state)
+        run.checkpoints.save(round, whole, means, config.to_dict())
+      if stop is not None:
         break
+  state = run.spread.whole(state)
   if round < table.total_rounds:
-    raise KeyboardInterrupt(f'saved at round {round:,}')
-  _point_to(workdir)
+    run.checkpoints.finish()
+    saved = f'saved at round {round:,}'
+    raise (
+      Preempted(saved) if stop == signal.SIGTERM else KeyboardInterrupt(saved)
+    )
   return state
+
+
+def _check_total(config: ConfigDict, workdir: str | Path, table: Table) -> None:
+  """Refuses to train less than what has been trained."""
+  trained = max(steps(workdir), default=0)
+  if trained > table.total_rounds:
+    raise UserError(
+      f'config.total_images={config.total_images} is below the '
+      f'{table.images(trained):,} that {workdir} has seen already: read it '
+      'with gan_jax.load(workdir, step=...), or prolong it'
+    )
+
+
+def _is_resident(config: ConfigDict, source: Source) -> bool:
+  """Whether the whole set is to lie on the devices."""
+  return source.size * source.example_bytes <= config.data.max_device_bytes
+
+
+def _on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
+  return spread.own(parallel.replicate(tree))
 
 
 def _due(table: Table, before: int, now: int, every_images: int) -> bool:
@@ -136,47 +224,53 @@ def _due(table: Table, before: int, now: int, every_images: int) -> bool:
   return passed < table.images(now) // every_images or now == table.total_rounds
 
 
-def _means(pending: list[Metrics]) -> dict[str, float]:
-  """The means of metrics that come as (sum, count); waits for the device."""
+def _means(
+  pending: list[Metrics], round: int, rounds_per_dispatch: int
+) -> dict[str, float]:
+  """The means of metrics that come as (sum, count); waits for the device.
+
+  Raises:
+    Diverged: One is not finite.
+  """
+  fetched = parallel.fetch(pending)
+  first = round - len(pending) * rounds_per_dispatch
+  for index, part in enumerate(fetched):
+    lost = [name for name, (x, _) in part.items() if not np.isfinite(x)]
+    if lost:
+      end = first + (index + 1) * rounds_per_dispatch
+      raise Diverged(
+        f'{", ".join(sorted(lost))} not finite in the {rounds_per_dispatch} '
+        f'rounds to {end:,}: the game has diverged; the last checkpoint is kept'
+      )
   sums = jax.tree.map(
-    lambda *parts: np.sum(parts, axis=0, dtype=np.float64),
-    *parallel.fetch(pending),
+    lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *fetched
   )
   return {name: float(x / count) for name, (x, count) in sums.items() if count}
 
 
-def _check_finite(round: int, means: dict[str, float]) -> None:
-  """Stops a game that is lost, before it is saved."""
-  for name, mean in means.items():
-    if name.endswith('/loss') and not math.isfinite(mean):
-      raise UserError(
-        f'{name} is {mean} at round {round:,}: the game has diverged; '
-        'the checkpoints from before are kept'
-      )
-
-
 def _feeds(
   config: ConfigDict,
-  stream: Stream,
-  source: Source | None,
+  source: Source,
   table: Table,
   round: int,
+  attempt: int,
 ) -> Generator[Pair[Feed | None]]:
   """What each dispatch from `round` on is fed; see `feed`."""
-  make = partial(feed, stream, source, table, parallel.process_rows())
+  stream = Stream(config.seed, source.size, attempt)
   rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
-  if source is None:
-    return (make(first) for first in rounds)
+  rows = parallel.process_rows()
+  if _is_resident(config, source):
+    return (feed(stream, None, table, rows, first) for first in rounds)
   workers = config.data.workers
   if workers is None:
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
-  return load(make, rounds, workers)
+  return load(partial(feed, stream, source, table, rows), rounds, workers)
 
 
-def _first_examples(source: Source, stream: Stream, n: int) -> Batch:
-  """The first `n` examples of the stream, as a batch."""
-  fetched = source.fetch(stream.indices(np.arange(n)))
-  fetched['example'] = np.arange(n, dtype=np.int32)
+def _first_examples(source: Source, stream: Stream) -> Batch:
+  """The first examples of the stream, as a batch."""
+  fetched = source.fetch(stream.indices(np.arange(GRID_SAMPLES)))
+  fetched['example'] = np.arange(GRID_SAMPLES, dtype=np.int32)
   fetched = jax.tree.map(jnp.asarray, fetched)
   return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
 
@@ -193,40 +287,34 @@ def _create(
 
 
 def _sampler(
-  game: Game, batch: Batch
+  game: Game, batch: Batch, seed: int
 ) -> Callable[[State, Phase], UInt8[np.ndarray, 'n h w c']]:
   """(state, phase) -> the average G's images at latents that stay the same."""
 
   @jax.jit
-  def sample(ema, key, batch, phase):
-    keys = example_keys(key, Purpose.SAMPLE, batch['example'])
+  def sample(ema, batch, phase):
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, batch['example'])
     return game.sample(ema, game.draw(keys, batch, phase), phase)
 
   return lambda state, phase: to_uint8(
-    parallel.fetch(sample(state.ema, state.key, batch, phase))
+    parallel.fetch(sample(state.ema, batch, phase))
   )
 
 
-def _announce(
-  config: ConfigDict,
-  workdir: str | Path,
-  source: Source,
-  table: Table,
-  state: State,
-  round: int,
-) -> None:
+def _announce(run: _Run, state: State) -> None:
   """Prints what is about to be trained, on what, and where it goes."""
   if not parallel.is_main():
     return
+  table, round = run.table, int(parallel.fetch(state.round))
   params = states.player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-  print(f'Workdir:  {workdir}')
-  print(data.describe(config, source))
+  print(f'Workdir:  {run.workdir}')
+  print(data.describe(run.config, run.source))
   print(
     f'Networks: G {count(params.gen):,} parameters, '
     f'D {count(params.disc):,} parameters'
   )
-  print(f'Devices:  {parallel.describe()} ({config.parallel})')
+  print(f'Devices:  {parallel.describe()} ({run.config.parallel})')
   print(
     f'Rounds:   {table.total_rounds:,}, '
     f'{table.images(table.total_rounds):,} images'
@@ -239,8 +327,7 @@ def _announce(
 
 def _point_to(workdir: str | Path) -> None:
   """Prints where everything is, and how it is opened."""
-  if parallel.is_main():
-    print(
-      f'Done. Samples, metrics and checkpoints are in {workdir}\n'
-      f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
-    )
+  print(
+    f'Done. Samples, metrics and checkpoints are in {workdir}\n'
+    f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
+  )

@@ -11,12 +11,13 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'train', 'run', 'prepare', 'preview'},
-  {'config', 'checkpoint', 'monitor', 'data', 'interrupt'},
+  {'config', 'checkpoint', 'monitor', 'data', 'interrupt', 'lock', 'alarm'},
   {'parallel', 'pictures'},
   {'round'},
   {'games', 'optimizers'},
   {'models', 'losses', 'latents', 'schedule'},
-  {'state', 'keys', 'ops'},
+  {'state', 'ops'},
+  {'keys'},
   {'errors'},
 ]
 

@@ -55,8 +55,9 @@ def load(make: Callable[[int], T], rounds: range, workers: int) -> Generator[T]:
 
 
 def _begin(index: int, count: int) -> None:
-  """A worker leaves Ctrl-C to the run, and never outlives it."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  """A worker leaves signals to the run, and never outlives it."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 
   def follow():
     multiprocessing.parent_process().join()

@@ -27,19 +27,23 @@ class Stream:
   Args:
     seed: Of the order.
     size: Of the data set.
+    attempt: Another order for each attempt of a run that was rolled back.
   """
 
-  def __init__(self, seed: int, size: int):
-    self.seed, self.size = seed, size
+  def __init__(self, seed: int, size: int, attempt: int = 0):
+    self.seed, self.size, self.attempt = seed, size, attempt
     self._order = functools.lru_cache(maxsize=4)(self._shuffle)
 
   def __reduce__(self):
-    return Stream, (self.seed, self.size)  # the orders are made anew
+    # Pickled without its orders, which are made anew.
+    return Stream, (self.seed, self.size, self.attempt)
 
   def _shuffle(self, epoch: int) -> np.ndarray:
     # NumPy promises the raw stream of a bit generator for ever, and that of
     # `permutation` only until somebody makes it faster.
-    raw = np.random.Philox(key=[self.seed, epoch]).random_raw(self.size)
+    counter = [0, 0, 0, self.attempt]
+    generator = np.random.Philox(key=[self.seed, epoch], counter=counter)
+    raw = generator.random_raw(self.size)
     return np.argsort(raw, kind='stable').astype(np.int32)
 
   def indices(self, positions: np.ndarray) -> np.ndarray:

@@ -31,6 +31,10 @@ def image_game(
   do not mix.
   """
 
+  # Which sign D gives to reals: the loss decides.
+  one, zero = jnp.ones(1), jnp.zeros(1)
+  real_side = 1 if loss.disc(one, zero) <= loss.disc(zero, one) else -1
+
   def init(key, batch):
     gen_key, disc_key, rest = jax.random.split(key, 3)
     keys = jax.random.split(rest, len(batch['images']))
@@ -68,7 +72,12 @@ def image_game(
     del phase
     disc_vars = {**view.variables.disc, 'params': params}
     real, fake, new = judge(disc_vars, batch['images'], fakes, keys)
-    metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
+    metrics = {
+      'real_logit': jnp.mean(real),
+      'fake_logit': jnp.mean(fake),
+      'real_accuracy': jnp.mean(real_side * real > 0),
+      'fake_accuracy': jnp.mean(real_side * fake < 0),
+    }
     return loss.disc(real, fake), Aux(metrics, collections=new)
 
   def gen_loss(params, view, batch, fakes, keys, phase):

@@ -1,0 +1,80 @@
+"""Tells, while there is time, that a game has gone wrong.
+
+A warning when it begins, none while it lasts: the numbers are in the metrics.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gan_jax.errors import warn
+
+# Samples whose mean pairwise distance is below this share of the data's.
+COLLAPSED = 0.1
+# D is right about so many reals, and fakes, for so many lines of the log.
+CERTAIN, LINES = 0.995, 10
+# A gradient whose norm is below this moves nobody.
+VANISHED = 1e-8
+
+
+def diversity(images: UInt8[np.ndarray, 'n h w c']) -> float:
+  """The mean Euclidean distance of all pairs of different images."""
+  flat = np.asarray(images, np.float64).reshape(len(images), -1)
+  squares = (flat**2).sum(1)
+  between = squares[:, None] + squares[None, :] - 2 * flat @ flat.T
+  n = len(images)
+  return float(np.sqrt(np.maximum(between, 0)).sum() / (n * (n - 1)))
+
+
+def _collapsed(means: Mapping[str, float]) -> str | None:
+  share = means.get('gen/diversity', 1.0)
+  if share < COLLAPSED:
+    return (
+      f'the samples are {share:.0%} as far apart as the data is '
+      '(gen/diversity): G has collapsed'
+    )
+  return None
+
+
+def _vanished(means: Mapping[str, float]) -> str | None:
+  for name, mean in means.items():
+    if name.endswith('grad_norm') and mean < VANISHED:
+      return f'{name} is {mean:.1e}: that player learns nothing any more'
+  return None
+
+
+def _won(means: Mapping[str, float]) -> str | None:
+  sides = ('disc/real_accuracy', 'disc/fake_accuracy')
+  if all(means.get(side, 0.0) > CERTAIN for side in sides):
+    return f'D has told all fakes from reals for {LINES} lines: it has won'
+  return None
+
+
+# What may be wrong, and in how many lines in a row before it is told.
+SIGNS: tuple[tuple[Callable[[Mapping[str, float]], str | None], int], ...] = (
+  (_collapsed, 2),
+  (_vanished, 1),
+  (_won, LINES),
+)
+
+
+class Alarm:
+  """Reads each line of the log, and warns.
+
+  Args:
+    quiet_until: Nothing is said before so many images: G begins with images
+      that are all alike.
+  """
+
+  def __init__(self, quiet_until: int):
+    self._quiet_until = quiet_until
+    self._lasted = [0] * len(SIGNS)
+
+  def read(self, images: int, means: Mapping[str, float]) -> None:
+    """Looks at the means of a line, logged after `images`."""
+    for index, (sign, lines) in enumerate(SIGNS):
+      message = sign(means) if images > self._quiet_until else None
+      self._lasted[index] = self._lasted[index] + 1 if message else 0
+      if self._lasted[index] == lines:
+        warn(f'at {images:,} images, {message}')
