@@ -48,12 +48,13 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.split = 'all'
   config.data.files = config_dict.placeholder(str)  # None: downloaded
   config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
-  config.data.crop = 178  # the square in the centre; None: the largest
+  config.data.crop = config_dict.placeholder(int)  # None: the largest square
+  config.data.crop = 178  # in the centre
   config.data.resolution = 64
   config.data.channels = 3
   config.data.flip = False
   config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: one a core
+  config.data.workers = config_dict.placeholder(int)  # None: as it needs
 
   config.game = ConfigDict()
   config.game.name = 'image'

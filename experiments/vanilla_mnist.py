@@ -51,7 +51,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.channels = 1
   config.data.flip = False
   config.data.max_device_bytes = 2**31  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: one a core
+  config.data.workers = config_dict.placeholder(int)  # None: as it needs
 
   config.game = ConfigDict()
   config.game.name = 'image'

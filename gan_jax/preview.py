@@ -1,11 +1,13 @@
 """A look at what the networks will be fed, before anything is trained."""
 
+import io
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
@@ -18,7 +20,7 @@ from gan_jax.pictures import to_pil, to_uint8
 
 ROWS, COLUMNS = 5, 8
 # Statistics are those of so many images, at most.
-MEASURED = 4096
+MEASURED, MOST_BYTES = 4096, 2**28
 # Of the labels, so many are named.
 NAMED = 10
 
@@ -32,13 +34,16 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
   cfg.check(config)
   source = data.make(config)
   stream = Stream(config.seed, source.size)
-  taken = source.fetch(stream.indices(np.arange(min(MEASURED, source.size))))
+  measured = min(MEASURED, source.size, MOST_BYTES // source.example_bytes)
+  taken = source.fetch(stream.indices(np.arange(max(measured, 1))))
   first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}
   images = _as_read(first, config)
-  path = Path(f'{workdir}.preview.png')
+  path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
+  drawn = io.BytesIO()
+  _draw(images, captions(first, source.classes)).savefig(drawn)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _draw(images, captions(first, source.classes)).savefig(path)
+    path.write_bytes(drawn.getvalue())
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror}') from error
   print(data.describe(config, source))
@@ -69,12 +74,21 @@ def captions(examples: Examples, classes: tuple[str, ...]) -> list[str]:
 
 def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
   """Mean and deviation of each channel, 0 to 1, and the labels, in a line."""
-  images = examples['images'] / np.float32(255)
+  images = examples['images']
+  levels = np.arange(256) / 255
+  # Exact, for any number of pixels: the histogram of each channel.
+  counts = [
+    np.bincount(images[..., c].ravel(), minlength=256)
+    for c in range(images.shape[-1])
+  ]
+  shares = np.array(counts) / images[..., 0].size
+  means = shares @ levels
+  deviations = np.sqrt(np.maximum(shares @ levels**2 - means**2, 0))
   several = lambda x: ', '.join(f'{value:.3f}' for value in x)
   line = (
-    f'Of {len(images):,} images: mean {several(images.mean((0, 1, 2)))}; '
-    f'deviation {several(images.std((0, 1, 2)))}; '
-    f'from {images.min():.3f} to {images.max():.3f}'
+    f'Of {len(images):,} images: mean {several(means)}; '
+    f'deviation {several(deviations)}; '
+    f'from {images.min() / 255:.3f} to {images.max() / 255:.3f}'
   )
   labels = examples.get('labels')
   if labels is None:
@@ -93,5 +107,7 @@ def _draw(images: np.ndarray, under: list[str]) -> Figure:
     axes.axis('off')
   for axes, image, caption in zip(figure.axes, images, under, strict=False):
     axes.imshow(to_pil(image), cmap='gray', vmin=0, vmax=255)
-    axes.set_title(caption, fontsize=8, y=-0.05, pad=0, va='top')
+    axes.set_title(
+      caption, fontsize=8, y=-0.05, pad=0, va='top', parse_math=False
+    )
   return figure

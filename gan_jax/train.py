@@ -36,7 +36,8 @@ from gan_jax.state import Pair, State
 GRID_SAMPLES = 64
 # How often a run that diverges goes back to its last checkpoint.
 MOST_ATTEMPTS = 5
-# Loader processes where the config names no number: one a core, to so many.
+# Loader processes where the config names no number and there is something to
+# decode: one a core, to so many.
 MOST_WORKERS = 16
 
 
@@ -263,7 +264,8 @@ def _feeds(
     return (feed(stream, None, table, rows, first) for first in rounds)
   workers = config.data.workers
   if workers is None:
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    cores = min(os.cpu_count() or 1, MOST_WORKERS)
+    workers = cores if source.decodes else 0
   return load(partial(feed, stream, source, table, rows), rounds, workers)
 
 
@@ -309,7 +311,9 @@ def _announce(run: _Run, state: State) -> None:
   params = states.player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {run.workdir}')
-  print(data.describe(run.config, run.source))
+  resident = _is_resident(run.config, run.source)
+  where = 'on the devices' if resident else 'streamed'
+  print(f'{data.describe(run.config, run.source)}, {where}')
   print(
     f'Networks: G {count(params.gen):,} parameters, '
     f'D {count(params.disc):,} parameters'

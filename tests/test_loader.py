@@ -160,9 +160,11 @@ def children(pid):
   return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_leave_with_the_run(pictures, tmp_path, how):
-  """Ctrl-C, as a terminal sends it: to all of them; or the run is killed."""
+  """Ctrl-C or SIGTERM, as a terminal or a scheduler sends it: to all of them;
+  or the run alone is killed.
+  """
   with subprocess.Popen(
     launch(
       '--config=experiments/vanilla_mnist.py:tiny',
@@ -183,15 +185,17 @@ def test_workers_leave_with_the_run(pictures, tmp_path, how):
       assert process.poll() is None
     workers = children(process.pid)
     assert len(workers) >= 2
-    if how == signal.SIGINT:
-      os.killpg(process.pid, how)
-    else:
+    if how == signal.SIGKILL:
       process.kill()
+    else:
+      os.killpg(process.pid, how)
     output = process.stdout.read()
-  assert process.returncode == (130 if how == signal.SIGINT else -how)
-  if how == signal.SIGINT:
+  codes = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -9}
+  assert process.returncode == codes[how]
+  if how != signal.SIGKILL:
     assert 'the same command goes on' in output
-    assert 'Traceback' not in output
+    assert 'Warning' not in output, output
+    assert 'Traceback' not in output, output
   deadline = time.monotonic() + 30
   while any(Path(f'/proc/{pid}').exists() for pid in workers):
     assert time.monotonic() < deadline, 'workers have outlived the run'

@@ -18,16 +18,29 @@ from gan_jax.errors import UserError, choose
 
 
 class Row(NamedTuple):
-  """A kind of source: how it is opened, and how it is prepared, if it is."""
+  """A kind of source: how it is opened, and how it is prepared, if it is.
+
+  `takes_files`: whether `data.files` says something to it.
+  """
 
   open: Callable[[Wanted], Source]
   prepare: Callable[[Wanted], None] | None = None
+  takes_files: bool = False
 
 
 def _official(original: Original) -> Row:
+  def checked(act: Callable[[Original, Wanted], Any], wanted: Wanted) -> Any:
+    if wanted.path:
+      raise UserError(
+        f'{original.name} takes no path: --config.data.files={wanted.path} '
+        'says where its files are'
+      )
+    return act(original, wanted)
+
   return Row(
-    open=partial(prepared.open_or_prepare, original),
-    prepare=partial(prepared.prepare, original),
+    open=partial(checked, prepared.open_or_prepare),
+    prepare=partial(checked, prepared.prepare),
+    takes_files=True,
   )
 
 
@@ -77,6 +90,8 @@ def _find(config: Any) -> tuple[Row, Wanted]:
     )
   name, _, path = data.source.partition(':')
   row = choose('config.data.source', name, SOURCES)
+  if data.files is not None and not row.takes_files:
+    raise UserError(f'config.data.files says nothing to {name}: leave it out')
   wanted = Wanted(
     path=path,
     resolution=data.resolution,

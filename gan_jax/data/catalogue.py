@@ -23,16 +23,13 @@ UNDECODED = tfds.decode.SkipDecoding()
 def open_set(wanted: Wanted) -> Source:
   """A set that TFDS has prepared as array_record: `tfds:NAME[/CONFIG]`."""
   _check_named(wanted)
-  folder = store.data_dir(wanted)
-  try:
-    builder = tfds.core.read_only_builder.builder_from_files(
-      wanted.path, data_dir=folder
-    )
-  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+  builder = _find(wanted)
+  if builder is None:
     raise UserError(
-      f'{wanted.path} is not prepared in {folder}: the same command with '
-      '--mode=prepare prepares it (--config.data.dir names another place)'
-    ) from error
+      f'{wanted.path} is not prepared in {store.data_dir(wanted)}: the same '
+      'command with --mode=prepare prepares it (--config.data.dir names '
+      'another place)'
+    )
   if store.is_remote(builder.data_path):
     store.bring(builder.data_path)
     builder = tfds.builder_from_directory(store.local(builder.data_path))
@@ -42,23 +39,33 @@ def open_set(wanted: Wanted) -> Source:
 def prepare(wanted: Wanted) -> None:
   """Downloads and prepares it with the official builder: needs TensorFlow."""
   _check_named(wanted)
+  if there := _find(wanted):
+    print(f'Prepared already: {there.data_path}')
+    return
   if importlib.util.find_spec('tensorflow') is None:
     raise UserError(
       f'to prepare tfds:{wanted.path} the official builder needs TensorFlow: '
       "pip install -e '.[prepare]'"
     )
   try:
-    builder = tfds.builder(
+    tfds.builder(
       wanted.path, data_dir=store.data_dir(wanted), file_format='array_record'
-    )
-  except (tfds.core.DatasetNotFoundError, ValueError) as error:
-    line = str(error).splitlines()[0]
-    raise UserError(f'TFDS has no {wanted.path}: {line}') from error
+    ).download_and_prepare()
+  except Exception as error:  # of any builder, of the network
+    line = ' '.join(str(error).split())[:300]
+    raise UserError(
+      f'{wanted.path} cannot be prepared: {type(error).__name__}: {line}'
+    ) from error
+
+
+def _find(wanted: Wanted) -> Any:
+  """The builder of a set that is prepared; None if it is not."""
   try:
-    builder.download_and_prepare()
-  except AssertionError as error:  # files that only a person can download
-    line = ' '.join(str(error).split())
-    raise UserError(f'{wanted.path} cannot be prepared: {line}') from error
+    return tfds.core.read_only_builder.builder_from_files(
+      wanted.path, data_dir=store.data_dir(wanted)
+    )
+  except (tfds.core.DatasetNotFoundError, ValueError):
+    return None
 
 
 def _check_named(wanted: Wanted) -> None:
@@ -98,6 +105,7 @@ def _source(builder: Any, wanted: Wanted) -> Source:
     fetch=partial(_fetch, records, images[0], label, wanted),
     example_bytes=wanted.image_bytes + (4 if labels else 0),
     classes=tuple(features[label].names) if label else (),
+    decodes=True,
   )
 
 
@@ -121,10 +129,15 @@ def _fetch(
 
 def newest_version(folder: Path) -> Any:
   """The builder of the newest version of a set that is in `folder`."""
-  found = sorted(file.parent for file in folder.rglob('dataset_info.json'))
+  found = [
+    file.parent
+    for file in folder.rglob('dataset_info.json')
+    if tfds.core.Version.is_valid(file.parent.name)
+  ]
   if not found:
     raise UserError(f'{folder} has no dataset_info.json: no set of TFDS')
-  return tfds.builder_from_directory(found[-1])
+  newest = max(found, key=lambda path: tfds.core.Version(path.name))
+  return tfds.builder_from_directory(newest)
 
 
 def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:

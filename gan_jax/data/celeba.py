@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from gan_jax.data.catalogue import encoded_examples, newest_version
 from gan_jax.data.decode import decode, report, threaded
-from gan_jax.data.original import File, Found, Original, Split
+from gan_jax.data.original import File, Found, Original, Split, check_official
 from gan_jax.data.source import Wanted
 from gan_jax.errors import UserError
 
 # The images: the archive, the folder it unpacks to, or TFDS's own celeb_a.
 ARCHIVE, FOLDER, TFDS = 'img_align_celeba.zip', 'img_align_celeba', 'celeb_a'
 PARTITION, ATTRIBUTES = 'list_eval_partition.txt', 'list_attr_celeba.txt'
+SIZE = 178, 218
 SPLITS = ('train', 'validation', 'test')
 # The official partition, by the numbers of the images: where each split ends.
 ENDS = (162_770, 182_637, 202_599)
@@ -51,7 +53,7 @@ Parts = dict[str, tuple[int, Iterator[Encoded]]]
 
 def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
   images = found[ARCHIVE]
-  if images.name == TFDS:
+  if images.name == TFDS or (images / 'dataset_info.json').exists():
     parts, labelled = _of_tfds(images), True
   else:
     parts, labelled = _of_files(images, found), ATTRIBUTES in found
@@ -59,20 +61,36 @@ def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
   bad: list[str] = []
 
   def examples(encoded: Iterator[Encoded]) -> Iterator[tuple[np.ndarray, Any]]:
-    look = lambda one: (one, decode(io.BytesIO(one.data), wanted))
+    look = lambda one: (one, _decode(one, wanted))
     for one, image in threaded(look, encoded):
       if image is None:
         bad.append(one.name)
       else:
         yield image, one.label
-    report(bad, total, str(images))
+    left.pop()
+    if not left:
+      report(bad, total, str(images))
 
   splits = {
     split: Split(size, examples(encoded))
     for split, (size, encoded) in parts.items()
     if size
   }
+  left = list(splits)  # those that are not written yet
   return splits, labelled
+
+
+def _decode(one: Encoded, wanted: Wanted) -> np.ndarray | None:
+  image = decode(io.BytesIO(one.data), wanted)
+  if image is None:
+    return None
+  size = Image.open(io.BytesIO(one.data)).size
+  if size != SIZE:
+    raise UserError(
+      f'{one.name} is of {size[0]}x{size[1]}, not of {SIZE[0]}x{SIZE[1]} as '
+      'CelebA, aligned and cropped: --config.data.source=folder:PATH takes any'
+    )
+  return image
 
 
 def _of_tfds(folder: Path) -> Parts:
@@ -98,15 +116,20 @@ def _of_files(images: Path, found: Found) -> Parts:
     raise UserError(f'{images} has no .jpg files')
   split_of = official_split
   if PARTITION in found:
-    partition = _table(found[PARTITION], skip=0, columns=1)
+    check_official(CELEBA.files[1], found[PARTITION])
+    partition = _table(found[PARTITION], ())
     split_of = lambda name: SPLITS[partition(name)[0]]
   label_of = lambda name: None
   if ATTRIBUTES in found:
-    # The number of images; the names of the attributes; a line an image.
-    table = _table(found[ATTRIBUTES], skip=2, columns=len(CLASSES))
+    check_official(CELEBA.files[2], found[ATTRIBUTES])
+    table = _table(found[ATTRIBUTES], CLASSES)
     label_of = lambda name: np.int32(table(name) == 1)  # 1 and -1 there
   else:
-    print(f'There is no {ATTRIBUTES} with {images}: there will be no labels')
+    file = CELEBA.files[2]
+    print(
+      f'There will be no labels: {ATTRIBUTES} ({file.bytes:,} bytes, from '
+      f'{file.url}) is not with {images}'
+    )
   names: dict[str, list[str]] = {split: [] for split in SPLITS}
   for name in sorted(read):
     names[split_of(name)].append(name)
@@ -117,10 +140,21 @@ def _of_files(images: Path, found: Found) -> Parts:
 
 
 def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
-  return {file.name: file.read_bytes for file in path.rglob('*.jpg')}
+  def read(file: Path) -> bytes:
+    try:
+      return file.read_bytes()
+    except OSError:
+      return b''  # no picture: it is reported with those that do not decode
+
+  return {file.name: partial(read, file) for file in _pictures(path)}
+
+
+def _pictures(path: Path) -> Iterator[Path]:
+  return (file for file in path.rglob('*.jpg') if file.name[0] != '.')
 
 
 def _archive(path: Path) -> dict[str, Callable[[], bytes]]:
+  check_official(CELEBA.files[0], path)
   try:
     archive = zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError) as error:
@@ -133,35 +167,55 @@ def _archive(path: Path) -> dict[str, Callable[[], bytes]]:
   def read(member: str) -> bytes:
     try:
       return archive.read(member)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError):
-      return b''  # no picture: it is reported with those that do not decode
+    except Exception:  # zipfile has many names for what is wrong
+      return b''
 
-  members = [name for name in archive.namelist() if name.endswith('.jpg')]
-  return {Path(name).name: partial(read, name) for name in members}
+  names = {member: Path(member).name for member in archive.namelist()}
+  return {
+    name: partial(read, member)
+    for member, name in names.items()
+    if name.endswith('.jpg') and name[0] != '.'
+  }
 
 
-def _table(path: Path, skip: int, columns: int) -> Callable[[str], np.ndarray]:
-  """(name of an image) -> its numbers in one of the list_*.txt."""
+def _table(path: Path, header: tuple[str, ...]) -> Callable[[str], np.ndarray]:
+  """(name of an image) -> its numbers in one of the list_*.txt.
+
+  A line an image: its name, and its numbers. One with a header begins with
+  the number of images, and the names of the columns; one without has a column
+  that tells the split.
+  """
+  try:
+    lines = path.read_text().splitlines()
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} cannot be read: {error}') from error
+  skip = 2 if header else 0
+  if header and tuple(lines[1].split() if len(lines) > 1 else ()) != header:
+    raise UserError(f'{path} does not have the {len(header)} names of CelebA')
+  columns = len(header) or 1
+  allowed = {-1, 1} if header else {0, 1, 2}
   rows = {}
-  lines = path.read_text().splitlines()
   for number, line in enumerate(lines[skip:], start=skip + 1):
     name, *values = line.split() or ['']
     if not name:
       continue
     try:
-      rows[name] = np.array(values, int).reshape(columns)
-    except ValueError as error:
+      row = np.array(values, int).reshape(columns)
+    except ValueError:
+      row = np.empty(0)
+    if not allowed.issuperset(row) or not len(row):
       raise UserError(
-        f'{path}, line {number}: a name and {columns} numbers are expected, '
-        f'not {line[:60]!r}'
-      ) from error
+        f'{path}, line {number}: a name and {columns} of {sorted(allowed)} are '
+        f'expected, not {line[:60]!r}'
+      )
+    rows[name] = row
 
-  def row(name: str) -> np.ndarray:
+  def of(name: str) -> np.ndarray:
     if name not in rows:
       raise UserError(f'{path} does not list {name}')
     return rows[name]
 
-  return row
+  return of
 
 
 def official_split(name: str) -> str:

@@ -1,12 +1,13 @@
 """CIFAR-10, from its binary version."""
 
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.original import File, Found, Original, Split
+from gan_jax.data.original import File, Found, Original, Split, check_official
 from gan_jax.data.source import Wanted
 from gan_jax.data.standard import standardize
 from gan_jax.errors import UserError
@@ -23,6 +24,7 @@ RECORD_BYTES = 1 + 3 * 32 * 32
 
 def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
   path = found[ARCHIVE]
+  check_official(CIFAR10.files[0], path)
   batches = _batches(path)
   splits = {}
   for split, names in BATCHES.items():
@@ -57,7 +59,7 @@ def _batches(path: Path) -> dict[str, bytes]:
           for member in archive
           if member.isfile() and member.name.endswith('.bin')
         }
-  except (tarfile.TarError, EOFError, OSError) as error:
+  except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
     raise UserError(f'{path} is damaged: {error}') from error
   for name in (name for names in BATCHES.values() for name in names):
     if name not in batches:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from rich.progress import track
 
 from gan_jax.data.source import Wanted
 from gan_jax.data.standard import MODES, standardize
@@ -49,6 +51,12 @@ def threaded(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
   with ThreadPoolExecutor(os.cpu_count()) as pool:
     while chunk := list(itertools.islice(items, CHUNK)):
       yield from pool.map(function, chunk)
+
+
+def progress(items: Iterable[T], title: str, total: int) -> Iterable[T]:
+  """The items, with a bar where there is a terminal."""
+  quiet = not sys.stdout.isatty()
+  return track(items, title, total=total, transient=True, disable=quiet)
 
 
 def report(bad: list[str], total: int, where: str) -> None:

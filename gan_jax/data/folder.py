@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
-from gan_jax.data.decode import decode, report, threaded
+from gan_jax.data.decode import decode, progress, report, threaded
 from gan_jax.data.source import (
   Examples,
   Source,
@@ -16,7 +15,7 @@ from gan_jax.data.source import (
   check_undivided,
   in_memory,
 )
-from gan_jax.errors import UserError
+from gan_jax.errors import UserError, warn
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
 
@@ -48,8 +47,7 @@ def folder(wanted: Wanted) -> Source:
     return image if keep and image is not None else image is not None
 
   looked = threaded(look, paths)
-  title = f'Reading {root}'
-  looked = list(track(looked, title, total=len(paths), transient=True))
+  looked = list(progress(looked, f'Reading {root}', len(paths)))
   good = [image is not False for image in looked]
   bad = [str(p) for p, fine in zip(paths, good, strict=True) if not fine]
   report(bad, len(paths), str(root))
@@ -64,6 +62,7 @@ def folder(wanted: Wanted) -> Source:
     fetch=partial(_fetch, paths, labels, wanted),
     example_bytes=wanted.image_bytes + label_bytes,
     classes=classes,
+    decodes=True,
   )
 
 
@@ -91,6 +90,11 @@ def _labels(root: Path, paths: list[Path]) -> tuple[Examples, tuple[str, ...]]:
   """The first folder below the root is the class, if every image has one."""
   parents = [path.relative_to(root).parts[:-1] for path in paths]
   if not all(parents):
+    loose = sum(not parent for parent in parents)
+    if loose < len(paths):
+      warn(
+        f'{loose} images of {root} are in no sub-folder: there are no labels'
+      )
     return {}, ()
   classes, labels = np.unique([p[0] for p in parents], return_inverse=True)
   return {'labels': labels.astype(np.int32)}, tuple(classes.tolist())

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +67,12 @@ FASHION_MNIST_FILES = {
 
 def unpack(path: Path) -> bytes:
   """What is in a file, gzipped or not."""
-  with path.open('rb') as file:
-    zipped = file.read(2) == b'\x1f\x8b'
   try:
+    with path.open('rb') as file:
+      zipped = file.read(2) == b'\x1f\x8b'
     with (gzip.open if zipped else open)(path, 'rb') as file:
       return file.read()
-  except (EOFError, OSError, ValueError) as error:
+  except (EOFError, OSError, ValueError, zlib.error) as error:
     raise UserError(f'{path} is damaged: {error}') from error
 
 
@@ -83,7 +84,7 @@ def parse_idx(raw: bytes, path: Path) -> np.ndarray:
   """
   if raw[:3] != bytes([0, 0, IDX_UINT8]):
     raise UserError(f'{path} is not an IDX file of bytes')
-  if len(raw) < 4 + 4 * raw[3]:
+  if len(raw) < 4 or len(raw) < 4 + 4 * raw[3]:
     raise UserError(f'{path} is damaged: it ends in its header')
   shape = np.frombuffer(raw, '>u4', count=raw[3], offset=4).astype(int)
   data = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])

@@ -1,19 +1,21 @@
 """What the rounds are fed, made ahead of them in other processes."""
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
-import jax
 import numpy as np
 from absl import flags
-from rich.progress import track
 
-from gan_jax.data.decode import threaded
+from gan_jax.data.decode import progress, threaded
 from gan_jax.data.source import Examples, Source
+from gan_jax.errors import UserError
 
 T = TypeVar('T')
 
@@ -37,7 +39,9 @@ def load(make: Callable[[int], T], rounds: range, workers: int) -> Generator[T]:
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # in a notebook; Grain reads its own
   dispatches = grain.MapDataset.range(rounds.start, rounds.stop, rounds.step)
-  made = dispatches.map(make).to_iter_dataset(
+  # As bytes: of the arrays that Grain would share, it leaves some behind.
+  made = dispatches.map(lambda round: pickle.dumps(make(round)))
+  made = made.to_iter_dataset(
     grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
   )
   if workers:
@@ -47,17 +51,22 @@ def load(make: Callable[[int], T], rounds: range, workers: int) -> Generator[T]:
     made = made.mp_prefetch(options, worker_init_fn=_begin)
   iterator = iter(made)
   try:
-    for part in iterator:
-      # Out of the memory that is shared with the workers, which Grain frees.
-      yield jax.tree.map(np.array, part)
+    with _deaf():  # the workers start with the first
+      part = next(iterator, None)
+    while part is not None:
+      yield pickle.loads(part)
+      part = next(iterator, None)
+  except RuntimeError as error:
+    raise UserError(
+      f'a loader process has died ({" ".join(str(error).split())[:80]}): if '
+      'memory ran out, take fewer --config.data.workers'
+    ) from error
   finally:
     iterator.close()
 
 
 def _begin(index: int, count: int) -> None:
-  """A worker leaves signals to the run, and never outlives it."""
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+  """A worker never outlives its run."""
 
   def follow():
     multiprocessing.parent_process().join()
@@ -66,12 +75,26 @@ def _begin(index: int, count: int) -> None:
   threading.Thread(target=follow, daemon=True).start()
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+  """What is started here never hears of Ctrl-C and SIGTERM: the run sees to it.
+
+  This process hears of them afterwards.
+  """
+  resource_tracker.ensure_running()  # or its start would lift the block
+  stop = {signal.SIGINT, signal.SIGTERM}
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def fetch_all(source: Source) -> Examples:
   """The whole set, in its order, read on all cores."""
   chunks = np.split(np.arange(source.size), range(CHUNK, source.size, CHUNK))
   parts = threaded(source.fetch, chunks)
-  title = 'Reading the data'
-  first, *rest = track(parts, title, total=len(chunks), transient=True)
+  first, *rest = progress(parts, 'Reading the data', len(chunks))
   return {
     name: np.concatenate([part[name] for part in (first, *rest)])
     for name in first

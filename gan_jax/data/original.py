@@ -1,5 +1,6 @@
 """What an official data set is, and how its files are come by."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,11 @@ def download(original: Original, folder: epath.Path) -> Found:
 
 def locate(original: Original, path: Path) -> Found:
   """The official files at `path`: it is one of them, or the folder of them."""
+  if not path.exists():
+    raise UserError(
+      f'there is no {path}: --config.data.files is to name a '
+      'folder with the official files'
+    )
   names = {name for file in original.files for name in file.names}
   holds = any((path / name).exists() for name in names)
   inside = [p for p in (path, *path.parents) if p.name in names]
@@ -111,16 +117,29 @@ def locate(original: Original, path: Path) -> Found:
   root = pointed.parent if pointed else path
   found = {}
   for file in original.files:
-    candidates = [root / name for name in file.names]
-    candidates.sort(key=lambda candidate: candidate != pointed)
-    there = [candidate for candidate in candidates if candidate.exists()]
-    if there:
+    there = [root / name for name in file.names if (root / name).exists()]
+    if pointed in there:
+      found[file.names[0]] = path
+    elif there:
       found[file.names[0]] = there[0]
     elif file.needed:
       raise UserError(
         f'{path} has no {" or ".join(file.names)}: {where_to_get(original)}'
       )
   return found
+
+
+def check_official(file: File, path: Path) -> None:
+  """Refuses what is of the official weight, and is not the official file."""
+  if not path.is_file() or path.stat().st_size != file.bytes:
+    return
+  with path.open('rb') as opened:
+    digest = hashlib.file_digest(opened, 'sha256').hexdigest()
+  if digest != file.sha256:
+    raise UserError(
+      f'{path} is damaged: its SHA-256 is {digest[:16]}..., the official one '
+      f'{file.sha256[:16]}...'
+    )
 
 
 def where_to_get(original: Original) -> str:

@@ -23,7 +23,7 @@ from rich.progress import track
 from gan_jax.data import store
 from gan_jax.data.original import Original, Split, download, locate
 from gan_jax.data.source import Examples, Source, Wanted
-from gan_jax.errors import UserError, warn
+from gan_jax.errors import UserError, nearest, warn
 
 VERSION = '1.0.0'
 
@@ -31,9 +31,10 @@ VERSION = '1.0.0'
 def open_or_prepare(original: Original, wanted: Wanted) -> Source:
   """The set as it was prepared; prepares it if it was not."""
   folder = _folder(original, wanted)
-  if not store.bring(folder):
-    _prepare(original, wanted)
   here = store.local(folder)
+  # A set on a disk that may only be read needs no lock.
+  if store.is_remote(folder) or not store.is_prepared(here):
+    _make_ready(original, wanted, anew=False)
   total = _count(here)
   if total < original.size:
     warn(
@@ -46,13 +47,31 @@ def open_or_prepare(original: Original, wanted: Wanted) -> Source:
 
 def prepare(original: Original, wanted: Wanted) -> None:
   """Prepares the set; one of which only a part was prepared, anew."""
+  _make_ready(original, wanted, anew=wanted.files is not None)
+
+
+def _make_ready(original: Original, wanted: Wanted, anew: bool) -> None:
+  """Sees to it that the set is here, and where it belongs.
+
+  It is prepared if it is nowhere; with `anew` also if it has not all images,
+  or no labels.
+  """
   folder = _folder(original, wanted)
-  there = store.bring(folder)
-  whole = there and _count(store.local(folder)) >= original.size
-  if whole or (there and wanted.files is None):
-    print(f'Prepared already: {folder}')
-  else:
-    _prepare(original, wanted, anew=True)
+  here = store.local(folder)
+  with _alone(here.parent):
+    if store.bring(folder) and not (anew and _lacks(original, here)):
+      given = '' if wanted.files is None else '; data.files was not read'
+      print(f'Prepared already: {folder}{given}')
+      return
+    _prepare(original, wanted)
+    store.send(folder)
+  print(f'Prepared: {folder}')
+
+
+def _lacks(original: Original, folder: epath.Path) -> bool:
+  """Whether images or labels are missing from a set."""
+  features = tfds.builder_from_directory(folder).info.features
+  return _count(folder) < original.size or 'label' not in features
 
 
 def _open(folder: epath.Path, split: str, classes: tuple[str, ...]) -> Source:
@@ -75,12 +94,14 @@ def records_of(builder: Any, split: str, decoders: Any = None) -> Any:
   """TFDS's random access to a split of a set that it has prepared."""
   try:
     records = builder.as_data_source(split=split, decoders=decoders)
-  except ValueError as error:
+    size = len(records)
+  except (ValueError, NotImplementedError, AssertionError) as error:
+    valid = builder.info.splits
     raise UserError(
-      f'config.data.split={split!r} is none of {", ".join(builder.info.splits)}'
-      ' (or a sum or a slice of them, or all)'
+      f'config.data.split={split!r} is none of {", ".join(valid)}, all, a sum '
+      f'of them or a slice of one, as train[:90%]{nearest(split, valid)}'
     ) from error
-  if not len(records):
+  if not size:
     raise UserError(f'config.data.split={split!r} has no examples')
   return records
 
@@ -115,31 +136,43 @@ def _count(folder: epath.Path) -> int:
   return sum(split.num_examples for split in splits.values())
 
 
-def _prepare(original: Original, wanted: Wanted, anew: bool = False) -> None:
+def _prepare(original: Original, wanted: Wanted) -> None:
   """Finds or downloads the files, and writes the set, whole or not at all."""
-  folder = _folder(original, wanted)
-  here = store.local(folder)
-  with _alone(here.parent):
-    if store.is_prepared(here) and not anew:
-      return  # by another process, while this one waited
-    if wanted.files is None:
-      kept = store.local(store.data_dir(wanted)) / 'downloads'
-      found = download(original, kept)
-    else:
-      found = locate(original, Path(wanted.files).expanduser())
-    splits, labelled = original.read(found, wanted)
-    total = sum(split.size for split in splits.values())
-    if total < original.size:
-      warn(
-        f'{total:,} of the {original.size:,} images of '
-        f'{original.name} are there; going on with them'
-      )
-    _check_space(here.parent, total * wanted.image_bytes)
-    for stale in here.parent.glob(f'incomplete.*_{VERSION}'):
+  here = store.local(_folder(original, wanted))
+  if wanted.files is None:
+    kept = store.local(store.data_dir(wanted)) / 'downloads'
+    found = download(original, kept)
+  else:
+    found = locate(original, Path(wanted.files).expanduser())
+  splits, labelled = original.read(found, wanted)
+  splits = {name: split for name, split in splits.items() if split.size}
+  total = sum(split.size for split in splits.values())
+  if not splits:
+    raise UserError(f'there are no images in {wanted.files}')
+  if total < original.size:
+    warn(
+      f'{total:,} of the {original.size:,} images of {original.name} are '
+      'there; going on with them'
+    )
+  there = _count(here) if store.is_prepared(here) else 0
+  if total < there:
+    raise UserError(
+      f'{total:,} images would take the place of {there:,} in {here}: remove '
+      'it if that is meant'
+    )
+  _check_space(here.parent, total * wanted.image_bytes)
+  # Beside a set that is there already: that goes when this one is whole.
+  new, old = here.parent / '.new', here.parent / '.old'
+  for stale in (new, old):
+    if stale.exists():
       stale.rmtree()  # of a preparation that was killed
-    _write(original, wanted, splits, labelled)
-    store.send(folder)
-  print(f'Prepared: {folder}')
+  _write(original, wanted, splits, labelled, new)
+  if here.exists():
+    here.rename(old)
+  (new / _dataset(original) / _variant(wanted) / VERSION).rename(here)
+  for stale in (new, old):
+    if stale.exists():
+      stale.rmtree()
 
 
 @contextlib.contextmanager
@@ -159,6 +192,8 @@ def _alone(folder: epath.Path) -> Iterator[None]:
     except BlockingIOError:
       print('Waiting for another process, which is preparing the same')
       fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+      pass  # a file system that has no locks
     yield
 
 
@@ -205,9 +240,13 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _write(
-  original: Original, wanted: Wanted, splits: dict[str, Split], labelled: bool
+  original: Original,
+  wanted: Wanted,
+  splits: dict[str, Split],
+  labelled: bool,
+  folder: epath.Path,
 ) -> None:
-  """Writes the set here; TFDS gives it its name when it is whole."""
+  """Writes the set below `folder`, as TFDS does."""
   shape = (wanted.resolution, wanted.resolution, wanted.channels)
   tensor = partial(tfds.features.Tensor, encoding='bytes')  # 3x faster to read
   features = {'image': tensor(shape=shape, dtype=np.uint8)}
@@ -224,9 +263,6 @@ def _write(
     for number, (image, label) in enumerate(shown):
       yield number, {'image': image} | ({'label': label} if labelled else {})
 
-  here = store.local(_folder(original, wanted))
-  if here.exists():
-    here.rmtree()
   with _quiet():
     _Builder(
       _dataset(original),
@@ -234,7 +270,7 @@ def _write(
       {name: keyed(name, split) for name, split in splits.items()},
       original.homepage,
       config=tfds.core.BuilderConfig(name=_variant(wanted)),
-      data_dir=store.local(store.data_dir(wanted)),
+      data_dir=folder,
       file_format='array_record',
     ).download_and_prepare()
 

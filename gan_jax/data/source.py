@@ -22,12 +22,14 @@ class Source(NamedTuple):
     classes: Names of the labels; empty where there are none. Labels are
       int32: [n], the number of the class, or [n, classes], 1 for each
       attribute that the image has.
+    decodes: Whether to fetch is to decode, which is work for many processes.
   """
 
   size: int
   fetch: Callable[[np.ndarray], Examples]
   example_bytes: int
   classes: tuple[str, ...] = ()
+  decodes: bool = False
 
 
 class Wanted(NamedTuple):

@@ -46,13 +46,18 @@ def is_prepared(folder: epath.Path) -> bool:
 
 
 def bring(folder: epath.Path) -> bool:
-  """Copies the set, if it is in a bucket, here; whether there is one at all."""
+  """Whether the set is here: copied from its bucket, if it is in one.
+
+  One that is here alone, since a copy was cut short, is sent first.
+  """
   here = local(folder)
   if is_remote(folder) and is_prepared(folder):
     text = (folder / INFO).read_text()
     if not is_prepared(here) or (here / INFO).read_text() != text:
       print(f'Copying {folder} to {here}')
       _copy(folder, here)
+  elif is_prepared(here):
+    send(folder)
   return is_prepared(here)
 
 
