@@ -5,6 +5,7 @@ last metrics beside the state. Orbax would read a file of which a byte has
 changed, and say nothing: so the SHA-256 of each file is kept beside them.
 """
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -138,9 +139,14 @@ class Checkpoints:
 
   def _settle(self) -> None:
     """Waits for the save in flight."""
-    if self._writing is not None:
-      self._writing.join()
-      self._writing = None
+    if self._writing is None:
+      return
+    self._writing.join()
+    self._writing = None
+    if self._failure:  # Orbax would raise it again at the next save
+      with contextlib.suppress(Exception):
+        self._checkpointer.close()
+      self._open()
 
   def finish(self) -> None:
     """Waits for the save in flight; an error if the last one failed."""

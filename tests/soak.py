@@ -129,7 +129,7 @@ def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, rounds=None):
 def compare(straight, killed):
   """Every array of every checkpoint, and the metrics."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from test_experiments import everything, metrics
+  from runs import everything, metrics
 
   from gan_jax import checkpoint
 

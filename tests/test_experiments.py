@@ -4,15 +4,14 @@ One straight run of each serves as the reference for all that follows.
 """
 
 import json
-import runpy
 import signal
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from conftest import ROOT, launch
+from runs import everything, get_config, metrics
 from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
@@ -30,35 +29,6 @@ SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
   'log_every_steps', 'sample_every_images', 'checkpoint_every_images',
 )  # fmt: skip
-
-
-def get_config(name, arg=''):
-  path = ROOT / 'experiments' / f'{name}.py'
-  return runpy.run_path(str(path))['get_config'](arg)
-
-
-def everything(workdir, step):
-  """All arrays of the state, by name, as bytes."""
-  state = checkpoint.read(workdir, checkpoint.STATE, step)
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  raw = lambda x: (
-    jax.random.key_data(x)
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-    else x
-  )
-  return {
-    jax.tree_util.keystr(path): np.asarray(raw(leaf)).tobytes()
-    for path, leaf in leaves
-  }
-
-
-def metrics(workdir):
-  """`metrics.jsonl` without what no two runs share."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  lines = [json.loads(line) for line in lines]
-  for line in lines:
-    assert line.pop('images_per_second') > 0
-  return lines
 
 
 def logged_steps(workdir):
@@ -159,37 +129,6 @@ def test_reads_back(straight):
   assert images.shape == (3, size, size, config.data.channels)
   assert images.dtype == np.uint8
   np.testing.assert_array_equal(images[:2], run.sample(2, seed=1))
-
-
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
-@pytest.mark.parametrize('name', ['vanilla_mnist', 'dcgan_mnist'])
-def test_devices_make_no_difference(name, parallel, tmp_path):
-  """Two devices, either way, against one: the same losses and variables.
-
-  To float32 rounding, which Adam magnifies: where a gradient is only noise, a
-  step is as large as the learning rate all the same. So 99% of the values are
-  held to 2e-5, and all to half of the way that they could have gone.
-  """
-  config = get_config(name, 'tiny')
-  config.parallel = parallel
-  train.train(config, tmp_path / 'two')
-  flags = (f'--config=experiments/{name}.py:tiny', f'--workdir={tmp_path}/one')
-  environment = {'JAX_PLATFORMS': 'cpu', 'HOME': str(tmp_path)}
-  subprocess.run(launch(*flags), cwd=ROOT, check=True, env=environment)
-  # The compilation cache is on by default.
-  assert list((tmp_path / '.cache' / 'gan_jax' / 'compiled').iterdir())
-  for one, two in zip(
-    metrics(tmp_path / 'one'), metrics(tmp_path / 'two'), strict=True
-  ):
-    assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
-  (end,) = {checkpoint.steps(tmp_path / run)[-1] for run in ('one', 'two')}
-  read = lambda run: jax.tree.leaves(
-    checkpoint.read(tmp_path / run, ('variables', 'ema'), end)
-  )
-  gaps = [abs(x - y) for x, y in zip(read('one'), read('two'), strict=True)]
-  gaps = np.concatenate([gap.ravel() for gap in gaps])
-  assert np.mean(gaps < 2e-5) > 0.99
-  assert gaps.max() < end * config.optimizer.gen.learning_rate / 2
 
 
 def test_a_schedule(tmp_path):

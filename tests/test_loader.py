@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, launch
 from PIL import Image
-from test_experiments import everything, get_config, metrics
+from runs import everything, get_config, metrics
 
 from gan_jax import checkpoint, data, train
 from gan_jax.data.loader import fetch_all, load

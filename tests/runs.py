@@ -1,0 +1,39 @@
+"""What tests ask of a workdir."""
+
+import json
+import runpy
+
+import jax
+import numpy as np
+from conftest import ROOT
+
+from gan_jax import checkpoint
+
+
+def get_config(name, arg=''):
+  path = ROOT / 'experiments' / f'{name}.py'
+  return runpy.run_path(str(path))['get_config'](arg)
+
+
+def everything(workdir, step):
+  """All arrays of the state, by name, as bytes."""
+  state = checkpoint.read(workdir, checkpoint.STATE, step)
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  raw = lambda x: (
+    jax.random.key_data(x)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    else x
+  )
+  return {
+    jax.tree_util.keystr(path): np.asarray(raw(leaf)).tobytes()
+    for path, leaf in leaves
+  }
+
+
+def metrics(workdir):
+  """`metrics.jsonl` without what no two runs share."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  lines = [json.loads(line) for line in lines]
+  for line in lines:
+    assert line.pop('images_per_second') > 0
+  return lines

@@ -1,0 +1,394 @@
+"""What breaks, breaks here: checkpoints, disks, games, and two runs at once."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT, launch
+from runs import everything, get_config, metrics
+from soak import soak
+
+import gan_jax
+from gan_jax import checkpoint, games, train
+from gan_jax.alarm import Alarm, diversity
+from gan_jax.errors import Diverged, UserError
+from gan_jax.games.game import Move
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  """A `:tiny` run that nothing disturbed: checkpoints at 8, 16 and 24."""
+  workdir = tmp_path_factory.mktemp('straight')
+  train.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  assert checkpoint.steps(workdir) == [8, 16, 24]
+  return workdir
+
+
+@pytest.fixture
+def copy(straight, tmp_path):
+  return shutil.copytree(straight, tmp_path / 'copy')
+
+
+# Checkpoints that are damaged.
+
+
+def flip_a_byte(folder, rng):
+  """Of the file with the arrays: Orbax itself does not notice."""
+  files = sorted(path for path in folder.rglob('*') if path.is_file())
+  largest = max(files, key=lambda path: path.stat().st_size)
+  raw = bytearray(largest.read_bytes())
+  raw[rng.randrange(len(raw))] ^= 0x10
+  largest.write_bytes(raw)
+
+
+def truncate(folder, rng):
+  files = sorted(path for path in folder.rglob('*') if path.is_file())
+  largest = max(files, key=lambda path: path.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+
+
+def lose_a_file(folder, rng):
+  rng.choice(sorted(folder.rglob('*manifest*'))).unlink()
+
+
+@pytest.mark.parametrize('spoil', [flip_a_byte, truncate, lose_a_file])
+def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
+  spoil(copy / 'checkpoints' / '24', random.Random(0))
+  with pytest.raises(UserError, match=r'at step 24 is damaged'):
+    gan_jax.load(copy)
+  assert gan_jax.load(copy, step=16).step == 16
+  train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  captured = capsys.readouterr()
+  assert 'the checkpoint of round 24 is damaged' in captured.err
+  assert 'Resuming at round 16' in captured.out
+  assert (copy / 'damaged' / '24').is_dir()
+  assert everything(copy, 24) == everything(straight, 24)
+  assert metrics(copy) == metrics(straight)
+
+
+def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
+  """The run was killed before they were noted; Orbax finds the damage."""
+  (copy / 'checksums' / '24.json').unlink()
+  for manifest in (copy / 'checkpoints' / '24').rglob('*manifest*'):
+    manifest.write_bytes(b'')
+  train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  assert 'round 24 is damaged' in capsys.readouterr().err
+  assert everything(copy, 24) == everything(straight, 24)
+
+
+def test_when_all_are_damaged(copy, capsys):
+  for step in (8, 16, 24):
+    truncate(copy / 'checkpoints' / str(step), None)
+  with pytest.raises(UserError, match=r'no checkpoint of .* can be read'):
+    train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  assert capsys.readouterr().err.count('is damaged') == 3
+
+
+def test_checksums_go_with_their_checkpoints(tmp_path):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.checkpoints_to_keep = 1
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [24]
+  left = {path.name for path in (tmp_path / 'checksums').iterdir()}
+  assert left <= {'16.json', '24.json'}
+  assert '24.json' in left
+
+
+# Saves that fail.
+
+
+@contextlib.contextmanager
+def full_disk():
+  """No file can grow any more: what is written fails, as on a full disk."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('how', ['full', 'gone'])
+def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
+  """And harms no checkpoint that is there."""
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
+  table = lambda n: jax.tree.map(lambda x: x + n, state)
+  state = some_state()
+  save = lambda n: checkpoints.save(n, table(n), {'gen/loss': 0.0}, {})
+  save(1)
+  checkpoints.finish()
+  folder = tmp_path / 'checkpoints'
+  if how == 'full':
+    with full_disk():
+      save(2)
+      with pytest.raises(UserError, match='round 2 could not be saved'):
+        checkpoints.finish()
+  else:
+    folder.rename(tmp_path / 'elsewhere')
+    folder.touch()  # no folder can be made there
+    save(2)
+    with pytest.raises(UserError, match='round 2 could not be saved'):
+      checkpoints.finish()
+    folder.unlink()
+    (tmp_path / 'elsewhere').rename(folder)
+  assert 'it is tried again at the next checkpoint' in capsys.readouterr().err
+  save(3)
+  checkpoints.finish()
+  checkpoints.close()
+  assert checkpoint.steps(tmp_path) == [1, 3]
+  for step in (1, 3):
+    assert checkpoint.damage(tmp_path, step) == ''
+    read = checkpoint.read(tmp_path, ('ema',), step)['ema']
+    np.testing.assert_array_equal(read['w'], np.arange(4) + step)
+
+
+def some_state():
+  from gan_jax.state import Pair, State
+
+  w = {'w': jnp.arange(4.0)}
+  return State(
+    round=jnp.int32(0),
+    attempt=jnp.int32(0),
+    stage=jnp.int32(0),
+    key=jnp.uint32(0),
+    variables=Pair(w, w),
+    opt_state=Pair(w, w),
+    ema=w,
+    game_state=(),
+  )
+
+
+# Being told to stop.
+
+
+def test_sigterm_saves_and_leaves(tmp_path):
+  """With a code of its own; the same command goes on, to the same end."""
+  flags = (
+    '--config=experiments/vanilla_mnist.py:tiny',
+    '--config.total_images=64_000',
+    '--config.checkpoint_every_images=64_000',
+  )
+  start = lambda name: subprocess.Popen(
+    launch(*flags, f'--workdir={tmp_path}/{name}'),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with start('told') as process:
+    while not process.stdout.readline().startswith('round 40 '):
+      assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    rest = process.stdout.read()
+  assert process.returncode == 75
+  (step,) = checkpoint.steps(tmp_path / 'told')
+  assert f'Told to leave, saved at round {step:,}' in rest
+  assert 40 <= step < 4000
+  for name in ('told', 'straight'):
+    with start(name) as process:
+      process.stdout.read()
+    assert process.returncode == 0
+  ends = [everything(tmp_path / name, 4000) for name in ('told', 'straight')]
+  assert ends[0] == ends[1]
+
+
+def test_soak(tmp_path):
+  """Killed at random moments, twice and more inside a save."""
+  assert soak(tmp_path, kills=4, seed=1) >= 1
+
+
+def test_a_workdir_in_use(tmp_path):
+  command = launch(
+    '--config=experiments/vanilla_mnist.py:tiny',
+    '--config.total_images=10_000_000',
+    f'--workdir={tmp_path}',
+  )
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  ) as first:
+    while not first.stdout.readline().startswith('round'):
+      assert first.poll() is None
+    second = subprocess.run(
+      command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert first.poll() is None  # it goes on
+    first.kill()
+    first.stdout.read()
+  assert second.returncode == 2
+  (line,) = second.stderr.splitlines()
+  assert 'is in use by a run that is still going' in line
+
+
+# Games that go wrong.
+
+
+def unlucky(monkeypatch, player='disc', limit=2.0):
+  """Makes the game lose itself wherever a certain latent is large."""
+  make = games.make
+
+  def spoil(loss):
+    def spoilt(params, view, batch, fakes, keys, phase):
+      value, aux = loss(params, view, batch, fakes, keys, phase)
+      bad = view.inputs['z'][0, 0] > limit
+      return jnp.where(bad, jnp.nan, value), aux
+
+    return spoilt
+
+  def make_unlucky(*args):
+    game = make(*args)
+    (move,) = getattr(game.moves, player)
+    spoilt = (Move(spoil(move.loss)),)
+    return game._replace(moves=game.moves._replace(**{player: spoilt}))
+
+  monkeypatch.setattr(games, 'make', make_unlucky)
+
+
+def unlucky_config(**changes):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.total_images = 16 * 96
+  config.update(changes)
+  return config
+
+
+def test_divergence_stops(tmp_path, monkeypatch):
+  """At the first dispatch that is lost, with what was lost; nothing of it is
+  saved.
+  """
+  unlucky(monkeypatch, limit=0.5)
+  with pytest.raises(Diverged) as told:
+    train.train(unlucky_config(), tmp_path)
+  assert 'disc/loss' in str(told.value)
+  assert 'in the 4 rounds to ' in str(told.value)
+  round = int(str(told.value).partition('rounds to ')[2].partition(':')[0])
+  for step in checkpoint.steps(tmp_path):
+    assert step < round
+    for leaf in jax.tree.leaves(checkpoint.read(tmp_path, ('ema',), step)):
+      assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize('player', ['gen', 'disc'])
+def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
+  """Other data and latents pass; stopped anywhere, it is the same run."""
+  unlucky(monkeypatch, player)
+  config = unlucky_config(on_divergence='rollback', seed=SEED)
+  state = train.train(config, tmp_path / 'straight')
+  attempts = int(state.attempt)
+  told = capsys.readouterr().err
+  assert attempts >= 1
+  assert told.count('Going back to it') == attempts
+  assert f'{player}/loss' in told
+  steps = [line['step'] for line in metrics(tmp_path / 'straight')]
+  assert steps == list(range(4, 97, 4))  # neither gap nor repeat
+  for total in (16 * 16, 16 * 40, 16 * 96):
+    config.total_images = total
+    train.train(config, tmp_path / 'stopped')
+  end = checkpoint.steps(tmp_path / 'straight')[-1]
+  assert everything(tmp_path / 'straight', end) == everything(
+    tmp_path / 'stopped', end
+  )
+  assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'stopped')
+
+
+SEED = 0
+
+
+def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
+  unlucky(monkeypatch, limit=-9.0)  # always
+  config = unlucky_config(on_divergence='rollback')
+  with pytest.raises(Diverged):
+    train.train(config, tmp_path)
+  assert capsys.readouterr().err.count('Going back') == train.MOST_ATTEMPTS
+
+
+def test_attempts_differ_in_data_and_latents():
+  from gan_jax.data.stream import Stream
+  from gan_jax.state import another_attempt
+
+  state, seed = some_state()._replace(key=jax.random.key(0)), jax.random.key(0)
+  keys = [another_attempt(state, seed, n).key for n in (1, 2)]
+  # Of the seed and the attempt alone: however often it was resumed between.
+  again = another_attempt(another_attempt(state, seed, 1), seed, 2).key
+  data = lambda key: jax.random.key_data(key).tolist()
+  assert data(again) == data(keys[1])
+  assert len({tuple(data(key)) for key in (seed, *keys)}) == 3
+  orders = [Stream(0, 50, n).indices(np.arange(50)).tolist() for n in range(3)]
+  assert len({tuple(order) for order in orders}) == 3
+  assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+# Alarms.
+
+
+def test_diversity_by_hand():
+  """Points 0, 3 and 4 away on two axes: distances 3, 4 and 5."""
+  images = np.zeros((3, 1, 2, 1), np.uint8)
+  images[1, 0, 0], images[2, 0, 1] = 3, 4
+  assert diversity(images) == pytest.approx((3 + 4 + 5) / 3)
+  assert diversity(np.full((8, 4, 4, 3), 9, np.uint8)) == 0
+
+
+GOOD = {
+  'gen/diversity': 0.8,
+  'gen/loss_grad_norm': 0.1,
+  'disc/loss_grad_norm': 0.1,
+  'disc/real_accuracy': 0.7,
+  'disc/fake_accuracy': 0.8,
+}
+
+
+@pytest.mark.parametrize(
+  ('bad', 'lines', 'message'),
+  [
+    ({'gen/diversity': 0.03}, 2, '3% as far apart as the data'),
+    ({'disc/loss_grad_norm': 1e-12}, 1, 'disc/loss_grad_norm is 1.0e-12'),
+    (
+      {'disc/real_accuracy': 0.999, 'disc/fake_accuracy': 1.0},
+      10,
+      'it has won',
+    ),
+  ],
+)
+def test_alarms(bad, lines, message, capsys):
+  """Told once, after so many lines, and again when it begins again."""
+  alarm = Alarm(quiet_until=100)
+  for _ in range(lines):
+    alarm.read(50, {**GOOD, **bad})  # too early
+  alarm.read(150, GOOD)
+  assert not capsys.readouterr().err
+  for again in range(2):
+    for line in range(lines + 5):
+      alarm.read(200, {**GOOD, **bad})
+      told = capsys.readouterr().err
+      assert (message in told) == (line + 1 == lines), (again, line)
+    alarm.read(300, GOOD)
+
+
+def test_what_the_alarms_read_is_logged(straight):
+  line = json.loads((straight / 'metrics.jsonl').read_text().splitlines()[-1])
+  for name in GOOD:
+    assert np.isfinite(line[name]), name
+  assert line['gen/diversity'] > 0
+  assert 0 <= line['disc/real_accuracy'] <= 1
+
+
+def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
+  """A generator that always makes the same image."""
+  make = games.make
+
+  def make_collapsed(*args):
+    game = make(*args)
+    same = lambda *inputs: jnp.zeros_like(game.sample(*inputs))
+    return game._replace(sample=same)
+
+  monkeypatch.setattr(games, 'make', make_collapsed)
+  train.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('Warning: at 128 images, the samples are 0% as far')
