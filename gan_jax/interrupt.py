@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 
 from gan_jax import parallel
 
-# (round) -> the signal to stop for, once there is one.
-Asked = Callable[[int], signal.Signals | None]
+# () -> the signal to stop for, once there is one.
+Asked = Callable[[], signal.Signals | None]
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Asked]:
-  """Yields a function, to be asked after each round, whether to stop.
+  """Yields a function, to be asked after each dispatch, whether to stop.
 
   On several processes all stop after the same round: JAX has the handler of
   SIGTERM there, and they agree on a round.
   """
   if threading.current_thread() is not threading.main_thread():
     # Signals go to the main thread alone.
-    yield lambda round: signal.SIGTERM if parallel.preempted(round) else None
+    yield lambda: signal.SIGTERM if parallel.preempted() else None
     return
   told: list[signal.Signals] = []
 
@@ -37,9 +37,9 @@ def interruptible() -> Iterator[Asked]:
       if parallel.is_one_of_many():
         os.kill(os.getpid(), signal.SIGTERM)
 
-  def asked(round: int) -> signal.Signals | None:
+  def asked() -> signal.Signals | None:
     if parallel.is_one_of_many():
-      stop = parallel.preempted(round)
+      stop = parallel.preempted()
       return (told or [signal.SIGTERM])[0] if stop else None
     return told[0] if told else None
 

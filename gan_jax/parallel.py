@@ -8,6 +8,7 @@ a device, which averages gradients over a named axis. Both give the same run.
 import collections
 import contextlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -34,6 +35,8 @@ AXIS = 'devices'
 BATCH_AXES = Pair(gen=1, disc=2)
 # Dispatches that are on the devices before they are due.
 AHEAD = 2
+# How often it was asked whether to stop: counted, for JAX wants every number.
+_asked = itertools.count()
 
 
 class Spread(NamedTuple):
@@ -155,15 +158,14 @@ def is_one_of_many() -> bool:
   return jax.process_count() > 1
 
 
-def preempted(round: int) -> bool:
+def preempted() -> bool:
   """Whether all processes are to stop now, since one was told to (SIGTERM).
 
-  They agree on a round: each asks at every one.
+  They agree on when: each asks once after every dispatch.
   """
-  return (
-    jax.process_count() > 1
-    and multihost_utils.reached_preemption_sync_point(round)
-  )
+  if not is_one_of_many():
+    return False
+  return multihost_utils.reached_preemption_sync_point(next(_asked))
 
 
 def wait_for_all(what: str) -> None:

@@ -168,7 +168,7 @@ def _play(run: _Run, state: State, attempt: int) -> State:
 
       images = table.images(round)
       due = partial(_due, table, before, round)
-      stop = asked(round)
+      stop = asked()
       save = due(config.checkpoint_every_images) or stop is not None
       draw = due(config.sample_every_images)
       # A checkpoint closes the line of metrics that it falls into, so that a

@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch
@@ -162,7 +163,7 @@ def test_no_two_examples_see_the_same_latents():
   data = [
     np.asarray(
       jax.random.key_data(
-        example_keys(jax.random.key(0), purpose, np.arange(64), round)
+        example_keys(jax.random.key(0), purpose, jnp.arange(64), round)
       )
     )
     for purpose in Purpose
