@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
 from gan_jax import parallel
+from gan_jax.bucket import is_remote
 from gan_jax.errors import UserError, warn
 from gan_jax.state import State
 
@@ -29,7 +30,7 @@ STATE = State._fields
 def folder(workdir: str | Path) -> epath.Path:
   """Where a run's checkpoints are."""
   path = epath.Path(workdir).expanduser() / 'checkpoints'
-  return path if '://' in str(path) else path.resolve()
+  return path if is_remote(path) else path.resolve()
 
 
 class Checkpoints:
@@ -178,7 +179,7 @@ def _digests(workdir: str | Path, step: int) -> dict[str, str]:
 def _write_checksums(workdir: str | Path, step: int) -> None:
   """Notes what is in the files of a checkpoint; forgets those that are gone."""
   file = _checksums(workdir, step)
-  if '://' in str(file):
+  if is_remote(file):
     return  # a bucket checks what it keeps by itself
   file.parent.mkdir(exist_ok=True)
   part = file.with_suffix('.part')

@@ -5,6 +5,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from gan_jax.bucket import is_remote
 from gan_jax.errors import UserError
 
 NAME = '.lock'
@@ -16,7 +17,7 @@ def locked(workdir: str | Path) -> Iterator[None]:
 
   A workdir in a bucket cannot be held.
   """
-  if '://' in str(workdir):
+  if is_remote(workdir):
     yield
     return
   try:

@@ -14,6 +14,7 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+from gan_jax.bucket import Mirror, is_remote
 from gan_jax.pictures import grid, write_png
 
 
@@ -41,9 +42,15 @@ class Monitor:
     self._total_images = total_images
     self._last = (time.perf_counter(), images)
     self._outputs = contextlib.ExitStack()
-    self._workdir = workdir and Path(workdir)
-    if self._workdir is None:
+    self._workdir = None
+    if workdir is None:
       return
+    # A folder in a bucket is written here, and sent: nothing can be appended
+    # to what is there.
+    self._mirror = Mirror(workdir)
+    self._mirror.fetch('metrics.jsonl', 'tensorboard/*')
+    self._outputs.callback(self._mirror.send)
+    self._workdir = self._mirror.path
     enter = self._outputs.enter_context
     (self._workdir / 'samples').mkdir(parents=True, exist_ok=True)
     self._jsonl = enter(_open_until(self._workdir / 'metrics.jsonl', round))
@@ -52,7 +59,7 @@ class Monitor:
         str(self._workdir / 'tensorboard'), purge_step=round + 1
       )
     )
-    self._wandb = _start_wandb(self._workdir) if wandb else None
+    self._wandb = _start_wandb(workdir, self._workdir) if wandb else None
     if self._wandb:
       self._outputs.callback(self._wandb.finish)
     self._console = rich.console.Console()
@@ -100,6 +107,11 @@ class Monitor:
     picture = grid(pictures)
     write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
     self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+
+  def keep(self) -> None:
+    """Makes safe what was written; to be called before a checkpoint is."""
+    if self._workdir is not None:
+      self._mirror.send()
 
   def _show(self, line: dict[str, Any]) -> None:
     """A step of the bar, or where there is no terminal a line."""
@@ -150,15 +162,15 @@ def _open_until(path: Path, round: int):
   return path.open('a')
 
 
-def _start_wandb(workdir: Path):
+def _start_wandb(workdir: str | Path, folder: Path):
   import wandb
 
   # One run there for one run here, however often it is resumed.
-  folder = str(workdir.resolve())
-  identity = hashlib.sha256(folder.encode()).hexdigest()[:16]
+  name = str(workdir) if is_remote(workdir) else str(folder.resolve())
+  identity = hashlib.sha256(name.encode()).hexdigest()[:16]
   return wandb.init(
-    dir=folder,
-    name=workdir.name,
+    dir=str(folder.resolve()),
+    name=folder.name,
     project='gan_jax',
     id=identity,
     resume='allow',

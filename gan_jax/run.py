@@ -1,11 +1,13 @@
 """A run that was trained, opened for reading: what a notebook works with."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
@@ -34,7 +36,7 @@ class Run:
       and of its BatchNorm statistics.
   """
 
-  def __init__(self, workdir: Path, settings: ConfigDict, step: int):
+  def __init__(self, workdir: str, settings: ConfigDict, step: int):
     self.workdir, self.config, self.step = workdir, settings, step
     table = config.table(settings)
     self.images = table.images(step)
@@ -44,7 +46,7 @@ class Run:
     self._generate = jax.jit(self.generator)
 
   def __repr__(self) -> str:
-    return f'Run({str(self.workdir)!r}, step={self.step}, images={self.images})'
+    return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
   def generator(
     self, params: PyTree, inputs: PyTree
@@ -93,7 +95,8 @@ class Run:
     """`metrics.jsonl` as a DataFrame, one row a log line."""
     import pandas
 
-    return pandas.read_json(self.workdir / 'metrics.jsonl', lines=True)
+    text = (epath.Path(self.workdir) / 'metrics.jsonl').read_text()
+    return pandas.read_json(io.StringIO(text), lines=True)
 
   def show(self, n: int = 64, seed: int = 0) -> Image.Image:
     """A grid of `n` samples, which a notebook draws."""
@@ -109,7 +112,7 @@ class Run:
 
 def load(workdir: str | Path, step: int | None = None) -> Run:
   """See `gan_jax.load`."""
-  workdir = Path(workdir).expanduser()
+  workdir = str(epath.Path(workdir).expanduser())
   settings = config.read(workdir)
   steps = checkpoint.steps(workdir)
   if not steps:

@@ -185,6 +185,7 @@ def _play(run: _Run, state: State, attempt: int) -> State:
       if draw:
         monitor.samples(round, images, samples)
       if save:
+        monitor.keep()
         whole = run.spread.whole(state)
         run.checkpoints.save(round, whole, means, config.to_dict())
       if stop is not None:

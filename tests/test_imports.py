@@ -17,7 +17,7 @@ LAYERS = [
   {'games', 'optimizers'},
   {'models', 'losses', 'latents', 'schedule'},
   {'state', 'ops'},
-  {'keys'},
+  {'keys', 'bucket'},
   {'errors'},
 ]
 

@@ -27,8 +27,8 @@ from official_files import (
   write_mnist,
 )
 
-from gan_jax import data
-from gan_jax.data import store
+from gan_jax import bucket, data
+from gan_jax.data import prepared, store
 from gan_jax.data.celeba import CLASSES, official_split
 from gan_jax.data.idx import MNIST
 from gan_jax.errors import UserError
@@ -467,18 +467,19 @@ def test_too_little_space(make, given, monkeypatch):
 
 def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   """Prepared here and sent there; copied here, once, before it is read."""
-  bucket = tmp_path / 'bucket'
-  monkeypatch.setattr(store, 'is_remote', lambda path: 'bucket' in str(path))
-  monkeypatch.setattr(store.importlib.util, 'find_spec', lambda name: True)
+  for module in (bucket, store, prepared):
+    remote = lambda path: 'bucket' in str(path)
+    monkeypatch.setattr(module, 'is_remote', remote)
   machine = lambda name: monkeypatch.setenv(
     'XDG_CACHE_HOME', f'{tmp_path}/{name}'
   )
-  on = {'dir': str(bucket)}
+  there = tmp_path / 'bucket'
+  on = {'dir': str(there)}
   write_mnist(given)
   machine('one')
   assert make('mnist', **on).size == 40
-  (there,) = bucket.rglob('dataset_info.json')
-  assert list(bucket.rglob('*.array_record*'))
+  (info,) = there.rglob('dataset_info.json')
+  assert list(there.rglob('*.array_record*'))
   machine('two')
   shutil.rmtree(given)  # so that it can only be a copy
   fetched = make('mnist', split='train', **on).fetch(np.arange(30))
@@ -487,10 +488,10 @@ def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   (here,) = (tmp_path / 'two').rglob('dataset_info.json')
   here.unlink()
   assert make('mnist', **on).size == 40
-  assert here.read_text() == there.read_text()
-  there.write_text(there.read_text() + '\n')
+  assert here.read_text() == info.read_text()
+  info.write_text(info.read_text() + '\n')
   make('mnist', **on)
-  assert here.read_text() == there.read_text()
+  assert here.read_text() == info.read_text()
 
 
 def test_a_bucket_needs_the_extra(make):

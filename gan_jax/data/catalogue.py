@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
 from gan_jax.data.decode import decode
 from gan_jax.data.prepared import records_of
@@ -30,9 +31,9 @@ def open_set(wanted: Wanted) -> Source:
       'command with --mode=prepare prepares it (--config.data.dir names '
       'another place)'
     )
-  if store.is_remote(builder.data_path):
+  if is_remote(builder.data_path):
     store.bring(builder.data_path)
-    builder = tfds.builder_from_directory(store.local(builder.data_path))
+    builder = tfds.builder_from_directory(local(builder.data_path))
   return _source(builder, wanted)
 
 

@@ -20,6 +20,7 @@ from absl import logging
 from etils import epath
 from rich.progress import track
 
+from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
 from gan_jax.data.original import Original, Split, download, locate
 from gan_jax.data.source import Examples, Source, Wanted
@@ -31,9 +32,9 @@ VERSION = '1.0.0'
 def open_or_prepare(original: Original, wanted: Wanted) -> Source:
   """The set as it was prepared; prepares it if it was not."""
   folder = _folder(original, wanted)
-  here = store.local(folder)
+  here = local(folder)
   # A set on a disk that may only be read needs no lock.
-  if store.is_remote(folder) or not store.is_prepared(here):
+  if is_remote(folder) or not store.is_prepared(here):
     _make_ready(original, wanted, anew=False)
   total = _count(here)
   if total < original.size:
@@ -57,7 +58,7 @@ def _make_ready(original: Original, wanted: Wanted, anew: bool) -> None:
   or no labels.
   """
   folder = _folder(original, wanted)
-  here = store.local(folder)
+  here = local(folder)
   with _alone(here.parent):
     if store.bring(folder) and not (anew and _lacks(original, here)):
       given = '' if wanted.files is None else '; data.files was not read'
@@ -138,9 +139,9 @@ def _count(folder: epath.Path) -> int:
 
 def _prepare(original: Original, wanted: Wanted) -> None:
   """Finds or downloads the files, and writes the set, whole or not at all."""
-  here = store.local(_folder(original, wanted))
+  here = local(_folder(original, wanted))
   if wanted.files is None:
-    kept = store.local(store.data_dir(wanted)) / 'downloads'
+    kept = local(store.data_dir(wanted)) / 'downloads'
     found = download(original, kept)
   else:
     found = locate(original, Path(wanted.files).expanduser())

@@ -4,15 +4,11 @@ Records are read at random, and from a bucket each would be a request: so a set
 in a bucket is copied to this machine before it is read.
 """
 
-import importlib.util
-import os
-from pathlib import Path
-
 import tensorflow_datasets as tfds
 from etils import epath
 
+from gan_jax.bucket import is_remote, local
 from gan_jax.data.source import Wanted
-from gan_jax.errors import UserError
 
 # TFDS writes it, and it is copied, after everything else.
 INFO = 'dataset_info.json'
@@ -20,24 +16,7 @@ INFO = 'dataset_info.json'
 
 def data_dir(wanted: Wanted) -> epath.Path:
   """Where the sets are: `config.data.dir`, or as TFDS_DATA_DIR says."""
-  folder = epath.Path(wanted.dir or tfds.core.constants.DATA_DIR).expanduser()
-  if is_remote(folder) and importlib.util.find_spec('gcsfs') is None:
-    raise UserError(f"{folder} needs gcsfs: pip install -e '.[gcs]'")
-  return folder
-
-
-def is_remote(folder: epath.Path) -> bool:
-  """Whether it is in a bucket."""
-  return '://' in str(folder)
-
-
-def local(folder: epath.Path) -> epath.Path:
-  """Where on this machine the folder, or the copy of it, is."""
-  if not is_remote(folder):
-    return folder
-  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-  path = str(folder).replace('://', '/').lstrip('/')
-  return epath.Path(cache) / 'gan_jax' / path
+  return epath.Path(wanted.dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def is_prepared(folder: epath.Path) -> bool:

@@ -1,0 +1,54 @@
+"""Workdirs in buckets: what is written here is sent there."""
+
+from pathlib import Path
+
+import pytest
+
+from gan_jax import bucket
+from gan_jax.bucket import Mirror
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+  """A folder that is taken for one in a bucket."""
+  monkeypatch.setattr(bucket, 'is_remote', lambda path: 'bucket' in str(path))
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  return tmp_path / 'bucket' / 'run'
+
+
+def test_what_has_changed_is_sent(remote):
+  mirror = Mirror(remote)
+  assert 'cache' in str(mirror.path)
+  (mirror.path / 'tensorboard').mkdir(parents=True)
+  (mirror.path / 'metrics.jsonl').write_text('1\n')
+  (mirror.path / 'tensorboard' / 'events').write_bytes(b'1')
+  mirror.send()
+  assert (remote / 'metrics.jsonl').read_text() == '1\n'
+  assert (remote / 'tensorboard' / 'events').read_bytes() == b'1'
+  (remote / 'tensorboard' / 'events').write_bytes(b'untouched')
+  (mirror.path / 'metrics.jsonl').write_text('1\n22\n')
+  mirror.send()
+  assert (remote / 'metrics.jsonl').read_text() == '1\n22\n'
+  assert (remote / 'tensorboard' / 'events').read_bytes() == b'untouched'
+
+
+def test_another_machine_goes_on_with_what_was_sent(remote):
+  """And not with what another run left in its cache."""
+  mirror = Mirror(remote)
+  (mirror.path / 'tensorboard').mkdir(parents=True)
+  for name in ('metrics.jsonl', 'tensorboard/stale'):
+    (mirror.path / name).write_text('stale')
+  remote.mkdir(parents=True)
+  (remote / 'metrics.jsonl').write_text('1\n')
+  mirror.fetch('metrics.jsonl', 'tensorboard/*')
+  assert (mirror.path / 'metrics.jsonl').read_text() == '1\n'
+  assert not (mirror.path / 'tensorboard' / 'stale').exists()
+
+
+def test_a_folder_here_is_itself(tmp_path):
+  mirror = Mirror(tmp_path)
+  (tmp_path / 'file').write_text('1')
+  mirror.fetch('*')
+  mirror.send()
+  assert mirror.path == Path(tmp_path)
+  assert (tmp_path / 'file').read_text() == '1'
