@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, launch
+from PIL import Image
 
 from gan_jax import checkpoint
 
@@ -57,6 +58,40 @@ MISTAKES = [
   ([VANILLA, '--config.data.channels=4'], 'is 1 (grey) or 3 (RGB), not 4'),
   ([DCGAN, '--config.data.resolution=28'], '16, 32, 64 or 128 pixels, not 28'),
   ([DCGAN, '--config.data.source=folder:'], 'name one of images'),
+  (
+    [VANILLA, '--config.batch_size=3', '--config.rounds_per_dispatch=-1'],
+    'rounds_per_dispatch=-1 must be positive',
+  ),
+  ([VANILLA, '--config.batch_size=3'], 'not divisible by 2 devices: the neare'),
+  ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
+  ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
+  ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),
+  ([VANILLA, '--config.data.crop=0'], 'config.data.crop=0 must be positive'),
+  (
+    [VANILLA, '--config.data.crop=40'],
+    'crop=40 is larger than an image of 28x',
+  ),
+  ([VANILLA, '--config.data.workers=-1'], 'workers=-1 must be 0 or more'),
+  ([VANILLA, '--config.data.split=test'], 'digits is not divided'),
+  ([VANILLA, '--config.data.files=/x'], 'data.files says nothing to digits'),
+  ([VANILLA, '--config.on_divergence=rollbak'], "did you mean 'rollback'?"),
+  (
+    [VANILLA, '--config.data.source=mnist', '--config.data.files=/nowhere'],
+    'there is no /nowhere: --config.data.files is to name a folder',
+  ),
+  (
+    [VANILLA, '--config.data.source=mnist:/path'],
+    'mnist takes no path: --config.data.files=/path says where',
+  ),
+  (
+    [VANILLA, '--config.data.source=tfds:emnist', '--config.data.dir=/nowhere'],
+    'emnist is not prepared in /nowhere: the same command with --mode=prepare',
+  ),
+  ([VANILLA, '--num_processes=2'], 'need an address: --coordinator_address='),
+  (
+    [VANILLA, '--coordinator_address=localhost:1'],
+    '--coordinator_address needs --num_processes and --process_id',
+  ),
 ]
 
 if importlib.util.find_spec('wandb') is None:
@@ -121,6 +156,61 @@ def test_a_workdir_that_holds_something_else(tmp_path):
   assert "holds no run, but 'holiday.png'" in result.stderr
 
 
+@pytest.mark.parametrize('folder', ['/proc/nowhere', 'file/below'])
+def test_a_workdir_that_cannot_be_written(tmp_path, folder):
+  (tmp_path / 'file').touch()
+  result = run(VANILLA, f'--workdir={tmp_path / folder}')
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert f'cannot write to {tmp_path / folder}' in line
+
+
+@pytest.mark.parametrize(
+  ('files', 'message'),
+  [
+    ({}, '0 images below'),
+    ({'a.png': 1}, '1 images below'),
+    ({'a.png': 0, 'b.jpg': 0, 'c.webp': 0}, '3 of 3 files in'),
+    ({'a.gif': 1, 'b.txt': 1}, '0 images below'),
+  ],
+)
+def test_a_folder_without_enough_images(tmp_path, files, message):
+  folder = tmp_path / 'pictures'
+  folder.mkdir()
+  for name, good in files.items():
+    (folder / name).write_bytes(b'')
+    if good:
+      Image.new('L', (16, 16)).save(folder / name, 'PNG')
+  source = f'--config.data.source=folder:{folder}'
+  result = run(DCGAN, source, f'--workdir={tmp_path}/run')
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert message in line
+  assert not (tmp_path / 'run').exists()
+
+
+def test_less_than_what_is_trained(tmp_path):
+  """Refused, and nothing is overwritten; as much is nothing left to do."""
+  run(VANILLA, f'--workdir={tmp_path}/run', check=True)
+  before = (tmp_path / 'run' / 'config.json').read_text()
+  less = run(VANILLA, f'--workdir={tmp_path}/run', '--config.total_images=100')
+  assert less.returncode == 2
+  (line,) = less.stderr.splitlines()
+  assert 'config.total_images=100 is below the 384 that' in line
+  assert (tmp_path / 'run' / 'config.json').read_text() == before
+
+
+def test_another_run_shows_what_differs(tmp_path):
+  run(VANILLA, f'--workdir={tmp_path}/run', check=True)
+  flags = '--config.seed=3', '--config.log_every_steps=8'
+  other = run(VANILLA, f'--workdir={tmp_path}/run', *flags)
+  assert other.returncode == 2
+  (line,) = other.stderr.splitlines()
+  assert 'holds another run' in line
+  assert 'seed (0 there, 3 here)' in line
+  assert 'log_every_steps' not in line
+
+
 def test_another_optimizer_needs_no_more_than_its_name(tmp_path):
   """What was Adam's has no effect on it."""
   flag = '--config.optimizer.gen.name=sgd'
@@ -132,7 +222,8 @@ def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
   result = run(VANILLA, rate, f'--workdir={tmp_path}/run')
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
-  assert 'disc/loss is nan at round 4: the game has diverged' in line
+  assert 'disc/loss' in line
+  assert 'not finite in the 4 rounds to 4: the game has diverged' in line
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 
