@@ -22,7 +22,8 @@ POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
-ONE_DEVICE = parallel.Spread(None, jax.jit, lambda feed: feed)
+SAME = lambda tree: tree
+ONE_DEVICE = parallel.Spread(None, jax.jit, SAME, own=SAME, whole=SAME)
 
 
 def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
