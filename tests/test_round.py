@@ -180,7 +180,7 @@ def test_steps_by_hand(shared):
   params = start.variables.gen['params']
   w = np.array(start.variables.disc['params']['w'], np.float64)
   stream = Stream(0, 64)
-  pool = np.zeros((4, 2))
+  pool, norms = np.zeros((4, 2)), []
   for step in range(2):
     examples = np.arange(8) + 8 * step
     keys = example_keys(start.key, Purpose.DRAW, jnp.asarray(examples), 0)
@@ -190,7 +190,9 @@ def test_steps_by_hand(shared):
     coins = np.array(jax.vmap(jax.random.bernoulli)(keys))[:4, None]
     real = POINTS[stream.indices(examples)]
     b = z @ np.array(params['b']['w'])
-    w = w - RATE * (pool.mean(0) + b.mean(0) - real.mean(0))
+    gradient = pool.mean(0) + b.mean(0) - real.mean(0)
+    norms.append(np.linalg.norm(gradient))
+    w = w - RATE * gradient
     w = np.clip(w, -2, 2)
     if step % 3 == 0:
       w = w - RATE * 3 * w
@@ -203,9 +205,13 @@ def test_steps_by_hand(shared):
   np.testing.assert_allclose(
     after.game_state['pool'], pool, rtol=1e-5, atol=1e-6
   )
+  total, count = player.metrics['disc/loss_grad_norm']
+  np.testing.assert_allclose(total, sum(norms), rtol=1e-5)
+  assert count == 2
   assert set(player.metrics) == {
-    'disc/loss', 'disc/pool', 'disc/shrink', 'gen/loss', 'gen/cycle',
-    'gen/pull',
+    'disc/loss', 'disc/loss_grad_norm', 'disc/pool', 'disc/shrink',
+    'disc/shrink_grad_norm', 'gen/loss', 'gen/loss_grad_norm', 'gen/cycle',
+    'gen/pull', 'gen/pull_grad_norm',
   }  # fmt: skip
 
 
