@@ -5,8 +5,8 @@ A warning when it begins, none while it lasts: the numbers are in the metrics.
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-from jaxtyping import UInt8
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from gan_jax.errors import warn
 
@@ -18,13 +18,16 @@ CERTAIN, LINES = 0.995, 10
 VANISHED = 1e-8
 
 
-def diversity(images: UInt8[np.ndarray, 'n h w c']) -> float:
+def diversity(images: Float[Array, 'n h w c']) -> Float[Array, '']:
   """The mean Euclidean distance of all pairs of different images."""
-  flat = np.asarray(images, np.float64).reshape(len(images), -1)
-  squares = (flat**2).sum(1)
-  between = squares[:, None] + squares[None, :] - 2 * flat @ flat.T
   n = len(images)
-  return float(np.sqrt(np.maximum(between, 0)).sum() / (n * (n - 1)))
+  flat = images.reshape(n, -1)
+  flat -= flat.mean(0, keepdims=True)  # so that little is lost in float32
+  squares = (flat**2).sum(1)
+  products = jnp.matmul(flat, flat.T, precision='highest')
+  between = squares[:, None] + squares[None, :] - 2 * products
+  apart = jnp.where(jnp.eye(n, dtype=bool), 0.0, jnp.maximum(between, 0.0))
+  return jnp.sqrt(apart).sum() / (n * (n - 1))
 
 
 def _collapsed(means: Mapping[str, float]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
@@ -41,6 +41,13 @@ MOST_ATTEMPTS = 5
 MOST_WORKERS = 16
 
 
+class Look(NamedTuple):
+  """The average G's images at latents that stay the same."""
+
+  images: Float[Array, 'n h w c']
+  diversity: Float[Array, '']
+
+
 class _Run(NamedTuple):
   """A run that is set up: what stays the same throughout it."""
 
@@ -51,7 +58,7 @@ class _Run(NamedTuple):
   spread: parallel.Spread
   checkpoints: Checkpoints
   step: Callable[..., tuple[State, Metrics]]
-  sample: Callable[[State, Phase], UInt8[np.ndarray, 'n h w c']]
+  look: Callable[[State, Phase], Look]
   create: Callable[[], State]
   dataset: PyTree
   frozen: PyTree
@@ -108,11 +115,11 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         spread=spread,
         checkpoints=checkpoints,
         step=spread.compile(play),
-        sample=_sampler(game, shown, config.seed),
+        look=_looker(game, shown, config.seed),
         create=create,
         dataset=_on_devices(spread, fetch_all(source) if resident else {}),
         frozen=_on_devices(spread, game.frozen()),
-        data_diversity=diversity(to_uint8(shown['images'])),
+        data_diversity=float(diversity(shown['images'])),
       )
       state = _attempt(run)
       checkpoints.finish()
@@ -157,7 +164,7 @@ def _play(run: _Run, state: State, attempt: int) -> State:
   stop = None
   with closing(fed), monitor, interruptible() as asked:
     if round == 0:
-      monitor.samples(0, 0, run.sample(state, table.phase(0)))
+      _draw(monitor, 0, 0, run.look(state, table.phase(0)))
     pending = []
     for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
@@ -175,15 +182,16 @@ def _play(run: _Run, state: State, attempt: int) -> State:
       # resumed run begins a line where this one ended it.
       log = before // config.log_every_steps < round // config.log_every_steps
       if log or save or draw:
-        samples = run.sample(state, table.phase(round))
+        look = run.look(state, table.phase(round))
       if log or save:
         means = _means(pending, round, table.rounds_per_dispatch)
-        means['gen/diversity'] = diversity(samples) / run.data_diversity
+        apart = float(parallel.fetch(look.diversity))
+        means['gen/diversity'] = apart / (run.data_diversity or 1.0)
         monitor.log(round, images, means)
         alarm.read(images, means)
         pending = []
       if draw:
-        monitor.samples(round, images, samples)
+        _draw(monitor, round, images, look)
       if save:
         monitor.keep()
         whole = run.spread.whole(state)
@@ -289,19 +297,20 @@ def _create(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def _sampler(
+def _looker(
   game: Game, batch: Batch, seed: int
-) -> Callable[[State, Phase], UInt8[np.ndarray, 'n h w c']]:
-  """(state, phase) -> the average G's images at latents that stay the same."""
-
+) -> Callable[[State, Phase], Look]:
   @jax.jit
-  def sample(ema, batch, phase):
+  def look(ema, batch, phase):
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, batch['example'])
-    return game.sample(ema, game.draw(keys, batch, phase), phase)
+    images = game.sample(ema, game.draw(keys, batch, phase), phase)
+    return Look(images, diversity(images))
 
-  return lambda state, phase: to_uint8(
-    parallel.fetch(sample(state.ema, batch, phase))
-  )
+  return lambda state, phase: look(state.ema, batch, phase)
+
+
+def _draw(monitor: Monitor, round: int, images: int, look: Look) -> None:
+  monitor.samples(round, images, to_uint8(parallel.fetch(look.images)))
 
 
 def _announce(run: _Run, state: State) -> None:

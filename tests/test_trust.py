@@ -329,10 +329,11 @@ def test_attempts_differ_in_data_and_latents():
 
 def test_diversity_by_hand():
   """Points 0, 3 and 4 away on two axes: distances 3, 4 and 5."""
-  images = np.zeros((3, 1, 2, 1), np.uint8)
+  images = np.zeros((3, 1, 2, 1), np.float32)
   images[1, 0, 0], images[2, 0, 1] = 3, 4
-  assert diversity(images) == pytest.approx((3 + 4 + 5) / 3)
-  assert diversity(np.full((8, 4, 4, 3), 9, np.uint8)) == 0
+  assert diversity(jnp.asarray(images)) == pytest.approx((3 + 4 + 5) / 3)
+  alike = jnp.full((8, 4, 4, 3), 0.9)
+  assert diversity(alike) == pytest.approx(0, abs=1e-6)
 
 
 GOOD = {
