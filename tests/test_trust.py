@@ -174,8 +174,8 @@ def test_sigterm_saves_and_leaves(tmp_path):
   """With a code of its own; the same command goes on, to the same end."""
   flags = (
     '--config=experiments/vanilla_mnist.py:tiny',
-    '--config.total_images=64_000',
-    '--config.checkpoint_every_images=64_000',
+    '--config.total_images=16_000',
+    '--config.checkpoint_every_images=16_000',
   )
   start = lambda name: subprocess.Popen(
     launch(*flags, f'--workdir={tmp_path}/{name}'),
@@ -191,12 +191,12 @@ def test_sigterm_saves_and_leaves(tmp_path):
   assert process.returncode == 75
   (step,) = checkpoint.steps(tmp_path / 'told')
   assert f'Told to leave, saved at round {step:,}' in rest
-  assert 40 <= step < 4000
+  assert 40 <= step < 1000
   for name in ('told', 'straight'):
     with start(name) as process:
       process.stdout.read()
     assert process.returncode == 0
-  ends = [everything(tmp_path / name, 4000) for name in ('told', 'straight')]
+  ends = [everything(tmp_path / name, 1000) for name in ('told', 'straight')]
   assert ends[0] == ends[1]
 
 
