@@ -76,7 +76,13 @@ def main(argv: list[str]) -> None:
     mode = getattr(importlib.import_module(module), function)
     mode(_CONFIG.value, workdir)
   except UserError as error:
-    sys.exit(_complain(error))
+    code = _complain(error)
+    if parallel.is_one_of_many():
+      # The others wait for this process, and end when it is gone; to leave in
+      # peace would be to wait for them.
+      sys.stdout.flush()
+      os._exit(code)
+    sys.exit(code)
   except Preempted as preempted:
     print(f'Told to leave, {preempted}: the same command goes on.')
     sys.exit(PREEMPTED)

@@ -74,12 +74,27 @@ class Checkpoints:
           return State(**loaded)
         except Exception as error:  # whatever a damaged file leads to
           problem = f'{type(error).__name__}: {error}'
+          if not self._may_be_damaged(newest.step, error):
+            line = ' '.join(problem.split())[:300]
+            raise UserError(
+              f'the checkpoint of round {newest.step:,} is whole, and does not '
+              f'fit, or cannot be reached; nothing was changed ({line})'
+            ) from error
       self._set_aside(newest.step, problem)
       newest = self._checkpointer.latest
     raise UserError(
       f'no checkpoint of {self._workdir} can be read; they are in '
       f'{self._workdir}/damaged: name another --workdir to begin anew'
     )
+
+  def _may_be_damaged(self, step: int, error: Exception) -> bool:
+    """Whether a failure to load may be the files' fault.
+
+    Not if their checksums agree: then it is the networks that have changed.
+    """
+    verified = _noted(self._workdir, step) is not None
+    remote = is_remote(folder(self._workdir))
+    return not (verified or remote or isinstance(error, OSError))
 
   def _set_aside(self, step: int, problem: str) -> None:
     self._checkpointer.close()
@@ -104,9 +119,12 @@ class Checkpoints:
   ) -> None:
     """Saves in the background, once the save before is done.
 
-    One that fails is told of, and harms none that is there.
+    One that fails is told of, and harms none that is there. (On several
+    processes it ends the run: they could not agree on what there is.)
     """
     self._settle()
+    if self._failure and parallel.is_one_of_many():
+      raise UserError(f'{self._failure}: the same command goes on')
     try:
       folder(self._workdir).mkdir(parents=True, exist_ok=True)
       response = self._checkpointer.save_async(
@@ -170,10 +188,15 @@ def _checksums(workdir: str | Path, step: int) -> epath.Path:
 def _digests(workdir: str | Path, step: int) -> dict[str, str]:
   root = folder(workdir) / str(step)
   return {
-    str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
+    str(file.relative_to(root)): _digest(file)
     for file in sorted(Path(root).rglob('*'))
     if file.is_file()
   }
+
+
+def _digest(file: Path) -> str:
+  with file.open('rb') as opened:
+    return hashlib.file_digest(opened, 'sha256').hexdigest()
 
 
 def _write_checksums(workdir: str | Path, step: int) -> None:
@@ -190,16 +213,24 @@ def _write_checksums(workdir: str | Path, step: int) -> None:
       other.unlink()
 
 
+def _noted(workdir: str | Path, step: int) -> dict[str, str] | None:
+  """The checksums of a checkpoint; None if there are none that can be read."""
+  try:
+    return json.loads(_checksums(workdir, step).read_text())
+  except (OSError, ValueError):
+    return None
+
+
 def damage(workdir: str | Path, step: int) -> str:
   """What is wrong with the files of a checkpoint; `` if nothing is.
 
   One that the run was killed beside, before their checksums were noted, is
   taken as Orbax finds it: it is whole.
   """
-  file = _checksums(workdir, step)
-  if not file.exists():
+  noted = _noted(workdir, step)
+  if noted is None:
     return ''
-  noted, there = json.loads(file.read_text()), _digests(workdir, step)
+  there = _digests(workdir, step)
   for name in sorted(noted.keys() | there.keys()):
     if name not in there:
       return f'{name} is missing'

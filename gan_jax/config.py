@@ -174,7 +174,7 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
         f'{workdir} holds no run, but {strangers[0]!r}: name another --workdir'
       )
     return
-  there = flatten(json.loads(file.read_text()))
+  there = flatten(_parse(file))
   here = flatten(_jsonable(config))
   here.setdefault('data.size', there.get('data.size'))
   differing = [
@@ -210,7 +210,14 @@ def read(workdir: str | Path) -> ConfigDict:
   file = _file(workdir)
   if not file.exists():
     raise UserError(f'{workdir} is not the workdir of a run: no config.json')
-  return ConfigDict(_tuples(json.loads(file.read_text())))
+  return ConfigDict(_tuples(_parse(file)))
+
+
+def _parse(file: epath.Path) -> dict[str, Any]:
+  try:
+    return json.loads(file.read_text())
+  except ValueError as error:
+    raise UserError(f'{file} is damaged: {error}') from error
 
 
 def _tuples(tree: Any) -> Any:

@@ -2,10 +2,13 @@
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import math
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import rich.progress
 import tensorboardX
 
 from gan_jax.bucket import Mirror, is_remote
+from gan_jax.errors import warn
 from gan_jax.pictures import grid, write_png
 
 
@@ -43,6 +47,8 @@ class Monitor:
     self._last = (time.perf_counter(), images)
     self._outputs = contextlib.ExitStack()
     self._workdir = None
+    self._unwritten: list[str] = []
+    self._failing = False
     if workdir is None:
       return
     # A folder in a bucket is written here, and sent: nothing can be appended
@@ -91,11 +97,12 @@ class Monitor:
     line = {'step': round, 'images': images, **scalars}
     # JSON has no NaN: what is not finite is null.
     finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-    self._jsonl.write(json.dumps(finite) + '\n')
-    self._jsonl.flush()
-    for name, value in scalars.items():
-      if math.isfinite(value):
-        self._tensorboard.add_scalar(name, value, round)
+    self._unwritten.append(json.dumps(finite) + '\n')
+    with self._tolerant():
+      self._write_lines()
+      for name, value in scalars.items():
+        if math.isfinite(value):
+          self._tensorboard.add_scalar(name, value, round)
     if self._wandb:
       self._wandb.log(line, step=round)
     self._show(line)
@@ -105,13 +112,41 @@ class Monitor:
     if self._workdir is None:
       return
     picture = grid(pictures)
-    write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
-    self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+    with self._tolerant():
+      write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
+      self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+
+  def _write_lines(self) -> None:
+    """All lines that are not in the file yet, each whole or not at all."""
+    while self._unwritten:
+      end = os.fstat(self._jsonl.fileno()).st_size
+      line = self._unwritten[0].encode()
+      try:
+        if self._jsonl.write(line) != len(line):
+          raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      except OSError:
+        self._jsonl.truncate(end)
+        raise
+      self._unwritten.pop(0)
 
   def keep(self) -> None:
     """Makes safe what was written; to be called before a checkpoint is."""
-    if self._workdir is not None:
+    if self._workdir is None:
+      return
+    with self._tolerant():
+      self._tensorboard.flush()
       self._mirror.send()
+
+  @contextlib.contextmanager
+  def _tolerant(self) -> Iterator[None]:
+    """A disk that is full ends no run: it is told once, until it has room."""
+    try:
+      yield
+      self._failing = False
+    except OSError as error:
+      if not self._failing:
+        warn(f'{self._workdir} cannot be written to now: {error.strerror}')
+      self._failing = True
 
   def _show(self, line: dict[str, Any]) -> None:
     """A step of the bar, or where there is no terminal a line."""
@@ -152,14 +187,21 @@ def _open_until(path: Path, round: int):
   """Opens `metrics.jsonl` to append, without the lines of later rounds."""
   if path.exists():
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text(errors='replace').splitlines(keepends=True):
       # A line that a kill cut short is of the lost future too.
-      if line.endswith('\n') and json.loads(line)['step'] <= round:
+      if line.endswith('\n') and _step_of(line) <= round:
         kept.append(line)
     part = path.with_suffix('.part')
     part.write_text(''.join(kept))
     part.replace(path)
-  return path.open('a')
+  return path.open('ab', buffering=0)
+
+
+def _step_of(line: str) -> int | float:
+  try:
+    return json.loads(line)['step']
+  except (ValueError, KeyError, TypeError):
+    return math.inf  # a line that is damaged: it is left out
 
 
 def _start_wandb(workdir: str | Path, folder: Path):

@@ -139,6 +139,13 @@ def join(
       raise UserError(
         '--coordinator_address needs --num_processes and --process_id'
       )
+    host, _, port = coordinator_address.rpartition(':')
+    if not (host and port.isdigit() and 0 <= process_id < num_processes):
+      raise UserError(
+        f'--coordinator_address={coordinator_address} is to be HOST:PORT, and '
+        f'--process_id={process_id} from 0 to below --num_processes='
+        f'{num_processes}'
+      )
     jax.distributed.initialize(*given)
     return
   if any(x is not None for x in given):
@@ -149,7 +156,7 @@ def join(
   if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
     jax.distributed.initialize()
   elif importlib.util.find_spec('libtpu'):
-    with contextlib.suppress(ValueError, RuntimeError):  # not on a TPU
+    with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
       jax.distributed.initialize()
 
 

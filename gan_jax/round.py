@@ -314,7 +314,7 @@ def play_dispatch(
       the compiled program.
 
   Returns:
-    The state after, and the metrics, each (sum, count) over the rounds.
+    The state after, and the metrics: [rounds, 2], (sum, count) of each round.
   """
 
   def body(state: State, fed_and_phase):
@@ -325,5 +325,4 @@ def play_dispatch(
     return play_round(game, tx, state, batches, phase, frozen, axis_name)
 
   state = enter_stage(tx, state, phases)
-  state, metrics = jax.lax.scan(body, state, (feed, phases))
-  return state, jax.tree.map(lambda x: x.sum(0), metrics)
+  return jax.lax.scan(body, state, (feed, phases))

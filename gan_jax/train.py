@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from gan_jax.data.source import Source
 from gan_jax.data.stream import Feed, Stream, feed, read
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.games.game import Batch, Game
-from gan_jax.interrupt import interruptible
+from gan_jax.interrupt import Asked, interruptible
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.lock import locked
 from gan_jax.monitor import Monitor
@@ -121,32 +121,37 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         frozen=_on_devices(spread, game.frozen()),
         data_diversity=float(diversity(shown['images'])),
       )
-      state = _attempt(run)
-      checkpoints.finish()
+      with interruptible() as asked:
+        state = _attempt(run, asked)
+        checkpoints.finish()
   if parallel.is_main():
     _point_to(workdir)
   return state
 
 
-def _attempt(run: _Run) -> State:
+def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
   _announce(run, state)
   while True:
     attempt = int(parallel.fetch(state.attempt))
     try:
-      return _play(run, state, attempt)
+      return _play(run, state, attempt, asked)
     except Diverged as error:
       attempt += 1
+      stop = asked()
       if run.config.on_divergence == 'stop' or attempt > MOST_ATTEMPTS:
         raise
-      warn(f'{error}. Going back to it, with other data and latents')
+      if stop is not None:
+        raise _left(stop, 'at its last checkpoint') from error
+      if parallel.is_main():
+        warn(f'{error}. Going back to it, with other data and latents')
       key = jax.random.key(run.config.seed)
       again = partial(states.another_attempt, key=key, attempt=attempt)
       state = parallel.create(again, run.checkpoints.resume(run.create))
 
 
-def _play(run: _Run, state: State, attempt: int) -> State:
+def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   """Plays from the state on, and tells the world."""
   config, table = run.config, run.table
   round = int(parallel.fetch(state.round))
@@ -162,7 +167,7 @@ def _play(run: _Run, state: State, attempt: int) -> State:
     wandb=config.wandb,
   )
   stop = None
-  with closing(fed), monitor, interruptible() as asked:
+  with closing(fed), monitor:
     if round == 0:
       _draw(monitor, 0, 0, run.look(state, table.phase(0)))
     pending = []
@@ -188,7 +193,8 @@ def _play(run: _Run, state: State, attempt: int) -> State:
         apart = float(parallel.fetch(look.diversity))
         means['gen/diversity'] = apart / (run.data_diversity or 1.0)
         monitor.log(round, images, means)
-        alarm.read(images, means)
+        if parallel.is_main():
+          alarm.read(images, means)
         pending = []
       if draw:
         _draw(monitor, round, images, look)
@@ -201,11 +207,15 @@ def _play(run: _Run, state: State, attempt: int) -> State:
   state = run.spread.whole(state)
   if round < table.total_rounds:
     run.checkpoints.finish()
-    saved = f'saved at round {round:,}'
-    raise (
-      Preempted(saved) if stop == signal.SIGTERM else KeyboardInterrupt(saved)
-    )
+    raise _left(stop, f'saved at round {round:,}')
   return state
+
+
+def _left(stop: signal.Signals | None, saved: str) -> BaseException:
+  """What tells that the run was stopped, and by what."""
+  return (
+    Preempted(saved) if stop == signal.SIGTERM else KeyboardInterrupt(saved)
+  )
 
 
 def _check_total(config: ConfigDict, workdir: str | Path, table: Table) -> None:
@@ -237,25 +247,39 @@ def _due(table: Table, before: int, now: int, every_images: int) -> bool:
 def _means(
   pending: list[Metrics], round: int, rounds_per_dispatch: int
 ) -> dict[str, float]:
-  """The means of metrics that come as (sum, count); waits for the device.
+  """The means of metrics that come as [(sum, count)] of each round.
+
+  Waits for the device.
 
   Raises:
     Diverged: One is not finite.
   """
-  fetched = parallel.fetch(pending)
-  first = round - len(pending) * rounds_per_dispatch
-  for index, part in enumerate(fetched):
-    lost = [name for name, (x, _) in part.items() if not np.isfinite(x)]
-    if lost:
-      end = first + (index + 1) * rounds_per_dispatch
-      raise Diverged(
-        f'{", ".join(sorted(lost))} not finite in the {rounds_per_dispatch} '
-        f'rounds to {end:,}: the game has diverged; the last checkpoint is kept'
-      )
-  sums = jax.tree.map(
-    lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *fetched
+  stacked = jax.tree.map(
+    lambda *parts: np.concatenate(parts, dtype=np.float64),
+    *parallel.fetch(pending),
   )
+  _check_finite(stacked, round - len(pending) * rounds_per_dispatch)
+  sums = {name: parts.sum(0) for name, parts in stacked.items()}
   return {name: float(x / count) for name, (x, count) in sums.items() if count}
+
+
+def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
+  """Tells in which round the game was lost first, by whom, and in what."""
+  lost = {
+    name: int(np.argmin(np.isfinite(parts[:, 0])))
+    for name, parts in stacked.items()
+    if not np.isfinite(parts[:, 0]).all()
+  }
+  if not lost:
+    return
+  first = min(lost.values())
+  names = sorted(name for name, at in lost.items() if at == first)
+  # D moves first: what it has spoilt, G only takes over.
+  disc = [name for name in names if name.startswith('disc/')]
+  raise Diverged(
+    f'{", ".join(disc or names)} not finite at round {before + first + 1:,}: '
+    'the game has diverged; the last checkpoint is kept'
+  )
 
 
 def _feeds(

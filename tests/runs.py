@@ -6,6 +6,9 @@ import runpy
 import jax
 import numpy as np
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import (
+  EventAccumulator,
+)
 
 from gan_jax import checkpoint
 
@@ -37,3 +40,11 @@ def metrics(workdir):
   for line in lines:
     assert line.pop('images_per_second') > 0
   return lines
+
+
+def logged_steps(workdir):
+  """The steps that TensorBoard has."""
+  events = EventAccumulator(
+    str(workdir / 'tensorboard'), size_guidance={'scalars': 0}
+  ).Reload()
+  return [event.step for event in events.Scalars('gen/loss')]

@@ -127,9 +127,9 @@ def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, rounds=None):
 
 
 def compare(straight, killed):
-  """Every array of every checkpoint, and the metrics."""
+  """Every array of every checkpoint, the metrics, and TensorBoard."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from runs import everything, metrics
+  from runs import everything, logged_steps, metrics
 
   from gan_jax import checkpoint
 
@@ -138,6 +138,7 @@ def compare(straight, killed):
   for step in steps:
     assert everything(straight, step) == everything(killed, step), step
   assert metrics(straight) == metrics(killed)
+  assert logged_steps(straight) == logged_steps(killed)
 
 
 def main():

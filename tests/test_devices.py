@@ -173,7 +173,7 @@ def test_no_two_examples_see_the_same_latents():
   assert len(np.unique(drawn, axis=0)) == len(Purpose) * 4 * 64
 
 
-def test_fakes_of_all_devices_differ(tmp_path):
+def test_processes_share_each_batch_out():
   """Two processes are fed all of one batch, each row once."""
   from gan_jax.data.stream import Stream, feed
   from gan_jax.parallel import _share

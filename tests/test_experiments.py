@@ -11,10 +11,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, launch
-from runs import everything, get_config, metrics
-from tensorboard.backend.event_processing.event_accumulator import (
-  EventAccumulator,
-)
+from runs import everything, get_config, logged_steps, metrics
 
 import gan_jax
 from gan_jax import checkpoint, train
@@ -29,12 +26,6 @@ SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
   'log_every_steps', 'sample_every_images', 'checkpoint_every_images',
 )  # fmt: skip
-
-
-def logged_steps(workdir):
-  """The steps that TensorBoard has."""
-  events = EventAccumulator(str(workdir / 'tensorboard')).Reload()
-  return [event.step for event in events.Scalars('gen/loss')]
 
 
 @pytest.fixture(scope='module', params=EXPERIMENTS)

@@ -74,9 +74,10 @@ class Player:
         self.stream, self.source, self.schedule, lambda n: slice(n), at
       )
       phases = self.schedule.dispatch(at)
-      self.now, self.metrics = self.step(
+      self.now, metrics = self.step(
         self.now, {}, self.spread.shard(fed), phases, self.game.frozen()
       )
+      self.metrics = jax.tree.map(lambda x: x.sum(0), metrics)
     return self.now
 
 
