@@ -1,6 +1,7 @@
 """What breaks, breaks here: checkpoints, disks, games, and two runs at once."""
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -87,6 +88,8 @@ def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   assert everything(copy, 24) == everything(straight, 24)
 
 
+# Orbax leaves tasks behind when what it loads does not fit.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_networks_that_have_changed_are_no_damage(copy):
   """The checkpoint is whole: nothing is moved."""
   config = get_config('vanilla_mnist', 'tiny')
@@ -98,12 +101,14 @@ def test_networks_that_have_changed_are_no_damage(copy):
     train.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
   assert not (copy / 'damaged').exists()
+  gc.collect()
 
 
 def test_checksums_that_are_damaged_are_none(copy, straight):
   (copy / 'checksums' / '24.json').write_bytes(b'')
   assert gan_jax.load(copy).step == 24
-  (copy / 'metrics.jsonl').open('ab').write(b'\0\0\n')
+  with (copy / 'metrics.jsonl').open('ab') as file:
+    file.write(b'\0\0\n')
   train.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert metrics(copy) == metrics(straight)
 
