@@ -240,11 +240,14 @@ def damage(workdir: str | Path, step: int) -> str:
 
 
 def steps(workdir: str | Path) -> list[int]:
-  """The steps that a run has checkpoints of, oldest first."""
-  if not folder(workdir).exists():
+  """The steps that a run has checkpoints of, oldest first; it may be going."""
+  root = folder(workdir)
+  if not root.exists():
     return []
-  with ocp.training.Checkpointer(folder(workdir)) as checkpointer:
-    return sorted(found.step for found in checkpointer.checkpoints)
+  found = [path for path in root.iterdir() if path.name.isdigit()]
+  if is_remote(root):  # where nothing is renamed when it is whole
+    found = [path for path in found if (path / 'commit_success.txt').exists()]
+  return sorted(int(path.name) for path in found)
 
 
 def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
