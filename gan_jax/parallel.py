@@ -3,6 +3,11 @@
 A round is written once. `jit` makes of it one global-view program over a mesh,
 in which every array is whole and XLA splits the work; `pmap` makes one program
 a device, which averages gradients over a named axis. Both give the same run.
+
+The vanilla MLP, images/s, jit and pmap: 3,210 and 3,240 on one device of two
+CPU cores; 1,630 and 2,470 on 2 fake devices that share the cores, 1,020 and
+1,590 on 4. `jit` is the default all the same, until real accelerators have been
+measured: JAX only maintains `pmap`.
 """
 
 import collections
