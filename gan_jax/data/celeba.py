@@ -146,11 +146,11 @@ def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
     except OSError:
       return b''  # no picture: it is reported with those that do not decode
 
-  return {file.name: partial(read, file) for file in _pictures(path)}
-
-
-def _pictures(path: Path) -> Iterator[Path]:
-  return (file for file in path.rglob('*.jpg') if file.name[0] != '.')
+  return {
+    file.name: partial(read, file)
+    for file in path.rglob('*.jpg')
+    if file.name[0] != '.'
+  }
 
 
 def _archive(path: Path) -> dict[str, Callable[[], bytes]]:

@@ -93,9 +93,8 @@ def _deaf() -> Iterator[None]:
 def fetch_all(source: Source) -> Examples:
   """The whole set, in its order, read on all cores."""
   chunks = np.split(np.arange(source.size), range(CHUNK, source.size, CHUNK))
-  parts = threaded(source.fetch, chunks)
-  first, *rest = progress(parts, 'Reading the data', len(chunks))
+  fetched = threaded(source.fetch, chunks)
+  parts = list(progress(fetched, 'Reading the data', len(chunks)))
   return {
-    name: np.concatenate([part[name] for part in (first, *rest)])
-    for name in first
+    name: np.concatenate([part[name] for part in parts]) for name in parts[0]
   }

@@ -4,7 +4,6 @@ TFDS writes and reads them (array_record); TensorFlow is not needed.
 """
 
 import contextlib
-import fcntl
 import io
 import shutil
 import sys
@@ -25,6 +24,7 @@ from gan_jax.data import store
 from gan_jax.data.original import Original, Split, download, locate
 from gan_jax.data.source import Examples, Source, Wanted
 from gan_jax.errors import UserError, nearest, warn
+from gan_jax.lock import held
 
 VERSION = '1.0.0'
 
@@ -36,14 +36,15 @@ def open_or_prepare(original: Original, wanted: Wanted) -> Source:
   # A set on a disk that may only be read needs no lock.
   if is_remote(folder) or not store.is_prepared(here):
     _make_ready(original, wanted, anew=False)
-  total = _count(here)
+  builder = tfds.builder_from_directory(here)
+  total = _count(builder)
   if total < original.size:
     warn(
       f'{total:,} of the {original.size:,} images of {original.name} '
       f'are prepared; with all the files, --mode=prepare and '
       '--config.data.files=PATH prepare it anew'
     )
-  return _open(here, wanted.split, original.classes)
+  return _open(builder, wanted.split, original.classes)
 
 
 def prepare(original: Original, wanted: Wanted) -> None:
@@ -71,13 +72,13 @@ def _make_ready(original: Original, wanted: Wanted, anew: bool) -> None:
 
 def _lacks(original: Original, folder: epath.Path) -> bool:
   """Whether images or labels are missing from a set."""
-  features = tfds.builder_from_directory(folder).info.features
-  return _count(folder) < original.size or 'label' not in features
-
-
-def _open(folder: epath.Path, split: str, classes: tuple[str, ...]) -> Source:
-  """A split of the set that was prepared in `folder`."""
   builder = tfds.builder_from_directory(folder)
+  whole = _count(builder) >= original.size
+  return not whole or 'label' not in builder.info.features
+
+
+def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
+  """A split of a prepared set."""
   records = records_of(builder, split)
   features = builder.info.features
   labelled = 'label' in features
@@ -132,9 +133,10 @@ def _variant(wanted: Wanted) -> str:
   return f'{wanted.resolution}x{wanted.resolution}_{colours}{crop}'
 
 
-def _count(folder: epath.Path) -> int:
-  splits = tfds.builder_from_directory(folder).info.splits
-  return sum(split.num_examples for split in splits.values())
+def _count(builder: Any) -> int:
+  """How many images a prepared set has, in all splits."""
+  splits = builder.info.splits.values()
+  return sum(split.num_examples for split in splits)
 
 
 def _prepare(original: Original, wanted: Wanted) -> None:
@@ -155,7 +157,9 @@ def _prepare(original: Original, wanted: Wanted) -> None:
       f'{total:,} of the {original.size:,} images of {original.name} are '
       'there; going on with them'
     )
-  there = _count(here) if store.is_prepared(here) else 0
+  there = 0
+  if store.is_prepared(here):
+    there = _count(tfds.builder_from_directory(here))
   if total < there:
     raise UserError(
       f'{total:,} images would take the place of {there:,} in {here}: remove '
@@ -164,37 +168,30 @@ def _prepare(original: Original, wanted: Wanted) -> None:
   _check_space(here.parent, total * wanted.image_bytes)
   # Beside a set that is there already: that goes when this one is whole.
   new, old = here.parent / '.new', here.parent / '.old'
-  for stale in (new, old):
-    if stale.exists():
-      stale.rmtree()  # of a preparation that was killed
+  for stale in (new, old):  # of a preparation that was killed
+    stale.rmtree(missing_ok=True)
   _write(original, wanted, splits, labelled, new)
   if here.exists():
     here.rename(old)
   (new / _dataset(original) / _variant(wanted) / VERSION).rename(here)
   for stale in (new, old):
-    if stale.exists():
-      stale.rmtree()
+    stale.rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _alone(folder: epath.Path) -> Iterator[None]:
   """Waits until no other process of this machine prepares the same."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / '.lock').open('w')
-  except OSError as error:
-    raise UserError(
-      f'cannot write to {folder}: {error.strerror}; --config.data.dir is where '
-      'prepared sets go'
-    ) from error
-  with lock:
+  busy = lambda: print(
+    'Waiting for another process, which is preparing the same'
+  )
+  with contextlib.ExitStack() as stack:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      print('Waiting for another process, which is preparing the same')
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-      pass  # a file system that has no locks
+      stack.enter_context(held(folder, busy))
+    except OSError as error:
+      raise UserError(
+        f'cannot write to {folder}: {error.strerror}; --config.data.dir is '
+        'where prepared sets go'
+      ) from error
     yield
 
 
