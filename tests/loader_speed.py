@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
+from tables import constant_table
 
 from gan_jax import data
 from gan_jax.data.loader import load
 from gan_jax.data.stream import Stream, feed
-from gan_jax.schedule import tabulate
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64
@@ -73,20 +73,7 @@ def make_sets(folder):
 def images_per_second(source, workers):
   """Of batches made one after the other, as a run asks for them."""
   total = 2 * (WARM_UP + TIMED) * BATCH
-  table = tabulate(
-    ({},),
-    defaults={
-      'batch_size': BATCH,
-      'gen_batch_size': None,
-      'disc_steps': 1,
-      'gen_learning_rate': 1.0,
-      'disc_learning_rate': 1.0,
-    },
-    total_images=total,
-    rounds_per_dispatch=1,
-    ema_halflife_images=1,
-    ema_rampup=None,
-  )
+  table = constant_table(total, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
   make = partial(feed, stream, source, table, lambda n: slice(n))
   fed = load(make, range(table.total_rounds), workers)

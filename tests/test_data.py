@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from tables import constant_table
 
 from gan_jax import data
 from gan_jax.data import standard
@@ -16,7 +17,6 @@ from gan_jax.data.idx import parse_idx
 from gan_jax.data.source import Wanted, in_memory
 from gan_jax.data.stream import Stream, feed, read
 from gan_jax.errors import UserError
-from gan_jax.schedule import tabulate
 
 
 def make(source, resolution=16, channels=3, **more):
@@ -57,22 +57,8 @@ def test_position_n_is_a_pure_function_of_seed_and_n():
   assert Stream(1, 10).indices(np.arange(30)).tolist() != straight.tolist()
 
 
-def table(**defaults):
-  span = {
-    'batch_size': 4,
-    'gen_batch_size': None,
-    'disc_steps': 2,
-    'gen_learning_rate': 0.1,
-    'disc_learning_rate': 0.1,
-  }
-  return tabulate(
-    ({},),
-    defaults={**span, **defaults},
-    total_images=48,
-    rounds_per_dispatch=3,
-    ema_halflife_images=10,
-    ema_rampup=None,
-  )
+def table(**span):
+  return constant_table(48, 3, **span)
 
 
 def test_rounds_take_the_next_positions():

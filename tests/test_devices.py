@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, launch
 from runs import get_config, metrics
+from tables import constant_table
 
 import gan_jax
 from gan_jax import checkpoint
@@ -177,22 +178,8 @@ def test_processes_share_each_batch_out():
   """Two processes are fed all of one batch, each row once."""
   from gan_jax.data.stream import Stream, feed
   from gan_jax.parallel import _share
-  from gan_jax.schedule import tabulate
 
-  table = tabulate(
-    ({},),
-    defaults={
-      'batch_size': 16,
-      'gen_batch_size': 32,
-      'disc_steps': 2,
-      'gen_learning_rate': 1.0,
-      'disc_learning_rate': 1.0,
-    },
-    total_images=64,
-    rounds_per_dispatch=2,
-    ema_halflife_images=1,
-    ema_rampup=None,
-  )
+  table = constant_table(64, 2, batch_size=16, gen_batch_size=32)
   of = lambda process: feed(
     Stream(0, 100), None, table, lambda n: _share(process, 2, n), 0
   )

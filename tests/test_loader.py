@@ -13,13 +13,13 @@ import pytest
 from conftest import ROOT, launch
 from PIL import Image
 from runs import everything, get_config, metrics
+from tables import constant_table
 
 from gan_jax import checkpoint, data, train
 from gan_jax.data.loader import fetch_all, load
 from gan_jax.data.source import in_memory
 from gan_jax.data.stream import Stream, feed
 from gan_jax.errors import UserError
-from gan_jax.schedule import tabulate
 
 
 def squares(round):
@@ -64,19 +64,7 @@ def test_the_stream_is_one_sequence(pictures):
   source = data.make(config)
   assert source.size == 38
   stream = Stream(seed=0, size=38)
-  schedule = tabulate(
-    ({'gen_batch_size': 16},),
-    defaults={
-      'batch_size': 8,
-      'disc_steps': 2,
-      'gen_learning_rate': 0.1,
-      'disc_learning_rate': 0.1,
-    },
-    total_images=192,
-    rounds_per_dispatch=2,
-    ema_halflife_images=10,
-    ema_rampup=None,
-  )
+  schedule = constant_table(192, 2, batch_size=8, gen_batch_size=16)
   rounds = range(0, schedule.total_rounds, 2)
 
   def streamed(rows, workers):
