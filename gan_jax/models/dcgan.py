@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
-from gan_jax.models.layers import activation, batch_norm, weight_init
+from gan_jax.models.layers import (
+  Conv,
+  ConvTranspose,
+  activation,
+  batch_norm,
+  weight_init,
+)
 
 
 def stages(resolution: int) -> int:
@@ -53,13 +59,7 @@ class Generator(nn.Module):
   ) -> Float[Array, 'n h w c']:
     norm = batch_norm(train, self.dtype, self.axis_name)
     double = partial(
-      nn.ConvTranspose,
-      kernel_size=(4, 4),
-      strides=(2, 2),
-      padding='SAME',
-      use_bias=False,
-      kernel_init=weight_init,
-      dtype=self.dtype,
+      ConvTranspose, kernel=4, stride=2, padding=1, dtype=self.dtype
     )
     doublings = stages(self.resolution)
     width = self.features * 2 ** (doublings - 1)
@@ -96,16 +96,8 @@ class Discriminator(nn.Module):
     self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
   ) -> Float[Array, ' n']:
     norm = batch_norm(train, self.dtype, self.axis_name)
-    halve = partial(
-      nn.Conv,
-      kernel_size=(4, 4),
-      strides=(2, 2),
-      padding=((1, 1), (1, 1)),
-      use_bias=False,
-      kernel_init=weight_init,
-      dtype=self.dtype,
-    )
-    x = images.astype(self.dtype)
+    halve = partial(Conv, kernel=4, stride=2, padding=1, dtype=self.dtype)
+    x = images
     for halving in range(stages(self.resolution)):
       x = halve(self.features * 2**halving)(x)
       x = x if halving == 0 else norm()(x)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from gan_jax import ops
 from gan_jax.errors import UserError, choose
 from gan_jax.keys import layer_keys
 
@@ -18,6 +20,49 @@ weight_init = nn.initializers.normal(0.02)
 def gain_init(key, shape, dtype):
   """N(1, 0.02)."""
   return 1 + weight_init(key, shape, dtype)
+
+
+class Conv(nn.Module):
+  """A strided convolution without bias, kernel [k, k, in, out].
+
+  Attributes:
+    features: Channels that come out.
+    kernel, stride, padding: In both directions.
+    dtype: What it computes in; the kernel is float32.
+  """
+
+  features: int
+  kernel: int
+  stride: int
+  padding: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 d']:
+    shape = self.kernel, self.kernel, x.shape[-1], self.features
+    w = self.param('kernel', weight_init, shape).astype(self.dtype)
+    return ops.conv(x.astype(self.dtype), w, self.stride, self.padding)
+
+
+class ConvTranspose(nn.Module):
+  """The transpose of `Conv`, kernel [k, k, out, in]: `stride` times the size.
+
+  Attributes: as `Conv`'s, which maps what comes out to what goes in.
+  """
+
+  features: int
+  kernel: int
+  stride: int
+  padding: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, y: Float[Array, 'n h w d']) -> Float[Array, 'n h2 w2 c']:
+    shape = self.kernel, self.kernel, self.features, y.shape[-1]
+    w = self.param('kernel', weight_init, shape).astype(self.dtype)
+    size = self.stride * y.shape[1], self.stride * y.shape[2]
+    y = y.astype(self.dtype)
+    return ops.conv_transpose(y, w, self.stride, self.padding, size)
 
 
 class Dropout(nn.Module):

@@ -1,0 +1,70 @@
+"""The three convolutions on CPUs.
+
+XLA has a fast convolution there, but inside a loop, where a round is, only for
+arrays in the order NHWC, HWIO, NHWC. The transposes of a convolution are none
+such; so they are written as convolutions of arrays brought into that order.
+What Winograd's algorithm is for, it does.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gan_jax.ops import winograd
+from gan_jax.ops.window import LAYOUT, Window
+
+
+def conv(
+  window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw c d']
+) -> Float[Array, 'n h w d']:
+  """As `ops.conv`."""
+  if winograd.applies(window, w.shape[2:]):
+    return winograd.conv(x, w)
+  return lax.conv_general_dilated(
+    x, w, (window.stride,) * 2, window.padding, dimension_numbers=LAYOUT
+  )
+
+
+def conv_transpose(
+  window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw c d']
+) -> Float[Array, 'n H W c']:
+  """As `ops.conv_transpose`: y, zeros between, with the turned filter."""
+  if winograd.applies(window, w.shape[2:]):
+    return winograd.conv_transpose(y, w)
+  padding = []
+  for axis in (0, 1):
+    first = window.kernel[axis] - 1 - window.padding[axis][0]
+    spread = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.size[axis] + window.kernel[axis] - 1 - spread - first
+    padding.append((first, last))
+  return lax.conv_general_dilated(
+    y,
+    jnp.flip(w, (0, 1)).swapaxes(2, 3),
+    (1, 1),
+    padding,
+    lhs_dilation=(window.stride,) * 2,
+    dimension_numbers=LAYOUT,
+  )
+
+
+def filter_grad(
+  window: Window, x: Float[Array, 'n H W c'], y: Float[Array, 'n h w d']
+) -> Float[Array, 'kh kw c d']:
+  """As `ops.filter_grad`: the channels of x as a batch, with y as a filter."""
+  if winograd.applies(window, (x.shape[-1], y.shape[-1])):
+    return winograd.filter_grad(x, y)
+  padding = []
+  for axis in (0, 1):
+    first = window.padding[axis][0]
+    spread = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.kernel[axis] - 1 + spread - window.size[axis] - first
+    padding.append((first, last))
+  w = lax.conv_general_dilated(
+    x.transpose(3, 1, 2, 0),
+    y.transpose(1, 2, 0, 3),
+    (1, 1),
+    padding,
+    rhs_dilation=(window.stride,) * 2,
+    dimension_numbers=LAYOUT,
+  )
+  return w.transpose(1, 2, 0, 3)

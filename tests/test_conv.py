@@ -1,0 +1,164 @@
+"""Convolutions against sums written out, and lax's derivatives, in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import ops
+from gan_jax.ops import conv_cpu, conv_xla, winograd
+from gan_jax.ops.window import LAYOUT, Window
+
+# kernel, stride, padding, size, channels in and out
+SHAPES = [
+  (1, 1, 0, (5, 4), (1, 3)),
+  (1, 2, 0, (5, 7), (3, 2)),
+  (2, 1, (0, 1), (4, 5), (2, 3)),
+  (2, 2, 0, (7, 6), (3, 1)),
+  (3, 1, 1, (5, 6), (3, 3)),
+  (3, 2, 1, (7, 8), (1, 4)),
+  (4, 1, (1, 2), (6, 5), (2, 1)),
+  (4, 2, 1, (8, 9), (3, 2)),
+  (5, 1, 2, (5, 7), (1, 1)),
+  (5, 2, (2, 1), (9, 8), (2, 3)),
+]
+WINOGRAD = (4, 2, 1, (8, 12), (32, 33))
+
+
+@pytest.fixture(autouse=True)
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def make(shape, n=2):
+  """x, w, y of one form, y a random one."""
+  kernel, stride, padding, size, (c, d) = shape
+  before, after = (padding, padding) if isinstance(padding, int) else padding
+  h, w = ((s + before + after - kernel) // stride + 1 for s in size)
+  rng = np.random.default_rng(0)
+  shapes = (n, *size, c), (kernel, kernel, c, d), (n, h, w, d)
+  return [jnp.asarray(rng.normal(size=shape)) for shape in shapes]
+
+
+def form(shape, x, w, y):
+  """<conv(x, w), y> term by term."""
+  kernel, stride, padding, size, _ = shape
+  before = padding if isinstance(padding, int) else padding[0]
+  x, w, y = map(np.asarray, (x, w, y))
+  total = 0.0
+  places = itertools.product(*map(range, y.shape[1:3]), *[range(kernel)] * 2)
+  for i, j, k, m in places:
+    p, q = stride * i + k - before, stride * j + m - before
+    if 0 <= p < size[0] and 0 <= q < size[1]:
+      total += np.einsum('nc,cd,nd', x[:, p, q], w[k, m], y[:, i, j])
+  return total
+
+
+@pytest.mark.parametrize('shape', [*SHAPES, WINOGRAD])
+def test_the_three_are_contractions_of_one_form(shape):
+  """On the CPU, and as on other platforms."""
+  x, w, y = make(shape)
+  kernel, stride, padding, size, channels = shape
+  pads = (padding, padding) if isinstance(padding, int) else padding
+  window = Window((kernel, kernel), stride, (pads, pads), size)
+  assert winograd.applies(window, channels) == (shape is WINOGRAD)
+  expected = form(shape, x, w, y)
+  for module in (conv_cpu, conv_xla):
+    for value in (
+      jnp.sum(module.conv(window, x, w) * y),
+      jnp.sum(module.conv_transpose(window, y, w) * x),
+      jnp.sum(module.filter_grad(window, x, y) * w),
+    ):
+      np.testing.assert_allclose(value, expected, rtol=1e-11)
+  for value in (
+    jnp.sum(ops.conv(x, w, stride, padding) * y),
+    jnp.sum(ops.conv_transpose(y, w, stride, padding, size) * x),
+    jnp.sum(ops.filter_grad(x, y, (kernel, kernel), stride, padding) * w),
+  ):
+    np.testing.assert_allclose(value, expected, rtol=1e-11)
+
+
+def lax_conv(shape):
+  _, stride, padding, _, _ = shape
+  pads = (padding, padding) if isinstance(padding, int) else padding
+  return lambda x, w: jax.lax.conv_general_dilated(
+    x, w, (stride, stride), (pads, pads), dimension_numbers=LAYOUT
+  )
+
+
+@pytest.mark.parametrize('shape', [*SHAPES[3::3], SHAPES[7], WINOGRAD])
+def test_derivatives_to_the_third_order(shape):
+  """Of a function that is not linear, against autodiff of lax's own, for each
+  of the three: penalties of penalties stay right.
+  """
+  x, w, y = make(shape, n=1)
+  kernel, stride, padding, size, _ = shape
+  plain = lax_conv(shape)
+  of_y = lambda y, w: jax.vjp(lambda x: plain(x, w), jnp.zeros_like(x))[1](y)[0]
+  of_w = lambda x, y: jax.vjp(lambda w: plain(x, w), jnp.zeros_like(w))[1](y)[0]
+  pairs = [
+    (lambda x, w: ops.conv(x, w, stride, padding), plain, x, w),
+    (lambda y, w: ops.conv_transpose(y, w, stride, padding, size), of_y, y, w),
+    (
+      lambda x, y: ops.filter_grad(x, y, (kernel, kernel), stride, padding),
+      of_w,
+      x,
+      y,
+    ),
+  ]
+
+  def orders(function, a, b):
+    """The norms' norms of the gradient, thrice."""
+    value = lambda a, b: jnp.sum(jnp.sin(function(a, b)))
+
+    def norm_of_gradient(value):
+      grad = jax.grad(value, (0, 1))
+      return lambda a, b: sum(jnp.sum(jnp.sin(g)) for g in grad(a, b))
+
+    first = norm_of_gradient(value)
+    second = norm_of_gradient(first)
+    return jax.grad(value, (0, 1))(a, b), jax.grad(second, (0, 1))(a, b)
+
+  for ours, theirs, a, b in pairs:
+    got = jax.jit(lambda a, b, f=ours: orders(f, a, b))(a, b)
+    expected = jax.jit(lambda a, b, f=theirs: orders(f, a, b))(a, b)
+    for g, e in zip(
+      jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
+    ):
+      np.testing.assert_allclose(g, e, rtol=1e-8, atol=1e-9 * abs(e).max())
+
+
+def test_winograd_loses_no_accuracy_in_float32():
+  """Its error is that of a sum of as many terms, as the plain one's is."""
+  exact = make((4, 2, 1, (16, 16), (64, 32)))
+  x, w, y = (a.astype(jnp.float32) for a in exact)
+  x64, w64, y64 = (a.astype(jnp.float64) for a in (x, w, y))
+  pads = (1, 1), (1, 1)
+  window = Window((4, 4), 2, pads, (16, 16))
+  cases = [
+    (winograd.conv, conv_xla.conv, (x, w), (x64, w64)),
+    (winograd.conv_transpose, conv_xla.conv_transpose, (y, w), (y64, w64)),
+    (winograd.filter_grad, conv_xla.filter_grad, (x, y), (x64, y64)),
+  ]
+  for ours, plain, given, given64 in cases:
+    expected = plain(window, *given64)
+    error = jnp.abs(ours(*given) - expected).max() / jnp.abs(expected).max()
+    assert error < 2e-6
+
+
+def test_other_platforms_get_convolutions_alone():
+  """What CPUs want is not in a GPU's program."""
+  x, w, _ = make((4, 2, 1, (8, 8), (32, 32)))
+  grad = jax.grad(lambda w: jnp.sum(jnp.sin(ops.conv(x, w, 2, 1))))
+  text = jax.jit(grad).trace(w).lower(lowering_platforms=('cuda',)).as_text()
+  assert 'convolution' in text
+  assert 'dot_general' not in text
+
+
+def test_transpose_has_the_least_size_unless_told():
+  y, w = jnp.ones((1, 4, 5, 2)), jnp.ones((4, 4, 3, 2))
+  assert ops.conv_transpose(y, w, 2, 1).shape == (1, 8, 10, 3)
+  assert ops.conv_transpose(y, w, 2, 1, (9, 10)).shape == (1, 9, 10, 3)
