@@ -31,6 +31,7 @@ MODES = {
   'train': 'gan_jax.train:train',
   'prepare': 'gan_jax.prepare:prepare',
   'preview': 'gan_jax.preview:preview',
+  'benchmark': 'gan_jax.benchmark:benchmark',
 }
 
 # The exit code after SIGTERM, when all is saved: EX_TEMPFAIL, run it again.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import (
@@ -282,11 +283,26 @@ def describe() -> str:
   return words
 
 
-def keep_compiled() -> None:
+def one_on_each(make: Callable[[], jax.Array]) -> jax.Array:
+  """The same array for each device: [devices, ...], each with its own."""
+  several = lambda: jnp.stack([make()] * jax.device_count())
+  return jax.jit(several, out_shardings=_sharding(AXIS))()
+
+
+def peak_memory() -> int | None:
+  """Bytes that one device has had in use at most; None: it does not tell."""
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  known = [s['peak_bytes_in_use'] for s in stats if s]
+  return max(known, default=None)
+
+
+def keep_compiled(folder: str | None = None) -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 
   JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
   """
+  if folder is not None:
+    jax.config.update('jax_compilation_cache_dir', folder)
   if not jax.config.jax_compilation_cache_dir:
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     folder = Path(base) / 'gan_jax' / 'compiled'

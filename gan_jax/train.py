@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 
   shown = _first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: shown)
-  create = partial(_create, game, tx, shapes, table.phase(0), config.seed)
+  create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
   hold = locked(workdir) if parallel.is_main() else nullcontext()
   with hold:
@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     parallel.wait_for_all('config written')
     checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
     with closing(checkpoints):
-      resident = _is_resident(config, source)
+      resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip)
       play = partial(play_dispatch, game, tx, reader, spread.axis_name)
       run = _Run(
@@ -117,8 +117,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         step=spread.compile(play),
         look=_looker(game, shown, config.seed),
         create=create,
-        dataset=_on_devices(spread, fetch_all(source) if resident else {}),
-        frozen=_on_devices(spread, game.frozen()),
+        dataset=on_devices(spread, fetch_all(source) if resident else {}),
+        frozen=on_devices(spread, game.frozen()),
         data_diversity=float(diversity(shown['images'])),
       )
       with interruptible() as asked:
@@ -156,7 +156,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   config, table = run.config, run.table
   round = int(parallel.fetch(state.round))
   state = run.spread.own(state)
-  fed = _feeds(config, run.source, table, round, attempt)
+  fed = feeds(config, run.source, table, round, attempt)
   total_images = table.images(table.total_rounds)
   alarm = Alarm(quiet_until=total_images // 20)
   monitor = Monitor(
@@ -229,12 +229,12 @@ def _check_total(config: ConfigDict, workdir: str | Path, table: Table) -> None:
     )
 
 
-def _is_resident(config: ConfigDict, source: Source) -> bool:
+def is_resident(config: ConfigDict, source: Source) -> bool:
   """Whether the whole set is to lie on the devices."""
   return source.size * source.example_bytes <= config.data.max_device_bytes
 
 
-def _on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
+def on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
   return spread.own(parallel.replicate(tree))
 
 
@@ -282,7 +282,7 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
   )
 
 
-def _feeds(
+def feeds(
   config: ConfigDict,
   source: Source,
   table: Table,
@@ -293,7 +293,7 @@ def _feeds(
   stream = Stream(config.seed, source.size, attempt)
   rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
   rows = parallel.process_rows()
-  if _is_resident(config, source):
+  if is_resident(config, source):
     return (feed(stream, None, table, rows, first) for first in rounds)
   workers = config.data.workers
   if workers is None:
@@ -310,7 +310,7 @@ def _first_examples(source: Source, stream: Stream) -> Batch:
   return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
 
 
-def _create(
+def create_state(
   game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
 ) -> State:
   """The state before the first round."""
@@ -345,7 +345,7 @@ def _announce(run: _Run, state: State) -> None:
   params = states.player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {run.workdir}')
-  resident = _is_resident(run.config, run.source)
+  resident = is_resident(run.config, run.source)
   where = 'on the devices' if resident else 'streamed'
   print(f'{data.describe(run.config, run.source)}, {where}')
   print(

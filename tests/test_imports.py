@@ -10,9 +10,9 @@ from conftest import ROOT
 LAYERS = [
   {'experiments'},
   {'launch'},
-  {'train', 'run', 'prepare', 'preview'},
+  {'train', 'run', 'prepare', 'preview', 'benchmark'},
   {'config', 'checkpoint', 'monitor', 'data', 'interrupt', 'lock', 'alarm'},
-  {'parallel', 'pictures'},
+  {'parallel', 'pictures', 'flops'},
   {'round'},
   {'games', 'optimizers'},
   {'models', 'losses', 'latents', 'schedule'},

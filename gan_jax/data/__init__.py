@@ -20,12 +20,14 @@ from gan_jax.errors import UserError, choose
 class Row(NamedTuple):
   """A kind of source: how it is opened, and how it is prepared, if it is.
 
-  `takes_files`: whether `data.files` says something to it.
+  `takes_files`: whether `data.files` says something to it; `is_there`: whether
+  to open it is to read what is there, and not to download.
   """
 
   open: Callable[[Wanted], Source]
   prepare: Callable[[Wanted], None] | None = None
   takes_files: bool = False
+  is_there: Callable[[Wanted], bool] = lambda wanted: True
 
 
 def _official(original: Original) -> Row:
@@ -41,6 +43,7 @@ def _official(original: Original) -> Row:
     open=partial(checked, prepared.open_or_prepare),
     prepare=partial(checked, prepared.prepare),
     takes_files=True,
+    is_there=partial(prepared.is_there, original),
   )
 
 
@@ -61,6 +64,12 @@ def make(config: Any) -> Source:
   """The source that `config.data` describes."""
   row, wanted = _find(config)
   return row.open(wanted)
+
+
+def is_there(config: Any) -> bool:
+  """Whether `make` would find it ready: nothing to download or prepare."""
+  row, wanted = _find(config)
+  return row.is_there(wanted)
 
 
 def prepare(config: Any) -> None:

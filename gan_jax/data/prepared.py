@@ -47,6 +47,11 @@ def open_or_prepare(original: Original, wanted: Wanted) -> Source:
   return _open(builder, wanted.split, original.classes)
 
 
+def is_there(original: Original, wanted: Wanted) -> bool:
+  """Whether the set has been prepared."""
+  return store.is_prepared(_folder(original, wanted))
+
+
 def prepare(original: Original, wanted: Wanted) -> None:
   """Prepares the set; one of which only a part was prepared, anew."""
   _make_ready(original, wanted, anew=wanted.files is not None)

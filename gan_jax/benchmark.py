@@ -1,0 +1,321 @@
+"""How fast an experiment trains here, and what holds it up."""
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import data, games, optimizers, parallel
+from gan_jax.data.loader import fetch_all
+from gan_jax.data.source import Source, in_memory
+from gan_jax.data.stream import Stream, feed, read
+from gan_jax.errors import UserError
+from gan_jax.flops import flops
+from gan_jax.models import PRECISIONS
+from gan_jax.round import play_dispatch
+from gan_jax.schedule import Table
+from gan_jax.train import create_state, feeds, is_resident, on_devices
+
+GENERATED = 1024  # images
+WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
+# Lengths of a dispatch that are tried; a longer one is not recommended for
+# less than this share of speed.
+LENGTHS, WORTH = (1, 4, 16), 0.03
+MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
+
+
+class Bench(NamedTuple):
+  """A dispatch, ready to be timed.
+
+  Attributes:
+    images: That D is shown in it.
+    compile_seconds: What it took to trace and compile it.
+    program_bytes: What it needs of a device's memory.
+    play: (what it is fed): begins it.
+    wait: For all that was begun.
+  """
+
+  images: int
+  compile_seconds: float
+  program_bytes: int
+  play: Callable[[Any], None]
+  wait: Callable[[], None]
+
+
+def benchmark(config: ConfigDict, workdir: str | Path) -> None:
+  """Prints a table, and the same as one line of JSON; writes nothing.
+
+  The step is timed on generated uint8 images, as the schedule's last span has
+  it; the loader, and the step that it feeds, where the data is there.
+  """
+  del workdir
+  cfg.check(config)
+  with tempfile.TemporaryDirectory() as folder:
+    parallel.keep_compiled(folder)
+    figures = _measure(config.copy_and_resolve_references())
+  if parallel.is_main():
+    _show(figures)
+    print(json.dumps(figures))
+
+
+def _measure(config: ConfigDict) -> dict[str, Any]:
+  generated = generate(config)
+  on_device = changed(config, 'data.max_device_bytes', 2**62)
+  cold = prepare(on_device, generated).compile_seconds
+  jax.clear_caches()
+  bench = prepare(on_device, generated)
+  speed = _images_per_second(bench, on_device, generated)
+  per_image = _flops(on_device, generated) / bench.images
+  matmul = _matmul_flops_per_second(config.precision)
+  figures = {
+    'images_per_second': speed,
+    'devices': parallel.describe(),
+    'parallel': config.parallel,
+    'precision': config.precision,
+    'compile_seconds_cold': cold,
+    'compile_seconds_warm': bench.compile_seconds,
+    'flops_per_image': per_image,
+    'flops_per_second': per_image * speed,
+    'matmul_flops_per_second': matmul,
+    'share_of_matmul': per_image * speed / matmul,
+    'peak_memory_bytes': parallel.peak_memory() or bench.program_bytes,
+    **_of_lengths(on_device, generated, speed),
+    **_of_loader(config, speed),
+  }
+  return _rounded(figures)
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+  """To four digits, which is more than a repetition would give."""
+  one = lambda x: float(f'{x:.4g}') if isinstance(x, float) else x
+  return {
+    name: _rounded(x) if isinstance(x, dict) else one(x)
+    for name, x in figures.items()
+  }
+
+
+def generate(config: ConfigDict) -> Source:
+  """Noise of the shape of the experiment's images."""
+  rng = np.random.default_rng(0)
+  shape = (GENERATED, *[config.data.resolution] * 2, config.data.channels)
+  return in_memory({'images': rng.integers(0, 256, shape, np.uint8)})
+
+
+def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
+  """The config with another value of one key."""
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict({key: value})
+  return config
+
+
+def _course(config: ConfigDict) -> tuple[Table, int]:
+  """The table without an end, and where its last span begins."""
+  first = cfg.table(config).rows[-1].first_round
+  return cfg.table(changed(config, 'total_images', 2**50)), first
+
+
+def feed_dispatches(config: ConfigDict, source: Source) -> Iterator[Any]:
+  """What a run is fed, on its way to the devices as in training."""
+  table, first = _course(config)
+  spread = parallel.make(config.parallel)
+  return parallel.ahead(
+    spread.shard, feeds(config, source, table, first, attempt=0)
+  )
+
+
+def prepare(config: ConfigDict, source: Source) -> Bench:
+  """Compiles the dispatch of the schedule's last span."""
+  spread = parallel.make(config.parallel)
+  game = games.make(config, spread.axis_name)
+  tx = optimizers.make(config.optimizer.to_dict())
+  table, first = _course(config)
+  phases = table.dispatch(first)
+  state = spread.own(parallel.create(_creator(config, source)))
+  resident = is_resident(config, source)
+  dataset = on_devices(spread, fetch_all(source) if resident else {})
+  frozen = on_devices(spread, game.frozen())
+  fed = feed_dispatches(config, source)
+  args = state, dataset, next(fed), phases, frozen
+  fed.close()
+  reader = partial(read, flip=config.data.flip)
+  start = time.perf_counter()
+  step = spread.compile(
+    partial(play_dispatch, game, tx, reader, spread.axis_name)
+  )
+  step = step.lower(*args).compile()
+  seconds = time.perf_counter() - start
+  memory = step.memory_analysis()
+  begun = []
+
+  def play(fed: Any) -> None:
+    nonlocal state
+    state, metrics = step(state, dataset, fed, phases, frozen)
+    begun.append(metrics)
+    parallel.keep_up(begun)
+
+  return Bench(
+    images=table.images(first + table.rounds_per_dispatch)
+    - table.images(first),
+    compile_seconds=seconds,
+    program_bytes=memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+    play=play,
+    wait=lambda: jax.block_until_ready(begun),
+  )
+
+
+def _creator(config: ConfigDict, source: Source) -> Callable[[], Any]:
+  """What makes the state, as in training."""
+  game = games.make(config)
+  tx = optimizers.make(config.optimizer.to_dict())
+  examples = source.fetch(np.arange(1))
+  shapes = {'images': jnp.zeros(examples['images'].shape), 'example': 0}
+  labels = {k: v for k, v in examples.items() if k != 'images'}
+  phase = cfg.table(config).phase(0)
+  batch = {**shapes, **labels, 'example': jnp.arange(1)}
+  return partial(create_state, game, tx, batch, phase, config.seed)
+
+
+def _images_per_second(
+  bench: Bench, config: ConfigDict, source: Source, windows: int = WINDOWS
+) -> float:
+  """The median of several windows of a second or more, after a warm-up."""
+  fed = feed_dispatches(config, source)
+
+  def seconds(dispatches: int) -> float:
+    start = time.perf_counter()
+    for part in itertools.islice(fed, dispatches):
+      bench.play(part)
+    bench.wait()
+    return time.perf_counter() - start
+
+  seconds(WARM_UP)
+  count = max(1, round(WINDOW_SECONDS / seconds(1)))
+  times = [seconds(count) for _ in range(windows)]
+  fed.close()
+  return count * bench.images / statistics.median(times)
+
+
+def _flops(config: ConfigDict, source: Source) -> int:
+  """Of a dispatch, on all devices together."""
+  game = games.make(config)
+  tx = optimizers.make(config.optimizer.to_dict())
+  table, first = _course(config)
+  stream = Stream(config.seed, source.size)
+  return flops(
+    partial(play_dispatch, game, tx, partial(read, flip=False), None),
+    jax.eval_shape(_creator(config, source)),
+    source.fetch(np.arange(source.size)),
+    feed(stream, None, table, lambda n: slice(n), first),
+    table.dispatch(first),
+    game.frozen(),
+  )
+
+
+def _matmul_flops_per_second(precision: str) -> float:
+  """What the devices reach in a large product, at best, all at once."""
+  size = MATMUL_SIZE.get(jax.default_backend(), max(MATMUL_SIZE.values()))
+  make = lambda: jnp.full((size, size), 1 / size, PRECISIONS[precision])
+  x = parallel.one_on_each(make)
+  product = jax.jit(lambda x: jnp.matmul(x, x))
+  times = []
+  for _ in range(10):
+    start = time.perf_counter()
+    jax.block_until_ready(product(x))
+    times.append(time.perf_counter() - start)
+  return 2 * len(x) * size**3 / min(times)
+
+
+def _of_lengths(
+  config: ConfigDict, source: Source, speed: float
+) -> dict[str, Any]:
+  """How speed depends on the rounds in a dispatch."""
+  speeds = {config.rounds_per_dispatch: speed}
+  for length in LENGTHS:
+    if length not in speeds:
+      tried = changed(config, 'rounds_per_dispatch', length)
+      bench = prepare(tried, source)
+      speeds[length] = _images_per_second(bench, tried, source, windows=2)
+  enough = (1 - WORTH) * max(speeds.values())
+  return {
+    'rounds_per_dispatch': config.rounds_per_dispatch,
+    'rounds_per_dispatch_recommended': min(
+      length for length in speeds if speeds[length] >= enough
+    ),
+    'images_per_second_by_rounds_per_dispatch': {
+      str(length): speeds[length] for length in sorted(speeds)
+    },
+  }
+
+
+def _of_loader(config: ConfigDict, speed: float) -> dict[str, Any]:
+  """What the loader makes by itself, and how the step waits for it."""
+  nothing = {
+    'loader_images_per_second': None,
+    'loader_images_per_second_by_workers': None,
+    'share_waiting_for_input': None,
+  }
+  try:
+    if not data.is_there(config):
+      return nothing
+    source = data.make(config)
+  except UserError:
+    return nothing
+  fed_speed = _images_per_second(prepare(config, source), config, source)
+  streamed = changed(config, 'data.max_device_bytes', 0)
+  alone = {
+    'as configured' if workers is None else str(workers): _loaded(
+      changed(streamed, 'data.workers', workers), source
+    )
+    for workers in (None, 0, 1, 2)
+  }
+  return {
+    'loader_images_per_second': alone.pop('as configured'),
+    'loader_images_per_second_by_workers': alone,
+    'share_waiting_for_input': max(0.0, 1 - fed_speed / speed),
+  }
+
+
+def _loaded(config: ConfigDict, source: Source) -> float:
+  """Images a second of the loader alone."""
+  table, first = _course(config)
+  fed = feeds(config, source, table, first, attempt=0)
+  images = table.images(first + table.rounds_per_dispatch) - table.images(first)
+  for _ in range(WARM_UP):
+    next(fed)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() < start + 2 * WINDOW_SECONDS:
+    next(fed)
+    count += 1
+  seconds = time.perf_counter() - start
+  fed.close()
+  return count * images / seconds
+
+
+def _show(figures: dict[str, Any]) -> None:
+  table = rich.table.Table(show_header=False, box=None)
+  for name, value in figures.items():
+    table.add_row(name.replace('_', ' '), _written(value))
+  rich.console.Console().print(table)
+
+
+def _written(value: Any) -> str:
+  if value is None:
+    return 'not measured: the data is not there'
+  if isinstance(value, dict):
+    return ', '.join(f'{key}: {_written(x)}' for key, x in value.items())
+  if isinstance(value, float) and value >= 1e6:
+    return f'{value / 1e9:,.4g} x 10^9'
+  return f'{value:,.4g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,82 @@
+"""Times our training step and others' in turns, and prints the ratios.
+
+  python tests/peers/compare.py dcgan64 --batch=64 --against=torch,flax
+  python tests/peers/compare.py mlp --batch=128 --against=torch
+
+The others are the same networks, batch, precision and algorithm in plain
+PyTorch (`pip install torch`; `torch` is eager, `torch_compiled` is
+torch.compile; both are channels_last) and in Flax as one would first write it.
+Each runs in a process of its own, and waits while another is timed.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = {
+  'ours': ['ours.py'],
+  'torch': ['torch_peer.py', 'eager'],
+  'torch_compiled': ['torch_peer.py', 'compiled'],
+  'flax': ['flax_peer.py'],
+}
+
+
+class Peer:
+  """A process that trains for a while whenever it is asked to."""
+
+  def __init__(self, name: str, family: str, batch: int, precision: str):
+    script, *rest = SCRIPTS[name]
+    command = [HERE / script, family, batch, precision, *rest]
+    self.process = subprocess.Popen(
+      [sys.executable, *map(str, command)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    self._answer()
+
+  def _answer(self) -> float:
+    line = self.process.stdout.readline()
+    if not line:
+      sys.exit(f'{self.process.args[1]} has ended: see above')
+    return float(line)
+
+  def images_per_second(self) -> float:
+    print('go', file=self.process.stdin, flush=True)
+    return self._answer()
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('family', choices=['mlp', 'dcgan64'])
+  parser.add_argument('--batch', type=int, required=True)
+  parser.add_argument('--precision', default='float32')
+  parser.add_argument('--against', default='torch,flax')
+  parser.add_argument('--pairs', type=int, default=7)
+  args = parser.parse_args()
+  given = args.family, args.batch, args.precision
+  ours = Peer('ours', *given)
+  for name in args.against.split(','):
+    theirs = Peer(name, *given)
+    ratios = []
+    for pair in range(args.pairs):
+      a, b = ours.images_per_second(), theirs.images_per_second()
+      ratios.append(a / b)
+      print(
+        f'{args.family} batch {args.batch} {args.precision}, pair {pair}: '
+        f'ours {a:,.1f}, {name} {b:,.1f} images/s, ratio {a / b:.2f}',
+        flush=True,
+      )
+    theirs.process.kill()
+    print(
+      f'{name}: median ratio {statistics.median(ratios):.2f} '
+      f'({min(ratios):.2f} to {max(ratios):.2f})'
+    )
+  ours.process.kill()
+
+
+if __name__ == '__main__':
+  main()

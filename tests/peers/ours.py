@@ -1,0 +1,22 @@
+"""Our step, as `launch.py` trains it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from turns import take_turns
+
+from experiments import dcgan_celeba, vanilla_mnist
+from gan_jax import benchmark, parallel
+
+family, batch, precision = sys.argv[1:]
+config = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family].get_config()
+if family == 'mlp':
+  config.model.disc.dropout = 0.3
+config.batch_size, config.precision = int(batch), precision
+parallel.keep_compiled()
+source = benchmark.generate(config)
+bench = benchmark.prepare(config, source)
+fed = benchmark.feed_dispatches(config, source)
+take_turns(lambda: bench.play(next(fed)), bench.wait, bench.images)

@@ -1,0 +1,62 @@
+"""`--mode=benchmark`, as a user runs it."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import launch
+
+KEYS = {
+  'images_per_second', 'compile_seconds_cold', 'compile_seconds_warm',
+  'flops_per_image', 'flops_per_second', 'matmul_flops_per_second',
+  'share_of_matmul', 'peak_memory_bytes', 'loader_images_per_second',
+  'share_waiting_for_input', 'rounds_per_dispatch_recommended', 'devices',
+}  # fmt: skip
+
+
+def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
+  """On two devices; the FLOPs are those of the networks on paper."""
+  done = subprocess.run(
+    launch(
+      '--config=experiments/vanilla_mnist.py:tiny',
+      '--mode=benchmark',
+      f'--workdir={tmp_path / "run"}',
+    ),
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  figures = json.loads(done.stdout.splitlines()[-1])
+  assert figures.keys() >= KEYS
+  assert figures['devices'].startswith('2 x')
+  assert figures['images_per_second'] > 0
+  assert figures['loader_images_per_second'] > 0
+  assert 0 <= figures['share_waiting_for_input'] < 1
+  # G 64-32-784, D 784-32-1. Forward: D twice and G once for D, D once for G.
+  gen, disc = 64 * 32 + 32 * 784, 784 * 32 + 32
+  disc_move = 2 * (disc + disc + 32)  # and back, but not to the images
+  gen_move = 2 * disc + gen + 32 * 784
+  assert figures['flops_per_image'] == pytest.approx(
+    2 * (disc_move + gen + gen_move), rel=1e-3
+  )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_needs_no_data(tmp_path):
+  """By pmap. CelebA, which is not here: not downloaded, and that is told."""
+  done = subprocess.run(
+    launch(
+      '--config=experiments/dcgan_celeba.py:tiny',
+      '--mode=benchmark',
+      '--config.data.source=celeba',
+      '--config.parallel=pmap',
+      f'--config.data.dir={tmp_path}',
+    ),
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert 'the data is not there' in done.stdout
+  figures = json.loads(done.stdout.splitlines()[-1])
+  assert figures['images_per_second'] > 0
+  assert figures['loader_images_per_second'] is None
