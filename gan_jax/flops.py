@@ -18,7 +18,7 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
   A multiplication and an addition are two. What no output needs is left out,
   as XLA does. Of branches the largest counts: a move that comes every so often
   counts in full. A convolution counts as its sum, whatever the platform makes
-  of it (ops/winograd.py takes fewer), the borders as the rest.
+  of it (ops/winograd.py takes fewer), and its borders as the rest.
 
   Args:
     function, *args: As it is called; arrays, or their shapes.
@@ -38,11 +38,10 @@ def _of(equation: Any) -> int:
     return _of_dot(equation)
   if name == 'conv_general_dilated':
     return _of_conv(equation)
+  if name.startswith('gan_jax_'):
+    return _of_family(equation)
   if name == 'cond':
-    branches = [_count(branch.jaxpr) for branch in params['branches']]
-    # Of `platform_dependent` the last is what the mathematics says.
-    platforms = 'branches_platforms' in params and params['branches_platforms']
-    return branches[-1] if platforms else max(branches)
+    return max(_count(branch.jaxpr) for branch in params['branches'])
   inner = sum(map(_count, _inside(params)))
   return inner * params['length'] if name == 'scan' else inner
 
@@ -62,6 +61,18 @@ def _of_dot(equation: Any) -> int:
   left = equation.invars[0].aval.shape
   summed = math.prod(left[axis] for axis in contracting)
   return 2 * summed * equation.outvars[0].aval.size
+
+
+def _of_family(equation: Any) -> int:
+  """A term for each tap of each y, whichever of the three (ops/conv.py)."""
+  first, second = (variable.aval for variable in equation.invars)
+  result = equation.outvars[0].aval
+  y, w = {
+    'gan_jax_conv': (result, second),
+    'gan_jax_conv_transpose': (first, second),
+    'gan_jax_filter_grad': (second, result),
+  }[equation.primitive.name]
+  return 2 * y.size * math.prod(w.shape[:3])
 
 
 def _of_conv(equation: Any) -> int:

@@ -131,6 +131,22 @@ def test_derivatives_to_the_third_order(shape):
       np.testing.assert_allclose(g, e, rtol=1e-8, atol=1e-9 * abs(e).max())
 
 
+def test_forward_mode_and_batches():
+  """jvp is the sum of the two derivatives; vmap, a loop."""
+  x, w, _ = make(SHAPES[5])
+  plain = lax_conv(SHAPES[5])
+  ours = lambda x, w: ops.conv(x, w, 2, 1)
+  got = jax.jvp(ours, (x, w), (jnp.cos(x), jnp.sin(w)))
+  expected = jax.jvp(plain, (x, w), (jnp.cos(x), jnp.sin(w)))
+  for g, e in zip(got, expected, strict=True):
+    np.testing.assert_allclose(g, e, rtol=1e-11, atol=1e-12)
+  xs, ws = jnp.stack([x, -2 * x, x**2]), jnp.stack([w, w**2, 3 * w])
+  both = jax.vmap(jax.grad(lambda x, w: jnp.sum(jnp.sin(ours(x, w)))))(xs, ws)
+  for i in range(3):
+    one = jax.grad(lambda x, w: jnp.sum(jnp.sin(plain(x, w))))(xs[i], ws[i])
+    np.testing.assert_allclose(both[i], one, rtol=1e-10, atol=1e-11)
+
+
 def test_winograd_loses_no_accuracy_in_float32():
   """Its error is that of a sum of as many terms, as the plain one's is."""
   exact = make((4, 2, 1, (16, 16), (64, 32)))

@@ -4,21 +4,23 @@ They are the three contractions of one trilinear form,
 
   <conv(x, w), y> = <x, conv_transpose(y, w)> = <w, filter_grad(x, y)>,
 
-and so the derivatives of each are the other two: differentiated to any order
-(gradient penalties are differentiated twice) nothing else is ever computed,
-and each has what is fastest on its platform. Left to itself, XLA computes the
-filter gradient of a transposed convolution as a dilated convolution, on a CPU
-at a hundredth of the speed.
+and so the derivatives of each are the other two: differentiated to any order,
+forward or backward (gradient penalties are differentiated twice), nothing else
+is ever computed, and each has what is fastest on its platform. Left to itself,
+XLA computes the filter gradient of a transposed convolution as a dilated
+convolution, on a CPU at a hundredth of the speed.
 
 Arrays are x [n, H, W, c], y [n, h, w, d]; filters are w [kh, kw, c, d], also
 those of the transpose, which maps d channels to c.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
-from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from gan_jax.ops import conv_cpu, conv_xla
@@ -39,7 +41,7 @@ def conv(
     stride: In both directions.
     padding: Zeros on each side, or (before, after); of both axes.
   """
-  return _conv(_window(x.shape[1:3], w, stride, padding), x, w)
+  return _conv.bind(x, w, window=_window(x.shape[1:3], w, stride, padding))
 
 
 def conv_transpose(
@@ -60,7 +62,8 @@ def conv_transpose(
     stride * (n - 1) + k - before - after
     for n, k in zip(y.shape[1:3], w.shape[:2], strict=True)
   )
-  return _conv_transpose(_window(size or least, w, stride, padding), y, w)
+  window = _window(size or least, w, stride, padding)
+  return _conv_transpose.bind(y, w, window=window)
 
 
 def filter_grad(
@@ -72,7 +75,7 @@ def filter_grad(
 ) -> Filter:
   """The linear transpose of `conv` in w; `kernel`: kh, kw."""
   window = Window(kernel, stride, (_two(padding),) * 2, x.shape[1:3])
-  return _filter_grad(window, x, y)
+  return _filter_grad.bind(x, y, window=window)
 
 
 def _two(padding: int | Sequence[int]) -> tuple[int, int]:
@@ -86,47 +89,70 @@ def _window(
   return Window(w.shape[:2], stride, (_two(padding),) * 2, tuple(size))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(window: Window, x: Array, w: Array) -> Array:
-  return _by_platform('conv', window, x, w)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv_transpose(window: Window, y: Array, w: Array) -> Array:
-  return _by_platform('conv_transpose', window, y, w)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _filter_grad(window: Window, x: Array, y: Array) -> Array:
-  return _by_platform('filter_grad', window, x, y)
-
-
-def _by_platform(name: str, window: Window, a: Array, b: Array) -> Array:
-  cpu, other = (
-    partial(getattr(module, name), window) for module in (conv_cpu, conv_xla)
+def _member(
+  name: str, shape: Callable[[Window, Any, Any], tuple[int, ...]]
+) -> Primitive:
+  """One of the three, with what it is on each platform."""
+  on_cpu, elsewhere = getattr(conv_cpu, name), getattr(conv_xla, name)
+  member = Primitive(f'gan_jax_{name}')
+  bind = lambda a, b, *, window: member.bind(a, b, window=window)
+  member.def_impl(jax.jit(bind, static_argnames='window'))
+  member.def_abstract_eval(
+    lambda a, b, *, window: a.update(shape=shape(window, a, b))
   )
-  return lax.platform_dependent(a, b, cpu=cpu, default=other)
+  for function, platform in ((on_cpu, 'cpu'), (elsewhere, None)):
+    call = lambda a, b, *, window, function=function: function(window, a, b)
+    lowered = mlir.lower_fun(call, multiple_results=False)
+    mlir.register_lowering(member, lowered, platform=platform)
+
+  def batched(args, axes, *, window):
+    return jax.vmap(partial(elsewhere, window), axes)(*args), 0
+
+  batching.primitive_batchers[member] = batched
+  return member
 
 
-# What each is of the two it was given, and what its cotangent is of the form.
-_conv.defvjp(
-  lambda window, x, w: (_conv(window, x, w), (x, w)),
-  lambda window, given, y: (
-    _conv_transpose(window, y, given[1]),
-    _filter_grad(window, given[0], y),
+_conv = _member(
+  'conv',
+  lambda window, x, w: (
+    x.shape[0],
+    *_sizes_after(window),
+    w.shape[3],
   ),
 )
-_conv_transpose.defvjp(
-  lambda window, y, w: (_conv_transpose(window, y, w), (y, w)),
-  lambda window, given, x: (
-    _conv(window, x, given[1]),
-    _filter_grad(window, x, given[0]),
-  ),
+_conv_transpose = _member(
+  'conv_transpose',
+  lambda window, y, w: (y.shape[0], *window.size, w.shape[2]),
 )
-_filter_grad.defvjp(
-  lambda window, x, y: (_filter_grad(window, x, y), (x, y)),
-  lambda window, given, w: (
-    _conv_transpose(window, given[1], w),
-    _conv(window, given[0], w),
-  ),
+_filter_grad = _member(
+  'filter_grad',
+  lambda window, x, y: (*window.kernel, x.shape[3], y.shape[3]),
+)
+
+
+def _sizes_after(window: Window) -> tuple[int, ...]:
+  return tuple(
+    (size + sum(padding) - kernel) // window.stride + 1
+    for size, padding, kernel in zip(
+      window.size, window.padding, window.kernel, strict=True
+    )
+  )
+
+
+# The derivative of each in its first argument, and in its second, given the
+# cotangent and the other one.
+ad.defbilinear(
+  _conv,
+  lambda y, _, w, **window: _conv_transpose.bind(y, w, **window),
+  lambda y, x, _, **window: _filter_grad.bind(x, y, **window),
+)
+ad.defbilinear(
+  _conv_transpose,
+  lambda x, _, w, **window: _conv.bind(x, w, **window),
+  lambda x, y, _, **window: _filter_grad.bind(x, y, **window),
+)
+ad.defbilinear(
+  _filter_grad,
+  lambda w, _, y, **window: _conv_transpose.bind(y, w, **window),
+  lambda w, x, _, **window: _conv.bind(x, w, **window),
 )
