@@ -36,7 +36,9 @@ class MlpDiscriminator(nn.Module):
 class Generator(nn.Module):
   @nn.compact
   def __call__(self, z, train, key):
-    norm = lambda x: nn.relu(nn.BatchNorm(not train, 0.9, dtype=dtype)(x))
+    norm = lambda x: nn.relu(
+      nn.BatchNorm(not train, momentum=0.9, dtype=dtype)(x)
+    )
     up = lambda features, **at: nn.ConvTranspose(
       features, (4, 4), use_bias=False, dtype=dtype, **at
     )
@@ -54,7 +56,7 @@ class Discriminator(nn.Module):
     )
     x = nn.leaky_relu(down(64)(x), 0.2)
     for features in (128, 256, 512):
-      x = nn.BatchNorm(not train, 0.9, dtype=dtype)(down(features)(x))
+      x = nn.BatchNorm(not train, momentum=0.9, dtype=dtype)(down(features)(x))
       x = nn.leaky_relu(x, 0.2)
     x = nn.Conv(1, (4, 4), padding='VALID', use_bias=False, dtype=dtype)(x)
     return x.reshape(-1)

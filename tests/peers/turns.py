@@ -19,7 +19,7 @@ def take_turns(
     wait()
     return time.perf_counter() - start
 
-  for _ in range(3):  # compiled, and warm
+  for _ in range(2):  # compiled, and warm
     one = seconds(1)
   count = max(1, round(SECONDS / one))
   print(0, flush=True)
