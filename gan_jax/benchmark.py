@@ -5,7 +5,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,13 @@ from gan_jax.flops import flops
 from gan_jax.models import PRECISIONS
 from gan_jax.round import play_dispatch
 from gan_jax.schedule import Table
-from gan_jax.train import create_state, feeds, is_resident, on_devices
+from gan_jax.train import (
+  create_state,
+  feeds,
+  first_examples,
+  is_resident,
+  on_devices,
+)
 
 GENERATED = 1024  # images
 WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
@@ -127,6 +133,11 @@ def _course(config: ConfigDict) -> tuple[Table, int]:
   return cfg.table(changed(config, 'total_images', 2**50)), first
 
 
+def _images(table: Table, first: int) -> int:
+  """Shown to D in the dispatch that begins at `first`."""
+  return table.images(first + table.rounds_per_dispatch) - table.images(first)
+
+
 def feed_dispatches(config: ConfigDict, source: Source) -> Iterator[Any]:
   """What a run is fed, on its way to the devices as in training."""
   table, first = _course(config)
@@ -167,8 +178,7 @@ def prepare(config: ConfigDict, source: Source) -> Bench:
     parallel.keep_up(begun)
 
   return Bench(
-    images=table.images(first + table.rounds_per_dispatch)
-    - table.images(first),
+    images=_images(table, first),
     compile_seconds=seconds,
     program_bytes=memory.temp_size_in_bytes + memory.argument_size_in_bytes,
     play=play,
@@ -180,12 +190,10 @@ def _creator(config: ConfigDict, source: Source) -> Callable[[], Any]:
   """What makes the state, as in training."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  examples = source.fetch(np.arange(1))
-  shapes = {'images': jnp.zeros(examples['images'].shape), 'example': 0}
-  labels = {k: v for k, v in examples.items() if k != 'images'}
+  batch = first_examples(source, Stream(config.seed, source.size))
+  shapes = jax.eval_shape(lambda: batch)
   phase = cfg.table(config).phase(0)
-  batch = {**shapes, **labels, 'example': jnp.arange(1)}
-  return partial(create_state, game, tx, batch, phase, config.seed)
+  return partial(create_state, game, tx, shapes, phase, config.seed)
 
 
 def _images_per_second(
@@ -289,10 +297,16 @@ def _of_loader(config: ConfigDict, speed: float) -> dict[str, Any]:
 
 
 def _loaded(config: ConfigDict, source: Source) -> float:
-  """Images a second of the loader alone."""
   table, first = _course(config)
   fed = feeds(config, source, table, first, attempt=0)
-  images = table.images(first + table.rounds_per_dispatch) - table.images(first)
+  return loaded(fed, _images(table, first))
+
+
+def loaded(fed: Generator[Any], images: int) -> float:
+  """Images a second of the loader alone; `images` are in one thing it yields.
+
+  Closes it, which takes a second, once a run: not timed.
+  """
   for _ in range(WARM_UP):
     next(fed)
   start, count = time.perf_counter(), 0

@@ -299,12 +299,13 @@ def peak_memory() -> int | None:
 def keep_compiled(folder: str | None = None) -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 
-  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
+  JAX_COMPILATION_CACHE_DIR names its folder, where none is given; without it,
+  ~/.cache/gan_jax.
   """
-  if folder is not None:
-    jax.config.update('jax_compilation_cache_dir', folder)
-  if not jax.config.jax_compilation_cache_dir:
+  if folder is None:
+    if jax.config.jax_compilation_cache_dir:
+      return
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    folder = Path(base) / 'gan_jax' / 'compiled'
-    jax.config.update('jax_compilation_cache_dir', str(folder))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+    folder = str(Path(base) / 'gan_jax' / 'compiled')
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -93,7 +93,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   config = cfg.with_data_size(config, source.size)
   cfg.check_workdir(config, workdir)
 
-  shown = _first_examples(source, Stream(config.seed, source.size))
+  shown = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
@@ -235,6 +235,7 @@ def is_resident(config: ConfigDict, source: Source) -> bool:
 
 
 def on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
+  """Puts host arrays whole on every device, as what was compiled takes them."""
   return spread.own(parallel.replicate(tree))
 
 
@@ -302,7 +303,7 @@ def feeds(
   return load(partial(feed, stream, source, table, rows), rounds, workers)
 
 
-def _first_examples(source: Source, stream: Stream) -> Batch:
+def first_examples(source: Source, stream: Stream) -> Batch:
   """The first examples of the stream, as a batch."""
   fetched = source.fetch(stream.indices(np.arange(GRID_SAMPLES)))
   fetched['example'] = np.arange(GRID_SAMPLES, dtype=np.int32)

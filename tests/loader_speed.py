@@ -12,7 +12,6 @@ import io
 import os
 import tarfile
 import tempfile
-import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -23,12 +22,12 @@ from PIL import Image
 from tables import constant_table
 
 from gan_jax import data
+from gan_jax.benchmark import loaded
 from gan_jax.data.loader import load
 from gan_jax.data.stream import Stream, feed
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64
-WARM_UP, TIMED = 20, 200
 # CelebA's files are of 178x218 and 7 KB each.
 CELEBA, QUALITY = (178, 218), 80
 
@@ -72,19 +71,11 @@ def make_sets(folder):
 
 def images_per_second(source, workers):
   """Of batches made one after the other, as a run asks for them."""
-  total = 2 * (WARM_UP + TIMED) * BATCH
-  table = constant_table(total, 1, batch_size=BATCH, disc_steps=1)
+  table = constant_table(2**40, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
   make = partial(feed, stream, source, table, lambda n: slice(n))
   fed = load(make, range(table.total_rounds), workers)
-  for _ in range(WARM_UP):
-    next(fed)
-  start = time.perf_counter()
-  for _ in range(TIMED):
-    next(fed)
-  seconds = time.perf_counter() - start
-  fed.close()  # takes a second, once a run: not timed
-  return TIMED * BATCH / seconds
+  return loaded(fed, BATCH)
 
 
 def main():

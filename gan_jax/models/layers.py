@@ -22,12 +22,12 @@ def gain_init(key, shape, dtype):
   return 1 + weight_init(key, shape, dtype)
 
 
-class Conv(nn.Module):
-  """A strided convolution without bias, kernel [k, k, in, out].
+class _Strided(nn.Module):
+  """A convolution without bias, or the transpose of one.
 
   Attributes:
     features: Channels that come out.
-    kernel, stride, padding: In both directions.
+    kernel, stride, padding: Of the convolution, in both directions.
     dtype: What it computes in; the kernel is float32.
   """
 
@@ -37,6 +37,10 @@ class Conv(nn.Module):
   padding: int
   dtype: Any
 
+
+class Conv(_Strided):
+  """A strided convolution, kernel [k, k, in, out]."""
+
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 d']:
     shape = self.kernel, self.kernel, x.shape[-1], self.features
@@ -44,17 +48,11 @@ class Conv(nn.Module):
     return ops.conv(x.astype(self.dtype), w, self.stride, self.padding)
 
 
-class ConvTranspose(nn.Module):
-  """The transpose of `Conv`, kernel [k, k, out, in]: `stride` times the size.
+class ConvTranspose(_Strided):
+  """The transpose of `Conv`, kernel [k, k, out, in].
 
-  Attributes: as `Conv`'s, which maps what comes out to what goes in.
+  What comes out is `stride` times as large.
   """
-
-  features: int
-  kernel: int
-  stride: int
-  padding: int
-  dtype: Any
 
   @nn.compact
   def __call__(self, y: Float[Array, 'n h w d']) -> Float[Array, 'n h2 w2 c']:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gan_jax.ops import winograd
+from gan_jax.ops import conv_xla, winograd
 from gan_jax.ops.window import LAYOUT, Window
 
 
@@ -20,9 +20,7 @@ def conv(
   """As `ops.conv`."""
   if winograd.applies(window, w.shape[2:]):
     return winograd.conv(x, w)
-  return lax.conv_general_dilated(
-    x, w, (window.stride,) * 2, window.padding, dimension_numbers=LAYOUT
-  )
+  return conv_xla.conv(window, x, w)
 
 
 def conv_transpose(
