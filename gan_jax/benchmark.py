@@ -24,9 +24,11 @@ from gan_jax.data.source import Source, in_memory
 from gan_jax.data.stream import Stream, feed, read
 from gan_jax.errors import UserError
 from gan_jax.flops import flops
+from gan_jax.games.game import Game
 from gan_jax.models import PRECISIONS
 from gan_jax.round import play_dispatch
 from gan_jax.schedule import Table
+from gan_jax.state import Pair, State
 from gan_jax.train import (
   create_state,
   feeds,
@@ -154,7 +156,8 @@ def prepare(config: ConfigDict, source: Source) -> Bench:
   tx = optimizers.make(config.optimizer.to_dict())
   table, first = _course(config)
   phases = table.dispatch(first)
-  state = spread.own(parallel.create(_creator(config, source)))
+  create = _creator(game, tx, config, source)
+  state = spread.own(parallel.create(create))
   resident = is_resident(config, source)
   dataset = on_devices(spread, fetch_all(source) if resident else {})
   frozen = on_devices(spread, game.frozen())
@@ -186,10 +189,10 @@ def prepare(config: ConfigDict, source: Source) -> Bench:
   )
 
 
-def _creator(config: ConfigDict, source: Source) -> Callable[[], Any]:
+def _creator(
+  game: Game, tx: Pair[Any], config: ConfigDict, source: Source
+) -> Callable[[], State]:
   """What makes the state, as in training."""
-  game = games.make(config)
-  tx = optimizers.make(config.optimizer.to_dict())
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
   phase = cfg.table(config).phase(0)
@@ -224,7 +227,7 @@ def _flops(config: ConfigDict, source: Source) -> int:
   stream = Stream(config.seed, source.size)
   return flops(
     partial(play_dispatch, game, tx, partial(read, flip=False), None),
-    jax.eval_shape(_creator(config, source)),
+    jax.eval_shape(_creator(game, tx, config, source)),
     source.fetch(np.arange(source.size)),
     feed(stream, None, table, lambda n: slice(n), first),
     table.dispatch(first),

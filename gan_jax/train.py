@@ -48,6 +48,23 @@ class Look(NamedTuple):
   diversity: Float[Array, '']
 
 
+class _News(NamedTuple):
+  """What there is to tell of a moment of the run.
+
+  Attributes:
+    round, images: That had been played and shown by then.
+    metrics: Of the dispatches since the last line; none: no line is written.
+    look: At the average G.
+    draw: Whether its images are to be drawn.
+  """
+
+  round: int
+  images: int
+  metrics: list[Metrics]
+  look: Look
+  draw: bool
+
+
 class _Run(NamedTuple):
   """A run that is set up: what stays the same throughout it."""
 
@@ -166,16 +183,20 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     total_images=total_images,
     wandb=config.wandb,
   )
+  tell = partial(_tell, run, monitor, alarm)
   stop = None
   with closing(fed), monitor:
     if round == 0:
-      _draw(monitor, 0, 0, run.look(state, table.phase(0)))
-    pending = []
+      tell(_News(0, 0, [], run.look(state, table.phase(0)), draw=True))
+    pending, news = [], None
     for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
       state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
       pending.append(metrics)
       parallel.keep_up(pending)
+      if news is not None:
+        tell(news)  # while the devices play
+        news = None
       before, round = round, round + table.rounds_per_dispatch
 
       images = table.images(round)
@@ -186,19 +207,13 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
       # A checkpoint closes the line of metrics that it falls into, so that a
       # resumed run begins a line where this one ended it.
       log = before // config.log_every_steps < round // config.log_every_steps
-      if log or save or draw:
+      log = log or save
+      if log or draw:
         look = run.look(state, table.phase(round))
-      if log or save:
-        means = _means(pending, round, table.rounds_per_dispatch)
-        apart = float(parallel.fetch(look.diversity))
-        means['gen/diversity'] = apart / (run.data_diversity or 1.0)
-        monitor.log(round, images, means)
-        if parallel.is_main():
-          alarm.read(images, means)
-        pending = []
-      if draw:
-        _draw(monitor, round, images, look)
+        news = _News(round, images, pending if log else [], look, draw)
+        pending = [] if log else pending
       if save:
+        means, news = tell(news), None
         monitor.keep()
         whole = run.spread.whole(state)
         run.checkpoints.save(round, whole, means, config.to_dict())
@@ -209,6 +224,31 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     run.checkpoints.finish()
     raise _left(stop, f'saved at round {round:,}')
   return state
+
+
+def _tell(
+  run: _Run, monitor: Monitor, alarm: Alarm, news: _News
+) -> dict[str, float]:
+  """Writes a line of metrics, if there is one, and draws; waits for devices.
+
+  Returns:
+    The line's means.
+
+  Raises:
+    Diverged: One is not finite.
+  """
+  round, images, metrics, look, draw = news
+  means = {}
+  if metrics:
+    means = _means(metrics, round, run.table.rounds_per_dispatch)
+    apart = float(parallel.fetch(look.diversity))
+    means['gen/diversity'] = apart / (run.data_diversity or 1.0)
+    monitor.log(round, images, means)
+    if parallel.is_main():
+      alarm.read(images, means)
+  if draw:
+    monitor.samples(round, images, to_uint8(parallel.fetch(look.images)))
+  return means
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:
@@ -332,10 +372,6 @@ def _looker(
     return Look(images, diversity(images))
 
   return lambda state, phase: look(state.ema, batch, phase)
-
-
-def _draw(monitor: Monitor, round: int, images: int, look: Look) -> None:
-  monitor.samples(round, images, to_uint8(parallel.fetch(look.images)))
 
 
 def _announce(run: _Run, state: State) -> None:

@@ -1,10 +1,11 @@
-"""`--mode=benchmark`, as a user runs it."""
+"""`--mode=benchmark`, as a user runs it, but for the length of its windows."""
 
 import json
 import subprocess
+import sys
 
 import pytest
-from conftest import launch
+from conftest import ROOT
 
 KEYS = {
   'images_per_second', 'compile_seconds_cold', 'compile_seconds_warm',
@@ -14,19 +15,31 @@ KEYS = {
 }  # fmt: skip
 
 
+SHORT = """
+import runpy, sys
+from gan_jax import benchmark
+
+benchmark.WINDOW_SECONDS = 0.05
+sys.argv = ['launch.py', '--mode=benchmark', *sys.argv[1:]]
+runpy.run_path('launch.py', run_name='__main__')
+"""
+
+
+def run(*flags):
+  """What it prints, and the figures of its last line."""
+  command = [sys.executable, '-c', SHORT, *flags]
+  done = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  return done.stdout, json.loads(done.stdout.splitlines()[-1])
+
+
 def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
   """On two devices; the FLOPs are those of the networks on paper."""
-  done = subprocess.run(
-    launch(
-      '--config=experiments/vanilla_mnist.py:tiny',
-      '--mode=benchmark',
-      f'--workdir={tmp_path / "run"}',
-    ),
-    capture_output=True,
-    text=True,
-    check=True,
+  _, figures = run(
+    '--config=experiments/vanilla_mnist.py:tiny',
+    f'--workdir={tmp_path / "run"}',
   )
-  figures = json.loads(done.stdout.splitlines()[-1])
   assert figures.keys() >= KEYS
   assert figures['devices'].startswith('2 x')
   assert figures['images_per_second'] > 0
@@ -44,19 +57,12 @@ def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
 
 def test_needs_no_data(tmp_path):
   """By pmap. CelebA, which is not here: not downloaded, and that is told."""
-  done = subprocess.run(
-    launch(
-      '--config=experiments/dcgan_celeba.py:tiny',
-      '--mode=benchmark',
-      '--config.data.source=celeba',
-      '--config.parallel=pmap',
-      f'--config.data.dir={tmp_path}',
-    ),
-    capture_output=True,
-    text=True,
-    check=True,
+  printed, figures = run(
+    '--config=experiments/dcgan_celeba.py:tiny',
+    '--config.data.source=celeba',
+    '--config.parallel=pmap',
+    f'--config.data.dir={tmp_path}',
   )
-  assert 'the data is not there' in done.stdout
-  figures = json.loads(done.stdout.splitlines()[-1])
+  assert 'the data is not there' in printed
   assert figures['images_per_second'] > 0
   assert figures['loader_images_per_second'] is None

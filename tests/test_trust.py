@@ -198,7 +198,15 @@ def test_a_disk_that_is_full_for_a_while(
     with full_disk() if len(lines) in (2, 3) else contextlib.nullcontext():
       log(self, *rest)
 
+  save = checkpoint.Checkpoints.save
+
+  def save_at_once(self, *rest):
+    """For the disk is to be full of no save that is in flight."""
+    save(self, *rest)
+    self.finish()
+
   monkeypatch.setattr(monitor.Monitor, 'log', log_on_a_full_disk)
+  monkeypatch.setattr(checkpoint.Checkpoints, 'save', save_at_once)
   train.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
   assert 'cannot be written to now' in capsys.readouterr().err
   assert metrics(tmp_path) == metrics(straight)
