@@ -1,12 +1,12 @@
 """Folders in buckets (gs://...), and their copies on this machine."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 from etils import epath
 
 from gan_jax.errors import UserError
+from gan_jax.files import cache_folder
 
 
 def is_remote(folder: epath.PathLike) -> bool:
@@ -21,9 +21,8 @@ def local(folder: epath.PathLike) -> epath.Path:
   """Where on this machine the folder, or the copy of it, is."""
   if not is_remote(folder):
     return epath.Path(folder)
-  cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
   path = str(folder).replace('://', '/').lstrip('/')
-  return epath.Path(cache) / 'gan_jax' / path
+  return epath.Path(cache_folder()) / path
 
 
 class Mirror:

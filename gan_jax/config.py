@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from gan_jax import parallel
 from gan_jax.errors import UserError, choose, nearest
+from gan_jax.files import write_whole
 from gan_jax.schedule import Table, tabulate
 
-PART = 'config.part'
 # What a run that was killed early may have left in its workdir.
-OURS = (PART, '.lock')
+OURS = ('.lock', 'config.json.*.part')
 
 # What may differ between the start of a run and its resumption: none of these
 # changes what is computed before, or where.
@@ -26,6 +26,12 @@ CHANGEABLE = (
   'data.files',
   'data.max_device_bytes',
   'data.workers',
+  'evaluation.every_images',
+  'evaluation.features',
+  'evaluation.held_out',
+  'evaluation.metrics',
+  'evaluation.num_samples',
+  'evaluation.seeds',
   'log_every_steps',
   'on_divergence',
   'parallel',
@@ -34,12 +40,27 @@ CHANGEABLE = (
   'wandb',
 )
 
+# What may be None, also by a flag: `--config.data.crop=None`.
+NULLABLE = (
+  'data.crop',
+  'data.dir',
+  'data.files',
+  'data.workers',
+  'ema_rampup',
+  'evaluation.every_images',
+  'evaluation.features',
+  'evaluation.held_out',
+  'gen_batch_size',
+)
+
 # What every experiment says; `model`, `optimizer` and `game` have more.
 REQUIRED = (
   'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',
   'data.channels', 'data.crop', 'data.dir', 'data.files', 'data.flip',
   'data.max_device_bytes', 'data.resolution', 'data.source', 'data.split',
   'data.workers', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
+  'evaluation.every_images', 'evaluation.features', 'evaluation.held_out',
+  'evaluation.metrics', 'evaluation.num_samples', 'evaluation.seeds',
   'game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name',
   'model.gen.name', 'on_divergence', 'optimizer.disc.learning_rate',
   'optimizer.disc.name', 'optimizer.gen.learning_rate',
@@ -72,6 +93,9 @@ POSITIVE = (
   'data.resolution',
   'disc_steps',
   'ema_halflife_images',
+  'evaluation.every_images',
+  'evaluation.num_samples',
+  'evaluation.seeds',
   'game.latent_dim',
   'gen_batch_size',
   'log_every_steps',
@@ -137,6 +161,13 @@ def table(config: ConfigDict) -> Table:
   )
 
 
+def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
+  """The config with another value of one key."""
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict({key: value})
+  return config
+
+
 def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
   """Notes how many images there are: another set is another run."""
   config = config.copy_and_resolve_references()
@@ -167,7 +198,9 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   file = _file(workdir)
   if not file.exists():
     strangers = file.parent.is_dir() and [
-      path.name for path in file.parent.iterdir() if path.name not in OURS
+      path.name
+      for path in file.parent.iterdir()
+      if not any(path.match(pattern) for pattern in OURS)
     ]
     if strangers:
       raise UserError(
@@ -192,11 +225,9 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
 def write(config: ConfigDict, workdir: str | Path) -> None:
   """Writes `config.json`, whole or not at all."""
   file = _file(workdir)
-  part = file.with_name(PART)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(_jsonable(config), indent=2) + '\n')
-    part.replace(file)
+    write_whole(file, json.dumps(_jsonable(config), indent=2) + '\n')
   except OSError as error:
     raise UserError(f'cannot write to {workdir}: {error.strerror}') from error
 

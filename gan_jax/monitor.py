@@ -19,6 +19,7 @@ import tensorboardX
 
 from gan_jax.bucket import Mirror, is_remote
 from gan_jax.errors import warn
+from gan_jax.files import write_whole
 from gan_jax.pictures import grid, write_png
 
 
@@ -191,9 +192,7 @@ def _open_until(path: Path, round: int):
       # A line that a kill cut short is of the lost future too.
       if line.endswith('\n') and _step_of(line) <= round:
         kept.append(line)
-    part = path.with_suffix('.part')
-    part.write_text(''.join(kept))
-    part.replace(path)
+    write_whole(path, ''.join(kept))
   return path.open('ab', buffering=0)
 
 

@@ -1,11 +1,15 @@
 """Images on their way out: uint8, grids, PNG files."""
 
+import io
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
+
+from gan_jax.files import write_whole
 
 SHOWN_WIDTH = 640
 
@@ -17,6 +21,12 @@ def to_uint8(
   scaled = np.round((np.asarray(images, np.float32) + 1) * 127.5)
   scaled = np.nan_to_num(scaled, nan=0.0)
   return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def quantize(images: Float[Array, '*s']) -> UInt8[Array, '*s']:
+  """`to_uint8`, on the device."""
+  scaled = jnp.nan_to_num(jnp.round((images + 1) * 127.5), nan=0.0)
+  return jnp.clip(scaled, 0, 255).astype(jnp.uint8)
 
 
 def grid(
@@ -39,9 +49,9 @@ def to_pil(image: UInt8[np.ndarray, 'h w c']) -> Image.Image:
 
 def write_png(path: Path, image: UInt8[np.ndarray, 'h w c']) -> None:
   """Writes a PNG; one that is there is replaced whole or not at all."""
-  part = path.with_suffix('.part')
-  to_pil(image).save(part, format='PNG')
-  part.replace(path)
+  encoded = io.BytesIO()
+  to_pil(image).save(encoded, format='PNG')
+  write_whole(path, encoded.getvalue())
 
 
 def show(

@@ -1,0 +1,47 @@
+"""How good samples are: pure functions of features, labels or uint8 images."""
+
+from gan_jax.metrics.classes import (
+  ClassCoverage,
+  InceptionScore,
+  class_coverage,
+  inception_score,
+)
+from gan_jax.metrics.frechet import fid
+from gan_jax.metrics.kernel import Kid, kid
+from gan_jax.metrics.moments import Moments, merge, moments
+from gan_jax.metrics.neighbours import (
+  DensityCoverage,
+  Memorisation,
+  Nearest,
+  PrecisionRecall,
+  density_coverage,
+  memorisation,
+  nearest,
+  precision_recall,
+)
+from gan_jax.metrics.pyramids import SlicedWasserstein, sliced_wasserstein
+from gan_jax.metrics.similarity import ms_ssim
+
+__all__ = [
+  'ClassCoverage',
+  'DensityCoverage',
+  'InceptionScore',
+  'Kid',
+  'Memorisation',
+  'Moments',
+  'Nearest',
+  'PrecisionRecall',
+  'SlicedWasserstein',
+  'class_coverage',
+  'density_coverage',
+  'fid',
+  'inception_score',
+  'kid',
+  'memorisation',
+  'merge',
+  'moments',
+  'ms_ssim',
+  'nearest',
+  'precision_recall',
+  'sliced_wasserstein',
+]
