@@ -3,9 +3,8 @@
 import itertools
 import json
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +21,13 @@ from gan_jax import data, games, optimizers, parallel
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source, in_memory
 from gan_jax.data.stream import Stream, feed, read
-from gan_jax.errors import UserError
 from gan_jax.flops import flops
 from gan_jax.games.game import Game
 from gan_jax.models import PRECISIONS
 from gan_jax.round import play_dispatch
 from gan_jax.schedule import Table
 from gan_jax.state import Pair, State
-from gan_jax.train import (
+from gan_jax.supply import (
   create_state,
   feeds,
   first_examples,
@@ -42,6 +40,7 @@ WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
 # Lengths of a dispatch that are tried; a longer one is not recommended for
 # less than this share of speed.
 LENGTHS, WORTH = (1, 4, 16), 0.03
+FED = 'fed by the loader'
 MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
 
 
@@ -63,6 +62,13 @@ class Bench(NamedTuple):
   wait: Callable[[], None]
 
 
+class Runner(NamedTuple):
+  """A dispatch, and what it is fed."""
+
+  bench: Bench
+  fed: Generator[Any]
+
+
 def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   """Prints a table, and the same as one line of JSON; writes nothing.
 
@@ -71,8 +77,7 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   """
   del workdir
   cfg.check(config)
-  with tempfile.TemporaryDirectory() as folder:
-    parallel.keep_compiled(folder)
+  with parallel.compiled_anew():
     figures = _measure(config.copy_and_resolve_references())
   if parallel.is_main():
     _show(figures)
@@ -80,12 +85,24 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _measure(config: ConfigDict) -> dict[str, Any]:
+  source = data.make(config) if data.is_there(config) else None
   generated = generate(config)
-  on_device = changed(config, 'data.max_device_bytes', 2**62)
+  on_device = cfg.changed(config, 'data.max_device_bytes', 2**62)
   cold = prepare(on_device, generated).compile_seconds
   jax.clear_caches()
   bench = prepare(on_device, generated)
-  speed = _images_per_second(bench, on_device, generated)
+  own = Runner(bench, feed_dispatches(on_device, generated))
+  _seconds(own, WARM_UP)
+  memory = parallel.peak_memory() or bench.program_bytes
+  speeds = _race(
+    {
+      config.rounds_per_dispatch: own,
+      **_of_other_lengths(on_device, generated),
+      **_fed_by_loader(config, source),
+    }
+  )
+  speed, fed = speeds[config.rounds_per_dispatch], speeds.pop(FED, None)
+  share = None if fed is None else max(0.0, 1 - fed / speed)
   per_image = _flops(on_device, generated) / bench.images
   matmul = _matmul_flops_per_second(config.precision)
   figures = {
@@ -99,9 +116,9 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
     'flops_per_second': per_image * speed,
     'matmul_flops_per_second': matmul,
     'share_of_matmul': per_image * speed / matmul,
-    'peak_memory_bytes': parallel.peak_memory() or bench.program_bytes,
-    **_of_lengths(on_device, generated, speed),
-    **_of_loader(config, speed),
+    'peak_memory_bytes': memory,
+    **_of_lengths(config.rounds_per_dispatch, speeds),
+    **_of_loader(config, source, share),
   }
   return _rounded(figures)
 
@@ -122,17 +139,10 @@ def generate(config: ConfigDict) -> Source:
   return in_memory({'images': rng.integers(0, 256, shape, np.uint8)})
 
 
-def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
-  """The config with another value of one key."""
-  config = config.copy_and_resolve_references()
-  config.update_from_flattened_dict({key: value})
-  return config
-
-
 def _course(config: ConfigDict) -> tuple[Table, int]:
   """The table without an end, and where its last span begins."""
   first = cfg.table(config).rows[-1].first_round
-  return cfg.table(changed(config, 'total_images', 2**50)), first
+  return cfg.table(cfg.changed(config, 'total_images', 2**50)), first
 
 
 def _images(table: Table, first: int) -> int:
@@ -140,7 +150,7 @@ def _images(table: Table, first: int) -> int:
   return table.images(first + table.rounds_per_dispatch) - table.images(first)
 
 
-def feed_dispatches(config: ConfigDict, source: Source) -> Iterator[Any]:
+def feed_dispatches(config: ConfigDict, source: Source) -> Generator[Any]:
   """What a run is fed, on its way to the devices as in training."""
   table, first = _course(config)
   spread = parallel.make(config.parallel)
@@ -180,12 +190,16 @@ def prepare(config: ConfigDict, source: Source) -> Bench:
     begun.append(metrics)
     parallel.keep_up(begun)
 
+  def wait() -> None:
+    jax.block_until_ready(begun)
+    begun.clear()
+
   return Bench(
     images=_images(table, first),
     compile_seconds=seconds,
     program_bytes=memory.temp_size_in_bytes + memory.argument_size_in_bytes,
     play=play,
-    wait=lambda: jax.block_until_ready(begun),
+    wait=wait,
   )
 
 
@@ -199,24 +213,32 @@ def _creator(
   return partial(create_state, game, tx, shapes, phase, config.seed)
 
 
-def _images_per_second(
-  bench: Bench, config: ConfigDict, source: Source, windows: int = WINDOWS
-) -> float:
-  """The median of several windows of a second or more, after a warm-up."""
-  fed = feed_dispatches(config, source)
+def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
+  """Images/s of each: the median of windows of a second, in turns."""
+  for runner in runners.values():
+    _seconds(runner, WARM_UP)
+  counts = {
+    name: parallel.of_main(max(1, round(WINDOW_SECONDS / _seconds(runner, 1))))
+    for name, runner in runners.items()
+  }
+  times: dict[Any, list[float]] = {name: [] for name in runners}
+  for _ in range(WINDOWS):
+    for name, runner in runners.items():
+      times[name].append(_seconds(runner, counts[name]))
+  for runner in runners.values():
+    runner.fed.close()
+  return {
+    name: counts[name] * runner.bench.images / statistics.median(times[name])
+    for name, runner in runners.items()
+  }
 
-  def seconds(dispatches: int) -> float:
-    start = time.perf_counter()
-    for part in itertools.islice(fed, dispatches):
-      bench.play(part)
-    bench.wait()
-    return time.perf_counter() - start
 
-  seconds(WARM_UP)
-  count = max(1, round(WINDOW_SECONDS / seconds(1)))
-  times = [seconds(count) for _ in range(windows)]
-  fed.close()
-  return count * bench.images / statistics.median(times)
+def _seconds(runner: Runner, dispatches: int) -> float:
+  start = time.perf_counter()
+  for part in itertools.islice(runner.fed, dispatches):
+    runner.bench.play(part)
+  runner.bench.wait()
+  return time.perf_counter() - start
 
 
 def _flops(config: ConfigDict, source: Source) -> int:
@@ -249,19 +271,31 @@ def _matmul_flops_per_second(precision: str) -> float:
   return 2 * len(x) * size**3 / min(times)
 
 
-def _of_lengths(
-  config: ConfigDict, source: Source, speed: float
-) -> dict[str, Any]:
-  """How speed depends on the rounds in a dispatch."""
-  speeds = {config.rounds_per_dispatch: speed}
+def _of_other_lengths(config: ConfigDict, source: Source) -> dict[Any, Runner]:
+  """By the rounds in a dispatch."""
+  runners = {}
   for length in LENGTHS:
-    if length not in speeds:
-      tried = changed(config, 'rounds_per_dispatch', length)
-      bench = prepare(tried, source)
-      speeds[length] = _images_per_second(bench, tried, source, windows=2)
+    if length != config.rounds_per_dispatch:
+      tried = cfg.changed(config, 'rounds_per_dispatch', length)
+      fed = feed_dispatches(tried, source)
+      runners[length] = Runner(prepare(tried, source), fed)
+  return runners
+
+
+def _fed_by_loader(
+  config: ConfigDict, source: Source | None
+) -> dict[Any, Runner]:
+  """As the run would be; nothing where the data is not there."""
+  if source is None:
+    return {}
+  return {FED: Runner(prepare(config, source), feed_dispatches(config, source))}
+
+
+def _of_lengths(configured: int, speeds: dict[int, float]) -> dict[str, Any]:
+  """How speed depends on the rounds in a dispatch."""
   enough = (1 - WORTH) * max(speeds.values())
   return {
-    'rounds_per_dispatch': config.rounds_per_dispatch,
+    'rounds_per_dispatch': configured,
     'rounds_per_dispatch_recommended': min(
       length for length in speeds if speeds[length] >= enough
     ),
@@ -271,31 +305,23 @@ def _of_lengths(
   }
 
 
-def _of_loader(config: ConfigDict, speed: float) -> dict[str, Any]:
-  """What the loader makes by itself, and how the step waits for it."""
-  nothing = {
-    'loader_images_per_second': None,
-    'loader_images_per_second_by_workers': None,
-    'share_waiting_for_input': None,
-  }
-  try:
-    if not data.is_there(config):
-      return nothing
-    source = data.make(config)
-  except UserError:
-    return nothing
-  fed_speed = _images_per_second(prepare(config, source), config, source)
-  streamed = changed(config, 'data.max_device_bytes', 0)
-  alone = {
-    'as configured' if workers is None else str(workers): _loaded(
-      changed(streamed, 'data.workers', workers), source
-    )
-    for workers in (None, 0, 1, 2)
-  }
+def _of_loader(
+  config: ConfigDict, source: Source | None, share: float | None
+) -> dict[str, Any]:
+  """What the loader makes by itself, and the share of time waited for it."""
+  alone = {}
+  if source is not None:
+    streamed = cfg.changed(config, 'data.max_device_bytes', 0)
+    alone = {
+      'as configured' if workers is None else str(workers): _loaded(
+        cfg.changed(streamed, 'data.workers', workers), source
+      )
+      for workers in (None, 0, 1, 2)
+    }
   return {
-    'loader_images_per_second': alone.pop('as configured'),
-    'loader_images_per_second_by_workers': alone,
-    'share_waiting_for_input': max(0.0, 1 - fed_speed / speed),
+    'loader_images_per_second': alone.pop('as configured', None),
+    'loader_images_per_second_by_workers': alone or None,
+    'share_waiting_for_input': share,
   }
 
 

@@ -22,6 +22,9 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
 
   Args:
     function, *args: As it is called; arrays, or their shapes.
+
+  Raises:
+    ValueError: There are products in a while loop.
   """
   jaxpr = jax.make_jaxpr(function)(*args).jaxpr
   needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -43,6 +46,8 @@ def _of(equation: Any) -> int:
   if name == 'cond':
     return max(_count(branch.jaxpr) for branch in params['branches'])
   inner = sum(map(_count, _inside(params)))
+  if name == 'while' and inner:
+    raise ValueError('a while loop: how often it turns is not known')
   return inner * params['length'] if name == 'scan' else inner
 
 

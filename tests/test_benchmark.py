@@ -19,7 +19,7 @@ SHORT = """
 import runpy, sys
 from gan_jax import benchmark
 
-benchmark.WINDOW_SECONDS = 0.05
+benchmark.WINDOW_SECONDS, benchmark.LENGTHS = 0.05, (1, 4)
 sys.argv = ['launch.py', '--mode=benchmark', *sys.argv[1:]]
 runpy.run_path('launch.py', run_name='__main__')
 """
@@ -55,6 +55,7 @@ def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_needs_no_data(tmp_path):
   """By pmap. CelebA, which is not here: not downloaded, and that is told."""
   printed, figures = run(

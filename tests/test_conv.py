@@ -1,6 +1,7 @@
 """Convolutions against sums written out, and lax's derivatives, in float64."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,9 @@ def test_the_three_are_contractions_of_one_form(shape):
   kernel, stride, padding, size, channels = shape
   pads = (padding, padding) if isinstance(padding, int) else padding
   window = Window((kernel, kernel), stride, (pads, pads), size)
-  assert winograd.applies(window, channels) == (shape is WINOGRAD)
+  fits = partial(winograd.applies, window, channels)
+  assert fits(jnp.dtype('float32')) == (shape is WINOGRAD)
+  assert not fits(jnp.dtype('bfloat16'))
   expected = form(shape, x, w, y)
   for module in (conv_cpu, conv_xla):
     for value in (
@@ -89,7 +92,15 @@ def lax_conv(shape):
   )
 
 
-@pytest.mark.parametrize('shape', [*SHAPES[3::3], SHAPES[7], WINOGRAD])
+THRICE = [SHAPES[7], WINOGRAD]
+MORE = [
+  pytest.param(shape, marks=pytest.mark.slow)
+  for shape in SHAPES
+  if shape not in THRICE
+]
+
+
+@pytest.mark.parametrize('shape', [*THRICE, *MORE])
 def test_derivatives_to_the_third_order(shape):
   """Of a function that is not linear, against autodiff of lax's own, for each
   of the three: penalties of penalties stay right.
@@ -132,7 +143,7 @@ def test_derivatives_to_the_third_order(shape):
 
 
 def test_forward_mode_and_batches():
-  """jvp is the sum of the two derivatives; vmap, a loop."""
+  """jvp is the sum of the two derivatives; under vmap it is the same."""
   x, w, _ = make(SHAPES[5])
   plain = lax_conv(SHAPES[5])
   ours = lambda x, w: ops.conv(x, w, 2, 1)
@@ -161,8 +172,41 @@ def test_winograd_loses_no_accuracy_in_float32():
   ]
   for ours, plain, given, given64 in cases:
     expected = plain(window, *given64)
-    error = jnp.abs(ours(*given) - expected).max() / jnp.abs(expected).max()
+    scale = jnp.abs(expected).max()
+    error = jnp.abs(ours(*given) - expected).max() / scale
+    of_plain = jnp.abs(plain(window, *given) - expected).max() / scale
     assert error < 2e-6
+    assert error < 4 * of_plain
+
+
+def test_a_penalty_of_each_example_stays_in_the_family():
+  """vmap of a gradient, and the gradient of that: no other convolution."""
+  x, w, _ = make(SHAPES[7])
+
+  def penalty(w):
+    of_one = lambda x: jnp.sum(jnp.sin(ops.conv(x[None], w, 2, 1)))
+    return jnp.sum(jnp.sin(jax.vmap(jax.grad(of_one))(x)))
+
+  text = str(jax.make_jaxpr(jax.grad(penalty))(w))
+  assert 'gan_jax_filter_grad' in text
+  assert 'conv_general_dilated' not in text
+  plain = lax_conv(SHAPES[7])
+  of_all = jax.grad(lambda x, w: jnp.sum(jnp.sin(plain(x, w))))
+  expected = jax.grad(lambda w: jnp.sum(jnp.sin(of_all(x, w))))(w)
+  np.testing.assert_allclose(jax.grad(penalty)(w), expected, rtol=1e-9)
+
+
+def test_what_does_not_fit_is_refused():
+  x, w = jnp.ones((1, 2, 2, 3)), jnp.ones((4, 4, 3, 5))
+  with pytest.raises(ValueError, match='larger than the image'):
+    ops.conv(x, w)
+  with pytest.raises(ValueError, match='of one dtype'):
+    ops.conv(x, w.astype(jnp.bfloat16), 2, 1)
+  y = jnp.ones((1, 4, 4, 5))
+  with pytest.raises(ValueError, match=r'not \(4, 4\)'):
+    ops.conv_transpose(y, w, 2, 0, (8, 8))
+  with pytest.raises(ValueError, match='not'):
+    ops.filter_grad(x, y, (4, 4), 2, 1)
 
 
 def test_other_platforms_get_convolutions_alone():

@@ -10,15 +10,20 @@ is ever computed, and each has what is fastest on its platform. Left to itself,
 XLA computes the filter gradient of a transposed convolution as a dilated
 convolution, on a CPU at a hundredth of the speed.
 
+(Under vmap a filter for each example leaves the family; under `shard_map` ask
+for `check_vma=False`.)
+
 Arrays are x [n, H, W, c], y [n, h, w, d]; filters are w [kh, kw, c, d], also
 those of the transpose, which maps d channels to c.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
@@ -40,8 +45,13 @@ def conv(
     x, w: Of one dtype.
     stride: In both directions.
     padding: Zeros on each side, or (before, after); of both axes.
+
+  Raises:
+    ValueError: The arrays do not fit each other.
   """
-  return _conv.bind(x, w, window=_window(x.shape[1:3], w, stride, padding))
+  window = _window(x.shape[1:3], w.shape[:2], stride, padding)
+  _sizes_after(window)
+  return _bind(_conv, x, w, window)
 
 
 def conv_transpose(
@@ -56,14 +66,18 @@ def conv_transpose(
   Args:
     y, w, stride, padding: As of that convolution.
     size: H and W, which stride and y do not tell; None: the least.
+
+  Raises:
+    ValueError: There is no such convolution of images of that size.
   """
   before, after = _two(padding)
   least = tuple(
     stride * (n - 1) + k - before - after
     for n, k in zip(y.shape[1:3], w.shape[:2], strict=True)
   )
-  window = _window(size or least, w, stride, padding)
-  return _conv_transpose.bind(y, w, window=window)
+  window = _window(size or least, w.shape[:2], stride, padding)
+  _check_fits(window, y)
+  return _bind(_conv_transpose, y, w, window)
 
 
 def filter_grad(
@@ -73,20 +87,44 @@ def filter_grad(
   stride: int = 1,
   padding: int | Sequence[int] = 0,
 ) -> Filter:
-  """The linear transpose of `conv` in w; `kernel`: kh, kw."""
-  window = Window(kernel, stride, (_two(padding),) * 2, x.shape[1:3])
-  return _filter_grad.bind(x, y, window=window)
+  """The linear transpose of `conv` in w; `kernel`: kh, kw.
+
+  Raises:
+    ValueError: No convolution of x by such a kernel has the size of y.
+  """
+  window = _window(x.shape[1:3], kernel, stride, padding)
+  _check_fits(window, y)
+  return _bind(_filter_grad, x, y, window)
 
 
 def _two(padding: int | Sequence[int]) -> tuple[int, int]:
-  before, after = (padding, padding) if isinstance(padding, int) else padding
-  return before, after
+  both = isinstance(padding, numbers.Integral)
+  before, after = (padding, padding) if both else padding
+  return int(before), int(after)
 
 
 def _window(
-  size: tuple[int, int], w: Array, stride: int, padding: int | Sequence[int]
+  size: Sequence[int],
+  kernel: Sequence[int],
+  stride: int,
+  padding: int | Sequence[int],
 ) -> Window:
-  return Window(w.shape[:2], stride, (_two(padding),) * 2, tuple(size))
+  return Window(tuple(kernel), stride, (_two(padding),) * 2, tuple(size))
+
+
+def _bind(member: Primitive, a: Array, b: Array, window: Window) -> Array:
+  if a.dtype != b.dtype:
+    raise ValueError(f'a convolution is of one dtype, not {a.dtype}, {b.dtype}')
+  return member.bind(a, b, window=window)
+
+
+def _check_fits(window: Window, y: Array) -> None:
+  if _sizes_after(window) != y.shape[1:3]:
+    raise ValueError(
+      f'{window.size} pixels become {_sizes_after(window)} by a kernel of '
+      f'{window.kernel}, stride {window.stride}, padding {window.padding[0]}, '
+      f'not {y.shape[1:3]}'
+    )
 
 
 def _member(
@@ -106,7 +144,13 @@ def _member(
     mlir.register_lowering(member, lowered, platform=platform)
 
   def batched(args, axes, *, window):
-    return jax.vmap(partial(elsewhere, window), axes)(*args), 0
+    a, b = args
+    if axes[1] is not None or name == 'filter_grad':
+      return jax.vmap(partial(elsewhere, window), axes)(a, b), 0
+    # One filter for all: the images are only more of them.
+    a = jnp.moveaxis(a, axes[0], 0)
+    result = member.bind(a.reshape(-1, *a.shape[2:]), b, window=window)
+    return result.reshape(*a.shape[:2], *result.shape[1:]), 0
 
   batching.primitive_batchers[member] = batched
   return member
@@ -131,12 +175,18 @@ _filter_grad = _member(
 
 
 def _sizes_after(window: Window) -> tuple[int, ...]:
-  return tuple(
-    (size + sum(padding) - kernel) // window.stride + 1
+  room = tuple(
+    size + sum(padding) - kernel
     for size, padding, kernel in zip(
       window.size, window.padding, window.kernel, strict=True
     )
   )
+  if min(room) < 0:
+    raise ValueError(
+      f'a kernel of {window.kernel} is larger than the image, {window.size} '
+      f'with {window.padding[0]} around it'
+    )
+  return tuple(n // window.stride + 1 for n in room)
 
 
 # The derivative of each in its first argument, and in its second, given the

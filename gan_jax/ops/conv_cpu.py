@@ -18,7 +18,7 @@ def conv(
   window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n h w d']:
   """As `ops.conv`."""
-  if winograd.applies(window, w.shape[2:]):
+  if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv(x, w)
   return conv_xla.conv(window, x, w)
 
@@ -27,7 +27,7 @@ def conv_transpose(
   window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n H W c']:
   """As `ops.conv_transpose`: y, zeros between, with the turned filter."""
-  if winograd.applies(window, w.shape[2:]):
+  if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv_transpose(y, w)
   padding = []
   for axis in (0, 1):
@@ -49,7 +49,7 @@ def filter_grad(
   window: Window, x: Float[Array, 'n H W c'], y: Float[Array, 'n h w d']
 ) -> Float[Array, 'kh kw c d']:
   """As `ops.filter_grad`: the channels of x as a batch, with y as a filter."""
-  if winograd.applies(window, (x.shape[-1], y.shape[-1])):
+  if winograd.applies(window, (x.shape[-1], y.shape[-1]), x.dtype):
     return winograd.filter_grad(x, y)
   padding = []
   for axis in (0, 1):

@@ -4,8 +4,9 @@
   python tests/peers/compare.py mlp --batch=128 --against=torch
 
 The others are the same networks, batch, precision and algorithm in plain
-PyTorch (`pip install torch`; `torch` is eager, `torch_compiled` is
-torch.compile; both are channels_last) and in Flax as one would first write it.
+PyTorch (`pip install torch`; `torch` is eager, as its DCGAN example has it,
+`torch_tuned` with a fused Adam and D frozen in G's move, `torch_compiled`
+torch.compile; all channels_last) and in Flax as one would first write it.
 Each runs in a process of its own, and waits while another is timed.
 """
 
@@ -19,6 +20,7 @@ HERE = Path(__file__).parent
 SCRIPTS = {
   'ours': ['ours.py'],
   'torch': ['torch_peer.py', 'eager'],
+  'torch_tuned': ['torch_peer.py', 'tuned'],
   'torch_compiled': ['torch_peer.py', 'compiled'],
   'flax': ['flax_peer.py'],
 }
