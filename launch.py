@@ -21,8 +21,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+import gan_jax
 from gan_jax import parallel
-from gan_jax.config import CHANGEABLE, flatten
+from gan_jax.config import CHANGEABLE, NULLABLE, flatten
 from gan_jax.errors import Preempted, UserError, nearest
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
@@ -32,6 +33,7 @@ MODES = {
   'prepare': 'gan_jax.prepare:prepare',
   'preview': 'gan_jax.preview:preview',
   'benchmark': 'gan_jax.benchmark:benchmark',
+  'evaluate': 'gan_jax.evaluation:evaluate',
 }
 
 # The exit code after SIGTERM, when all is saved: EX_TEMPFAIL, run it again.
@@ -58,6 +60,23 @@ _PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 _PROCESS = flags.DEFINE_integer(
   'process_id', None, 'Which this one is, from 0.'
 )
+_STEP = flags.DEFINE_string(
+  'step',
+  None,
+  'With --mode=evaluate: which checkpoint, by its rounds; best; all. Default: '
+  'the newest.',
+)
+_TRUNCATION = flags.DEFINE_float(
+  'truncation',
+  None,
+  'With --mode=evaluate: the largest value of a latent. Default: none.',
+)
+_COMPARE = flags.DEFINE_list(
+  'compare',
+  None,
+  'Workdirs, by commas: their scores, the best first. Alone, with --score.',
+)
+_SCORE = flags.DEFINE_string('score', 'fid', 'With --compare: which score.')
 _MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
 
 
@@ -67,6 +86,9 @@ def main(argv: list[str]) -> None:
   try:
     if len(argv) > 1:
       raise UserError(f'what is {argv[1]!r}? Flags begin with --')
+    if _COMPARE.value:
+      print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+      return
     if _CONFIG.value is None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
@@ -75,7 +97,7 @@ def main(argv: list[str]) -> None:
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
-    mode(_CONFIG.value, workdir)
+    mode(_CONFIG.value, workdir, **_of_mode())
   except UserError as error:
     code = _complain(error)
     if parallel.is_one_of_many():
@@ -93,6 +115,17 @@ def main(argv: list[str]) -> None:
     sys.exit(130)
 
 
+def _of_mode() -> dict[str, Any]:
+  """The flags that one mode alone takes."""
+  given = {'step': _STEP.value, 'truncation': _TRUNCATION.value}
+  if _MODE.value == 'evaluate':
+    return given
+  for name, value in given.items():
+    if value is not None:
+      raise UserError(f'--{name} is for --mode=evaluate')
+  return {}
+
+
 def default_workdir() -> str:
   """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder."""
   path, _, argument = config_flags.get_config_filename(
@@ -100,6 +133,7 @@ def default_workdir() -> str:
   ).partition(':')
   name = '-'.join(filter(None, [Path(path).stem, argument]))
   overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  overrides |= {key: None for key in _nulled(sys.argv)}
   parts = [
     f'{key}={value}'.replace('/', '_')
     for key, value in sorted(overrides.items())
@@ -112,7 +146,9 @@ def parse(argv: list[str]) -> list[str]:
   """Parses flags; a mistake is one line, not a traceback."""
   try:
     defaults = _defaults(argv)
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS([arg for arg in argv if not _nulled([arg])])
+    for key in _nulled(argv):
+      _CONFIG.value.update_from_flattened_dict({key: None})
     for key, default in defaults.items():
       _check_tuple(key, default, flatten(_CONFIG.value.to_dict())[key])
     return rest
@@ -124,7 +160,7 @@ def parse(argv: list[str]) -> list[str]:
         f'there is no flag --{error.flagname}'
         + (
           near.replace("mean '", "mean '--config.")
-          or ' (flags: --config, --config.KEY, --workdir, --mode)'
+          or ' (flags: --config, --config.KEY, --workdir, --mode, --compare)'
         )
       )
     )
@@ -173,6 +209,12 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
       f'{nearest(key, defaults) or " (valid: " + ", ".join(valid) + ")"}'
     )
   return defaults
+
+
+def _nulled(argv: list[str]) -> list[str]:
+  """The keys that are set to None: the flags library has no such integer."""
+  given = re.findall(r'^--?config\.(\S+)=None$', '\n'.join(argv), re.MULTILINE)
+  return [key for key in given if key in NULLABLE]
 
 
 def _check_tuple(key: str, default: Any, value: Any) -> None:

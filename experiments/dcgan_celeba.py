@@ -43,6 +43,18 @@ def get_config(arg: str = '') -> ConfigDict:
   config.checkpoints_to_keep = 3
   config.wandb = False
 
+  config.evaluation = ConfigDict(
+    {
+      'every_images': config_dict.placeholder(int),  # None: never
+      'num_samples': 10_000,
+      'metrics': (),  # as the features allow
+      'features': config_dict.placeholder(str),  # None: inception
+      'held_out': config_dict.placeholder(str),  # a split
+      'seeds': 1,
+    }
+  )
+  config.evaluation.every_images = 500_000
+
   config.data = ConfigDict()
   config.data.source = 'celeba'
   config.data.split = 'all'
@@ -84,6 +96,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
 
   if arg == 'tiny':
+    config.evaluation.every_images = None
     config.data.source = 'digits'
     config.data.crop = None
     config.data.resolution = 16

@@ -18,10 +18,15 @@ def get_config(arg: str = '') -> ConfigDict:
   """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
   config = dcgan_celeba.get_config(arg)
   config.data.channels = 1
+  config.evaluation.metrics = ('fid', 'classes', 'precision_recall')
+  config.evaluation.features = 'digits'
   if arg != 'tiny':
     config.data.source = 'mnist'
     config.data.split = 'train'
     config.data.crop = None
     config.data.resolution = 32
+    config.evaluation.every_images = 150_000
+    config.evaluation.metrics += ('memorisation',)
+    config.evaluation.held_out = 'test'
     config.total_images = 25 * 60_000
   return config

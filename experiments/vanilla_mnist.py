@@ -41,6 +41,19 @@ def get_config(arg: str = '') -> ConfigDict:
   config.checkpoints_to_keep = 3
   config.wandb = False
 
+  config.evaluation = ConfigDict(
+    {
+      'every_images': config_dict.placeholder(int),  # None: never
+      'num_samples': 5_000,
+      'metrics': ('fid', 'classes', 'precision_recall'),
+      'features': config_dict.placeholder(str),
+      'held_out': config_dict.placeholder(str),  # a split
+      'seeds': 1,
+    }
+  )
+  config.evaluation.every_images = 200_000
+  config.evaluation.features = 'digits'
+
   config.data = ConfigDict()
   config.data.source = 'digits'
   config.data.split = 'train'
@@ -82,6 +95,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
 
   if arg == 'tiny':
+    config.evaluation.every_images = None
     config.model.gen.hidden = (32,)
     config.model.disc.hidden = (32,)
     config.batch_size = 16

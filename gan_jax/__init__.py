@@ -6,28 +6,74 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+# (Heavy modules are imported only when they are asked for.)
 if TYPE_CHECKING:
+  import pandas
+
   from gan_jax.run import Run
+  from gan_jax.scores import Score
 
-__all__ = ['load']
+__all__ = ['compare', 'evaluate', 'load']
 
 
-def load(workdir: str | Path, step: int | None = None) -> 'Run':
+def load(
+  workdir: str | Path, step: int | None = None, best: str | None = None
+) -> 'Run':
   """Opens the run in `workdir`, whatever machine and devices wrote it.
 
   Args:
     workdir: The run's.
     step: The rounds after which it was saved; None: the newest.
+    best: The score (fid, ...) by which it is the best that was kept.
 
   Returns:
-    A `gan_jax.run.Run`: `sample`, `interpolate`, `show`, `metrics`, `config`,
-    `generator`, `params`.
+    A `gan_jax.run.Run`: `sample`, `interpolate`, `show`, `nearest`, `metrics`,
+    `config`, `generator`, `params`.
 
   Raises:
     UserError: `workdir` holds no run, or no such checkpoint.
   """
-  from gan_jax import run  # heavy: imported only now
+  from gan_jax import run
 
-  return run.load(workdir, step)
+  return run.load(workdir, step, best)
+
+
+def evaluate(
+  run_or_images: Any, reference: Any = None, **how: Any
+) -> 'dict[str, Score]':
+  """Scores of a run, or of images from anywhere, each with its protocol.
+
+  >>> gan_jax.evaluate(run)  # against its own data
+  >>> gan_jax.evaluate('folder/of/images', run, metrics=('fid', 'kid'))
+
+  Args:
+    run_or_images: A run; uint8 [n, h, w, c]; or a folder of images.
+    reference: What it is compared with, likewise (of a run: its data); None:
+      the run's own data.
+    **how: metrics, features, num_samples, seeds, held_out, as in
+      `config.evaluation`; truncation, as in `run.sample`. What is not given is
+      as the run has it; of images all are taken, once.
+
+  Raises:
+    UserError: A metric, or what it needs, is not there.
+  """
+  from gan_jax import evaluation
+
+  return evaluation.evaluate_here(run_or_images, reference, **how)
+
+
+def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
+  """Runs side by side by a score, the best first.
+
+  Args:
+    *runs: Workdirs, or what `gan_jax.evaluate` gave.
+    name: Of the score: each run's newest is taken.
+
+  Raises:
+    UserError: They were not measured in the same way, and in what they differ.
+  """
+  from gan_jax import scores
+
+  return scores.compare(*runs, name=name)

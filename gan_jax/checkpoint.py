@@ -21,7 +21,10 @@ from orbax.checkpoint import v1 as ocp
 from gan_jax import parallel
 from gan_jax.bucket import is_remote
 from gan_jax.errors import UserError, warn
+from gan_jax.files import write_whole
 from gan_jax.state import State
+
+policies = ocp.training.preservation_policies
 
 # Everything that a state has, by name.
 STATE = State._fields
@@ -39,10 +42,23 @@ class Checkpoints:
   Args:
     workdir: The run's.
     keep: How many of the newest are kept.
+    rank: (metrics of a checkpoint) -> how good it is: the best one is kept
+      too, whatever its age. None: none is.
   """
 
-  def __init__(self, workdir: str | Path, keep: int):
-    self._workdir, self._keep = workdir, keep
+  def __init__(
+    self,
+    workdir: str | Path,
+    keep: int,
+    rank: Callable[[Mapping[str, Any]], float] | None = None,
+  ):
+    self._workdir, self._policies = workdir, [policies.LatestN(keep)]
+    if rank is not None:
+      self._policies.append(
+        policies.BestN(
+          get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False
+        )
+      )
     self._writing: threading.Thread | None = None
     self._failure: str | None = None
     self._open()
@@ -50,9 +66,7 @@ class Checkpoints:
   def _open(self) -> None:
     self._checkpointer = ocp.training.Checkpointer(
       folder(self._workdir),
-      preservation_policy=ocp.training.preservation_policies.LatestN(
-        self._keep
-      ),
+      preservation_policy=policies.AnyPreservationPolicy(self._policies),
       cleanup_tmp_directories=True,
     )
 
@@ -205,9 +219,7 @@ def _write_checksums(workdir: str | Path, step: int) -> None:
   if is_remote(file):
     return  # a bucket checks what it keeps by itself
   file.parent.mkdir(exist_ok=True)
-  part = file.with_suffix('.part')
-  part.write_text(json.dumps(_digests(workdir, step), indent=1) + '\n')
-  part.replace(file)
+  write_whole(file, json.dumps(_digests(workdir, step), indent=1) + '\n')
   for other in file.parent.glob('*.json'):
     if not (folder(workdir) / other.stem).exists():
       other.unlink()

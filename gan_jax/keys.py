@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
   GEN = 4  # inside G's loss
   SAMPLE = 5  # sample grids, and notebooks
   ATTEMPT = 6  # all of a run that was rolled back
+  EVALUATE = 7  # samples that are measured
 
 
 def example_keys(

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Key
 
+Scalar = float | Float[Array, '']
 Latents = Float[Array, 'n d']
 
 
@@ -17,10 +19,13 @@ class Latent(NamedTuple):
     draw: (key, dim) -> z [dim], one latent.
     interpolate: (z_a, z_b, t [n]) -> z [n, dim]: z_a at t=0, z_b at t=1, by a
       way on which the distribution is at home.
+    truncate: (z, threshold) -> z nearer to where the distribution is dense:
+      fewer kinds of samples, and better ones. None: it is dense nowhere.
   """
 
   draw: Callable[[Key[Array, ''], int], Float[Array, ' d']]
   interpolate: Callable[[Latents, Latents, Float[Array, ' n']], Latents]
+  truncate: Callable[[Latents, Scalar], Latents] | None = None
 
 
 def gaussian(key: Key[Array, ''], dim: int) -> Float[Array, ' d']:
@@ -61,8 +66,21 @@ def great_circle(a: Latents, b: Latents, t: Float[Array, ' n']) -> Latents:
   return jnp.where(near[:, None], straight(a, b, t), curved)
 
 
+def truncated_gaussian(z: Latents, threshold: Scalar) -> Latents:
+  """z of N(0, I) -> of N(0, I), given that each |z_i| < threshold.
+
+  By way of the quantiles: z' = P^-1(P(-t) + P(z) (P(t) - P(-t))), with the
+  normal distribution function P. Brock et al. 2019 (BigGAN), section 3.1, who
+  draw anew instead.
+  """
+  below = norm.cdf(-threshold)
+  # In the lower half, where float32 has the digits.
+  half = norm.ppf(below + norm.cdf(-jnp.abs(z)) * (1 - 2 * below))
+  return -jnp.sign(z) * half
+
+
 LATENTS: dict[str, Latent] = {
-  'gaussian': Latent(gaussian, great_circle),
+  'gaussian': Latent(gaussian, great_circle, truncated_gaussian),
   'sphere': Latent(sphere, great_circle),
   'uniform': Latent(uniform, straight),
 }

@@ -12,8 +12,12 @@ from gan_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def held(folder: epath.PathLike, busy: Callable[[], None]) -> Iterator[None]:
+def held(
+  folder: epath.PathLike, busy: Callable[[], None], name: str = '.lock'
+) -> Iterator[None]:
   """Holds a folder, which is made if need be; the kernel lets it go.
+
+  `name`: of the file that stands for what is held of it.
 
   Where another process holds it `busy` is called, which raises; if it does not,
   this waits. A file system that has no locks is not held.
@@ -23,7 +27,7 @@ def held(folder: epath.PathLike, busy: Callable[[], None]) -> Iterator[None]:
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  with (folder / '.lock').open('w') as file:
+  with (folder / name).open('w') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

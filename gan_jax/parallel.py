@@ -15,15 +15,16 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import (
   Mesh,
   NamedSharding,
@@ -34,6 +35,7 @@ from jax.sharding import (
 from jaxtyping import PyTree
 
 from gan_jax.errors import UserError, choose
+from gan_jax.files import cache_folder
 from gan_jax.state import Pair
 
 AXIS = 'devices'
@@ -283,6 +285,45 @@ def describe() -> str:
   return words
 
 
+def by_rows(function: Callable) -> Callable:
+  """Compiles function(rows, *whole), each device doing a part of the rows.
+
+  What it returns, [rows, ...] too, every device holds whole.
+  """
+
+  def divided(rows: PyTree, *whole: Any) -> PyTree:
+    rows = jax.lax.with_sharding_constraint(rows, _sharding(AXIS))
+    return function(rows, *whole)
+
+  return jax.jit(divided, out_shardings=_sharding())
+
+
+def share_out(rows: PyTree) -> PyTree:
+  """Puts host arrays [rows, ...], of this process's rows, on all devices."""
+  put = partial(jax.make_array_from_process_local_data, _sharding(AXIS))
+  return jax.tree.map(put, rows)
+
+
+def all_agree(flag: bool) -> bool:
+  """Whether it is so on every process."""
+  if not is_one_of_many():
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).all())
+
+
+def of_main(number: int) -> int:
+  """The number that the process has which writes."""
+  if not is_one_of_many():
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.array(number)))
+
+
+def rows_at_a_time(least: int) -> int:
+  """A batch of so many or a few more, which the devices divide."""
+  devices = jax.device_count()
+  return -(-least // devices) * devices
+
+
 def one_on_each(make: Callable[[], jax.Array]) -> jax.Array:
   """The same array for each device: [devices, ...], each with its own."""
   several = lambda: jnp.stack([make()] * jax.device_count())
@@ -296,16 +337,29 @@ def peak_memory() -> int | None:
   return max(known, default=None)
 
 
-def keep_compiled(folder: str | None = None) -> None:
+def keep_compiled() -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 
-  JAX_COMPILATION_CACHE_DIR names its folder, where none is given; without it,
-  ~/.cache/gan_jax.
+  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
   """
-  if folder is None:
-    if jax.config.jax_compilation_cache_dir:
-      return
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    folder = str(Path(base) / 'gan_jax' / 'compiled')
+  if not jax.config.jax_compilation_cache_dir:
+    _keep_compiled_in(str(cache_folder() / 'compiled'))
+
+
+@contextlib.contextmanager
+def compiled_anew() -> Iterator[None]:
+  """With a compilation cache that begins empty, and goes."""
+  before = jax.config.jax_compilation_cache_dir
+  with tempfile.TemporaryDirectory() as folder:
+    compilation_cache.reset_cache()
+    _keep_compiled_in(folder)
+    try:
+      yield
+    finally:
+      compilation_cache.reset_cache()
+      jax.config.update('jax_compilation_cache_dir', before)
+
+
+def _keep_compiled_in(folder: str) -> None:
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)

@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gan_jax import checkpoint, config, games
-from gan_jax.errors import UserError
+from gan_jax import checkpoint, config, games, scores
+from gan_jax.errors import UserError, nearest
+from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.metrics.measure import HIGHER, UNRANKED
 from gan_jax.pictures import show, to_uint8
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # Samples are drawn in batches of so many.
 BATCH = 256
+# Training images that are compared with samples at a time.
+CHUNK = 4096
 
 
 class Run:
@@ -57,22 +61,30 @@ class Run:
     """
     return self._game.sample(params, inputs, self._phase)
 
-  def inputs(self, n: int, seed: int = 0, **given: Any) -> PyTree:
+  def inputs(
+    self, n: int, seed: int = 0, truncation: float | None = None, **given: Any
+  ) -> PyTree:
     """What the generator is fed for `n` samples; the first ones of any more.
 
-    `given`, [n, ...] each, is what the game draws from besides its keys.
+    Args:
+      n: How many.
+      seed: Other samples for another one.
+      truncation: The latents' largest value: the smaller, the better and the
+        less various are the samples. None: as they are drawn.
+      **given: [n, ...] each: what the game draws from besides its keys.
     """
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
     given = jax.tree.map(jnp.asarray, given)
-    return self._game.draw(keys, given, self._phase)
+    inputs = self._game.draw(keys, given, self._phase)
+    return truncated(self._game, inputs, truncation)
 
   def sample(
-    self, n: int, seed: int = 0, **given: Any
+    self, n: int, seed: int = 0, truncation: float | None = None, **given: Any
   ) -> UInt8[np.ndarray, 'n h w c']:
-    """Draws `n` images; the same ones for the same seed. `given`: `inputs`."""
+    """Draws `n` images; the same ones for the same seed. See `inputs`."""
     if n < 1:
       raise UserError(f'run.sample({n}): ask for 1 image or more')
-    return self._draw(self.inputs(n, seed, **given), n)
+    return self._draw(self.inputs(n, seed, truncation, **given), n)
 
   def interpolate(
     self, n: int = 4, steps: int = 9, seed: int = 0
@@ -93,14 +105,55 @@ class Run:
 
   def metrics(self) -> 'pandas.DataFrame':
     """`metrics.jsonl` as a DataFrame, one row a log line."""
-    import pandas
-
-    text = (epath.Path(self.workdir) / 'metrics.jsonl').read_text()
-    return pandas.read_json(io.StringIO(text), lines=True)
+    return read_metrics(self.workdir)
 
   def show(self, n: int = 64, seed: int = 0) -> Image.Image:
     """A grid of `n` samples, which a notebook draws."""
     return show(self.sample(n, seed))
+
+  def nearest(
+    self, n: int = 8, seed: int = 0, k: int = 4, features: str | None = None
+  ) -> Image.Image:
+    """`n` samples, each in a row before the `k` training images nearest to it.
+
+    What the generator has only learnt by heart, is here seen twice.
+
+    Args:
+      n, seed: As for `sample`.
+      k: Training images in a row.
+      features: What is near is told by them, as `config.evaluation.features`;
+        None: by those of the run, or the pixels.
+    """
+    # Heavy, and not needed to draw samples.
+    from gan_jax import data
+    from gan_jax.metrics import nearest
+    from gan_jax.metrics.features import make
+
+    of_run = self.config.get('evaluation', {}).get('features')
+    network = make(features or of_run or 'pixels')
+    look = jax.jit(network.look)
+
+    def of(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
+      starts = range(0, len(images), BATCH)
+      parts = [look(network.weights, images[i : i + BATCH]) for i in starts]
+      return np.concatenate([part['features'] for part in parts])
+
+    source = data.make(self.config)
+    samples = self.sample(n, seed)
+    wanted, parts = of(samples), []
+    for first in range(0, source.size, CHUNK):
+      rows = np.arange(first, min(first + CHUNK, source.size))
+      known = of(source.fetch(rows)['images'])
+      part = nearest(wanted, known, min(k, len(rows)))
+      parts.append((part.distances, rows[part.indices]))
+    distances = np.concatenate([part[0] for part in parts], axis=1)
+    found = np.concatenate([part[1] for part in parts], axis=1)
+    order = np.argsort(distances, axis=1, kind='stable')[:, :k]
+    found = np.take_along_axis(found, order, axis=1)
+    shown = source.fetch(found.ravel())['images']
+    shown = shown.reshape(n, k, *samples.shape[1:])
+    rows = np.concatenate([samples[:, None], shown], axis=1)
+    return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
 
   def _draw(self, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
     parts = []
@@ -110,16 +163,53 @@ class Run:
     return np.concatenate(parts)
 
 
-def load(workdir: str | Path, step: int | None = None) -> Run:
+def load(
+  workdir: str | Path, step: int | None = None, best: str | None = None
+) -> Run:
   """See `gan_jax.load`."""
   workdir = str(epath.Path(workdir).expanduser())
   settings = config.read(workdir)
+  return Run(workdir, settings, choose_step(workdir, step, best))
+
+
+def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:
+  """Which checkpoint is meant: that of a step, the best, or the newest."""
   steps = checkpoint.steps(workdir)
   if not steps:
     raise UserError(f'{workdir} has no checkpoint yet')
+  if best is not None:
+    return _best(workdir, best, steps)
   if step is None:
-    step = steps[-1]
+    return steps[-1]
   if step not in steps:
     there = ', '.join(map(str, steps))
     raise UserError(f'{workdir} has no checkpoint at step {step} ({there})')
-  return Run(workdir, settings, step)
+  return step
+
+
+def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
+  """By a score; of several protocols by that which most were measured by."""
+  if name in UNRANKED:
+    raise UserError(f'{name} tells no better checkpoint from a worse one')
+  known = scores.read(workdir)
+  named = [s for s in known if s.name == name and s.step in steps]
+  if not named:
+    there = sorted({score.name for score in known if score.step in steps})
+    raise UserError(
+      f'no checkpoint of {workdir} has a score {name!r}{nearest(name, there)} '
+      f'(there: {", ".join(there) or "none: --mode=evaluate makes them"})'
+    )
+  by_stamp: dict[str, list[scores.Score]] = {}
+  for score in named:
+    by_stamp.setdefault(scores.protocol(score.stamp), []).append(score)
+  most = max(by_stamp.values(), key=len)
+  best = max if name in HIGHER else min
+  return best(most, key=lambda score: score.value).step
+
+
+def read_metrics(workdir: str | Path) -> 'pandas.DataFrame':
+  """`metrics.jsonl` of a run."""
+  import pandas
+
+  text = (epath.Path(workdir).expanduser() / 'metrics.jsonl').read_text()
+  return pandas.read_json(io.StringIO(text), lines=True)

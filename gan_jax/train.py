@@ -1,51 +1,47 @@
 """The only training loop."""
 
-import os
 import signal
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, games, optimizers, parallel
+from gan_jax import data, evaluation, games, optimizers, parallel, scores
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
 from gan_jax.checkpoint import Checkpoints, steps
-from gan_jax.data.loader import fetch_all, load
+from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
-from gan_jax.data.stream import Feed, Stream, feed, read
+from gan_jax.data.stream import Stream, read
 from gan_jax.errors import Diverged, Preempted, UserError, warn
-from gan_jax.games.game import Batch, Game
+from gan_jax.evaluation import of_ema
 from gan_jax.interrupt import Asked, interruptible
-from gan_jax.keys import Purpose, example_keys
 from gan_jax.lock import locked
+from gan_jax.metrics.evaluator import Evaluator, Values
 from gan_jax.monitor import Monitor
 from gan_jax.pictures import to_uint8
 from gan_jax.round import Metrics, play_dispatch
 from gan_jax.schedule import Phase, Table
-from gan_jax.state import Pair, State
+from gan_jax.state import State
+from gan_jax.supply import (
+  Look,
+  create_state,
+  feeds,
+  first_examples,
+  is_resident,
+  looker,
+  on_devices,
+)
 
-GRID_SAMPLES = 64
 # How often a run that diverges goes back to its last checkpoint.
 MOST_ATTEMPTS = 5
-# Loader processes where the config names no number and there is something to
-# decode: one a core, to so many.
-MOST_WORKERS = 16
-
-
-class Look(NamedTuple):
-  """The average G's images at latents that stay the same."""
-
-  images: Float[Array, 'n h w c']
-  diversity: Float[Array, '']
 
 
 class _News(NamedTuple):
@@ -56,6 +52,7 @@ class _News(NamedTuple):
     metrics: Of the dispatches since the last line; none: no line is written.
     look: At the average G.
     draw: Whether its images are to be drawn.
+    values: What an evaluation gave, if there was one.
   """
 
   round: int
@@ -63,6 +60,7 @@ class _News(NamedTuple):
   metrics: list[Metrics]
   look: Look
   draw: bool
+  values: Values | None = None
 
 
 class _Run(NamedTuple):
@@ -76,6 +74,8 @@ class _Run(NamedTuple):
   checkpoints: Checkpoints
   step: Callable[..., tuple[State, Metrics]]
   look: Callable[[State, Phase], Look]
+  evaluator: Evaluator | None
+  measure: Callable[[PyTree, Phase], Values] | None
   create: Callable[[], State]
   dataset: PyTree
   frozen: PyTree
@@ -114,12 +114,17 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   jax.eval_shape(create)  # what cannot be built is refused, nothing written
+  evaluator = measure = rank = None
+  if config.evaluation.every_images is not None:
+    evaluator = evaluation.make(config, source)
+    measure = evaluator.player(games.make(config))
+    rank = evaluator.rank if evaluator.main else None
   hold = locked(workdir) if parallel.is_main() else nullcontext()
   with hold:
     if parallel.is_main():
       cfg.write(config, workdir)
     parallel.wait_for_all('config written')
-    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep)
+    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep, rank)
     with closing(checkpoints):
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip)
@@ -132,7 +137,9 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         spread=spread,
         checkpoints=checkpoints,
         step=spread.compile(play),
-        look=_looker(game, shown, config.seed),
+        look=looker(game, shown, config.seed),
+        evaluator=evaluator,
+        measure=measure,
         create=create,
         dataset=on_devices(spread, fetch_all(source) if resident else {}),
         frozen=on_devices(spread, game.frozen()),
@@ -150,6 +157,9 @@ def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
   _announce(run, state)
+  if run.measure is not None and not int(parallel.fetch(state.round)):
+    # What would fail, fails before anything is trained.
+    _record(run, 0, 0, run.measure(state.ema, run.table.phase(0)))
   while True:
     attempt = int(parallel.fetch(state.attempt))
     try:
@@ -202,7 +212,10 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
       images = table.images(round)
       due = partial(_due, table, before, round)
       stop = asked()
+      # (A run that is told to leave has no time for it.)
+      evaluate = due(config.evaluation.every_images) and stop is None
       save = due(config.checkpoint_every_images) or stop is not None
+      save = save or evaluate  # so that the best is there
       draw = due(config.sample_every_images)
       # A checkpoint closes the line of metrics that it falls into, so that a
       # resumed run begins a line where this one ended it.
@@ -212,11 +225,18 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
         look = run.look(state, table.phase(round))
         news = _News(round, images, pending if log else [], look, draw)
         pending = [] if log else pending
+      if evaluate:
+        ema = run.spread.whole(state).ema
+        values = run.measure(ema, table.phase(round))
+        news = news._replace(values=values)
       if save:
         means, news = tell(news), None
         monitor.keep()
         whole = run.spread.whole(state)
-        run.checkpoints.save(round, whole, means, config.to_dict())
+        noted = dict(means)
+        if evaluate:
+          noted['eval/protocol'] = run.evaluator.protocol
+        run.checkpoints.save(round, whole, noted, config.to_dict())
       if stop is not None:
         break
   state = run.spread.whole(state)
@@ -237,18 +257,35 @@ def _tell(
   Raises:
     Diverged: One is not finite.
   """
-  round, images, metrics, look, draw = news
+  round, images, metrics, look, draw, values = news
   means = {}
   if metrics:
     means = _means(metrics, round, run.table.rounds_per_dispatch)
     apart = float(parallel.fetch(look.diversity))
     means['gen/diversity'] = apart / (run.data_diversity or 1.0)
+    if values is not None:
+      means.update(_record(run, round, images, values))
     monitor.log(round, images, means)
     if parallel.is_main():
       alarm.read(images, means)
   if draw:
     monitor.samples(round, images, to_uint8(parallel.fetch(look.images)))
   return means
+
+
+def _record(
+  run: _Run, round: int, images: int, values: Values
+) -> dict[str, float]:
+  """Writes what an evaluation gave to `scores.jsonl`; the means, by name."""
+  listed = run.evaluator.list_scores(values, of_ema(), round, images)
+  if parallel.is_main():
+    try:
+      scores.record(run.workdir, listed)
+    except (OSError, UserError) as error:
+      warn(f'scores.jsonl of {run.workdir} is not written: {error}')
+  means = {f'eval/{score.name}': score.value for score in listed}
+  spreads = {f'eval/{s.name}_deviation': s.deviation for s in listed}
+  return means | {k: v for k, v in spreads.items() if v is not None}
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:
@@ -269,18 +306,13 @@ def _check_total(config: ConfigDict, workdir: str | Path, table: Table) -> None:
     )
 
 
-def is_resident(config: ConfigDict, source: Source) -> bool:
-  """Whether the whole set is to lie on the devices."""
-  return source.size * source.example_bytes <= config.data.max_device_bytes
+def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
+  """Whether a multiple of `every_images` was passed, or the run is over.
 
-
-def on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
-  """Puts host arrays whole on every device, as what was compiled takes them."""
-  return spread.own(parallel.replicate(tree))
-
-
-def _due(table: Table, before: int, now: int, every_images: int) -> bool:
-  """Whether a multiple of `every_images` was passed, or the run is over."""
+  None: never.
+  """
+  if every_images is None:
+    return False
   passed = table.images(before) // every_images
   return passed < table.images(now) // every_images or now == table.total_rounds
 
@@ -321,57 +353,6 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
     f'{", ".join(disc or names)} not finite at round {before + first + 1:,}: '
     'the game has diverged; the last checkpoint is kept'
   )
-
-
-def feeds(
-  config: ConfigDict,
-  source: Source,
-  table: Table,
-  round: int,
-  attempt: int,
-) -> Generator[Pair[Feed | None]]:
-  """What each dispatch from `round` on is fed; see `feed`."""
-  stream = Stream(config.seed, source.size, attempt)
-  rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
-  rows = parallel.process_rows()
-  if is_resident(config, source):
-    return (feed(stream, None, table, rows, first) for first in rounds)
-  workers = config.data.workers
-  if workers is None:
-    cores = min(os.cpu_count() or 1, MOST_WORKERS)
-    workers = cores if source.decodes else 0
-  return load(partial(feed, stream, source, table, rows), rounds, workers)
-
-
-def first_examples(source: Source, stream: Stream) -> Batch:
-  """The first examples of the stream, as a batch."""
-  fetched = source.fetch(stream.indices(np.arange(GRID_SAMPLES)))
-  fetched['example'] = np.arange(GRID_SAMPLES, dtype=np.int32)
-  fetched = jax.tree.map(jnp.asarray, fetched)
-  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
-
-
-def create_state(
-  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
-) -> State:
-  """The state before the first round."""
-  key = jax.random.key(seed)
-  batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  init_key = jax.random.fold_in(key, Purpose.INIT)
-  variables, game_state = game.init(init_key, batch)
-  return states.create(key, variables, game_state, tx, phase.stage)
-
-
-def _looker(
-  game: Game, batch: Batch, seed: int
-) -> Callable[[State, Phase], Look]:
-  @jax.jit
-  def look(ema, batch, phase):
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, batch['example'])
-    images = game.sample(ema, game.draw(keys, batch, phase), phase)
-    return Look(images, diversity(images))
-
-  return lambda state, phase: look(state.ema, batch, phase)
 
 
 def _announce(run: _Run, state: State) -> None:

@@ -34,7 +34,7 @@ def folder(wanted: Wanted) -> Source:
       f'there is no folder {wanted.path!r}: name one of images, as in '
       '--config.data.source=folder:/path/to/images'
     )
-  paths = sorted(_images_below(root))
+  paths = sorted(images_below(root))
   if len(paths) < 2:
     raise UserError(
       f'{len(paths)} images below {root}: at least 2 are needed '
@@ -79,7 +79,8 @@ def _fetch(
   }
 
 
-def _images_below(root: Path) -> Iterator[Path]:
+def images_below(root: Path) -> Iterator[Path]:
+  """Every file that may be an image, in no order."""
   for folder, _, names in os.walk(root, followlinks=True):
     for name in names:
       if Path(name).suffix.lower() in SUFFIXES and not name.startswith('.'):

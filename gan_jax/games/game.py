@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Key, PyTree
 
-from gan_jax.schedule import Phase
+from gan_jax.errors import UserError
+from gan_jax.schedule import Phase, Scalar
 from gan_jax.state import Pair, Variables
 
 # {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
@@ -100,6 +101,8 @@ class Game(NamedTuple):
       to the bit, the optimizer's moments included. None: everything.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
+    truncate: (inputs, threshold) -> inputs whose samples are better and less
+      various, for latents that can be truncated.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -112,3 +115,15 @@ class Game(NamedTuple):
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None
   )
+  truncate: Callable[[PyTree, Scalar], PyTree] | None = None
+
+
+def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
+  """The inputs, truncated if so wished; see `Run.inputs`."""
+  if truncation is None:
+    return inputs
+  if game.truncate is None:
+    raise UserError('truncation is for Gaussian latents: this game has none')
+  if not truncation > 0:
+    raise UserError(f'truncation={truncation} must be positive')
+  return game.truncate(inputs, truncation)

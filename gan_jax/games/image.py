@@ -88,6 +88,9 @@ def image_game(
   def interpolate(a, b, t):
     return {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
 
+  def truncate(inputs, threshold):
+    return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}
+
   return Game(
     init=init,
     draw=draw,
@@ -95,6 +98,7 @@ def image_game(
     sample=sample,
     moves=Pair(gen=(Move(gen_loss),), disc=(Move(disc_loss),)),
     interpolate=interpolate,
+    truncate=truncate if latent.truncate else None,
   )
 
 

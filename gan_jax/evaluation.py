@@ -1,0 +1,203 @@
+"""How good a generator is: its samples, measured against the data.
+
+A run is measured while it trains (`config.evaluation`), when it is finished
+(`--mode=evaluate`), and images of any system in a notebook: always by the same
+code, and every score carries how it was obtained.
+"""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from gan_jax import checkpoint, data, games, parallel, scores
+from gan_jax import config as cfg
+from gan_jax.data.folder import folder, images_below
+from gan_jax.data.source import Source, Wanted, in_memory
+from gan_jax.errors import UserError, nearest
+from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.run import Run, choose_step
+from gan_jax.scores import Score
+
+# What of `config.data` makes the images what they are.
+DESCRIBED = ('source', 'split', 'crop', 'resolution', 'channels')
+# What a notebook may say, and what holds where nobody does.
+BLOCK = {
+  'metrics': (),
+  'features': None,
+  'num_samples': 10_000,
+  'seeds': 1,
+  'held_out': None,
+}
+RESIZE = 'Lanczos, antialiased'
+
+
+def make(config: ConfigDict, source: Source) -> Evaluator:
+  """The evaluator that `config.evaluation` describes, for the run's data."""
+  block = config.evaluation
+  held_out = None
+  if block.held_out is not None:
+    held_out = data.make(cfg.changed(config, 'data.split', block.held_out))
+  described = {key: config.data[key] for key in DESCRIBED}
+  # Where a folder is does not matter: what is in it has its own hash.
+  if described['source'].startswith('folder:'):
+    described['source'] = 'folder'
+  described['resize'] = RESIZE
+  return Evaluator(block, source, described, held_out)
+
+
+def evaluate(
+  config: ConfigDict,
+  workdir: str | Path,
+  step: str | None = None,
+  truncation: float | None = None,
+) -> None:
+  """Measures a run, prints its scores and adds them to `scores.jsonl`.
+
+  Args:
+    config: The run's; its `evaluation` may differ from what was trained with.
+    workdir: The run's.
+    step: Of which checkpoint: its rounds, `best`, `all`; None: the newest.
+    truncation: As of `Run.inputs`.
+  """
+  cfg.check(config)
+  cfg.read(workdir)
+  cfg.check_workdir(config, workdir)
+  evaluator = make(config, data.make(config))
+  measure = evaluator.player(games.make(config), truncation)
+  table = cfg.table(config)
+  for rounds in _steps(workdir, step, evaluator.main):
+    ema = checkpoint.read(workdir, ('ema',), rounds)['ema']
+    gen_vars = parallel.replicate(jax.tree.map(np.asarray, ema))
+    values = measure(gen_vars, table.phase(rounds))
+    fakes, images = of_ema(truncation), table.images(rounds)
+    listed = evaluator.list_scores(values, fakes, rounds, images)
+    if parallel.is_main():
+      scores.record(workdir, listed)
+      print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)))
+
+
+def of_ema(truncation: float | None = None) -> dict[str, Any]:
+  """What a stamp says of fakes that the average of G has made."""
+  return {'generator': 'ema', 'truncation': truncation}
+
+
+def _steps(
+  workdir: str | Path, step: str | None, main: str | None
+) -> list[int]:
+  if step == 'all':
+    return checkpoint.steps(workdir)
+  if step == 'best' and main is None:
+    raise UserError('--step=best: none of config.evaluation.metrics tells it')
+  if step is None or step == 'best':
+    return [choose_step(workdir, None, main if step else None)]
+  if not step.isdigit():
+    raise UserError(f'--step={step} is to be a number of rounds, best or all')
+  return [choose_step(workdir, int(step), None)]
+
+
+def evaluate_here(
+  run_or_images: Any, reference: Any = None, **how: Any
+) -> dict[str, Score]:
+  """See `gan_jax.evaluate`."""
+  of_run = isinstance(run_or_images, Run)
+  if reference is None:
+    if not of_run:
+      raise UserError('images are compared with something: name a reference')
+    reference = run_or_images
+  truncation = how.pop('truncation', None)
+  block = _block([run_or_images, reference], how)
+  shape = _shape(run_or_images, reference)
+  if not of_run:
+    images = _source(run_or_images, shape)
+    block.num_samples, block.seeds = images.size, 1
+  if isinstance(reference, Run):
+    config = reference.config.copy_and_resolve_references()
+    config.evaluation = block
+    evaluator = make(config, data.make(config))
+  else:
+    resolution, channels = shape
+    described = {'resolution': resolution, 'channels': channels}
+    evaluator = Evaluator(block, _source(reference, shape), described)
+  if of_run:
+    run = run_or_images
+    measure = evaluator.player(games.make(run.config), truncation)
+    gen_vars = parallel.replicate(jax.tree.map(np.asarray, run.params))
+    values = measure(gen_vars, cfg.table(run.config).phase(run.step))
+    fakes = of_ema(truncation)
+    listed = evaluator.list_scores(values, fakes, run.step, run.images)
+  else:
+    listed = evaluator.list_scores(evaluator.of_images(images), {})
+  return {score.name: score for score in listed}
+
+
+def _block(given: list[Any], how: Mapping[str, Any]) -> ConfigDict:
+  """The settings: what is said, else what the run has, else the usual."""
+  for key in how:
+    if key not in BLOCK:
+      raise UserError(
+        f'gan_jax.evaluate takes no {key!r}{nearest(key, BLOCK)} (valid: '
+        f'{", ".join(BLOCK)}, truncation)'
+      )
+  runs = [x for x in given if isinstance(x, Run)]
+  settings = runs[0].config.get('evaluation', {}) if runs else {}
+  known = {key: settings[key] for key in BLOCK if key in settings}
+  block = {**BLOCK, **known, **how}
+  if isinstance(block['metrics'], str):
+    block['metrics'] = (block['metrics'],)
+  block['metrics'] = tuple(block['metrics'])
+  return ConfigDict(block)
+
+
+def _shape(*given: Any) -> tuple[int, int]:
+  """Resolution and channels, of which all that is given must be."""
+  shapes = {
+    (x.config.data.resolution, x.config.data.channels)
+    if isinstance(x, Run)
+    else (x.shape[1], x.shape[-1])
+    for x in given
+    if isinstance(x, Run) or _is_array(x)
+  }
+  if len(shapes) > 1:
+    (one, other), *_ = itertools.combinations(sorted(shapes), 2)
+    raise UserError(
+      f'{one[0]}x{one[0]}x{one[1]} is not compared with '
+      f'{other[0]}x{other[0]}x{other[1]}: they are other images'
+    )
+  return next(iter(shapes)) if shapes else (_size_of(given[0]), 3)
+
+
+def _source(images: Any, shape: tuple[int, int]) -> Source:
+  """Images from anywhere, as a source: an array, or a folder."""
+  resolution, channels = shape
+  if _is_array(images):
+    if images.dtype != np.uint8 or images.shape[1:] != (resolution, *shape):
+      raise UserError(
+        f'images are uint8 [n, {resolution}, {resolution}, {channels}], not '
+        f'{images.dtype} {list(images.shape)}'
+      )
+    return in_memory({'images': np.asarray(images)})
+  if (size := _size_of(images)) != resolution:
+    raise UserError(
+      f'{images} has images of {size} pixels, to be compared with '
+      f'{resolution}: resize one of them, in the way that you choose'
+    )
+  return folder(Wanted(str(images), resolution, channels))
+
+
+def _is_array(x: Any) -> bool:
+  return isinstance(x, np.ndarray | jax.Array)
+
+
+def _size_of(images: str | Path) -> int:
+  """The shorter side of the first image of a folder."""
+  first = min(images_below(Path(images).expanduser()), default=None)
+  if first is None:
+    raise UserError(f'there are no images below {str(images)!r}')
+  with Image.open(first) as opened:
+    return min(opened.size)

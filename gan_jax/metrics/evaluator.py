@@ -1,0 +1,363 @@
+"""Measures generators, all of them in one way."""
+
+import functools
+import hashlib
+import importlib.metadata
+import io
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from gan_jax import parallel
+from gan_jax.data.source import Source
+from gan_jax.data.stream import Stream
+from gan_jax.errors import UserError, choose, warn
+from gan_jax.files import cache_folder, write_whole
+from gan_jax.games.game import Game, truncated
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.metrics import features as networks
+from gan_jax.metrics import inception
+from gan_jax.metrics.features import Features
+from gan_jax.metrics.measure import (
+  CUSTOMARY,
+  HIGHER,
+  METRICS,
+  UNRANKED,
+  WITHOUT_FEATURES,
+  Reference,
+  Seen,
+  collect,
+)
+from gan_jax.metrics.moments import Moments
+from gan_jax.pictures import quantize
+from gan_jax.schedule import Phase
+from gan_jax.scores import Score, protocol
+
+# Images that are made, or looked at, in one go: so many, and of so many pixels
+# together.
+BATCH, PIXELS = 250, 2**22
+# So many bytes, or of a larger set so many images, tell it from another.
+PROBED_BYTES, PROBED = 2**26, 256
+# What makes images, and numbers of them.
+CODE = ('metrics/*.py', 'data/decode.py', 'data/standard.py', 'pictures.py')
+
+# Metric to its scores, each of every seed.
+Values = dict[str, dict[str, list[float]]]
+Batches = Iterable[dict[str, jax.Array]]
+
+
+class Evaluator:
+  """One way to measure generators.
+
+  Args:
+    block: As `config.evaluation`.
+    source: The data that fakes are compared with, all of it.
+    described: What it is, for the stamp.
+    held_out: Data that is not in it, where a metric asks for that.
+
+  Raises:
+    UserError: A metric is unknown, or what it needs is not there.
+  """
+
+  def __init__(
+    self,
+    block: ConfigDict,
+    source: Source,
+    described: Mapping[str, Any],
+    held_out: Source | None = None,
+  ):
+    self.metrics, self.features = _choose(block.metrics, block.features)
+    self.num_samples, self.seeds = block.num_samples, block.seeds
+    for name, value in (('num_samples', 2), ('seeds', 1)):
+      if block[name] < value:
+        raise UserError(f'evaluation.{name}={block[name]}: at least {value}')
+    if 'memorisation' in self.metrics and held_out is None:
+      raise UserError(
+        'memorisation is measured against data that was held out: '
+        '--config.evaluation.held_out=SPLIT'
+      )
+    self._needs = {METRICS[name].needs for name in self.metrics}
+    self._source, self._held_out = source, held_out
+    self._weights = ()
+    if self.features:
+      self._weights = parallel.replicate(self.features.weights)
+    self._look = parallel.by_rows(self._seen)
+    self._image = source.fetch(np.arange(1))['images']
+    self._check_network()
+    self._data = {**described, **_content(source)}
+    self._held_out_data = held_out and _content(held_out)
+    self._reference: Reference | None = None
+
+  @property
+  def main(self) -> str | None:
+    """The score by which a checkpoint is the best; None: none tells that."""
+    names = [METRICS[metric].main for metric in self.metrics]
+    return next((name for name in names if name not in UNRANKED), None)
+
+  def rank(self, metrics: Mapping[str, Any]) -> float:
+    """How good a checkpoint is, by the metrics that it was saved with.
+
+    One that was evaluated in another way is none.
+    """
+    value = metrics.get(f'eval/{self.main}')
+    known = value is not None and np.isfinite(value)
+    if not known or metrics.get('eval/protocol') != self.protocol:
+      return -math.inf
+    return value if self.main in HIGHER else -value
+
+  @property
+  def protocol(self) -> str:
+    """In short, how generators are measured here."""
+    return protocol([self._stamp(metric, {}) for metric in self.metrics])
+
+  def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a score of the metric depends on beside the generator."""
+    network = None
+    if METRICS[metric].needs != 'images':
+      network = {'name': self.features.name, 'sha256': self.features.sha256}
+    return {
+      'metric': metric,
+      'features': network,
+      'reference': self._data,
+      'held_out': self._held_out_data if metric == 'memorisation' else None,
+      'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
+      'gan_jax': _version(),
+    }
+
+  def player(
+    self, game: Game, truncation: float | None = None
+  ) -> Callable[[PyTree, Phase], Values]:
+    """What measures G: (its variables, on every device; the phase) -> values.
+
+    Args:
+      game: Whose `draw` and `sample` it is.
+      truncation: As of `Run.inputs`.
+    """
+    size = self._size(self.num_samples)
+
+    @parallel.by_rows
+    def play(examples, gen_vars, weights, phase, key):
+      keys = example_keys(key, Purpose.EVALUATE, examples)
+      inputs = truncated(game, game.draw(keys, {}, phase), truncation)
+      return self._seen(quantize(game.sample(gen_vars, inputs, phase)), weights)
+
+    def measure(gen_vars: PyTree, phase: Phase) -> Values:
+      def batches(seed: int) -> Batches:
+        key = jax.random.key(seed)
+        for first in range(0, self.num_samples, size):
+          examples = jnp.arange(first, first + size)
+          yield play(examples, gen_vars, self._weights, phase, key)
+
+      return self._values(batches, self.num_samples)
+
+    return measure
+
+  def of_images(self, source: Source) -> Values:
+    """Measures images from anywhere: the first `num_samples` of a source."""
+    batches = lambda seed: self._batches(source, self.num_samples)
+    return self._values(batches, self.num_samples)
+
+  def list_scores(
+    self,
+    values: Values,
+    fakes: Mapping[str, Any],
+    step: int | None = None,
+    images: int | None = None,
+  ) -> list[Score]:
+    """Each value with its stamp; `fakes`: what that says of them."""
+    listed = []
+    for metric in self.metrics:
+      stamp = self._stamp(metric, fakes)
+      for name, several in values[metric].items():
+        one = len(several) == 1
+        spread = None if one else float(np.std(several, ddof=1))
+        mean = float(np.mean(several))
+        listed.append(Score(name, mean, spread, step, images, stamp))
+    return listed
+
+  def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
+    values: Values = {metric: {} for metric in self.metrics}
+    for seed in range(self.seeds):
+      made = _fetched(batches(seed))
+      fake = collect(made, self._needs, count, self.num_samples)
+      for metric in self.metrics:
+        for name, value in METRICS[metric].of(self.reference, fake).items():
+          values[metric].setdefault(name, []).append(float(value))
+    return values
+
+  @property
+  def reference(self) -> Reference:
+    """What the data looks like: seen once, and kept on disk."""
+    if self._reference is None:
+      held_out = self._held_out
+      self._reference = Reference(
+        self._kept(self._source), held_out and self._kept(held_out)
+      )
+    return self._reference
+
+  def _kept(self, source: Source) -> Seen:
+    count = source.size
+    if self._needs <= {'features', 'images'}:
+      count = min(count, self.num_samples)
+    told = {
+      'data': self._data if source is self._source else self._held_out_data,
+      'features': self.features and self.features[:2],
+      'needs': sorted(self._needs),
+      'most': self.num_samples,
+      'gan_jax': _version(),
+      'process': parallel.process_rows().args,
+    }
+    file = cache_folder() / 'references' / f'{protocol(told)}.npz'
+    # Of what a function of the user's depends on, nothing is known.
+    kept = self.features is None or ':' not in self.features.name
+    seen = _read(file) if kept else None
+    if not parallel.all_agree(seen is not None):
+      if parallel.is_main():
+        print(f'Looking at {count:,} images of the data', flush=True)
+      batches = _fetched(self._batches(source, count))
+      seen = collect(batches, self._needs, count, self.num_samples)
+      if kept:
+        _write(file, seen)
+    return seen
+
+  def _batches(self, source: Source, count: int) -> Batches:
+    """Of so many images of a source, chosen as by chance."""
+    order = Stream(0, source.size).indices(np.arange(source.size))
+    size = self._size(count)
+    mine = parallel.process_rows()(size)
+    for first in range(0, count, size):
+      positions = np.arange(first, first + size) % source.size
+      images = source.fetch(order[positions[mine]])['images']
+      yield self._look(parallel.share_out(images), self._weights)
+
+  def _size(self, count: int) -> int:
+    """Of a batch, of so many images in all."""
+    pixels = self._image.shape[1] * self._image.shape[2]
+    return parallel.rows_at_a_time(max(1, min(BATCH, count, PIXELS // pixels)))
+
+  def _seen(
+    self, images: UInt8[Array, 'n h w c'], weights: PyTree
+  ) -> dict[str, Array]:
+    """Of a batch: what the metrics need."""
+    seen = {'images': images} if 'images' in self._needs else {}
+    if self._needs - {'images'}:
+      looked = self.features.look(weights, images)
+      if self._needs & {'moments', 'features', 'all_features'}:
+        seen['features'] = looked['features']
+      if 'probabilities' in self._needs:
+        seen['probabilities'] = looked['probabilities']
+    return seen
+
+  def _check_network(self) -> None:
+    """Before anything is trained."""
+    shape = list(self._image.shape[1:])
+    try:
+      seen = jax.eval_shape(self._seen, self._image, self._weights)
+    except UserError:
+      raise
+    except KeyError as error:
+      raise UserError(
+        f'{self.features.name} gives no {error}, which one of '
+        f'{", ".join(self.metrics)} needs: it is no classifier'
+      ) from error
+    except Exception as error:  # of a function of the user's
+      line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+      raise UserError(
+        f'{self.features.name} does not take uint8 images [n, '
+        f'{", ".join(map(str, shape))}]: {line}'
+      ) from error
+    if 'features' in seen and seen['features'].ndim != 2:
+      raise UserError(
+        f'{self.features.name} is to give features [n, d], not '
+        f'[n, {", ".join(map(str, seen["features"].shape[1:]))}]'
+      )
+
+
+def _content(source: Source) -> dict[str, Any]:
+  """What tells one set of images from another."""
+  small = source.size * source.example_bytes <= PROBED_BYTES
+  count = source.size if small else PROBED
+  probed = np.linspace(0, source.size - 1, count).astype(int)
+  images = source.fetch(probed)['images']
+  content = hashlib.sha256(images.tobytes()).hexdigest()[:16]
+  return {'images': source.size, 'content': content}
+
+
+@functools.cache
+def _version() -> str:
+  """Of this package, and of the code that a score hangs on."""
+  root = Path(__file__).parents[1]
+  files = sorted(file for pattern in CODE for file in root.glob(pattern))
+  code = hashlib.sha256(b''.join(file.read_bytes() for file in files))
+  version = importlib.metadata.version('gan_jax')
+  return f'{version}+{code.hexdigest()[:8]}'
+
+
+def _choose(
+  metrics: tuple[str, ...], features: str | None
+) -> tuple[tuple[str, ...], Features | None]:
+  """The metrics and the network; where none are named, what there is."""
+  if features is None and (not metrics or _need_network(metrics)):
+    if parallel.all_agree(inception.is_there()):
+      features = 'inception'
+    elif metrics:
+      inception.load()  # tells what is missing
+  if not metrics:
+    metrics = CUSTOMARY if features else WITHOUT_FEATURES
+  for name in metrics:
+    choose('config.evaluation.metrics', name, METRICS)
+  if not _need_network(metrics):
+    return metrics, None
+  return metrics, networks.make(features)
+
+
+def _need_network(metrics: tuple[str, ...]) -> bool:
+  known = [METRICS[name] for name in metrics if name in METRICS]
+  return any(metric.needs != 'images' for metric in known)
+
+
+def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+  """To the host; the devices work on the next one meanwhile."""
+  waiting = None
+  for batch in batches:
+    if waiting is not None:
+      yield parallel.fetch(waiting)
+    waiting = batch
+  if waiting is not None:
+    yield parallel.fetch(waiting)
+
+
+def _write(file: Path, seen: Seen) -> None:
+  arrays = {k: v for k, v in seen._asdict().items() if v is not None}
+  if (moments := arrays.pop('moments', None)) is not None:
+    arrays.update({f'moments_{k}': v for k, v in moments._asdict().items()})
+  written = io.BytesIO()
+  np.savez(written, **arrays)
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, written.getvalue())
+  except OSError as error:
+    warn(f'{file} cannot be written: {error.strerror}')
+
+
+def _read(file: Path) -> Seen | None:
+  """What was written; None: nothing, or it is damaged."""
+  try:
+    with file.open('rb') as opened:
+      arrays = dict(np.load(opened))
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    return None
+  parts = {k: arrays.pop(f'moments_{k}', None) for k in Moments._fields}
+  moments = None
+  if parts['count'] is not None:
+    moments = Moments(**{**parts, 'count': int(parts['count'])})
+  count = int(arrays.pop('count'))
+  return Seen(count, moments, **arrays)

@@ -1,0 +1,98 @@
+"""What images are compared by: a network is a row in FEATURES."""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from gan_jax.errors import UserError, choose
+from gan_jax.metrics import digits, inception
+
+Looked = dict[str, Float[Array, 'n d']]
+
+
+class Features(NamedTuple):
+  """A function that looks at images.
+
+  Attributes:
+    name: In FEATURES, or MODULE:FUNCTION.
+    sha256: Of what it consists of: two scores with other hashes are not of one
+      function.
+    weights: Its arrays.
+    look: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and
+      'probabilities' [n, classes] where it is a classifier.
+  """
+
+  name: str
+  sha256: str
+  weights: PyTree
+  look: Callable[[PyTree, UInt8[Array, 'n h w c']], Looked]
+
+
+def _digits() -> Features:
+  weights, sha256 = digits.load()
+  return Features('digits', sha256, weights, digits.look)
+
+
+def _inception() -> Features:
+  network = inception.load()
+
+  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
+    seen = inception.features(weights, images)
+    return {
+      'features': seen['2048'],
+      'probabilities': nn.softmax(seen['logits_unbiased']),
+    }
+
+  return Features('inception', network.sha256, network.weights, look)
+
+
+def _pixels() -> Features:
+  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
+    del weights
+    flat = images.reshape(len(images), -1)
+    return {'features': flat.astype(jnp.float32) / 127.5 - 1}
+
+  return Features('pixels', '', (), look)
+
+
+FEATURES: dict[str, Callable[[], Features]] = {
+  'digits': _digits,
+  'inception': _inception,
+  'pixels': _pixels,
+}
+
+
+def make(name: str) -> Features:
+  """The features that `config.evaluation.features` names."""
+  if ':' in name:
+    return _of_user(name)
+  return choose('config.evaluation.features', name, FEATURES)()
+
+
+def _of_user(name: str) -> Features:
+  """MODULE:FUNCTION, (uint8 images [n, h, w, c]) -> features [n, d].
+
+  Its hash is that of the module's file: of what that reads, nothing is known.
+  """
+  module, _, function = name.partition(':')
+  try:
+    found = importlib.import_module(module)
+    given = getattr(found, function)
+    source = Path(found.__file__).read_bytes()
+  except (ImportError, AttributeError, TypeError, OSError) as error:
+    raise UserError(
+      f'config.evaluation.features={name!r} is to be MODULE:FUNCTION, which '
+      f'can be imported from here ({type(error).__name__}: {error})'
+    ) from error
+  return Features(
+    name,
+    hashlib.sha256(source).hexdigest(),
+    (),
+    lambda weights, images: {'features': given(images)},
+  )

@@ -1,0 +1,158 @@
+"""Scores of a run, each with how it was obtained, and runs side by side.
+
+A score without its protocol says nothing: published ones of one GAN on one set
+differ twofold because everybody measures differently. So each carries a stamp,
+and scores whose stamps differ are not ranked.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from etils import epath
+
+from gan_jax.bucket import is_remote
+from gan_jax.config import flatten
+from gan_jax.errors import UserError, nearest
+from gan_jax.files import write_whole
+from gan_jax.lock import held
+from gan_jax.metrics.measure import HIGHER, UNRANKED
+
+if TYPE_CHECKING:
+  import pandas
+
+FILE = 'scores.jsonl'
+# What was measured, and not how.
+OF_WHAT = frozenset({'fakes.generator'})
+
+
+class Score(NamedTuple):
+  """A number, and how it was obtained.
+
+  Attributes:
+    name: fid, kid, precision, swd_16, ...
+    value: The mean over evaluation seeds.
+    deviation: The standard deviation over them; None: there was one.
+    step, images: Of the generator; None: it was images that were measured.
+    stamp: What the value depends on beside the generator.
+  """
+
+  name: str
+  value: float
+  deviation: float | None
+  step: int | None
+  images: int | None
+  stamp: dict[str, Any]
+
+  def __repr__(self) -> str:
+    spread = '' if self.deviation is None else f' +- {self.deviation:.2g}'
+    return f'{self.name} {self.value:.5g}{spread}'
+
+
+def read(workdir: str | Path) -> list[Score]:
+  """All scores of a run, in the order in which they were obtained."""
+  file = epath.Path(workdir).expanduser() / FILE
+  if not file.exists():
+    return []
+  try:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [Score(**line) for line in lines]
+  except (ValueError, TypeError) as error:
+    raise UserError(f'{file} is damaged: {error}') from error
+
+
+def record(workdir: str | Path, scores: Iterable[Score]) -> None:
+  """Adds scores; what was obtained in the same way before is replaced."""
+  folder = epath.Path(workdir).expanduser()
+  new = {_identity(score): score for score in scores}
+  with contextlib.ExitStack() as stack:
+    if not is_remote(folder):  # a run may be evaluated while it trains
+      stack.enter_context(held(folder, lambda: None, '.scores.lock'))
+    kept = [score for score in read(workdir) if _identity(score) not in new]
+    lines = [json.dumps(score._asdict()) for score in (*kept, *new.values())]
+    write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
+
+
+def protocol(told: Any) -> str:
+  """A stamp, or several, in short: a digest."""
+  told = json.dumps(told, sort_keys=True)
+  return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _identity(score: Score) -> tuple[str, int | None, str]:
+  return score.name, score.step, protocol(score.stamp)
+
+
+def compare(
+  *runs: str | Path | Mapping[str, Score], name: str = 'fid'
+) -> 'pandas.DataFrame':
+  """Runs side by side, by the newest score of that name, the best first.
+
+  Args:
+    *runs: Workdirs, runs, or what `gan_jax.evaluate` gave.
+    name: Of the score.
+
+  Raises:
+    UserError: A run has no such score, or their stamps differ.
+  """
+  import pandas
+
+  if len(runs) < 2:
+    raise UserError('name two runs or more to compare')
+  if name in UNRANKED:
+    raise UserError(
+      f'{name} ranks nobody: G is to be as the data is, or as unseen data'
+    )
+  runs = tuple(getattr(run, 'workdir', run) for run in runs)
+  found = [_newest(run, name) for run in runs]
+  titles = [
+    str(run) if isinstance(run, str | Path) else f'images {index}'
+    for index, run in enumerate(runs)
+  ]
+  check_same_protocol(dict(zip(titles, found, strict=True)))
+  table = pandas.DataFrame(
+    {
+      'run': titles,
+      'step': [score.step for score in found],
+      'images': [score.images for score in found],
+      name: [score.value for score in found],
+      'deviation': [score.deviation for score in found],
+    }
+  )
+  return table.sort_values(
+    name, ascending=name not in HIGHER, ignore_index=True
+  )
+
+
+def check_same_protocol(scores: Mapping[str, Score]) -> None:
+  """Refuses scores that were not obtained in one way, saying in what."""
+  (first, one), *others = scores.items()
+  for title, other in others:
+    here, there = flatten(one.stamp), flatten(other.stamp)
+    differing = [
+      f'{key} ({here.get(key)} and {there.get(key)})'
+      for key in sorted(here.keys() | there.keys())
+      if here.get(key) != there.get(key) and key not in OF_WHAT
+    ]
+    if differing:
+      raise UserError(
+        f'the {one.name} of {first} and of {title} cannot be ranked: they '
+        f'differ in {"; ".join(differing)}'
+      )
+
+
+def _newest(run: str | Path | Mapping[str, Score], name: str) -> Score:
+  if isinstance(run, Mapping):
+    known = run
+  else:
+    known = {score.name: score for score in read(run)}
+  if name not in known:
+    what = f'{run} has' if isinstance(run, str | Path) else 'the images have'
+    there = ', '.join(sorted(known)) or 'none: --mode=evaluate makes them'
+    raise UserError(
+      f'{what} no score {name!r}{nearest(name, known)} (there: {there})'
+    )
+  return known[name]

@@ -1,0 +1,98 @@
+"""What a run is played with: its first state, its data, a look at its G."""
+
+import os
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
+
+from gan_jax import parallel
+from gan_jax import state as states
+from gan_jax.alarm import diversity
+from gan_jax.data.loader import load
+from gan_jax.data.source import Source
+from gan_jax.data.stream import Feed, Stream, feed, read
+from gan_jax.games.game import Batch, Game
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.schedule import Phase, Table
+from gan_jax.state import Pair, State
+
+GRID_SAMPLES = 64
+# Loader processes where the config names no number and there is something to
+# decode: one a core, to so many.
+MOST_WORKERS = 16
+
+
+class Look(NamedTuple):
+  """The average G's images at latents that stay the same."""
+
+  images: Float[Array, 'n h w c']
+  diversity: Float[Array, '']
+
+
+def is_resident(config: ConfigDict, source: Source) -> bool:
+  """Whether the whole set is to lie on the devices."""
+  return source.size * source.example_bytes <= config.data.max_device_bytes
+
+
+def on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:
+  """Puts host arrays whole on every device, as what was compiled takes them."""
+  return spread.own(parallel.replicate(tree))
+
+
+def feeds(
+  config: ConfigDict,
+  source: Source,
+  table: Table,
+  round: int,
+  attempt: int,
+) -> Generator[Pair[Feed | None]]:
+  """What each dispatch from `round` on is fed; see `feed`."""
+  stream = Stream(config.seed, source.size, attempt)
+  rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
+  rows = parallel.process_rows()
+  if is_resident(config, source):
+    return (feed(stream, None, table, rows, first) for first in rounds)
+  workers = config.data.workers
+  if workers is None:
+    cores = min(os.cpu_count() or 1, MOST_WORKERS)
+    workers = cores if source.decodes else 0
+  return load(partial(feed, stream, source, table, rows), rounds, workers)
+
+
+def first_examples(source: Source, stream: Stream) -> Batch:
+  """The first examples of the stream, as a batch."""
+  fetched = source.fetch(stream.indices(np.arange(GRID_SAMPLES)))
+  fetched['example'] = np.arange(GRID_SAMPLES, dtype=np.int32)
+  fetched = jax.tree.map(jnp.asarray, fetched)
+  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+
+
+def create_state(
+  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
+) -> State:
+  """The state before the first round."""
+  key = jax.random.key(seed)
+  batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  init_key = jax.random.fold_in(key, Purpose.INIT)
+  variables, game_state = game.init(init_key, batch)
+  return states.create(key, variables, game_state, tx, phase.stage)
+
+
+def looker(
+  game: Game, batch: Batch, seed: int
+) -> Callable[[State, Phase], Look]:
+  """What looks at G: (state, phase) -> images of as many latents as `batch`."""
+
+  @jax.jit
+  def look(ema, batch, phase):
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, batch['example'])
+    images = game.sample(ema, game.draw(keys, batch, phase), phase)
+    return Look(images, diversity(images))
+
+  return lambda state, phase: look(state.ema, batch, phase)

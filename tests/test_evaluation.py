@@ -1,0 +1,374 @@
+"""Scores of a run: while it trains, afterwards, in a notebook."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from runs import get_config, metrics
+
+import gan_jax
+from gan_jax import checkpoint, evaluation, games, scores, train
+from gan_jax import config as cfg
+from gan_jax.data.digits import digits
+from gan_jax.data.source import Wanted, in_memory
+from gan_jax.errors import UserError
+from gan_jax.metrics import digits as classifier
+from gan_jax.metrics import fid
+from gan_jax.metrics import measure as measures
+from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.pictures import quantize, to_uint8
+
+
+def evaluated(**changes):
+  """The `:tiny` run, evaluated twice, by pixels."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.evaluation.update(
+    {
+      'every_images': 16 * 12,
+      'num_samples': 90,
+      'metrics': ('fid', 'precision_recall', 'swd', 'ms_ssim'),
+      'features': 'pixels',
+      **changes,
+    }
+  )
+  return config
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  train.train(evaluated(), workdir)
+  return workdir
+
+
+def pixels(images):
+  return images.reshape(len(images), -1).astype(np.float64) / 127.5 - 1
+
+
+def test_scores_are_those_of_the_samples(workdir):
+  """Worked out again from the images: 5,000 digits, and 90 samples of the
+  checkpoint, played one by one as a reader would.
+  """
+  run = gan_jax.load(workdir)
+  from gan_jax.keys import Purpose, example_keys
+
+  keys = example_keys(jax.random.key(0), Purpose.EVALUATE, jax.numpy.arange(90))
+  inputs = run._game.draw(keys, {}, run._phase)
+  samples = to_uint8(run.generator(run.params, inputs))
+  source = digits(Wanted('', 28, 1))
+  data = source.fetch(np.arange(5000))['images']
+  expected = fid(pixels(data), pixels(samples))
+  line = metrics(workdir)[-1]
+  assert line['eval/fid'] == pytest.approx(expected, rel=1e-5)
+  assert {
+    'eval/precision',
+    'eval/recall',
+    'eval/swd_28',
+    'eval/ms_ssim',
+  } <= set(line)
+
+
+def test_evaluated_moments_are_kept(workdir):
+  """A checkpoint at each, their lines of metrics, and the best one."""
+  lines = [line for line in metrics(workdir) if 'eval/fid' in line]
+  assert [line['step'] for line in lines] == [12, 24]
+  assert {12, 24} <= set(checkpoint.steps(workdir))
+  best = min(lines, key=lambda line: line['eval/fid'])['step']
+  assert gan_jax.load(workdir, best='fid').step == best
+  finest = max(line['eval/precision'] for line in lines)
+  found = gan_jax.load(workdir, best='precision').step
+  assert {12: lines[0], 24: lines[1]}[found]['eval/precision'] == finest
+  with pytest.raises(UserError, match="'fad'; did you mean 'fid'"):
+    gan_jax.load(workdir, best='fad')
+
+
+def test_the_best_outlives_the_newest(tmp_path):
+  """With one checkpoint kept, the best one is there beside the newest."""
+  source = digits(Wanted('', 28, 1))
+  evaluator = Evaluator(evaluated().evaluation, source, {})
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1, evaluator.rank)
+  from test_trust import some_state
+
+  values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 6: 0.1, 7: 7.0}
+  for step, value in values.items():
+    means = {'gen/loss': 0.0, 'eval/protocol': evaluator.protocol}
+    if step == 6:
+      means['eval/protocol'] = 'another'
+    if value is not None:
+      means['eval/fid'] = value
+    checkpoints.save(step, some_state(), means, {})
+  checkpoints.finish()
+  checkpoints.close()
+  assert checkpoint.steps(tmp_path) == [2, 7]
+
+
+def test_stamps(workdir):
+  """How each was obtained: the network, the data, the fakes."""
+  newest = next(
+    s for s in scores.read(workdir) if (s.name, s.step) == ('fid', 24)
+  )
+  assert newest.stamp['features'] == {'name': 'pixels', 'sha256': ''}
+  reference = newest.stamp['reference']
+  assert (reference['source'], reference['images']) == ('digits', 5000)
+  assert (reference['resolution'], reference['resize'][:7]) == (28, 'Lanczos')
+  assert newest.stamp['fakes'] == {
+    'seeds': 1, 'images': 90, 'generator': 'ema', 'truncation': None,
+  }  # fmt: skip
+  swd = {s.name: s for s in scores.read(workdir)}['swd']
+  assert swd.stamp['features'] is None
+
+
+def test_evaluate_afterwards(workdir, capsys):
+  """The same score again; with more samples and seeds another protocol."""
+  before = {s.name: s for s in scores.read(workdir)}
+  evaluation.evaluate(evaluated(), workdir)
+  after = {s.name: s for s in scores.read(workdir)}
+  assert after['fid'].value == pytest.approx(before['fid'].value, rel=1e-6)
+  # At rounds 0, 12 and 24; replaced, not added.
+  assert len(scores.read(workdir)) == 3 * len(before)
+  config = evaluated(num_samples=120, seeds=3, metrics=('fid',))
+  evaluation.evaluate(config, workdir, step='all')
+  told = capsys.readouterr().out
+  assert 'Round 12: fid' in told
+  assert '+-' in told
+  newest = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
+  assert newest.deviation > 0
+  assert newest.stamp['fakes']['seeds'] == 3
+  evaluation.evaluate(config, workdir, step='best', truncation=0.5)
+  truncated = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
+  assert truncated.stamp['fakes']['truncation'] == 0.5
+  assert truncated.value != newest.value
+  with pytest.raises(UserError, match='--step=last'):
+    evaluation.evaluate(config, workdir, step='last')
+
+
+def test_compare(workdir, tmp_path):
+  """By the newest score; only what was obtained in one way is ranked."""
+  run = gan_jax.load(workdir)
+  how = {'metrics': ('fid',), 'features': 'pixels', 'num_samples': 90}
+  rough = gan_jax.evaluate(gan_jax.load(workdir, step=12), **how)
+  fine = gan_jax.evaluate(run, **how)
+  table = gan_jax.compare(rough, fine)
+  order = sorted([rough['fid'].value, fine['fid'].value])
+  assert table['fid'].tolist() == order
+  other = gan_jax.evaluate(run, **{**how, 'num_samples': 60})
+  with pytest.raises(UserError, match=r'differ in fakes\.images \(90 and 60\)'):
+    gan_jax.compare(fine, other)
+  with pytest.raises(UserError, match=r"no score 'kid'.*there: fid"):
+    gan_jax.compare(fine, other, name='kid')
+
+
+def test_images_from_anywhere(workdir, tmp_path):
+  """An array, or a folder, of another system's samples."""
+  run = gan_jax.load(workdir)
+  samples = run.sample(50)
+  how = {'metrics': ('fid',), 'features': 'pixels'}
+  direct = gan_jax.evaluate(samples, run, **how)['fid']
+  for i, image in enumerate(samples):
+    Image.fromarray(image[..., 0]).save(tmp_path / f'{i:02}.png')
+  of_folder = gan_jax.evaluate(str(tmp_path), run, **how)['fid']
+  assert of_folder.value == pytest.approx(direct.value, rel=1e-6)
+  itself = gan_jax.evaluate(samples, samples, **how)['fid']
+  assert itself.value == pytest.approx(0, abs=1e-6)
+  with pytest.raises(UserError, match=r'14x14x1 is not compared with 28x28x1'):
+    gan_jax.evaluate(samples[:, :14, :14], run, **how)
+  Image.new('RGB', (64, 64)).save(tmp_path / '00.png')
+  with pytest.raises(UserError, match='images of 64 pixels, to be compared'):
+    gan_jax.evaluate(run, str(tmp_path), **how)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'metrics': ('fidd',)}, "'fidd'; did you mean 'fid'"),
+    ({'features': 'digit'}, "'digit'; did you mean 'digits'"),
+    ({'features': 'nowhere:look'}, 'is to be MODULE:FUNCTION'),
+    ({'metrics': ('classes',)}, 'it is no classifier'),
+    ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
+    ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),
+    ({'num_samples': 0}, 'must be positive'),
+    ({'num_samples': 3}, '3 examples have no 3 neighbours'),
+    (
+      {'features': 'test_evaluation:pictures'},
+      'to give features',
+    ),
+  ],
+)
+def test_mistakes_are_told_before_training(tmp_path, changes, message):
+  with pytest.raises(UserError, match=message):
+    train.train(evaluated(**changes), tmp_path / 'run')
+
+
+def test_memorisation(workdir):
+  """Of the whole training set: copies of any of it, and unseen ones."""
+  data = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  evaluator = Evaluator(
+    evaluated(metrics=('memorisation', 'kid'), num_samples=60).evaluation,
+    in_memory({'images': data[::2]}),
+    {},
+    in_memory({'images': data[1::10]}),
+  )
+  of = lambda images: evaluator.of_images(in_memory({'images': images}))
+  copies = of(data[4000:4120:2])['memorisation']['memorisation'][0]
+  unseen = of(data[3::80][:60])['memorisation']['memorisation'][0]
+  assert copies == 1
+  assert 0.3 < unseen < 0.7
+  assert evaluator.main == 'kid'  # memorisation ranks nobody
+  with pytest.raises(UserError, match='ranks nobody'):
+    gan_jax.compare(workdir, workdir, name='memorisation')
+
+
+def test_without_weights_there_are_metrics(tmp_path):
+  """Of the pixels alone."""
+  config = evaluated(metrics=(), features=None)
+  train.train(config, tmp_path)
+  line = metrics(tmp_path)[-1]
+  assert {'eval/swd', 'eval/ms_ssim'} <= set(line)
+  assert 'eval/fid' not in line
+
+
+def pictures(images):
+  """No feature function: it gives no vectors."""
+  return images.astype('float32')
+
+
+def columns(images):
+  """A feature function of a user's: the means of the columns."""
+  return images.astype('float32').mean((1, 3))
+
+
+def test_a_function_of_the_users(workdir):
+  run = gan_jax.load(workdir)
+  how = {'metrics': ('fid',), 'features': 'test_evaluation:columns'}
+  score = gan_jax.evaluate(run.sample(200), run, **how)['fid']
+  data = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  expected = fid(
+    columns(data).astype(float), columns(run.sample(200)).astype(float)
+  )
+  assert score.value == pytest.approx(expected, rel=1e-4)
+  assert len(score.stamp['features']['sha256']) == 64
+
+
+def test_the_reference_is_seen_once(workdir, capsys):
+  """And what is damaged on disk is made again."""
+  run = gan_jax.load(workdir)
+  how = {'metrics': ('fid',), 'features': 'pixels', 'num_samples': 77}
+  first = gan_jax.evaluate(run, **how)['fid'].value
+  assert 'Looking at 5,000 images' in capsys.readouterr().out
+  assert gan_jax.evaluate(run, **how)['fid'].value == first
+  assert 'Looking' not in capsys.readouterr().out
+  from gan_jax.files import cache_folder
+
+  for file in (cache_folder() / 'references').iterdir():
+    file.write_bytes(file.read_bytes()[:100])
+  assert gan_jax.evaluate(run, **how)['fid'].value == first
+
+
+def test_nearest_finds_a_copy(workdir, monkeypatch):
+  """A generator that has learnt by heart: its sample, and itself beside it."""
+  run = gan_jax.load(workdir)
+  data = digits(Wanted('', 28, 1)).fetch(np.array([17, 4711]))['images']
+  monkeypatch.setattr(run, 'sample', lambda n, seed: data[:n])
+  picture = np.asarray(run.nearest(2, k=3))
+  times = picture.shape[0] // (2 * 28)
+  small = picture[::times, ::times].reshape(2, 28, 4, 28).swapaxes(1, 2)
+  np.testing.assert_array_equal(small[:, 0], data[..., 0])
+  np.testing.assert_array_equal(small[:, 1], data[..., 0])
+  assert (small[:, 2] != data[..., 0]).any()
+
+
+def test_quantize_is_to_uint8():
+  values = np.float32([-9, -1, -0.999, 0, 0.5, 1, 9, np.nan, 3 / 255 - 1])
+  on_device = quantize(jax.numpy.asarray(values))
+  np.testing.assert_array_equal(on_device, to_uint8(values))
+
+
+def test_evaluated_on_all_devices_alike():
+  """Two devices here: every example is played once, in its place."""
+  config = evaluated(num_samples=7)  # which two do not divide
+  source = digits(Wanted('', 28, 1))
+  evaluator = Evaluator(config.evaluation, source, {})
+  assert jax.device_count() == 2
+
+  def sample(gen_vars, keys, phase):
+    value = jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
+    return jax.numpy.broadcast_to(value, (len(keys), 28, 28, 1))
+
+  game = games.make(config)._replace(
+    draw=lambda keys, batch, phase: keys, sample=sample
+  )
+  seen = []
+  collect = measures.collect
+
+  def watch(batches, needs, count, most):
+    found = collect(batches, needs, count, most)
+    seen.append(found)
+    return found
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('gan_jax.metrics.evaluator.collect', watch)
+    evaluator.player(game)({}, cfg.table(config).phase(0))
+  fake = seen[0]
+  from gan_jax.keys import Purpose, example_keys
+
+  keys = example_keys(jax.random.key(0), Purpose.EVALUATE, jax.numpy.arange(7))
+  expected = to_uint8(jax.vmap(jax.random.uniform)(keys))
+  assert fake.count == fake.moments.count == 7
+  np.testing.assert_array_equal(fake.images[:, 0, 0, 0], expected)
+
+
+def test_the_classifier_of_digits(shared):
+  """On the genuine test digits, which it has never seen: 98%."""
+  from gan_jax.data.idx import parse_idx, unpack
+
+  of = lambda name: next((shared / 'mnist').glob(f't10k-{name}*'))
+  images, labels = (
+    parse_idx(unpack(of(name)), of(name)) for name in ('images', 'labels')
+  )
+  weights, _ = classifier.load()
+  look = jax.jit(classifier.look)
+  seen = look(weights, images[:2000, ..., None])
+  assert (seen['probabilities'].argmax(1) == labels[:2000]).mean() > 0.96
+  larger = np.kron(images[:50], np.ones((1, 2, 2), np.uint8))[..., None]
+  larger = jax.numpy.asarray(np.repeat(larger, 3, -1))
+  again = look(weights, larger)['probabilities'].argmax(1)
+  assert (again == seen['probabilities'][:50].argmax(1)).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_the_classifier_is_trained_by_this_code():
+  """What is trained here classifies as the shipped one does, nearly."""
+  images = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  look = jax.jit(classifier.look)
+  labels = [
+    look(weights, images)['probabilities'].argmax(1)
+    for weights in (classifier.load()[0], classifier.train())
+  ]
+  assert (labels[0] == labels[1]).mean() > 0.99
+
+
+def test_truncation_by_hand():
+  """Quantiles: .5 stays 0, and +-infinity becomes +-t."""
+  from gan_jax.latents import LATENTS
+
+  z = jax.numpy.array([[0.0, 20.0, -20.0, 1.0]])
+  got = LATENTS['gaussian'].truncate(z, 0.7)
+  assert got[0, :3] == pytest.approx([0, 0.7, -0.7], abs=1e-6)
+  from scipy.stats import norm
+
+  low = norm.cdf(-0.7)
+  expected = norm.ppf(low + norm.cdf(1) * (norm.cdf(0.7) - low))
+  assert got[0, 3] == pytest.approx(expected, rel=1e-5)
+
+
+def test_scores_that_are_damaged_are_told(tmp_path):
+  (tmp_path / 'scores.jsonl').write_text('{"name": 3\n')
+  with pytest.raises(UserError, match='is damaged'):
+    scores.read(tmp_path)
+
+
+def test_recorded_lines_are_whole(workdir):
+  for line in (workdir / 'scores.jsonl').read_text().splitlines():
+    assert json.loads(line)['stamp']['gan_jax']
