@@ -36,8 +36,10 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope='session', autouse=True)
-def compiled(tmp_path_factory):
-  """A compilation cache of the tests' own, for their processes too."""
+def caches(tmp_path_factory):
+  """The tests' own, for their processes too."""
+  os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+  os.environ.pop('GAN_JAX_INCEPTION', None)
   folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
   folder = folder or str(tmp_path_factory.mktemp('compiled'))
   os.environ['JAX_COMPILATION_CACHE_DIR'] = folder

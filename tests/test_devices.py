@@ -17,6 +17,13 @@ import gan_jax
 from gan_jax import checkpoint
 
 EXPERIMENTS = ('vanilla_mnist', 'dcgan_mnist')
+# Samples that no number of devices here divides.
+EVALUATED = (
+  '--config.evaluation.every_images=96',
+  '--config.evaluation.num_samples=31',
+  "--config.evaluation.metrics=('fid', 'swd')",
+  '--config.evaluation.features=pixels',
+)
 
 
 def environment(devices):
@@ -26,10 +33,11 @@ def environment(devices):
 
 
 def start(name, workdir, devices, *flags):
-  """A process of the `:tiny` run; killed if it hangs."""
+  """A process of the `:tiny` run, evaluated twice; killed if it hangs."""
   command = launch(
-    f'--config=experiments/{name}.py:tiny', f'--workdir={workdir}', *flags
-  )
+    f'--config=experiments/{name}.py:tiny', f'--workdir={workdir}',
+    *EVALUATED, *flags,
+  )  # fmt: skip
   return subprocess.Popen(
     ['timeout', '-s', 'KILL', '120', *command],
     cwd=ROOT,
@@ -92,11 +100,13 @@ def check_same(name, workdir, alone):
 
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
-@pytest.mark.parametrize('devices', [2, 4, 8])
+@pytest.mark.parametrize(
+  'devices', [2, pytest.param(4, marks=pytest.mark.slow), 8]
+)
 def test_devices_make_no_difference(alone, devices, parallel, tmp_path):
   name, workdir = alone
-  if name != 'vanilla_mnist' and devices != 8:
-    pytest.skip('the convolutions are tried on 8 devices alone')
+  if name != 'vanilla_mnist' and (devices, parallel) != (8, 'jit'):
+    pytest.skip('the convolutions are tried on 8 devices alone, by jit')
   process = start(name, tmp_path, devices, f'--config.parallel={parallel}')
   codes, said = finish(process)
   assert codes == [0], said
@@ -108,8 +118,8 @@ def test_devices_make_no_difference(alone, devices, parallel, tmp_path):
 def test_two_processes_make_no_difference(alone, parallel, tmp_path):
   """2 processes of 4 devices: read on one device, and prolonged on one."""
   name, workdir = alone
-  if name != 'vanilla_mnist' and parallel == 'pmap':
-    pytest.skip('the convolutions are tried with jit alone')
+  if (name == 'vanilla_mnist') != (parallel == 'pmap'):
+    pytest.skip('the convolutions are tried with jit, the MLP with pmap')
   flag = f'--config.parallel={parallel}'
   codes, said = finish(*start_two(name, tmp_path, 4, flag))
   assert codes == [0, 0], said
@@ -125,6 +135,7 @@ def test_two_processes_make_no_difference(alone, parallel, tmp_path):
   assert checkpoint.steps(tmp_path)[-1] == 32
 
 
+@pytest.mark.slow
 def test_one_device_then_eight(alone, tmp_path):
   """Begun on one device, and gone on with on 2 processes of 4."""
   name, workdir = alone
@@ -140,7 +151,9 @@ def test_one_device_then_eight(alone, tmp_path):
   check_same(name, tmp_path, workdir)
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+@pytest.mark.parametrize(
+  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 def test_preemption_of_one_process_is_that_of_all(parallel, tmp_path):
   """SIGTERM to one: both save, and leave at the same round, with their code."""
   flags = f'--config.parallel={parallel}', '--config.total_images=1_000_000'

@@ -10,15 +10,28 @@ from conftest import ROOT
 LAYERS = [
   {'experiments'},
   {'launch'},
-  {'train', 'run', 'prepare', 'preview', 'benchmark'},
-  {'config', 'checkpoint', 'monitor', 'data', 'interrupt', 'lock', 'alarm'},
+  {'__init__'},
+  {'train', 'prepare', 'preview', 'benchmark'},
+  {'evaluation', 'supply'},
+  {'run'},
+  {
+    'config',
+    'checkpoint',
+    'monitor',
+    'data',
+    'metrics',
+    'interrupt',
+    'lock',
+    'alarm',
+    'scores',
+  },
   {'parallel', 'pictures', 'flops'},
   {'round'},
   {'games', 'optimizers'},
   {'models', 'losses', 'latents', 'schedule'},
   {'state', 'ops'},
   {'keys', 'bucket'},
-  {'errors'},
+  {'errors', 'files'},
 ]
 
 

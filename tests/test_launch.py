@@ -1,8 +1,11 @@
 """What a user sees who makes a mistake: one line, and nothing written."""
 
 import importlib.util
+import json
+import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, launch
@@ -55,6 +58,22 @@ MISTAKES = [
   ([VANILLA, '--config.precision=float16'], 'valid: bfloat16, float32'),
   ([VANILLA, '--config.parallel=pmp'], "did you mean 'pmap'?"),
   ([VANILLA, '--config.data.source=digitz'], "did you mean 'digits'?"),
+  (
+    [VANILLA, '--mode=benchmark', '--config.data.source=digitz'],
+    "did you mean 'digits'?",
+  ),
+  ([VANILLA, '--step=best'], '--step is for --mode=evaluate'),
+  ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
+  (['--compare=runs/one'], 'name two runs or more to compare'),
+  (['--compare=runs/one,runs/two'], 'runs/one has no score'),
+  (
+    [
+      VANILLA,
+      '--config.evaluation.every_images=64',
+      "--config.evaluation.metrics=('fidd',)",
+    ],
+    "did you mean 'fid'?",
+  ),
   ([VANILLA, '--config.data.channels=4'], 'is 1 (grey) or 3 (RGB), not 4'),
   ([DCGAN, '--config.data.resolution=28'], '16, 32, 64 or 128 pixels, not 28'),
   ([DCGAN, '--config.data.source=folder:'], 'name one of images'),
@@ -98,16 +117,49 @@ if importlib.util.find_spec('wandb') is None:
   MISTAKES += [([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")]
 
 
+# Forks a process for each command line, when all is imported.
+FORKS = """
+import json, os, sys
+from absl import app
+import launch
+import gan_jax.evaluation, gan_jax.benchmark, gan_jax.train
+
+for line in sys.stdin:
+  sys.argv, told = json.loads(line)
+  child = os.fork()
+  if not child:
+    file = os.open(told, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def forks():
+  with subprocess.Popen(
+    [sys.executable, '-c', FORKS],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    yield process
+    process.stdin.close()
+
+
 @pytest.mark.parametrize(('flags', 'message'), MISTAKES)
-def test_a_mistake_is_one_line(flags, message, tmp_path):
-  workdir = tmp_path / 'run'
-  result = run(*flags, f'--workdir={workdir}')
-  assert result.returncode == 2
-  (line,) = result.stderr.splitlines()
+def test_a_mistake_is_one_line(forks, flags, message, tmp_path):
+  flags = ['launch.py', *flags, f'--workdir={tmp_path / "new"}']
+  told = tmp_path / 'told'
+  print(json.dumps([flags, str(told)]), file=forks.stdin, flush=True)
+  assert forks.stdout.readline() == '2\n'
+  (line,) = told.read_text().splitlines()
   assert line.startswith('launch.py: ')
   assert message in line
-  assert not result.stdout
-  assert not workdir.exists()
+  assert not (tmp_path / 'new').exists()
 
 
 def run(*flags, cwd=ROOT, check=False):
@@ -187,6 +239,23 @@ def test_a_folder_without_enough_images(tmp_path, files, message):
   (line,) = result.stderr.splitlines()
   assert message in line
   assert not (tmp_path / 'run').exists()
+
+
+def test_none_by_a_flag(tmp_path):
+  """It is another run, with a folder of its own name."""
+  flags = (
+    f'--config={ROOT}/experiments/vanilla_mnist.py:tiny',
+    '--config.ema_rampup=None',
+    '--config.evaluation.every_images=None',
+  )
+  done = run(*flags, cwd=tmp_path, check=True)
+  (workdir,) = (tmp_path / 'runs').iterdir()
+  assert workdir.name == 'vanilla_mnist-tiny,ema_rampup=None'
+  settings = json.loads((workdir / 'config.json').read_text())
+  assert settings['ema_rampup'] is None
+  assert 'Done' in done.stdout
+  result = run(*flags, '--config.batch_size=None', cwd=tmp_path)
+  assert result.returncode == 2
 
 
 def test_less_than_what_is_trained(tmp_path):

@@ -107,7 +107,10 @@ def test_opens_on_another_topology(workdir, run):
   assert int(found.stdout) == pytest.approx(run.sample(2).sum(), rel=1e-4)
 
 
-@pytest.mark.parametrize('experiment', [vanilla_mnist, dcgan_celeba])
+@pytest.mark.parametrize(
+  'experiment',
+  [vanilla_mnist, pytest.param(dcgan_celeba, marks=pytest.mark.slow)],
+)
 def test_the_notebook_executes(experiment, tmp_path):
   workdir = tmp_path / 'run'
   train.train(experiment.get_config('tiny'), workdir)
@@ -122,4 +125,4 @@ def test_the_notebook_executes(experiment, tmp_path):
     for output in cell.get('outputs', [])
     if 'image/png' in output.get('data', {})
   ]
-  assert len(pictures) == 3
+  assert len(pictures) == 4

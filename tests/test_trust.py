@@ -26,6 +26,18 @@ from gan_jax.errors import Diverged, UserError
 from gan_jax.games.game import Move
 from gan_jax.keys import Purpose, example_keys
 
+# What Orbax leaves of a read or a save that failed is collected in other tests.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def collected():
+  """And not in other files."""
+  yield
+  gc.collect()
+
 
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
@@ -79,7 +91,6 @@ def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   assert metrics(copy) == metrics(straight)
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   """The run was killed before they were noted; Orbax finds the damage."""
   (copy / 'checksums' / '24.json').unlink()
@@ -88,10 +99,8 @@ def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   train.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert 'round 24 is damaged' in capsys.readouterr().err
   assert everything(copy, 24) == everything(straight, 24)
-  gc.collect()
 
 
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_networks_that_have_changed_are_no_damage(copy):
   """The checkpoint is whole: nothing is moved."""
   config = get_config('vanilla_mnist', 'tiny')
@@ -103,7 +112,6 @@ def test_networks_that_have_changed_are_no_damage(copy):
     train.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
   assert not (copy / 'damaged').exists()
-  gc.collect()
 
 
 def test_checksums_that_are_damaged_are_none(copy, straight):
@@ -262,6 +270,7 @@ def test_sigterm_saves_and_leaves(tmp_path):
   assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_soak(tmp_path):
   """Killed at random moments, at least once inside a save."""
   assert soak(tmp_path, kills=4, seed=1) >= 1

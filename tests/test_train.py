@@ -1,0 +1,44 @@
+"""The loop: what it does while the devices play."""
+
+from runs import get_config
+
+from gan_jax import monitor, parallel, train
+
+
+def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
+  """Lines and grids wait for the devices when those have more to do; at a
+  checkpoint alone they have not.
+  """
+  begun, told = [], []
+  keep_up = parallel.keep_up
+  log, samples = monitor.Monitor.log, monitor.Monitor.samples
+  monkeypatch.setattr(
+    parallel, 'keep_up', lambda results: (begun.append(1), keep_up(results))
+  )
+
+  def watch(name, method):
+    def watched(self, round, *rest):
+      told.append((name, round, len(begun)))
+      method(self, round, *rest)
+
+    monkeypatch.setattr(monitor.Monitor, name, watched)
+
+  watch('log', log)
+  watch('samples', samples)
+  config = get_config('vanilla_mnist', 'tiny')  # 6 dispatches of 4 rounds
+  config.log_every_steps = 4
+  config.sample_every_images = 16 * 12
+  config.checkpoint_every_images = 16 * 16
+  train.train(config, tmp_path)
+  # (what, the round it tells of, the dispatches that had been sent)
+  assert told == [
+    ('samples', 0, 0),
+    ('log', 4, 2),
+    ('log', 8, 3),
+    ('log', 12, 4),
+    ('samples', 12, 4),
+    ('log', 16, 4),  # a checkpoint
+    ('log', 20, 6),
+    ('log', 24, 6),  # the end
+    ('samples', 24, 6),
+  ]
