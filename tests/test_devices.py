@@ -101,7 +101,7 @@ def check_same(name, workdir, alone):
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
 @pytest.mark.parametrize(
-  'devices', [2, pytest.param(4, marks=pytest.mark.slow), 8]
+  'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
 )
 def test_devices_make_no_difference(alone, devices, parallel, tmp_path):
   name, workdir = alone
