@@ -36,6 +36,12 @@ MODES = {
   'evaluate': 'gan_jax.evaluation:evaluate',
 }
 
+# Our own, for a misspelt one.
+FLAGS = (
+  'config', 'workdir', 'mode', 'step', 'truncation', 'compare', 'score',
+  'coordinator_address', 'num_processes', 'process_id',
+)  # fmt: skip
+
 # The exit code after SIGTERM, when all is saved: EX_TEMPFAIL, run it again.
 PREEMPTED = 75
 
@@ -154,16 +160,11 @@ def parse(argv: list[str]) -> list[str]:
     return rest
   except flags.UnrecognizedFlagError as error:
     key = error.flagname.rpartition('config.')[2]
-    near = nearest(key, defaults)
-    sys.exit(
-      _complain(
-        f'there is no flag --{error.flagname}'
-        + (
-          near.replace("mean '", "mean '--config.")
-          or ' (flags: --config, --config.KEY, --workdir, --mode, --compare)'
-        )
-      )
-    )
+    own = nearest(error.flagname, FLAGS).replace("mean '", "mean '--")
+    near = nearest(key, defaults).replace("mean '", "mean '--config.")
+    listed = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
+    told = f'there is no flag --{error.flagname}{own or near or listed}'
+    sys.exit(_complain(told))
   except (flags.Error, UserError) as error:
     sys.exit(_complain(error))
 

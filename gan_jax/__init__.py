@@ -69,7 +69,7 @@ def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
 
   Args:
     *runs: Workdirs, or what `gan_jax.evaluate` gave.
-    name: Of the score: each run's newest is taken.
+    name: Of the score: the newest that all were given in one way.
 
   Raises:
     UserError: They were not measured in the same way, and in what they differ.

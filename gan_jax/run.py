@@ -177,6 +177,8 @@ def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:
   steps = checkpoint.steps(workdir)
   if not steps:
     raise UserError(f'{workdir} has no checkpoint yet')
+  if best is not None and step is not None:
+    raise UserError(f'step={step} or best={best!r}: not both')
   if best is not None:
     return _best(workdir, best, steps)
   if step is None:

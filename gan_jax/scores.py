@@ -16,6 +16,7 @@ from etils import epath
 
 from gan_jax.bucket import is_remote
 from gan_jax.config import flatten
+from gan_jax.config import read as read_config
 from gan_jax.errors import UserError, nearest
 from gan_jax.files import write_whole
 from gan_jax.lock import held
@@ -89,7 +90,9 @@ def _identity(score: Score) -> tuple[str, int | None, str]:
 def compare(
   *runs: str | Path | Mapping[str, Score], name: str = 'fid'
 ) -> 'pandas.DataFrame':
-  """Runs side by side, by the newest score of that name, the best first.
+  """Runs side by side, by a score, the best first.
+
+  Each by the newest one that was obtained in a way in which all have one.
 
   Args:
     *runs: Workdirs, runs, or what `gan_jax.evaluate` gave.
@@ -107,10 +110,18 @@ def compare(
       f'{name} ranks nobody: G is to be as the data is, or as unseen data'
     )
   runs = tuple(getattr(run, 'workdir', run) for run in runs)
-  found = [_newest(run, name) for run in runs]
+  known = [_of(run, name) for run in runs]
   titles = [
-    str(run) if isinstance(run, str | Path) else f'images {index}'
-    for index, run in enumerate(runs)
+    str(run) if isinstance(run, str | Path) else f'evaluation {index}'
+    for index, run in enumerate(runs, 1)
+  ]
+  shared = set.intersection(*(set(map(_way, some)) for some in known))
+  ways = [_way(score) for score in reversed(known[0])]
+  # The newest in which all were measured; if there is none, it is told why.
+  way = next((way for way in ways if way in shared), None)
+  found = [
+    next((s for s in reversed(some) if _way(s) == way), some[-1])
+    for some in known
   ]
   check_same_protocol(dict(zip(titles, found, strict=True)))
   table = pandas.DataFrame(
@@ -144,15 +155,25 @@ def check_same_protocol(scores: Mapping[str, Score]) -> None:
       )
 
 
-def _newest(run: str | Path | Mapping[str, Score], name: str) -> Score:
+def _of(run: str | Path | Mapping[str, Score], name: str) -> list[Score]:
+  """The scores of that name, the newest last; one at least."""
   if isinstance(run, Mapping):
-    known = run
+    known, what = list(run.values()), 'the images have'
   else:
-    known = {score.name: score for score in read(run)}
-  if name not in known:
-    what = f'{run} has' if isinstance(run, str | Path) else 'the images have'
-    there = ', '.join(sorted(known)) or 'none: --mode=evaluate makes them'
+    known, what = read(run), f'{run} has'
+    if not known:
+      read_config(run)  # tells if there is no run at all
+  found = [score for score in known if score.name == name]
+  if not found:
+    names = sorted({score.name for score in known})
+    there = ', '.join(names) or 'none: --mode=evaluate makes them'
     raise UserError(
-      f'{what} no score {name!r}{nearest(name, known)} (there: {there})'
+      f'{what} no score {name!r}{nearest(name, names)} (there: {there})'
     )
-  return known[name]
+  return found
+
+
+def _way(score: Score) -> str:
+  """How it was obtained, in short; not of what."""
+  told = flatten(score.stamp)
+  return protocol({k: told[k] for k in told if k not in OF_WHAT and told[k]})

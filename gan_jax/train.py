@@ -279,6 +279,7 @@ def _record(
   """Writes what an evaluation gave to `scores.jsonl`; the means, by name."""
   listed = run.evaluator.list_scores(values, of_ema(), round, images)
   if parallel.is_main():
+    print(f'At {images:,} images: {", ".join(map(str, listed))}', flush=True)
     try:
       scores.record(run.workdir, listed)
     except (OSError, UserError) as error:

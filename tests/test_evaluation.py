@@ -1,6 +1,7 @@
 """Scores of a run: while it trains, afterwards, in a notebook."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -158,6 +159,19 @@ def test_compare(workdir, tmp_path):
     gan_jax.compare(fine, other)
   with pytest.raises(UserError, match=r"no score 'kid'.*there: fid"):
     gan_jax.compare(fine, other, name='kid')
+
+
+def test_compare_by_a_way_that_both_were_measured_in(workdir, tmp_path):
+  """However one of them was measured since."""
+  other = shutil.copytree(workdir, tmp_path / 'other')
+  config = evaluated(num_samples=50, metrics=('fid',))
+  evaluation.evaluate(config, other, truncation=0.5)
+  assert scores.read(other)[-1].stamp['fakes']['truncation'] == 0.5
+  table = gan_jax.compare(workdir, other)
+  assert table['fid'].nunique() == 1
+  assert table['images'].tolist() == [384, 384]
+  with pytest.raises(UserError, match='not both'):
+    gan_jax.load(workdir, step=12, best='fid')
 
 
 def test_images_from_anywhere(workdir, tmp_path):

@@ -29,7 +29,9 @@ MISTAKES = [
   ([VANILLA, '--config.total_images=1.5'], "int() with base 10: '1.5'"),
   ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'not of the kind of (32,)'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
-  ([VANILLA, '--confg=1'], 'no flag --confg (flags: --config,'),
+  ([VANILLA, '--confg=1'], "no flag --confg; did you mean '--config'?"),
+  ([VANILLA, '--truncaton=1'], "did you mean '--truncation'?"),
+  ([VANILLA, '--x=1'], 'no flag --x (flags: --config, --config.KEY, --work'),
   ([VANILLA, '--mode=trian'], 'should be one of <train'),
   ([VANILLA, 'seed=1'], "what is 'seed=1'?"),
   ([VANILLA, '--config.batch_size=0'], 'config.batch_size=0 must be positive'),
@@ -65,7 +67,7 @@ MISTAKES = [
   ([VANILLA, '--step=best'], '--step is for --mode=evaluate'),
   ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
   (['--compare=runs/one'], 'name two runs or more to compare'),
-  (['--compare=runs/one,runs/two'], 'runs/one has no score'),
+  (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
   (
     [
       VANILLA,

@@ -424,3 +424,12 @@ def test_ms_ssim_of_like_and_unlike():
     metrics.ms_ssim(images[:, :15, :15])
   with pytest.raises(UserError, match='1 image'):
     metrics.ms_ssim(images[:1])
+
+
+def test_what_are_no_features_is_told():
+  images = np.zeros((4, 8, 8, 1), np.uint8)
+  with pytest.raises(UserError, match=r'features are \[n, d\], not \[4, 8, 8'):
+    metrics.moments(images)
+  few, many = np.zeros((4, 8)), np.zeros((4, 16))
+  with pytest.raises(UserError, match='of two networks'):
+    metrics.fid(few, many)

@@ -3,12 +3,13 @@
 import numpy as np
 from jaxtyping import Float
 
+from gan_jax.errors import UserError
 from gan_jax.metrics.moments import Moments, moments
 
 
 def fid(
   real: Float[np.ndarray, 'n d'] | Moments,
-  fake: Float[np.ndarray, 'm d'] | Moments,
+  fake: Float[np.ndarray, 'm e'] | Moments,
 ) -> float:
   """Fréchet distance of the Gaussians with the sets' moments (FID).
 
@@ -19,7 +20,7 @@ def fid(
   any rank, so fewer examples than features are fine.
 
   Args:
-    real, fake: Features [n, d], or their moments.
+    real, fake: Features [n, d], of one network, or their moments.
 
   Raises:
     UserError: A set has fewer than 2 examples, or is not finite.
@@ -27,6 +28,11 @@ def fid(
   real, fake = (
     x if isinstance(x, Moments) else moments(x) for x in (real, fake)
   )
+  if real.mean.shape != fake.mean.shape:
+    raise UserError(
+      f'features of {len(real.mean)} and of {len(fake.mean)} numbers are not '
+      'compared: they are of two networks'
+    )
   covariances = real.covariance(), fake.covariance()
   (values_r, vectors_r), (values_f, vectors_f) = map(_spectrum, covariances)
   # tr (S_r S_f)^(1/2) is the sum of the singular values of S_r^(1/2) S_f^(1/2).

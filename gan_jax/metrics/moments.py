@@ -40,9 +40,14 @@ class Moments(NamedTuple):
     return self.scatter / (self.count - 1)
 
 
-def moments(features: Float[np.ndarray, 'n d']) -> Moments:
+def moments(features: np.ndarray) -> Moments:
   """The moments of features, [n, d]; n may be 0 (a process without any)."""
   features = np.asarray(features, np.float64)
+  if features.ndim != 2:
+    raise UserError(
+      f'features are [n, d], not {list(features.shape)}: of images, '
+      'gan_jax.evaluate(images, reference) takes them'
+    )
   mean = features.sum(0) / max(len(features), 1)
   centred = features - mean
   return Moments(len(features), mean, centred.T @ centred)
