@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,21 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
       yield f'{prefix}{key}', value
 
 
+def differences(
+  one: Mapping[str, Any], other: Mapping[str, Any], but: Container[str]
+) -> list[tuple[str, Any, Any]]:
+  """(key, there, here) of flat trees, where they differ; not of keys in `but`.
+
+  What is missing is None.
+  """
+  pairs = [
+    (key, one.get(key), other.get(key))
+    for key in sorted(one.keys() | other.keys())
+    if key not in but
+  ]
+  return [pair for pair in pairs if pair[1] != pair[2]]
+
+
 def _file(workdir: str | Path) -> epath.Path:
   return epath.Path(workdir).expanduser() / 'config.json'
 
@@ -211,9 +226,8 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   here = flatten(_jsonable(config))
   here.setdefault('data.size', there.get('data.size'))
   differing = [
-    f'{key} ({there.get(key)} there, {here.get(key)} here)'
-    for key in sorted(there.keys() | here.keys())
-    if there.get(key) != here.get(key) and key not in CHANGEABLE
+    f'{key} ({x} there, {y} here)'
+    for key, x, y in differences(there, here, but=CHANGEABLE)
   ]
   if differing:
     raise UserError(

@@ -6,12 +6,13 @@ code, and every score carries how it was obtained.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -69,17 +70,29 @@ def evaluate(
   cfg.read(workdir)
   cfg.check_workdir(config, workdir)
   evaluator = make(config, data.make(config))
-  measure = evaluator.player(games.make(config), truncation)
-  table = cfg.table(config)
+  measure = _measurer(evaluator, config, truncation)
   for rounds in _steps(workdir, step, evaluator.main):
     ema = checkpoint.read(workdir, ('ema',), rounds)['ema']
-    gen_vars = parallel.replicate(jax.tree.map(np.asarray, ema))
-    values = measure(gen_vars, table.phase(rounds))
-    fakes, images = of_ema(truncation), table.images(rounds)
-    listed = evaluator.list_scores(values, fakes, rounds, images)
+    listed = measure(ema, rounds)
     if parallel.is_main():
       scores.record(workdir, listed)
       print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)))
+
+
+def _measurer(
+  evaluator: Evaluator, config: ConfigDict, truncation: float | None
+) -> Callable[[PyTree, int], list[Score]]:
+  """What measures a run's average G: (its variables, its rounds) -> scores."""
+  measure = evaluator.player(games.make(config), truncation)
+  table = cfg.table(config)
+
+  def scored(ema: PyTree, rounds: int) -> list[Score]:
+    gen_vars = parallel.replicate(jax.tree.map(np.asarray, ema))
+    values = measure(gen_vars, table.phase(rounds))
+    fakes, images = of_ema(truncation), table.images(rounds)
+    return evaluator.list_scores(values, fakes, rounds, images)
+
+  return scored
 
 
 def of_ema(truncation: float | None = None) -> dict[str, Any]:
@@ -126,11 +139,8 @@ def evaluate_here(
     evaluator = Evaluator(block, _source(reference, shape), described)
   if of_run:
     run = run_or_images
-    measure = evaluator.player(games.make(run.config), truncation)
-    gen_vars = parallel.replicate(jax.tree.map(np.asarray, run.params))
-    values = measure(gen_vars, cfg.table(run.config).phase(run.step))
-    fakes = of_ema(truncation)
-    listed = evaluator.list_scores(values, fakes, run.step, run.images)
+    measure = _measurer(evaluator, run.config, truncation)
+    listed = measure(run.params, run.step)
   else:
     listed = evaluator.list_scores(evaluator.of_images(images), {})
   return {score.name: score for score in listed}

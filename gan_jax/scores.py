@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from etils import epath
 
 from gan_jax.bucket import is_remote
-from gan_jax.config import flatten
+from gan_jax.config import differences, flatten
 from gan_jax.config import read as read_config
 from gan_jax.errors import UserError, nearest
 from gan_jax.files import write_whole
@@ -142,11 +142,9 @@ def check_same_protocol(scores: Mapping[str, Score]) -> None:
   """Refuses scores that were not obtained in one way, saying in what."""
   (first, one), *others = scores.items()
   for title, other in others:
-    here, there = flatten(one.stamp), flatten(other.stamp)
+    stamps = flatten(one.stamp), flatten(other.stamp)
     differing = [
-      f'{key} ({here.get(key)} and {there.get(key)})'
-      for key in sorted(here.keys() | there.keys())
-      if here.get(key) != there.get(key) and key not in OF_WHAT
+      f'{key} ({x} and {y})' for key, x, y in differences(*stamps, but=OF_WHAT)
     ]
     if differing:
       raise UserError(

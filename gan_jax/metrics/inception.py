@@ -21,6 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from gan_jax.errors import UserError, choose
+from gan_jax.files import cache_folder
 from gan_jax.metrics import torch_weights
 from gan_jax.ops.window import LAYOUT
 
@@ -81,7 +82,7 @@ def load(path: str | Path | None = None) -> Inception:
   if found is None:
     raise UserError(
       f'no weights of Inception ({" or ".join(map(str, places))}): get {NAME} '
-      f'(SHA-256 {SHA256[:8]}...) from {URL} into {_cache() / "gan_jax"}, or '
+      f'(SHA-256 {SHA256[:8]}...) from {URL} into {cache_folder()}, or '
       f'name it by {VARIABLE}=FILE'
     )
   with found.open('rb') as file:
@@ -95,15 +96,11 @@ def load(path: str | Path | None = None) -> Inception:
   return Inception(_checked(found), sha256)
 
 
-def _cache() -> Path:
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-
-
 def _places() -> list[Path]:
   if os.environ.get(VARIABLE):
     return [Path(os.environ[VARIABLE])]
-  folders = 'gan_jax', 'torch/hub/checkpoints'
-  return [_cache() / folder / NAME for folder in folders]
+  of_torch = cache_folder().parent / 'torch' / 'hub' / 'checkpoints'
+  return [cache_folder() / NAME, of_torch / NAME]
 
 
 def _checked(path: Path) -> PyTree:

@@ -10,13 +10,13 @@ import importlib.metadata
 import json
 import sys
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from certify.inputs import feature_pairs, image_pairs, logits
+from fidelity import import_torch_fidelity
 
 GOLDEN = Path(__file__).with_suffix('.json')
 PACKAGES = ('torch', 'torch-fidelity', 'prdc', 'pytorch-msssim', 'numpy')
@@ -25,12 +25,7 @@ KID = {'subsets': 10, 'subset_size': 100, 'seed': 2020}
 
 def golden() -> dict[str, dict[str, float]]:
   """Name of the input to the values that the reference packages give."""
-  try:
-    import torchvision  # noqa: F401
-  except (ImportError, RuntimeError):  # missing, or for another torch
-    # torch_fidelity imports it for data sets and networks: none is used here.
-    for name in ('', '.datasets', '.transforms', '.transforms.functional'):
-      sys.modules[f'torchvision{name}'] = MagicMock()
+  import_torch_fidelity()
   import torch
 
   values = {
