@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Checkpoints:
   Args:
     workdir: The run's.
     keep: How many of the newest are kept.
+    always: The steps of those that are kept for ever.
     rank: (metrics of a checkpoint) -> how good it is: the best one is kept
       too, whatever its age. None: none is.
   """
@@ -50,9 +51,11 @@ class Checkpoints:
     self,
     workdir: str | Path,
     keep: int,
+    always: Sequence[int] = (),
     rank: Callable[[Mapping[str, Any]], float] | None = None,
   ):
-    self._workdir, self._policies = workdir, [policies.LatestN(keep)]
+    self._workdir = workdir
+    self._policies = [policies.LatestN(keep), policies.CustomSteps(always)]
     if rank is not None:
       self._policies.append(
         policies.BestN(

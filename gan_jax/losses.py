@@ -1,23 +1,38 @@
-"""Adversarial losses on logits: D(x) = sigmoid(logit) is "x is real".
+"""Adversarial losses on logits.
 
-Every player's loss is a function of (real_logits, fake_logits), a mean over
-the examples, and stable for logits of any size: -log sigmoid(x) = softplus(-x)
-and -log(1 - sigmoid(x)) = softplus(x). A new loss is a function that returns
-a Pair of them, and a row in LOSSES.
+Every player's loss is a function of (real_logits, fake_logits), and a mean over
+the examples. Of most of them D(x) = sigmoid(logit) is "x is real"; these are
+stable for logits of any size: -log sigmoid(x) = softplus(-x) and
+-log(1 - sigmoid(x)) = softplus(x). A new loss is a function that returns an
+Adversarial, and a row in LOSSES.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.nn import softplus
 from jaxtyping import Array, Float
 
 from gan_jax.errors import UserError
-from gan_jax.state import Pair
 
 Logits = Float[Array, ' n']
 Scalar = Float[Array, '']
 LogitLoss = Callable[[Logits, Logits], Scalar]
+
+
+class Adversarial(NamedTuple):
+  """A loss of each player.
+
+  Attributes:
+    gen, disc: (real_logits, fake_logits) -> loss.
+    says_real: (logits) -> how far D takes images for real: positive, or not.
+      None: a logit by itself says nothing (a critic's).
+  """
+
+  gen: LogitLoss
+  disc: LogitLoss
+  says_real: Callable[[Logits], Logits] | None = lambda logits: logits
 
 
 def minimax_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
@@ -60,33 +75,50 @@ def half_cross_entropy_disc(
   return cross_entropy_disc(real_logits, fake_logits, real_label) / 2
 
 
-def minimax(real_label: float = 1.0) -> Pair[LogitLoss]:
+def minimax(real_label: float = 1.0) -> Adversarial:
   """The two-player zero-sum game."""
-  return Pair(minimax_gen, _smoothed(cross_entropy_disc, real_label))
+  return Adversarial(minimax_gen, _smoothed(cross_entropy_disc, real_label))
 
 
-def non_saturating(real_label: float = 1.0) -> Pair[LogitLoss]:
+def non_saturating(real_label: float = 1.0) -> Adversarial:
   """What the 2014 paper trains with, and DCGAN."""
-  return Pair(non_saturating_gen, _smoothed(cross_entropy_disc, real_label))
+  return Adversarial(
+    non_saturating_gen, _smoothed(cross_entropy_disc, real_label)
+  )
 
 
-def non_saturating_half(real_label: float = 1.0) -> Pair[LogitLoss]:
+def non_saturating_half(real_label: float = 1.0) -> Adversarial:
   """The non-saturating pair with D's loss halved."""
-  return Pair(
+  return Adversarial(
     non_saturating_gen, _smoothed(half_cross_entropy_disc, real_label)
   )
 
 
-def non_saturating_fake_is_one(real_label: float = 1.0) -> Pair[LogitLoss]:
+def non_saturating_fake_is_one(real_label: float = 1.0) -> Adversarial:
   """The convention in which D(x) is "x is fake": fakes are labelled 1.
 
   J_D = -E log D(G(z)) - E log(1 - D(x)): the same game under
   logits -> -logits. `real_label` still smooths the reals' side alone.
   """
   pair = non_saturating(real_label)
-  return Pair(
+  return Adversarial(
     gen=lambda real, fake: pair.gen(-real, -fake),
     disc=lambda real, fake: pair.disc(-real, -fake),
+    says_real=lambda logits: -logits,
+  )
+
+
+def wasserstein() -> Adversarial:
+  """D is a critic: J_D = E D(G(z)) - E D(x), J_G = -E D(G(z)).
+
+  -J_D is the Wasserstein-1 distance times K, where D is K-Lipschitz and the
+  best such function: by clipped weights, or a gradient penalty. Arjovsky et al.
+  2017, equation 2.
+  """
+  return Adversarial(
+    gen=lambda real, fake: -jnp.mean(fake),
+    disc=lambda real, fake: jnp.mean(fake) - jnp.mean(real),
+    says_real=None,
   )
 
 
@@ -96,9 +128,10 @@ def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
   return lambda real, fake: loss(real, fake, real_label)
 
 
-LOSSES: dict[str, Callable[..., Pair[LogitLoss]]] = {
+LOSSES: dict[str, Callable[..., Adversarial]] = {
   'minimax': minimax,
   'non_saturating': non_saturating,
   'non_saturating_fake_is_one': non_saturating_fake_is_one,
   'non_saturating_half': non_saturating_half,
+  'wasserstein': wasserstein,
 }

@@ -83,11 +83,14 @@ class Monitor:
   def __exit__(self, *exception: Any) -> None:
     self._outputs.close()
 
-  def log(self, round: int, images: int, means: dict[str, float]) -> None:
+  def log(
+    self, round: int, images: int, means: dict[str, float], until: int
+  ) -> None:
     """Writes a line of metrics, and moves the bar.
 
     Speed is the mean since the last line: the first one's has the compilation
-    in it.
+    in it. The time that is left is told up to the image `until`: as long as a
+    round is what it is now.
     """
     now = (time.perf_counter(), images)
     speed = (now[1] - self._last[1]) / (now[0] - self._last[0])
@@ -106,7 +109,7 @@ class Monitor:
           self._tensorboard.add_scalar(name, value, round)
     if self._wandb:
       self._wandb.log(line, step=round)
-    self._show(line)
+    self._show(line, until)
 
   def samples(self, round: int, images: int, pictures: np.ndarray) -> None:
     """Writes uint8 [n, h, w, c] as a grid, called by the images seen."""
@@ -149,7 +152,7 @@ class Monitor:
         warn(f'{self._workdir} cannot be written to now: {error.strerror}')
       self._failing = True
 
-  def _show(self, line: dict[str, Any]) -> None:
+  def _show(self, line: dict[str, Any], until: int) -> None:
     """A step of the bar, or where there is no terminal a line."""
     losses = '  '.join(
       f'{player} {line[f"{player}/loss"]:.3f}'
@@ -157,17 +160,24 @@ class Monitor:
       if f'{player}/loss' in line
     )
     speed = line['images_per_second']
-    rate = f'{speed:,.0f} images/s'
+    digits = 0 if speed >= 10 else 2
+    rate = f'{speed:,.{digits}f} images/s'
+    seconds = int((until - line['images']) / speed)
+    left = f'{datetime.timedelta(seconds=seconds)} left'
+    if until < self._total_images:
+      left += f' to image {until:,}'
     if self._bar:
       self._bar.update(
-        self._task, completed=line['images'], description=losses, rate=rate
+        self._task,
+        completed=line['images'],
+        description=losses,
+        rate=f'{rate}  {left}',
       )
       return
-    left = int((self._total_images - line['images']) / speed)
     print(
       f'round {line["step"]:,}  '
       f'{line["images"]:,}/{self._total_images:,} images  {losses}  {rate}  '
-      f'{datetime.timedelta(seconds=left)} left',
+      f'{left}',
       flush=True,
     )
 
@@ -179,7 +189,6 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
     rich.progress.MofNCompleteColumn(),
     rich.progress.TextColumn('images'),
     rich.progress.TextColumn('{task.fields[rate]}'),
-    rich.progress.TimeRemainingColumn(),
     console=console,
   )
 

@@ -129,7 +129,7 @@ def play_round(
   disc_metrics = jax.tree.map(lambda *parts: sum(parts), *disc_metrics)
   state = state._replace(
     round=state.round + 1,
-    ema=_average(state.ema, table.variables.gen, phase.ema_decay),
+    ema=_average(rules, state.ema, table.variables),
     **table._asdict(),
   )
   return state, axis.mean({**disc_metrics, **gen_metrics}, axis_name)
@@ -222,9 +222,8 @@ def _update(
   moved = jax.tree.map(lambda p, u: p - rate * u, params, updates)
   if move.project is not None:
     moved = move.project(moved)
-  if rules.game.active is not None:
-    both = rules.game.active(player_params(table.variables), rules.phase)
-    active = jax.tree.broadcast(getattr(both, player), params)
+  active = _active(rules, player, table.variables)
+  if active is not None:
     moved = _select(active, moved, params)
     opt_state = _select(_like(tx, opt_state, active), opt_state, before)
   table = _replace(
@@ -247,6 +246,17 @@ def _replace(table: _Table, player: str, **fields: PyTree) -> _Table:
   return table._replace(**pairs)
 
 
+def _active(
+  rules: _Rules, player: str, variables: Pair[Variables]
+) -> PyTree | None:
+  """A flag for each of the player's parameters; None: all are in play."""
+  if rules.game.active is None:
+    return None
+  params = player_params(variables)
+  both = rules.game.active(params, rules.phase)
+  return jax.tree.broadcast(getattr(both, player), getattr(params, player))
+
+
 def _like(tx: Any, opt_state: PyTree, active: PyTree) -> PyTree:
   """The flags `active` of the parameters, as flags of the optimizer's state."""
   return optax.tree_utils.tree_map_params(
@@ -262,15 +272,22 @@ def _select(flags: PyTree, new: PyTree, old: PyTree) -> PyTree:
   return jax.tree.map(lambda flag, n, o: n if flag else o, flags, new, old)
 
 
-def _average(ema: Variables, now: Variables, decay: Scalar) -> Variables:
-  """ema + (1 - decay) (now - ema): exact where nothing has changed."""
+def _average(
+  rules: _Rules, ema: Variables, variables: Pair[Variables]
+) -> Variables:
+  """ema + (1 - decay) (now - ema), of what is in play."""
 
   def average(e, x):
     if not jnp.issubdtype(e.dtype, jnp.floating):
       return x
-    return e + (1 - decay) * (x - e)
+    return e + (1 - rules.phase.ema_decay) * (x - e)
 
-  return jax.tree.map(average, ema, now)
+  averaged = jax.tree.map(average, ema, variables.gen)
+  active = _active(rules, 'gen', variables)
+  if active is None:
+    return averaged
+  params = _select(active, averaged['params'], ema['params'])
+  return {**averaged, 'params': params}
 
 
 def enter_stage(

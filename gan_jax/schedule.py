@@ -5,6 +5,7 @@ dispatches of rounds. Constant settings are the trivial table, of one span.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -129,6 +130,16 @@ class Table:
       if round < row.end_round:
         return row
     return self.rows[-1]
+
+  @property
+  def stage_ends(self) -> list[int]:
+    """The rounds before which the stage changes."""
+    stages = [(row.end_round, row.span.stage) for row in self.rows]
+    return [
+      end
+      for (end, stage), (_, following) in itertools.pairwise(stages)
+      if stage != following
+    ]
 
   def images(self, round: int) -> int:
     """Reals shown to D before `round`."""

@@ -20,9 +20,10 @@ from gan_jax.data.stream import Feed, Stream, feed, read
 from gan_jax.games.game import Batch, Game
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.schedule import Phase, Table
-from gan_jax.state import Pair, State
+from gan_jax.state import Pair, State, Variables
 
-GRID_SAMPLES = 64
+# That are looked at as training goes: so many, and of so many pixels together.
+GRID_SAMPLES, GRID_PIXELS = 64, 2**24
 # Loader processes where the config names no number and there is something to
 # decode: one a core, to so many.
 MOST_WORKERS = 16
@@ -53,22 +54,38 @@ def feeds(
   attempt: int,
 ) -> Generator[Pair[Feed | None]]:
   """What each dispatch from `round` on is fed; see `feed`."""
-  stream = Stream(config.seed, source.size, attempt)
+  make = _feeder(config, source, table, attempt)
   rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
-  rows = parallel.process_rows()
   if is_resident(config, source):
-    return (feed(stream, None, table, rows, first) for first in rounds)
+    return (make(first) for first in rounds)
   workers = config.data.workers
   if workers is None:
     cores = min(os.cpu_count() or 1, MOST_WORKERS)
     workers = cores if source.decodes else 0
-  return load(partial(feed, stream, source, table, rows), rounds, workers)
+  return load(make, rounds, workers)
+
+
+def one_feed(
+  config: ConfigDict, source: Source, table: Table, round: int
+) -> Pair[Feed | None]:
+  """What the dispatch that begins at `round` is fed, of the first attempt."""
+  return _feeder(config, source, table, attempt=0)(round)
+
+
+def _feeder(
+  config: ConfigDict, source: Source, table: Table, attempt: int
+) -> Callable[[int], Pair[Feed | None]]:
+  stream = Stream(config.seed, source.size, attempt)
+  kept = None if is_resident(config, source) else source
+  return partial(feed, stream, kept, table, parallel.process_rows())
 
 
 def first_examples(source: Source, stream: Stream) -> Batch:
   """The first examples of the stream, as a batch."""
-  fetched = source.fetch(stream.indices(np.arange(GRID_SAMPLES)))
-  fetched['example'] = np.arange(GRID_SAMPLES, dtype=np.int32)
+  (one,) = source.fetch(np.arange(1))['images']
+  count = min(GRID_SAMPLES, max(2, GRID_PIXELS // (one.size // one.shape[-1])))
+  fetched = source.fetch(stream.indices(np.arange(count)))
+  fetched['example'] = np.arange(count, dtype=np.int32)
   fetched = jax.tree.map(jnp.asarray, fetched)
   return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
 
@@ -84,10 +101,8 @@ def create_state(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def looker(
-  game: Game, batch: Batch, seed: int
-) -> Callable[[State, Phase], Look]:
-  """What looks at G: (state, phase) -> images of as many latents as `batch`."""
+def looker(game: Game, seed: int) -> Callable[[Variables, Batch, Phase], Look]:
+  """Compiled: (average G, batch, phase) -> images of latents for the batch."""
 
   @jax.jit
   def look(ema, batch, phase):
@@ -95,4 +110,4 @@ def looker(
     images = game.sample(ema, game.draw(keys, batch, phase), phase)
     return Look(images, diversity(images))
 
-  return lambda state, phase: look(state.ema, batch, phase)
+  return look

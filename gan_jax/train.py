@@ -16,20 +16,23 @@ from gan_jax import config as cfg
 from gan_jax import data, evaluation, games, optimizers, parallel, scores
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
+from gan_jax.announce import announce, point_to, sizes_of
 from gan_jax.checkpoint import Checkpoints, steps
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, read
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.evaluation import of_ema
+from gan_jax.games.game import Batch
 from gan_jax.interrupt import Asked, interruptible
 from gan_jax.lock import locked
 from gan_jax.metrics.evaluator import Evaluator, Values
 from gan_jax.monitor import Monitor
 from gan_jax.pictures import to_uint8
+from gan_jax.precompile import Precompiler
 from gan_jax.round import Metrics, play_dispatch
 from gan_jax.schedule import Phase, Table
-from gan_jax.state import State
+from gan_jax.state import State, Variables
 from gan_jax.supply import (
   Look,
   create_state,
@@ -38,6 +41,7 @@ from gan_jax.supply import (
   is_resident,
   looker,
   on_devices,
+  one_feed,
 )
 
 # How often a run that diverges goes back to its last checkpoint.
@@ -73,13 +77,15 @@ class _Run(NamedTuple):
   spread: parallel.Spread
   checkpoints: Checkpoints
   step: Callable[..., tuple[State, Metrics]]
-  look: Callable[[State, Phase], Look]
+  look: Callable[[Variables, Batch, Phase], Look]
+  shown: Batch
   evaluator: Evaluator | None
   measure: Callable[[PyTree, Phase], Values] | None
   create: Callable[[], State]
   dataset: PyTree
   frozen: PyTree
   data_diversity: float
+  sizes: list[str]
 
 
 def train(config: ConfigDict, workdir: str | Path) -> State:
@@ -113,7 +119,9 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   shown = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
-  jax.eval_shape(create)  # what cannot be built is refused, nothing written
+  # What cannot be built is refused, and nothing written.
+  sizes = sizes_of(config, table, shapes)
+  jax.eval_shape(create)
   evaluator = measure = rank = None
   if config.evaluation.every_images is not None:
     evaluator = evaluation.make(config, source)
@@ -124,7 +132,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     if parallel.is_main():
       cfg.write(config, workdir)
     parallel.wait_for_all('config written')
-    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep, rank)
+    ends = table.stage_ends
+    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep, ends, rank)
     with closing(checkpoints):
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip)
@@ -137,26 +146,27 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         spread=spread,
         checkpoints=checkpoints,
         step=spread.compile(play),
-        look=looker(game, shown, config.seed),
+        look=looker(game, config.seed),
+        shown=shown,
         evaluator=evaluator,
         measure=measure,
         create=create,
         dataset=on_devices(spread, fetch_all(source) if resident else {}),
         frozen=on_devices(spread, game.frozen()),
         data_diversity=float(diversity(shown['images'])),
+        sizes=sizes,
       )
       with interruptible() as asked:
         state = _attempt(run, asked)
         checkpoints.finish()
-  if parallel.is_main():
-    _point_to(workdir)
+  point_to(workdir)
   return state
 
 
 def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
-  _announce(run, state)
+  announce(run.config, run.workdir, run.table, run.source, state, run.sizes)
   if run.measure is not None and not int(parallel.fetch(state.round)):
     # What would fail, fails before anything is trained.
     _record(run, 0, 0, run.measure(state.ema, run.table.phase(0)))
@@ -195,13 +205,17 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   )
   tell = partial(_tell, run, monitor, alarm)
   stop = None
-  with closing(fed), monitor:
+  compiler = Precompiler(table, partial(_compile, run, _shapes(state)))
+  with closing(fed), closing(compiler), monitor:
     if round == 0:
-      tell(_News(0, 0, [], run.look(state, table.phase(0)), draw=True))
+      look = run.look(state.ema, run.shown, table.phase(0))
+      tell(_News(0, 0, [], look, draw=True))
     pending, news = [], None
     for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
+      compiler.wait(round)
       state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
+      compiler.look_ahead(round)
       pending.append(metrics)
       parallel.keep_up(pending)
       if news is not None:
@@ -215,14 +229,15 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
       # (A run that is told to leave has no time for it.)
       evaluate = due(config.evaluation.every_images) and stop is None
       save = due(config.checkpoint_every_images) or stop is not None
-      save = save or evaluate  # so that the best is there
+      # So that the best is there, and the last of each stage.
+      save = save or evaluate or round in table.stage_ends
       draw = due(config.sample_every_images)
       # A checkpoint closes the line of metrics that it falls into, so that a
       # resumed run begins a line where this one ended it.
       log = before // config.log_every_steps < round // config.log_every_steps
       log = log or save
       if log or draw:
-        look = run.look(state, table.phase(round))
+        look = run.look(state.ema, run.shown, table.phase(round))
         news = _News(round, images, pending if log else [], look, draw)
         pending = [] if log else pending
       if evaluate:
@@ -246,6 +261,22 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   return state
 
 
+def _shapes(tree: PyTree) -> PyTree:
+  """What compiles as the arrays do."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
+
+
+def _compile(run: _Run, state: State, round: int) -> None:
+  """Compiles what the stage that begins with `round` needs."""
+  phases = run.table.dispatch(round)
+  fed = one_feed(run.config, run.source, run.table, round)
+  fed = run.spread.shard(fed)
+  run.step.lower(state, run.dataset, fed, phases, run.frozen).compile()
+  run.look.lower(state.ema, run.shown, run.table.phase(round)).compile()
+
+
 def _tell(
   run: _Run, monitor: Monitor, alarm: Alarm, news: _News
 ) -> dict[str, float]:
@@ -265,7 +296,8 @@ def _tell(
     means['gen/diversity'] = apart / (run.data_diversity or 1.0)
     if values is not None:
       means.update(_record(run, round, images, values))
-    monitor.log(round, images, means)
+    until = run.table.images(run.table.row(round - 1).end_round)
+    monitor.log(round, images, means, until)
     if parallel.is_main():
       alarm.read(images, means)
   if draw:
@@ -353,38 +385,4 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
   raise Diverged(
     f'{", ".join(disc or names)} not finite at round {before + first + 1:,}: '
     'the game has diverged; the last checkpoint is kept'
-  )
-
-
-def _announce(run: _Run, state: State) -> None:
-  """Prints what is about to be trained, on what, and where it goes."""
-  if not parallel.is_main():
-    return
-  table, round = run.table, int(parallel.fetch(state.round))
-  params = states.player_params(state.variables)
-  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-  print(f'Workdir:  {run.workdir}')
-  resident = is_resident(run.config, run.source)
-  where = 'on the devices' if resident else 'streamed'
-  print(f'{data.describe(run.config, run.source)}, {where}')
-  print(
-    f'Networks: G {count(params.gen):,} parameters, '
-    f'D {count(params.disc):,} parameters'
-  )
-  print(f'Devices:  {parallel.describe()} ({run.config.parallel})')
-  print(
-    f'Rounds:   {table.total_rounds:,}, '
-    f'{table.images(table.total_rounds):,} images'
-  )
-  if round:
-    print(f'Resuming at round {round:,}, {table.images(round):,} images')
-  if round >= table.total_rounds:
-    print('Nothing is left to do: a larger --config.total_images prolongs it')
-
-
-def _point_to(workdir: str | Path) -> None:
-  """Prints where everything is, and how it is opened."""
-  print(
-    f'Done. Samples, metrics and checkpoints are in {workdir}\n'
-    f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
   )

@@ -12,7 +12,7 @@ LAYERS = [
   {'launch'},
   {'__init__'},
   {'train', 'prepare', 'preview', 'benchmark'},
-  {'evaluation', 'supply'},
+  {'announce', 'evaluation', 'supply'},
   {'run'},
   {
     'config',
@@ -25,10 +25,10 @@ LAYERS = [
     'alarm',
     'scores',
   },
-  {'parallel', 'pictures', 'flops'},
+  {'parallel', 'pictures', 'flops', 'precompile'},
   {'round'},
   {'games', 'optimizers'},
-  {'models', 'losses', 'latents', 'schedule'},
+  {'models', 'losses', 'penalties', 'latents', 'schedule'},
   {'state', 'ops'},
   {'keys', 'bucket'},
   {'errors', 'files'},
@@ -81,7 +81,14 @@ def test_experiments_import_only_ml_collections():
 
 
 def test_models_losses_and_ops_never_see_a_config():
-  for folder in ('models', 'ops', 'losses.py', 'latents.py', 'round.py'):
+  for folder in (
+    'models',
+    'ops',
+    'losses.py',
+    'penalties.py',
+    'latents.py',
+    'round.py',
+  ):
     path = ROOT / 'gan_jax' / folder
     for file in path.rglob('*.py') if path.is_dir() else [path]:
       names = {

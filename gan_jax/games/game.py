@@ -98,7 +98,8 @@ class Game(NamedTuple):
       a run trains but not when it is read.
     active: (params, phase) -> both players' pytrees of bools, each a prefix
       of that player's parameters: those in play. What is not is left alone,
-      to the bit, the optimizer's moments included. None: everything.
+      to the bit, the optimizer's moments and G's average included. None:
+      everything is in play.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
     truncate: (inputs, threshold) -> inputs whose samples are better and less

@@ -7,12 +7,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gan_jax.errors import build, choose
-from gan_jax.models import dcgan, mlp
+from gan_jax.models import dcgan, mlp, progressive
 from gan_jax.state import Pair
 
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
-  gen={'dcgan': dcgan.Generator, 'mlp': mlp.Generator},
-  disc={'dcgan': dcgan.Discriminator, 'mlp': mlp.Discriminator},
+  gen={
+    'dcgan': dcgan.Generator,
+    'mlp': mlp.Generator,
+    'progressive': progressive.Generator,
+  },
+  disc={
+    'dcgan': dcgan.Discriminator,
+    'mlp': mlp.Discriminator,
+    'progressive': progressive.Discriminator,
+  },
 )
 
 PRECISIONS = {'bfloat16': jnp.bfloat16, 'float32': jnp.float32}

@@ -1,5 +1,6 @@
 """Layers that the networks share."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from gan_jax import ops
 from gan_jax.errors import UserError, choose
 from gan_jax.keys import layer_keys
+from gan_jax.ops import axis
 
 # Weights N(0, 0.02), BatchNorm gains N(1, 0.02): Radford et al. 2016.
 weight_init = nn.initializers.normal(0.02)
@@ -127,3 +129,94 @@ def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
     scale_init=gain_init,
     axis_name=axis_name,
   )
+
+
+class _Equalized(nn.Module):
+  """A layer whose weights are N(0, 1), and scaled as it is used.
+
+  w gain / sqrt(inputs of a unit): He's initialisation, but at run time, so that
+  optimizers that normalise their steps move all layers alike. Karras et al.
+  2018, section 4.1.
+
+  Attributes:
+    features: Channels, or units, that come out.
+    dtype: What it computes in; kernel and bias are float32.
+  """
+
+  def weights(self, shape: tuple[int, ...], gain: float) -> Array:
+    w = self.param('kernel', nn.initializers.normal(1.0), shape)
+    return (w * (gain / math.sqrt(math.prod(shape[:-1])))).astype(self.dtype)
+
+  def bias(self) -> Array:
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return bias.astype(self.dtype)
+
+
+class EqualDense(_Equalized):
+  """A dense layer with the equalized learning rate; see `_Equalized`."""
+
+  features: int
+  gain: float = math.sqrt(2)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
+    w = self.weights((x.shape[-1], self.features), self.gain)
+    return x.astype(self.dtype) @ w + self.bias()[None]
+
+
+class EqualConv(_Equalized):
+  """A convolution that keeps the size, with the equalized learning rate.
+
+  Attributes:
+    kernel: An odd number of pixels.
+  """
+
+  features: int
+  kernel: int
+  gain: float = math.sqrt(2)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w d']:
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    w = self.weights(shape, self.gain)
+    x = ops.conv(x.astype(self.dtype), w, padding=self.kernel // 2)
+    return x + self.bias()[None, None, None]
+
+
+def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
+  """x / sqrt(mean over channels of x^2 + 1e-8). Karras et al. 2018, 4.2."""
+  squares = jnp.square(x.astype(jnp.float32))
+  scale = jax.lax.rsqrt(squares.mean(-1, keepdims=True) + 1e-8)
+  return x * scale.astype(x.dtype)
+
+
+def minibatch_stddev(
+  x: Float[Array, 'n h w c'], group: int, axis_name: str | None
+) -> Float[Array, 'n h w d']:
+  """Adds a channel that tells how various the examples of a group are.
+
+  The standard deviation of each feature over the group, averaged over features
+  and pixels. Karras et al. 2018, section 3. A group is of consecutive examples
+  (of the largest number up to `group` that divides the batch), so that it is
+  the same one on any number of devices.
+
+  Args:
+    x: Features.
+    group: Examples in a group, at most.
+    axis_name: The devices' axis under pmap.
+  """
+  n = len(x)
+  devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+  size = next(s for s in range(group, 0, -1) if n * devices % s == 0)
+  everyone = x if n % size == 0 else axis.gather(x, axis_name)
+  groups = everyone.astype(jnp.float32).reshape(-1, size, *x.shape[1:])
+  deviation = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 3))
+  of_each = jnp.repeat(deviation, size)
+  if len(everyone) != n:
+    first = n * jax.lax.axis_index(axis_name)
+    of_each = jax.lax.dynamic_slice_in_dim(of_each, first, n)
+  shape = (*x.shape[:3], 1)
+  told = jnp.broadcast_to(of_each[:, None, None, None], shape)
+  return jnp.concatenate([x, told.astype(x.dtype)], axis=-1)

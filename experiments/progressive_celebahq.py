@@ -1,0 +1,187 @@
+"""Progressive growing to 1024x1024 on CelebA-HQ.
+
+Karras et al. 2018, "Progressive growing of GANs for improved quality,
+stability, and variation": both networks begin at 4x4, and a layer of twice the
+resolution fades in after every 600,000 images. WGAN-GP with a small drift
+penalty, minibatch standard deviation, He's constant at run time, pixel norm;
+Adam without momentum, reset with each stage.
+
+  python launch.py --config=experiments/progressive_celebahq.py
+
+reads what TFDS has prepared of CelebA-HQ (its page tells how the 30,000 images
+come about; `--mode=prepare`), or any folder of it:
+  --config.data.source=folder:/path/to/images
+The batches and rates below are those of the paper on one device; `:many` has
+those of its reference implementation on eight. `--mode=benchmark` tells how
+long each stage takes.
+
+Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
+  --config.game.penalties.gradient_penalty.weight=0
+  --config.game.penalties.drift.weight=0 --config.game.penalties.r1.weight=10
+
+Time and score of the full run: not yet measured.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict, config_dict
+
+# Resolution: batch size, learning rate of both players.
+ONE_DEVICE = {
+  4: (16, 1e-3),
+  8: (16, 1e-3),
+  16: (16, 1e-3),
+  32: (16, 1e-3),
+  64: (16, 1e-3),
+  128: (16, 1e-3),
+  256: (14, 1e-3),
+  512: (6, 1e-3),
+  1024: (3, 1.5e-3),
+}
+MANY_DEVICES = {
+  4: (512, 1e-3),
+  8: (256, 1e-3),
+  16: (128, 1e-3),
+  32: (64, 1e-3),
+  64: (64, 1e-3),
+  128: (64, 1.5e-3),
+  256: (32, 2e-3),
+  512: (32, 3e-3),
+  1024: (32, 3e-3),
+}
+
+
+def batches_and_rates(arg: str = '') -> Callable[[int], tuple[int, float]]:
+  """Resolution -> batch size, learning rate; arg 'many': for 8 devices."""
+  return (MANY_DEVICES if arg == 'many' else ONE_DEVICE).__getitem__
+
+
+def grow(
+  resolution: int,
+  of: Callable[[int], tuple[int, float]],
+  stable_images: int,
+  fade_images: int,
+) -> tuple[dict, ...]:
+  """The schedule: 4x4, and then each resolution, fading in and stable.
+
+  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in.
+
+  Args:
+    resolution: Of the last stage, which lasts to the end of the run.
+    of: Resolution -> batch size, learning rate.
+    stable_images, fade_images: How long the others last.
+  """
+
+  def span(stage: int, side: int, images: int) -> dict:
+    batch_size, rate = of(side)
+    return {
+      'stage': stage,
+      'images': images,
+      'batch_size': batch_size,
+      'gen_learning_rate': rate,
+      'disc_learning_rate': rate,
+    }
+
+  spans = [span(0, 4, stable_images)]
+  stage, side = 0, 4
+  while side < resolution:
+    stage, side = stage + 2, 2 * side
+    fading = span(stage - 1, side, fade_images)
+    spans.append({**fading, 'values': {'alpha': (0.0, 1.0)}})
+    spans.append(span(stage, side, stable_images))
+  del spans[-1]['images']
+  return tuple(spans)
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'many': for 8 devices; 'tiny': 16x16 in seconds."""
+  if arg not in ('', 'many', 'tiny'):
+    raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
+  config = ConfigDict()
+  config.seed = 0
+  config.schedule = grow(1024, batches_and_rates(arg), 600_000, 600_000)
+  config.batch_size = 16  # these three: where the schedule says nothing
+  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.disc_steps = 1
+  config.rounds_per_dispatch = 4  # in one compiled call
+  config.total_images = 12_000_000
+  config.ema_halflife_images = 11_000  # .999 a step of 16
+  config.ema_rampup = config_dict.placeholder(float)
+  config.precision = 'float32'
+  config.parallel = 'jit'
+  config.on_divergence = 'stop'  # or 'rollback'
+
+  config.log_every_steps = 100
+  config.sample_every_images = 100_000
+  config.checkpoint_every_images = 200_000
+  config.checkpoints_to_keep = 2  # and the last one of each stage
+  config.wandb = False
+
+  config.evaluation = ConfigDict(
+    {
+      'every_images': config_dict.placeholder(int),  # None: never
+      'num_samples': 8_192,
+      'metrics': ('swd',),
+      'features': config_dict.placeholder(str),  # None: inception
+      'held_out': config_dict.placeholder(str),  # a split
+      'seeds': 1,
+    }
+  )
+
+  config.data = ConfigDict()
+  config.data.source = 'tfds:celeb_a_hq/1024'
+  config.data.split = 'all'
+  config.data.files = config_dict.placeholder(str)  # None: downloaded
+  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
+  config.data.crop = config_dict.placeholder(int)  # None: the largest square
+  config.data.resolution = 1024
+  config.data.channels = 3
+  config.data.flip = True
+  config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
+  config.data.workers = config_dict.placeholder(int)  # None: as it needs
+
+  config.game = ConfigDict()
+  config.game.name = 'progressive'
+  config.game.latent = 'gaussian'
+  config.game.latent_dim = 512
+  config.game.loss = ConfigDict({'name': 'wasserstein', 'real_label': 1.0})
+  config.game.penalties = ConfigDict(
+    {
+      'gradient_penalty': {
+        'weight': 10.0,
+        'target': 1.0,
+        'one_sided': False,
+        'every': 1,
+      },
+      'drift': {'weight': 1e-3, 'every': 1},
+      'r1': {'weight': 0.0, 'every': 1},  # 0: not in play
+    }
+  )
+
+  network = {
+    'name': 'progressive',
+    'features': 8192,  # min(features / 2^k, most_features) at 4 * 2^(k - 1)
+    'most_features': 512,
+    'remat': False,  # True: less memory, a third more work
+  }
+  config.model = ConfigDict(
+    {'gen': dict(network), 'disc': {**network, 'group': 4}}
+  )
+
+  adam = {'name': 'adam', 'learning_rate': 1e-3, 'b1': 0.0, 'b2': 0.99}
+  adam['eps'] = 1e-8
+  config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
+
+  if arg == 'tiny':
+    config.data.source = 'digits'
+    config.data.resolution = 16
+    config.schedule = grow(16, lambda side: (128 // side, 1e-3), 64, 64)
+    config.model.gen.features = config.model.disc.features = 64
+    config.model.gen.most_features = config.model.disc.most_features = 16
+    config.game.latent_dim = 16
+    config.rounds_per_dispatch = 1
+    config.total_images = 5 * 64
+    config.log_every_steps = 2
+    config.sample_every_images = 96
+    config.checkpoint_every_images = 96
+  return config

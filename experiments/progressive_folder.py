@@ -1,0 +1,35 @@
+"""Progressive growing on any folder of images; to 128x128, or as it is told.
+
+As progressive_celebahq.py, with half of the feature maps. Every PNG, JPEG and
+WebP below the folder is read, centre-cropped to a square, and resized to what
+the argument says:
+
+  python launch.py --config=experiments/progressive_folder.py:64 \
+    --config.data.source=folder:/path/to/images
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import progressive_celebahq
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg: the resolution, a power of 2; 'tiny': 16x16 in seconds."""
+  if arg == 'tiny':
+    return progressive_celebahq.get_config(arg)
+  resolution = arg or '128'
+  valid = [str(4 * 2**level) for level in range(9)]
+  if resolution not in valid:
+    raise ValueError(
+      f'unknown argument {arg!r} (valid: {", ".join(valid)}, tiny)'
+    )
+  config = progressive_celebahq.get_config()
+  config.data.source = 'folder:'
+  config.data.resolution = int(resolution)
+  config.schedule = progressive_celebahq.grow(
+    int(resolution), progressive_celebahq.batches_and_rates(), 300_000, 300_000
+  )
+  config.total_images = 300_000 * len(config.schedule)
+  config.model.gen.features = config.model.disc.features = 4096
+  config.model.gen.most_features = config.model.disc.most_features = 256
+  return config

@@ -1,0 +1,182 @@
+"""What is printed of a run: what it is, before it is played, and where it is.
+
+Only by the process that writes.
+"""
+
+import datetime
+import io
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.console
+import rich.table
+from etils import epath
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from gan_jax import data, games, parallel
+from gan_jax.data.source import Source
+from gan_jax.games.game import Batch, Game
+from gan_jax.schedule import Ramp, Row, Table
+from gan_jax.state import State, player_params
+from gan_jax.supply import is_resident
+
+
+def announce(
+  config: ConfigDict,
+  workdir: str | Path,
+  table: Table,
+  source: Source,
+  state: State,
+  sizes: list[str],
+) -> None:
+  """Prints what is about to be trained, on what, and where it goes.
+
+  Args:
+    config, workdir, table, source: The run's.
+    state: That it begins or resumes with.
+    sizes: As of `sizes_of`.
+  """
+  if not parallel.is_main():
+    return
+  round = int(parallel.fetch(state.round))
+  params = player_params(state.variables)
+  count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  print(f'Workdir:  {workdir}')
+  where = 'on the devices' if is_resident(config, source) else 'streamed'
+  print(f'{data.describe(config, source)}, {where}')
+  print(
+    f'Networks: G {count(params.gen):,} parameters, '
+    f'D {count(params.disc):,} parameters'
+  )
+  print(f'Devices:  {parallel.describe()} ({config.parallel})')
+  print(
+    f'Rounds:   {table.total_rounds:,}, '
+    f'{table.images(table.total_rounds):,} images'
+  )
+  if len(table.rows) > 1:
+    print(schedule(table, sizes, _seconds(workdir, table)))
+  if round:
+    print(f'Resuming at round {round:,}, {table.images(round):,} images')
+  if round >= table.total_rounds:
+    print('Nothing is left to do: a larger --config.total_images prolongs it')
+
+
+def point_to(workdir: str | Path) -> None:
+  """Prints where everything is, and how it is opened."""
+  if parallel.is_main():
+    print(
+      f'Done. Samples, metrics and checkpoints are in {workdir}\n'
+      f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
+    )
+
+
+def sizes_of(config: ConfigDict, table: Table, shapes: Batch) -> list[str]:
+  """Of what G makes in each row: 4x4.
+
+  Raises:
+    UserError: There is no such stage.
+  """
+  game = games.make(config)
+  variables, _ = jax.eval_shape(game.init, jax.random.key(0), shapes)
+  found: dict[Any, str] = {}
+  for row in table.rows:
+    phase = table.phase(row.first_round)
+    signature = jax.tree.structure(phase)
+    if signature not in found:
+      play = partial(_play, game, phase=phase)
+      fakes = jax.eval_shape(play, variables.gen, shapes)
+      found[signature] = ', '.join(
+        'x'.join(map(str, leaf.shape[1:3])) for leaf in jax.tree.leaves(fakes)
+      )
+  return [
+    found[jax.tree.structure(table.phase(r.first_round))] for r in table.rows
+  ]
+
+
+def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
+  keys = jax.random.split(jax.random.key(0), len(batch['example']))
+  return game.play(gen_vars, game.draw(keys, batch, phase), phase)[0]
+
+
+def schedule(
+  table: Table, sizes: list[str], seconds: list[float | None]
+) -> str:
+  """The rows of a schedule as a table.
+
+  Args:
+    table: The schedule.
+    sizes: Of what G makes in each row.
+    seconds: That each row took, or takes; None: not known.
+  """
+  drawn = rich.table.Table(box=None, pad_edge=False)
+  columns = (
+    'from image',
+    'images',
+    'stage',
+    'G makes',
+    '',
+    'batch',
+    'G, D steps',
+  )
+  columns = (*columns, 'learning rates', 'time')
+  for name in columns:
+    drawn.add_column(
+      name, justify='left' if name in ('', 'G makes') else 'right'
+    )
+  for row, size, taken in zip(table.rows, sizes, seconds, strict=True):
+    drawn.add_row(*_cells(row, size, taken))
+  written = io.StringIO()
+  rich.console.Console(file=written, width=100).print(drawn)
+  return written.getvalue().rstrip('\n')
+
+
+def _cells(row: Row, size: str, seconds: float | None) -> list[str]:
+  span = row.span
+  own = span.gen_batch_size
+  rates = {_ramp(span.gen_learning_rate): 0, _ramp(span.disc_learning_rate): 0}
+  return [
+    f'{row.first_image:,}',
+    f'{row.rounds * span.images_per_round:,}',
+    f'{span.stage}',
+    size,
+    ', '.join(f'{name} {_ramp(ramp)}' for name, ramp in span.values.items()),
+    f'{span.batch_size}' + (f', G {own}' if own else ''),
+    f'1, {span.disc_steps}',
+    ', '.join(rates),
+    '' if seconds is None else duration(seconds),
+  ]
+
+
+def _ramp(ramp: Ramp) -> str:
+  ends = ramp if isinstance(ramp, tuple) else (ramp,)
+  return ' to '.join(f'{x:g}' for x in ends)
+
+
+def duration(seconds: float) -> str:
+  """1:02:03."""
+  return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _seconds(workdir: str | Path, table: Table) -> list[float | None]:
+  """That each row has taken so far, by `metrics.jsonl`."""
+  file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
+  seconds: list[float | None] = [None] * len(table.rows)
+  if not file.exists():
+    return seconds
+  before = 0
+  for line in file.read_text().splitlines():
+    try:
+      said = json.loads(line)
+      round, images, speed = (
+        said[name] for name in ('step', 'images', 'images_per_second')
+      )
+    except (ValueError, KeyError, TypeError):
+      continue  # a kill cut it short
+    index = table.rows.index(table.row(round - 1))
+    seconds[index] = (seconds[index] or 0.0) + (images - before) / speed
+    before = images
+  return seconds

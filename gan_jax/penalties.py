@@ -1,0 +1,127 @@
+"""Regularisers of D, added to its loss: each with its equation and paper.
+
+A penalty is a function of what D was shown in a step, and said. D is
+differentiated in its images here, and by the move in its parameters: twice. An
+image's gradient is that of the sum of all logits: exact where D judges each by
+itself; what minibatch statistics add is left in, as in the reference codes. A
+new penalty is a function that returns one, and a row in PENALTIES.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from gan_jax.errors import UserError
+
+Images = Float[Array, 'n h w c']
+Logits = Float[Array, ' n']
+Scalar = Float[Array, '']
+
+
+class Shown(NamedTuple):
+  """What D was shown in a step, and what it said.
+
+  Attributes:
+    judge: (images) -> logits: D, as it is in this step.
+    real, fake: The images, constant for the gradient.
+    real_logits, fake_logits: What D says of them.
+    keys: One an example, for what the penalty draws.
+  """
+
+  judge: Callable[[Images], Logits]
+  real: Images
+  fake: Images
+  real_logits: Logits
+  fake_logits: Logits
+  keys: Key[Array, ' n']
+
+
+Penalty = Callable[[Shown], Scalar]
+
+
+class Weighted(NamedTuple):
+  """A penalty, as D's loss has it.
+
+  Attributes:
+    name: It is logged as `disc/NAME`, without its weight.
+    of: (what D was shown) -> its value.
+    weight: What it is multiplied by.
+    every: Of 2 or more: a move of its own at every so many of D's steps, as
+      many times as strong (StyleGAN2's lazy regularisation).
+  """
+
+  name: str
+  of: Penalty
+  weight: float
+  every: int = 1
+
+  def value(self, shown: Shown) -> Scalar:
+    """The penalty, which draws for itself."""
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    own = fold(shown.keys, zlib.crc32(self.name.encode()))
+    return self.of(shown._replace(keys=own))
+
+
+def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
+  """E (|grad_x D(x)| - target)^2 / target^2, x between a real and a fake.
+
+  Gulrajani et al. 2017, equation 3: x = real + t (fake - real), t ~ U(0, 1) of
+  each pair. A target other than 1: Karras et al. 2018, appendix A.1.
+
+  Args:
+    target: The norm that is asked for.
+    one_sided: Larger norms alone are penalised (section 5).
+  """
+  if not target > 0:
+    raise UserError(f'target={target} of gradient_penalty must be positive')
+
+  def penalty(shown: Shown) -> Scalar:
+    t = jax.vmap(jax.random.uniform)(shown.keys)[:, None, None, None]
+    between = shown.real + t * (shown.fake - shown.real)
+    beyond = _norms(squared_gradients(shown.judge, between)) - target
+    if one_sided:
+      beyond = jnp.maximum(beyond, 0.0)
+    return jnp.mean(jnp.square(beyond)) / target**2
+
+  return penalty
+
+
+def r1() -> Penalty:
+  """E |grad_x D(x)|^2 / 2 at the reals. Mescheder et al. 2018, equation 9."""
+  return lambda shown: jnp.mean(squared_gradients(shown.judge, shown.real)) / 2
+
+
+def r2() -> Penalty:
+  """E |grad_x D(x)|^2 / 2 at the fakes. Mescheder et al. 2018, equation 10."""
+  return lambda shown: jnp.mean(squared_gradients(shown.judge, shown.fake)) / 2
+
+
+def drift() -> Penalty:
+  """E D(x)^2 of the reals: holds the logits near 0. Karras et al. 2018, A.1."""
+  return lambda shown: jnp.mean(jnp.square(shown.real_logits))
+
+
+def squared_gradients(
+  judge: Callable[[Images], Logits], images: Images
+) -> Logits:
+  """|grad_x D(x)|^2 of each image."""
+  grads = jax.grad(lambda x: jnp.sum(judge(x)))(images)
+  return jnp.sum(jnp.square(grads), (1, 2, 3))
+
+
+def _norms(squares: Logits) -> Logits:
+  """Square roots; the derivative at 0 is 0, not NaN."""
+  there = squares > 0
+  return jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
+
+
+PENALTIES: dict[str, Callable[..., Penalty]] = {
+  'drift': drift,
+  'gradient_penalty': gradient_penalty,
+  'r1': r1,
+  'r2': r2,
+}
