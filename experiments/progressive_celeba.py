@@ -25,7 +25,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.crop = 128
     config.data.resolution = 128
     config.schedule = progressive_celebahq.grow(
-      128, progressive_celebahq.batches_and_rates(arg), 600_000, 600_000
+      128, progressive_celebahq.batches_and_rates(arg)
     )
     config.model.gen.features = config.model.disc.features = 2048
     config.total_images = 10_000_000

@@ -57,22 +57,20 @@ def batches_and_rates(arg: str = '') -> Callable[[int], tuple[int, float]]:
 
 
 def grow(
-  resolution: int,
-  of: Callable[[int], tuple[int, float]],
-  stable_images: int,
-  fade_images: int,
+  resolution: int, of: Callable[[int], tuple[int, float]]
 ) -> tuple[dict, ...]:
   """The schedule: 4x4, and then each resolution, fading in and stable.
 
-  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in.
+  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in. How
+  many images each lasts is what the config says at `growth`; the last one goes
+  on to the end of the run.
 
   Args:
-    resolution: Of the last stage, which lasts to the end of the run.
+    resolution: Of the last stage.
     of: Resolution -> batch size, learning rate.
-    stable_images, fade_images: How long the others last.
   """
 
-  def span(stage: int, side: int, images: int) -> dict:
+  def span(stage: int, side: int, images: str) -> dict:
     batch_size, rate = of(side)
     return {
       'stage': stage,
@@ -82,13 +80,13 @@ def grow(
       'disc_learning_rate': rate,
     }
 
-  spans = [span(0, 4, stable_images)]
+  spans = [span(0, 4, 'growth.stable_images')]
   stage, side = 0, 4
   while side < resolution:
     stage, side = stage + 2, 2 * side
-    fading = span(stage - 1, side, fade_images)
+    fading = span(stage - 1, side, 'growth.fade_images')
     spans.append({**fading, 'values': {'alpha': (0.0, 1.0)}})
-    spans.append(span(stage, side, stable_images))
+    spans.append(span(stage, side, 'growth.stable_images'))
   del spans[-1]['images']
   return tuple(spans)
 
@@ -99,7 +97,8 @@ def get_config(arg: str = '') -> ConfigDict:
     raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
   config = ConfigDict()
   config.seed = 0
-  config.schedule = grow(1024, batches_and_rates(arg), 600_000, 600_000)
+  config.growth = ConfigDict({'stable_images': 600_000, 'fade_images': 600_000})
+  config.schedule = grow(1024, batches_and_rates(arg))
   config.batch_size = 16  # these three: where the schedule says nothing
   config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
   config.disc_steps = 1
@@ -175,7 +174,8 @@ def get_config(arg: str = '') -> ConfigDict:
   if arg == 'tiny':
     config.data.source = 'digits'
     config.data.resolution = 16
-    config.schedule = grow(16, lambda side: (128 // side, 1e-3), 64, 64)
+    config.growth.stable_images = config.growth.fade_images = 64
+    config.schedule = grow(16, lambda side: (128 // side, 1e-3))
     config.model.gen.features = config.model.disc.features = 64
     config.model.gen.most_features = config.model.disc.most_features = 16
     config.game.latent_dim = 16

@@ -24,8 +24,9 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'cifar10'
     config.data.split = 'train'
     config.data.resolution = 32
+    config.growth.stable_images = config.growth.fade_images = 400_000
     config.schedule = progressive_celebahq.grow(
-      32, progressive_celebahq.batches_and_rates(arg), 400_000, 400_000
+      32, progressive_celebahq.batches_and_rates(arg)
     )
     config.model.gen.most_features = config.model.disc.most_features = 128
     config.game.penalties.gradient_penalty.target = 750.0

@@ -6,6 +6,9 @@ the argument says:
 
   python launch.py --config=experiments/progressive_folder.py:64 \
     --config.data.source=folder:/path/to/images
+
+A stage lasts 300,000 images (--config.growth.stable_images, fade_images), and
+the last one as long as the others.
 """
 
 from ml_collections import ConfigDict
@@ -26,8 +29,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config = progressive_celebahq.get_config()
   config.data.source = 'folder:'
   config.data.resolution = int(resolution)
+  config.growth.stable_images = config.growth.fade_images = 300_000
   config.schedule = progressive_celebahq.grow(
-    int(resolution), progressive_celebahq.batches_and_rates(), 300_000, 300_000
+    int(resolution), progressive_celebahq.batches_and_rates()
   )
   config.total_images = 300_000 * len(config.schedule)
   config.model.gen.features = config.model.disc.features = 4096

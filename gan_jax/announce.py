@@ -6,6 +6,7 @@ Only by the process that writes.
 import datetime
 import io
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def announce(
   table: Table,
   source: Source,
   state: State,
-  sizes: list[str],
+  sizes: Sequence[str],
 ) -> None:
   """Prints what is about to be trained, on what, and where it goes.
 
@@ -58,7 +59,7 @@ def announce(
     f'{table.images(table.total_rounds):,} images'
   )
   if len(table.rows) > 1:
-    print(schedule(table, sizes, _seconds(workdir, table)))
+    print(schedule(table, sizes, {'time': _times(workdir, table)}))
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
   if round >= table.total_rounds:
@@ -84,17 +85,14 @@ def sizes_of(config: ConfigDict, table: Table, shapes: Batch) -> list[str]:
   variables, _ = jax.eval_shape(game.init, jax.random.key(0), shapes)
   found: dict[Any, str] = {}
   for row in table.rows:
-    phase = table.phase(row.first_round)
-    signature = jax.tree.structure(phase)
+    signature = table.signature(row.first_round)
     if signature not in found:
-      play = partial(_play, game, phase=phase)
+      play = partial(_play, game, phase=table.phase(row.first_round))
       fakes = jax.eval_shape(play, variables.gen, shapes)
       found[signature] = ', '.join(
         'x'.join(map(str, leaf.shape[1:3])) for leaf in jax.tree.leaves(fakes)
       )
-  return [
-    found[jax.tree.structure(table.phase(r.first_round))] for r in table.rows
-  ]
+  return [found[table.signature(row.first_round)] for row in table.rows]
 
 
 def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
@@ -103,52 +101,48 @@ def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
 
 
 def schedule(
-  table: Table, sizes: list[str], seconds: list[float | None]
+  table: Table, sizes: Sequence[str], more: Mapping[str, Sequence[str]]
 ) -> str:
   """The rows of a schedule as a table.
 
   Args:
     table: The schedule.
     sizes: Of what G makes in each row.
-    seconds: That each row took, or takes; None: not known.
+    more: Further columns.
   """
+  columns: dict[str, list[str]] = {}
+  for row, size in zip(table.rows, sizes, strict=True):
+    for name, cell in _cells(row, size).items():
+      columns.setdefault(name, []).append(cell)
   drawn = rich.table.Table(box=None, pad_edge=False)
-  columns = (
-    'from image',
-    'images',
-    'stage',
-    'G makes',
-    '',
-    'batch',
-    'G, D steps',
-  )
-  columns = (*columns, 'learning rates', 'time')
+  columns = {k: cells for k, cells in columns.items() if any(cells)} | more
   for name in columns:
-    drawn.add_column(
-      name, justify='left' if name in ('', 'G makes') else 'right'
-    )
-  for row, size, taken in zip(table.rows, sizes, seconds, strict=True):
-    drawn.add_row(*_cells(row, size, taken))
+    drawn.add_column(name, justify='right')
+  for cells in zip(*columns.values(), strict=True):
+    drawn.add_row(*cells)
   written = io.StringIO()
-  rich.console.Console(file=written, width=100).print(drawn)
-  return written.getvalue().rstrip('\n')
+  rich.console.Console(file=written, width=160).print(drawn)
+  return '\n'.join(map(str.rstrip, written.getvalue().splitlines()))
 
 
-def _cells(row: Row, size: str, seconds: float | None) -> list[str]:
+def _cells(row: Row, size: str) -> dict[str, str]:
   span = row.span
+  steps = '' if span.disc_steps == 1 else f'{span.disc_steps}'
   own = span.gen_batch_size
+  # Once, where they are the same.
   rates = {_ramp(span.gen_learning_rate): 0, _ramp(span.disc_learning_rate): 0}
-  return [
-    f'{row.first_image:,}',
-    f'{row.rounds * span.images_per_round:,}',
-    f'{span.stage}',
-    size,
-    ', '.join(f'{name} {_ramp(ramp)}' for name, ramp in span.values.items()),
-    f'{span.batch_size}' + (f', G {own}' if own else ''),
-    f'1, {span.disc_steps}',
-    ', '.join(rates),
-    '' if seconds is None else duration(seconds),
-  ]
+  values = [f'{name} {_ramp(ramp)}' for name, ramp in span.values.items()]
+  return {
+    'from image': f'{row.first_image:,}',
+    'images': f'{row.rounds * span.images_per_round:,}',
+    'stage': f'{span.stage}',
+    'G makes': size,
+    'with': ', '.join(values),
+    'batch': f'{span.batch_size}',
+    "G's own": '' if own is None else f'{own}',
+    'D steps': steps,
+    'learning rate': ', '.join(rates),
+  }
 
 
 def _ramp(ramp: Ramp) -> str:
@@ -161,14 +155,12 @@ def duration(seconds: float) -> str:
   return str(datetime.timedelta(seconds=round(seconds)))
 
 
-def _seconds(workdir: str | Path, table: Table) -> list[float | None]:
-  """That each row has taken so far, by `metrics.jsonl`."""
+def _times(workdir: str | Path, table: Table) -> list[str]:
+  """What each row has taken so far, by `metrics.jsonl`."""
   file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
-  seconds: list[float | None] = [None] * len(table.rows)
-  if not file.exists():
-    return seconds
+  seconds = [0.0] * len(table.rows)
   before = 0
-  for line in file.read_text().splitlines():
+  for line in file.read_text().splitlines() if file.exists() else ():
     try:
       said = json.loads(line)
       round, images, speed = (
@@ -177,6 +169,6 @@ def _seconds(workdir: str | Path, table: Table) -> list[float | None]:
     except (ValueError, KeyError, TypeError):
       continue  # a kill cut it short
     index = table.rows.index(table.row(round - 1))
-    seconds[index] = (seconds[index] or 0.0) + (images - before) / speed
+    seconds[index] += (images - before) / speed
     before = images
-  return seconds
+  return [duration(x) if x else '' for x in seconds]

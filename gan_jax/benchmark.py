@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import data, games, optimizers, parallel
+from gan_jax.announce import duration, schedule, sizes_of
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source, in_memory
 from gan_jax.data.stream import Stream, feed, read
@@ -37,9 +38,9 @@ from gan_jax.supply import (
 
 GENERATED = 1024  # images
 WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
-# Lengths of a dispatch that are tried; a longer one is not recommended for
-# less than this share of speed.
-LENGTHS, WORTH = (1, 4, 16), 0.03
+# Lengths of a dispatch that are tried, of rounds that are shorter than this;
+# a longer one is not recommended for less than this share of speed.
+LENGTHS, SHORT_SECONDS, WORTH = (1, 4, 16), 1.0, 0.03
 FED = 'fed by the loader'
 MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
 
@@ -73,14 +74,15 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   """Prints a table, and the same as one line of JSON; writes nothing.
 
   The step is timed on generated uint8 images, as the schedule's last span has
-  it; the loader, and the step that it feeds, where the data is there.
+  it, and where there are several stages, each; the loader, and the step that it
+  feeds, where the data is there.
   """
   del workdir
   cfg.check(config)
   with parallel.compiled_anew():
     figures = _measure(config.copy_and_resolve_references())
   if parallel.is_main():
-    _show(figures)
+    _show(config, figures)
     print(json.dumps(figures))
 
 
@@ -97,7 +99,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   speeds = _race(
     {
       config.rounds_per_dispatch: own,
-      **_of_other_lengths(on_device, generated),
+      **_of_other_lengths(on_device, generated, own),
       **_fed_by_loader(config, source),
     }
   )
@@ -119,17 +121,18 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
     'peak_memory_bytes': memory,
     **_of_lengths(config.rounds_per_dispatch, speeds),
     **_of_loader(config, source, share),
+    'stages': _stages(on_device, generated),
   }
   return _rounded(figures)
 
 
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+def _rounded(figures: Any) -> Any:
   """To four digits, which is more than a repetition would give."""
-  one = lambda x: float(f'{x:.4g}') if isinstance(x, float) else x
-  return {
-    name: _rounded(x) if isinstance(x, dict) else one(x)
-    for name, x in figures.items()
-  }
+  if isinstance(figures, dict):
+    return {name: _rounded(value) for name, value in figures.items()}
+  if isinstance(figures, list):
+    return [_rounded(value) for value in figures]
+  return float(f'{figures:.4g}') if isinstance(figures, float) else figures
 
 
 def generate(config: ConfigDict) -> Source:
@@ -139,9 +142,10 @@ def generate(config: ConfigDict) -> Source:
   return in_memory({'images': rng.integers(0, 256, shape, np.uint8)})
 
 
-def _course(config: ConfigDict) -> tuple[Table, int]:
-  """The table without an end, and where its last span begins."""
-  first = cfg.table(config).rows[-1].first_round
+def _course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
+  """The table without an end, and where to begin: with its last span."""
+  if first is None:
+    first = cfg.table(config).rows[-1].first_round
   return cfg.table(cfg.changed(config, 'total_images', 2**50)), first
 
 
@@ -150,28 +154,32 @@ def _images(table: Table, first: int) -> int:
   return table.images(first + table.rounds_per_dispatch) - table.images(first)
 
 
-def feed_dispatches(config: ConfigDict, source: Source) -> Generator[Any]:
+def feed_dispatches(
+  config: ConfigDict, source: Source, first: int | None = None
+) -> Generator[Any]:
   """What a run is fed, on its way to the devices as in training."""
-  table, first = _course(config)
+  table, first = _course(config, first)
   spread = parallel.make(config.parallel)
   return parallel.ahead(
     spread.shard, feeds(config, source, table, first, attempt=0)
   )
 
 
-def prepare(config: ConfigDict, source: Source) -> Bench:
-  """Compiles the dispatch of the schedule's last span."""
+def prepare(
+  config: ConfigDict, source: Source, first: int | None = None
+) -> Bench:
+  """Compiles the dispatch that begins at `first`; None: the last span's."""
   spread = parallel.make(config.parallel)
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, first = _course(config)
+  table, first = _course(config, first)
   phases = table.dispatch(first)
   create = _creator(game, tx, config, source)
   state = spread.own(parallel.create(create))
   resident = is_resident(config, source)
   dataset = on_devices(spread, fetch_all(source) if resident else {})
   frozen = on_devices(spread, game.frozen())
-  fed = feed_dispatches(config, source)
+  fed = feed_dispatches(config, source, first)
   args = state, dataset, next(fed), phases, frozen
   fed.close()
   reader = partial(read, flip=config.data.flip)
@@ -241,11 +249,50 @@ def _seconds(runner: Runner, dispatches: int) -> float:
   return time.perf_counter() - start
 
 
-def _flops(config: ConfigDict, source: Source) -> int:
+def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
+  """Each row of the schedule, where there are several stages."""
+  table = cfg.table(config)
+  if not table.stage_ends:
+    return None
+  example = first_examples(source, Stream(config.seed, source.size))
+  sizes = sizes_of(config, table, jax.eval_shape(lambda: example))
+  measured: dict[Any, dict[str, Any]] = {}
+  for row in table.rows:
+    signature = table.signature(row.first_round)
+    if signature not in measured:
+      measured[signature] = _stage(config, source, row.first_round)
+  several = []
+  for row, size in zip(table.rows, sizes, strict=True):
+    found = measured[table.signature(row.first_round)]
+    images = row.rounds * row.span.images_per_round
+    about = {'stage': row.span.stage, 'makes': size, 'images': images}
+    hours = images / found['images_per_second'] / 3600
+    several.append({**about, **found, 'hours': hours})
+  return several
+
+
+def _stage(config: ConfigDict, source: Source, first: int) -> dict[str, Any]:
+  """The dispatch that begins at `first`: timed for a second, or once."""
+  bench = prepare(config, source, first)
+  runner = Runner(bench, feed_dispatches(config, source, first))
+  _seconds(runner, 1)
+  count, seconds = 0, 0.0
+  while parallel.of_main(int(seconds < WINDOW_SECONDS)):
+    count, seconds = count + 1, seconds + _seconds(runner, 1)
+  runner.fed.close()
+  return {
+    'images_per_second': count * bench.images / seconds,
+    'flops_per_image': _flops(config, source, first) / bench.images,
+    'program_bytes': bench.program_bytes,
+    'compile_seconds': bench.compile_seconds,
+  }
+
+
+def _flops(config: ConfigDict, source: Source, first: int | None = None) -> int:
   """Of a dispatch, on all devices together."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, first = _course(config)
+  table, first = _course(config, first)
   stream = Stream(config.seed, source.size)
   return flops(
     partial(play_dispatch, game, tx, partial(read, flip=False), None),
@@ -271,9 +318,14 @@ def _matmul_flops_per_second(precision: str) -> float:
   return 2 * len(x) * size**3 / min(times)
 
 
-def _of_other_lengths(config: ConfigDict, source: Source) -> dict[Any, Runner]:
-  """By the rounds in a dispatch."""
-  runners = {}
+def _of_other_lengths(
+  config: ConfigDict, source: Source, own: Runner
+) -> dict[Any, Runner]:
+  """By the rounds in a dispatch; none where the rounds are long themselves."""
+  runners: dict[Any, Runner] = {}
+  seconds = parallel.of_main(round(1000 * _seconds(own, 1))) / 1000
+  if seconds > SHORT_SECONDS * config.rounds_per_dispatch:
+    return runners
   for length in LENGTHS:
     if length != config.rounds_per_dispatch:
       tried = cfg.changed(config, 'rounds_per_dispatch', length)
@@ -347,11 +399,28 @@ def loaded(fed: Generator[Any], images: int) -> float:
   return count * images / seconds
 
 
-def _show(figures: dict[str, Any]) -> None:
+def _show(config: ConfigDict, figures: dict[str, Any]) -> None:
+  figures = dict(figures)
+  stages = figures.pop('stages')
+  if stages:
+    _show_stages(config, stages)
   table = rich.table.Table(show_header=False, box=None)
   for name, value in figures.items():
     table.add_row(name.replace('_', ' '), _written(value))
   rich.console.Console().print(table)
+
+
+def _show_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
+  of = lambda name: [stage[name] for stage in stages]
+  more = {
+    'images/s': [f'{x:,.4g}' for x in of('images_per_second')],
+    'GFLOP/image': [f'{x / 1e9:,.4g}' for x in of('flops_per_image')],
+    'GB': [f'{x / 1e9:,.2f}' for x in of('program_bytes')],
+    'compiling, s': [f'{x:.0f}' for x in of('compile_seconds')],
+    'time': [duration(3600 * x) for x in of('hours')],
+  }
+  print(schedule(cfg.table(config), of('makes'), more))
+  print(f'All together: {duration(3600 * sum(of("hours")))}')
 
 
 def _written(value: Any) -> str:

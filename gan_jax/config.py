@@ -75,9 +75,12 @@ OPEN = (
   'optimizer.disc.',
   'optimizer.gen.',
 )
-# `schedule` is the table of what changes with time; the program itself notes
-# `data.size` in the workdir, so that a set that has changed is noticed.
-OPTIONAL = ('data.size', 'schedule')
+# `schedule` is the table of what changes with time, and `growth` has lengths
+# that it calls by their key; the program itself notes `data.size` in the
+# workdir, so that a set that has changed is noticed.
+OPTIONAL = (
+  'data.size', 'growth.fade_images', 'growth.stable_images', 'schedule',
+)  # fmt: skip
 
 # What is done when a loss or a gradient is not finite.
 ON_DIVERGENCE = {
@@ -98,6 +101,8 @@ POSITIVE = (
   'evaluation.seeds',
   'game.latent_dim',
   'gen_batch_size',
+  'growth.fade_images',
+  'growth.stable_images',
   'log_every_steps',
   'optimizer.disc.learning_rate',
   'optimizer.gen.learning_rate',
@@ -137,7 +142,8 @@ def _check_keys(flat: Mapping[str, Any]) -> None:
   """Refuses an experiment's file with a key too few or too many."""
   for key in flat:
     if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
-      raise UserError(f'config.{key} is unknown{nearest(key, REQUIRED)}')
+      near = nearest(key, (*REQUIRED, *OPTIONAL))
+      raise UserError(f'config.{key} is unknown{near}')
   for key in REQUIRED:
     if key not in flat:
       raise UserError(f'the config has no {key}')
@@ -146,7 +152,7 @@ def _check_keys(flat: Mapping[str, Any]) -> None:
 def table(config: ConfigDict) -> Table:
   """The course of the run: `config.schedule`, over the top-level settings."""
   return tabulate(
-    [dict(span) for span in config.get('schedule', ({},))],
+    [_resolved(span, config) for span in config.get('schedule', ({},))],
     defaults={
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,
@@ -159,6 +165,15 @@ def table(config: ConfigDict) -> Table:
     ema_halflife_images=config.ema_halflife_images,
     ema_rampup=config.ema_rampup,
   )
+
+
+def _resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
+  """The span; what it calls by the key of the config, as that has it."""
+  images = span.get('images')
+  if not isinstance(images, str):
+    return dict(span)
+  flat = flatten(config.to_dict())
+  return {**span, 'images': choose('key of config.schedule', images, flat)}
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:

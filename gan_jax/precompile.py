@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from concurrent import futures
 
-import jax
-
 from gan_jax.schedule import Table
 
 
@@ -33,14 +31,11 @@ class Precompiler:
 
   def look_ahead(self, round: int) -> None:
     """Begins with what the row after that of `round` needs; once."""
-    self._known.add(self._signature(round))
-    row = self._table.row(round)
-    new = self._signature(row.end_round) not in self._known
-    if self._begun is None and row.end_round < self._table.total_rounds and new:
-      self._begun = self._pool.submit(self._compile, row.end_round)
-
-  def _signature(self, round: int) -> object:
-    return jax.tree.structure(self._table.phase(round))
+    table, following = self._table, self._table.row(round).end_round
+    self._known.add(table.signature(round))
+    known = table.signature(following) in self._known
+    if self._begun is None and following < table.total_rounds and not known:
+      self._begun = self._pool.submit(self._compile, following)
 
   def close(self) -> None:
     """Waits for what is being compiled."""

@@ -61,7 +61,8 @@ class Span:
   What a span leaves out is as at the top of the config.
 
   Attributes:
-    images: Its length in reals shown to D; None: to the end of the run.
+    images: Its length in reals shown to D; None: to the end of the run. (An
+      experiment may also give the key of the config that has it.)
     gen_learning_rate, disc_learning_rate: Ramps.
     values: Ramps, by name.
     The others: as in `Phase`.
@@ -170,6 +171,10 @@ class Table:
       disc_step=np.int32(row.first_disc_step + done * span.disc_steps),
       values={k: _ramp(ramp, share) for k, ramp in span.values.items()},
     )
+
+  def signature(self, round: int) -> Any:
+    """What is static in `round`: where it is the same, the program is."""
+    return jax.tree.structure(self.phase(round))
 
   def dispatch(self, round: int) -> Phase:
     """The phases of the dispatch that begins at `round`, stacked."""
