@@ -24,9 +24,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'celeba'
     config.data.crop = 128
     config.data.resolution = 128
-    config.schedule = progressive_celebahq.grow(
-      128, progressive_celebahq.batches_and_rates(arg)
-    )
+    settings = progressive_celebahq.SETTINGS[arg]
+    config.schedule = progressive_celebahq.grow(128, settings)
     config.model.gen.features = config.model.disc.features = 2048
     config.total_images = 10_000_000
   return config

@@ -22,42 +22,38 @@ Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
 Time and score of the full run: not yet measured.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict, config_dict
 
-# Resolution: batch size, learning rate of both players.
-ONE_DEVICE = {
-  4: (16, 1e-3),
-  8: (16, 1e-3),
-  16: (16, 1e-3),
-  32: (16, 1e-3),
-  64: (16, 1e-3),
-  128: (16, 1e-3),
-  256: (14, 1e-3),
-  512: (6, 1e-3),
-  1024: (3, 1.5e-3),
+# By the argument; resolution: batch size, learning rate of both players.
+SETTINGS = {
+  '': {
+    4: (16, 1e-3),
+    8: (16, 1e-3),
+    16: (16, 1e-3),
+    32: (16, 1e-3),
+    64: (16, 1e-3),
+    128: (16, 1e-3),
+    256: (14, 1e-3),
+    512: (6, 1e-3),
+    1024: (3, 1.5e-3),
+  },
+  'many': {
+    4: (512, 1e-3),
+    8: (256, 1e-3),
+    16: (128, 1e-3),
+    32: (64, 1e-3),
+    64: (64, 1e-3),
+    128: (64, 1.5e-3),
+    256: (32, 2e-3),
+    512: (32, 3e-3),
+    1024: (32, 3e-3),
+  },
+  'tiny': {4: (32, 1e-3), 8: (16, 1e-3), 16: (8, 1e-3)},
 }
-MANY_DEVICES = {
-  4: (512, 1e-3),
-  8: (256, 1e-3),
-  16: (128, 1e-3),
-  32: (64, 1e-3),
-  64: (64, 1e-3),
-  128: (64, 1.5e-3),
-  256: (32, 2e-3),
-  512: (32, 3e-3),
-  1024: (32, 3e-3),
-}
-
-
-def batches_and_rates(arg: str = '') -> Callable[[int], tuple[int, float]]:
-  """Resolution -> batch size, learning rate; arg 'many': for 8 devices."""
-  return (MANY_DEVICES if arg == 'many' else ONE_DEVICE).__getitem__
 
 
 def grow(
-  resolution: int, of: Callable[[int], tuple[int, float]]
+  resolution: int, settings: dict[int, tuple[int, float]]
 ) -> tuple[dict, ...]:
   """The schedule: 4x4, and then each resolution, fading in and stable.
 
@@ -67,11 +63,11 @@ def grow(
 
   Args:
     resolution: Of the last stage.
-    of: Resolution -> batch size, learning rate.
+    settings: Resolution to batch size and learning rate.
   """
 
   def span(stage: int, side: int, images: str) -> dict:
-    batch_size, rate = of(side)
+    batch_size, rate = settings[side]
     return {
       'stage': stage,
       'images': images,
@@ -93,12 +89,12 @@ def grow(
 
 def get_config(arg: str = '') -> ConfigDict:
   """The config; arg 'many': for 8 devices; 'tiny': 16x16 in seconds."""
-  if arg not in ('', 'many', 'tiny'):
+  if arg not in SETTINGS:
     raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
   config = ConfigDict()
   config.seed = 0
   config.growth = ConfigDict({'stable_images': 600_000, 'fade_images': 600_000})
-  config.schedule = grow(1024, batches_and_rates(arg))
+  config.schedule = grow(16 if arg == 'tiny' else 1024, SETTINGS[arg])
   config.batch_size = 16  # these three: where the schedule says nothing
   config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
   config.disc_steps = 1
@@ -175,7 +171,6 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'digits'
     config.data.resolution = 16
     config.growth.stable_images = config.growth.fade_images = 64
-    config.schedule = grow(16, lambda side: (128 // side, 1e-3))
     config.model.gen.features = config.model.disc.features = 64
     config.model.gen.most_features = config.model.disc.most_features = 16
     config.game.latent_dim = 16

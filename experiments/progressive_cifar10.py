@@ -25,9 +25,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.split = 'train'
     config.data.resolution = 32
     config.growth.stable_images = config.growth.fade_images = 400_000
-    config.schedule = progressive_celebahq.grow(
-      32, progressive_celebahq.batches_and_rates(arg)
-    )
+    settings = progressive_celebahq.SETTINGS[arg]
+    config.schedule = progressive_celebahq.grow(32, settings)
     config.model.gen.most_features = config.model.disc.most_features = 128
     config.game.penalties.gradient_penalty.target = 750.0
   return config

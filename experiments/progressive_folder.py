@@ -30,9 +30,8 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.source = 'folder:'
   config.data.resolution = int(resolution)
   config.growth.stable_images = config.growth.fade_images = 300_000
-  config.schedule = progressive_celebahq.grow(
-    int(resolution), progressive_celebahq.batches_and_rates()
-  )
+  settings = progressive_celebahq.SETTINGS['']
+  config.schedule = progressive_celebahq.grow(int(resolution), settings)
   config.total_images = 300_000 * len(config.schedule)
   config.model.gen.features = config.model.disc.features = 4096
   config.model.gen.most_features = config.model.disc.most_features = 256

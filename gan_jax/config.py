@@ -172,8 +172,8 @@ def _resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
   images = span.get('images')
   if not isinstance(images, str):
     return dict(span)
-  flat = flatten(config.to_dict())
-  return {**span, 'images': choose('key of config.schedule', images, flat)}
+  lengths = flatten(config.to_dict().get('growth', {}), 'growth.')
+  return {**span, 'images': choose('key of config.schedule', images, lengths)}
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:

@@ -42,6 +42,17 @@ def grid(
   return cells.reshape(rows * h, columns * w, c)
 
 
+def shrunk(
+  images: UInt8[np.ndarray, 'n H W c'], pixels: int
+) -> UInt8[np.ndarray, 'n h w c']:
+  """Larger images in so many pixels, by a filter that does not alias."""
+  if images.shape[1] <= pixels:
+    return images
+  resize = lambda image: np.asarray(to_pil(image).resize((pixels, pixels)))
+  resized = np.stack([resize(image) for image in images])
+  return resized.reshape(len(images), pixels, pixels, -1)
+
+
 def to_pil(image: UInt8[np.ndarray, 'h w c']) -> Image.Image:
   """One image, grey or RGB, as PIL has it."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

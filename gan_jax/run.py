@@ -17,7 +17,7 @@ from gan_jax.errors import UserError, nearest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.measure import HIGHER, UNRANKED
-from gan_jax.pictures import show, to_uint8
+from gan_jax.pictures import show, shrunk, to_uint8
 
 if TYPE_CHECKING:
   import pandas
@@ -110,6 +110,24 @@ class Run:
   def show(self, n: int = 64, seed: int = 0) -> Image.Image:
     """A grid of `n` samples, which a notebook draws."""
     return show(self.sample(n, seed))
+
+  def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
+    """The same latents at every stage of which a checkpoint is kept.
+
+    A row is a stage, as its last checkpoint has it, the earliest first.
+
+    Args:
+      n, seed: As for `sample`.
+      pixels: Larger images are drawn in so many.
+    """
+    table = config.table(self.config)
+    last: dict[int, int] = {}
+    for step in checkpoint.steps(self.workdir):
+      if 0 < step <= self.step:
+        last[table.row(step - 1).first_round] = step
+    stages = [load(self.workdir, step) for step in last.values()]
+    rows = [shrunk(run.sample(n, seed), pixels) for run in stages]
+    return show(np.concatenate(rows), columns=n)
 
   def nearest(
     self, n: int = 8, seed: int = 0, k: int = 4, features: str | None = None

@@ -6,6 +6,7 @@ are checked as the tests run, and there are several devices.
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 # Before jax is imported: two devices, and threads enough that collectives on
@@ -35,14 +36,23 @@ def shared() -> Path:
   return SHARED
 
 
+COMPILED = 'JAX_COMPILATION_CACHE_DIR'
+
+
+def pytest_configure(config):
+  """What is compiled is kept for all workers of pytest-xdist, and then gone."""
+  if not hasattr(config, 'workerinput') and COMPILED not in os.environ:
+    folder = tempfile.TemporaryDirectory()
+    os.environ[COMPILED] = folder.name
+    config.add_cleanup(folder.cleanup)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def caches(tmp_path_factory):
   """The tests' own, for their processes too."""
   os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
   os.environ.pop('GAN_JAX_INCEPTION', None)
-  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR')
-  folder = folder or str(tmp_path_factory.mktemp('compiled'))
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+  folder = os.environ[COMPILED]
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 

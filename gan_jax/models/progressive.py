@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
@@ -28,7 +29,6 @@ from gan_jax.models.layers import (
 from gan_jax.ops.resample import box, nearest
 
 Images = Float[Array, 'n h w c']
-Scalar = Float[Array, ''] | float
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
@@ -96,7 +96,7 @@ class _Doubling(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Images) -> Images:
+  def __call__(self, x: Images) -> Float[Array, 'n H W d']:
     x = nearest(x, 2)
     for name in ('conv_0', 'conv_1'):
       x = EqualConv(self.width, 3, dtype=self.dtype, name=name)(x)
@@ -112,7 +112,7 @@ class _Halving(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Images) -> Images:
+  def __call__(self, x: Images) -> Float[Array, 'n H W d']:
     for name, width in (('conv_0', self.width), ('conv_1', self.width_below)):
       x = leaky_relu(EqualConv(width, 3, dtype=self.dtype, name=name)(x))
     return box(x, 2)
@@ -163,19 +163,19 @@ class Generator(nn.Module):
     keys: Key[Array, ' n'],
     train: bool,
     stage: int,
-    alpha: Scalar = 1.0,
+    alpha: ArrayLike = 1.0,
   ) -> Images:
     """The stage, and how far it has faded in; made at the last, it has all."""
     making = self.is_initializing()
     level, fading = level_of(stage)
 
-    def block(k: int, x: Array) -> Images:
+    def block(k: int, x: Array) -> Array:
       kind = _First if k == 0 else _Doubling
       kind = nn.remat(kind) if self.remat else kind
       width = _width(k, self.features, self.most_features)
       return kind(width, self.dtype, name=_name(k))(x)
 
-    def to_rgb(k: int, x: Images) -> Images:
+    def to_rgb(k: int, x: Array) -> Array:
       name = _name(k, '_to_rgb')
       conv = EqualConv(self.channels, 1, 1.0, self.dtype, name=name)
       return conv(x).astype(jnp.float32)
@@ -215,7 +215,7 @@ class Discriminator(nn.Module):
     keys: Key[Array, ' n'],
     train: bool,
     stage: int,
-    alpha: Scalar = 1.0,
+    alpha: ArrayLike = 1.0,
   ) -> Float[Array, ' n']:
     """As the generator's."""
     level, fading = level_of(stage)
@@ -223,7 +223,7 @@ class Discriminator(nn.Module):
     def width(k: int) -> int:
       return _width(k, self.features, self.most_features)
 
-    def from_rgb(k: int, images: Images) -> Images:
+    def from_rgb(k: int, images: Array) -> Array:
       name = _name(k, '_from_rgb')
       conv = EqualConv(width(k), 1, dtype=self.dtype, name=name)
       return leaky_relu(conv(images.astype(self.dtype)))
@@ -244,6 +244,6 @@ class Discriminator(nn.Module):
     return end(x).astype(jnp.float32)
 
 
-def _mixed(old: Images, new: Images, alpha: Scalar) -> Images:
+def _mixed(old: Array, new: Array, alpha: ArrayLike) -> Array:
   """(1 - alpha) old + alpha new."""
   return old + jnp.asarray(alpha, new.dtype) * (new - old)

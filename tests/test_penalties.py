@@ -1,0 +1,146 @@
+"""Penalties against closed forms and finite differences, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax.errors import UserError
+from gan_jax.penalties import PENALTIES, Shown, Weighted, squared_gradients
+
+N, SHAPE = 5, (2, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def draw(seed, scale=1.0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(scale * rng.normal(size=(N, *SHAPE)))
+
+
+def shown(judge, real, fake, seed=0):
+  keys = jax.random.split(jax.random.key(seed), N)
+  return Shown(judge, real, fake, judge(real), judge(fake), keys)
+
+
+def linear(w, b=0.7):
+  return lambda images: jnp.einsum('nhwc,hwc->n', images, w) + b
+
+
+def bowl(a):
+  """D(x) = a |x|^2 / 2, whose gradient is a x."""
+  return lambda images: a * jnp.sum(images**2, (1, 2, 3)) / 2
+
+
+def test_of_a_linear_critic():
+  """Its gradient is w at every image."""
+  w = draw(1)[0]
+  norm = float(np.linalg.norm(w))
+  at = shown(linear(w), draw(2), draw(3))
+  of = lambda name, **how: float(PENALTIES[name](**how)(at))
+  assert of('gradient_penalty') == pytest.approx((norm - 1) ** 2)
+  assert of('gradient_penalty', target=2.0) == pytest.approx(
+    (norm - 2) ** 2 / 4
+  )
+  assert norm > 1
+  assert of('gradient_penalty', one_sided=True) == pytest.approx(
+    (norm - 1) ** 2
+  )
+  assert of('gradient_penalty', target=2 * norm, one_sided=True) == 0
+  assert of('r1') == pytest.approx(norm**2 / 2)
+  assert of('r2') == pytest.approx(norm**2 / 2)
+  logits = np.einsum('nhwc,hwc->n', draw(2), w) + 0.7
+  assert of('drift') == pytest.approx(np.mean(logits**2))
+
+
+def test_move_of_a_linear_critic():
+  """d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|; d/dw |w|^2 / 2 = w."""
+  w, real, fake = draw(1)[0], draw(2), draw(3)
+  slope = lambda name: jax.grad(
+    lambda w: PENALTIES[name]()(shown(linear(w), real, fake))
+  )(w)
+  norm = np.linalg.norm(w)
+  np.testing.assert_allclose(
+    slope('gradient_penalty'), 2 * (norm - 1) * w / norm, rtol=1e-9
+  )
+  np.testing.assert_allclose(slope('r1'), w, rtol=1e-9)
+  np.testing.assert_allclose(slope('r2'), w, rtol=1e-9)
+
+
+def test_where_the_images_are_looked_at():
+  """Of the bowl, R1 is E |a x|^2 / 2 at the reals, R2 at the fakes; and where
+  these are one and the same, so is what is between them.
+  """
+  a, real, fake = 0.3, draw(2), draw(3, scale=4.0)
+  squares = lambda x: np.sum(np.asarray(x) ** 2, (1, 2, 3))
+  at = shown(bowl(a), real, fake)
+  of = lambda name, at: float(PENALTIES[name]()(at))
+  assert of('r1', at) == pytest.approx(np.mean(a**2 * squares(real)) / 2)
+  assert of('r2', at) == pytest.approx(np.mean(a**2 * squares(fake)) / 2)
+  same = shown(bowl(a), real, real)
+  expected = np.mean((a * np.sqrt(squares(real)) - 1) ** 2)
+  assert of('gradient_penalty', same) == pytest.approx(expected)
+
+
+def test_each_pair_has_its_own_place_between():
+  """D(x) = s^2 / 2, s the image's mean; real 0, fake 1: the gradient is t / 12
+  of each pixel, so the norm t / sqrt(12), t uniform for each pair.
+  """
+  n = 4000
+  judge = lambda images: images.mean((1, 2, 3)) ** 2 / 2
+  keys = jax.random.split(jax.random.key(0), n)
+  zeros, ones = jnp.zeros((n, *SHAPE)), jnp.ones((n, *SHAPE))
+  at = Shown(judge, zeros, ones, judge(zeros), judge(ones), keys)
+  value = float(PENALTIES['gradient_penalty']()(at))
+  # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, deviation below .2.
+  assert value == pytest.approx(1 / 36 - 1 / np.sqrt(12) + 1, abs=5 * 0.2 / 63)
+  alone = [
+    PENALTIES['gradient_penalty']()(
+      Shown(judge, zeros[:1], ones[:1], None, None, keys[i : i + 1])
+    )
+    for i in range(3)
+  ]
+  assert len({float(x) for x in alone}) == 3
+
+
+def test_gradients_by_finite_differences():
+  """Of a critic that is not linear, pixel by pixel."""
+  w = draw(1)[0]
+  judge = lambda x: jnp.tanh(linear(w)(x)) + bowl(0.2)(x)
+  images, step = np.asarray(draw(2)), 1e-6
+  squares = np.zeros(N)
+  for pixel in np.ndindex(*SHAPE):
+    nudge = np.zeros(SHAPE)
+    nudge[pixel] = step
+    squares += np.square(
+      (judge(images + nudge) - judge(images - nudge)) / step / 2
+    )
+  np.testing.assert_allclose(
+    squared_gradients(judge, jnp.asarray(images)), squares, rtol=1e-7
+  )
+
+
+def test_a_critic_that_is_flat():
+  """The norm has no derivative at 0: the move is finite all the same."""
+  at = lambda a: shown(bowl(a), draw(2), draw(3))
+  penalty = PENALTIES['gradient_penalty']()
+  assert float(penalty(at(0.0))) == 1
+  assert np.isfinite(jax.grad(lambda a: penalty(at(a)))(0.0))
+
+
+def test_two_penalties_do_not_draw_the_same():
+  penalty = PENALTIES['gradient_penalty']()
+  at = shown(bowl(0.3), draw(2), draw(3))
+  values = {
+    float(Weighted(name, penalty, 1.0).value(at)) for name in ('one', 'other')
+  }
+  assert len(values) == 2
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match=r'target=0\.0 of gradient_penalty'):
+    PENALTIES['gradient_penalty'](target=0.0)

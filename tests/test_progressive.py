@@ -1,0 +1,553 @@
+"""Progressive growing: networks, game and runs, against the paper."""
+
+import itertools
+import math
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import everything, get_config
+
+import gan_jax
+from gan_jax import benchmark, checkpoint, games, parallel, train
+from gan_jax import config as cfg
+from gan_jax.announce import schedule, sizes_of
+from gan_jax.data.source import in_memory
+from gan_jax.errors import UserError
+from gan_jax.games.progressive import progressive_game
+from gan_jax.latents import LATENTS
+from gan_jax.losses import LOSSES
+from gan_jax.models import progressive
+from gan_jax.models.layers import (
+  EqualConv,
+  EqualDense,
+  minibatch_stddev,
+  pixel_norm,
+)
+from gan_jax.models.progressive import in_play
+
+N, LATENT, RESOLUTION = 8, 6, 16
+KEYS = jax.random.split(jax.random.key(0), N)
+SMALL = {'features': 16, 'most_features': 6}
+DRAW = lambda *shape: jnp.asarray(
+  np.random.default_rng(0).normal(size=shape), jnp.float32
+)
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+# -- Layers --
+
+
+def test_equalized_layers_by_hand():
+  """Weights N(0, 1) in the tree; used, divided by sqrt(inputs / 2)."""
+  x = DRAW(N, 200)
+  dense = EqualDense(300)
+  params = dense.init(jax.random.key(0), x)['params']
+  w = np.asarray(params['kernel'], np.float64)
+  assert abs(w.std() - 1) < 0.02
+  assert not params['bias'].any()
+  expected = np.asarray(x) @ w * math.sqrt(2 / 200)
+  np.testing.assert_allclose(
+    dense.apply({'params': params}, x), expected, rtol=2e-3, atol=1e-4
+  )
+  params = {**params, 'bias': jnp.full(300, 7.0)}
+  shifted = dense.apply({'params': params}, x)
+  np.testing.assert_allclose(shifted, expected + 7, rtol=2e-3, atol=1e-4)
+
+  images, conv = DRAW(N, 5, 5, 4), EqualConv(3, 3, gain=1.0)
+  params = conv.init(jax.random.key(0), images)['params']
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  at = padded[:, 2:5, 1:4]  # around the pixel (2, 1)
+  expected = np.einsum('nijc,ijcd->nd', at, params['kernel']) / math.sqrt(9 * 4)
+  made = conv.apply({'params': params}, images)
+  np.testing.assert_allclose(made[:, 2, 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pixel_norm_by_hand():
+  x = jnp.array([[[[3.0, 4.0], [0.0, 0.0]]]])
+  root = math.sqrt(12.5)
+  np.testing.assert_allclose(
+    pixel_norm(x), [[[[3 / root, 4 / root], [0, 0]]]], rtol=1e-6
+  )
+  np.testing.assert_allclose(pixel_norm(x[0, 0]), pixel_norm(x)[0, 0])
+
+
+@pytest.mark.parametrize('n, size', [(8, 4), (6, 3), (14, 2), (3, 3), (5, 1)])
+def test_minibatch_stddev_by_hand(n, size):
+  """The largest group, to 4, that divides the batch."""
+  x = DRAW(n, 2, 3, 5)
+  out = np.asarray(minibatch_stddev(x, 4, None))
+  np.testing.assert_array_equal(out[..., :5], x)
+  for first in range(0, n, size):
+    group = np.asarray(x[first : first + size], np.float64)
+    expected = np.sqrt(group.var(0) + 1e-8).mean()
+    told = out[first : first + size, ..., 5]
+    np.testing.assert_allclose(told, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('n', [4, 6, 8])
+def test_minibatch_stddev_is_the_same_on_two_devices(n):
+  """Also of groups that lie on both; and so are its gradients."""
+  x, weights = DRAW(n, 2, 2, 3), DRAW(n, 2, 2, 4) ** 2
+
+  def loss(x, weights, axis_name):
+    return jnp.sum(minibatch_stddev(x, 4, axis_name) ** 2 * weights)
+
+  two = lambda x: x.reshape(2, n // 2, *x.shape[1:])
+  several = jax.pmap(
+    lambda x, w: jax.value_and_grad(loss)(x, w, 'd'), axis_name='d'
+  )
+  value, slope = several(two(x), two(weights))
+  expected = jax.value_and_grad(loss)(x, weights, None)
+  np.testing.assert_allclose(value.sum(), expected[0], rtol=1e-5)
+  np.testing.assert_allclose(slope.reshape(x.shape), expected[1], rtol=1e-4)
+
+
+# -- Networks --
+
+
+def test_parameters_at_1024():
+  """Karras et al. 2018, table 2: 23.1 million each."""
+  last = {'train': False, 'stage': 16}
+  gen = jax.eval_shape(
+    lambda: progressive.Generator(1024, 3).init(
+      jax.random.key(0), jnp.zeros((N, 512)), KEYS, **last
+    )
+  )
+  disc = jax.eval_shape(
+    lambda: progressive.Discriminator(1024).init(
+      jax.random.key(0), jnp.zeros((N, 1024, 1024, 3)), KEYS, **last
+    )
+  )
+  assert f'{count(gen) / 1e6:.1f}' == f'{count(disc) / 1e6:.1f}' == '23.1'
+  # At 4 to 1024 pixels.
+  widths = [512, 512, 512, 512, 256, 128, 64, 32, 16]
+  for level, width in enumerate(widths):
+    name = f'{4 * 2**level}x{4 * 2**level}'
+    to_rgb = gen['params'][f'{name}_to_rgb']['kernel']
+    assert to_rgb.shape == (1, 1, width, 3)
+    from_rgb = disc['params'][f'{name}_from_rgb']['kernel']
+    assert from_rgb.shape == (1, 1, 3, width)
+    conv = 'conv' if level == 0 else 'conv_0'
+    below = widths[level - 1] if level else width
+    kernel = gen['params'][name][conv]['kernel']
+    assert kernel.shape == (3, 3, below, width)
+    kernel = disc['params'][name][conv]['kernel']
+    # Where the deviation over the minibatch comes in, at 4x4.
+    assert kernel.shape == (3, 3, width + (level == 0), width)
+
+
+@pytest.fixture(scope='module')
+def players():
+  """Both networks to 16x16, with biases that are not 0."""
+  gen = progressive.Generator(RESOLUTION, 3, **SMALL)
+  disc = progressive.Discriminator(RESOLUTION, **SMALL)
+  z, images = DRAW(N, LATENT), DRAW(N, RESOLUTION, RESOLUTION, 3)
+  last = {'train': False, 'stage': 4}
+  make = lambda: (
+    gen.init(jax.random.key(1), z, KEYS, **last),
+    disc.init(jax.random.key(2), images, KEYS, **last),
+  )
+  variables = jax.jit(make)()
+  variables = jax.tree.map(lambda x: x + 0.1, variables)
+  make = partial(gen.apply, variables[0], z, KEYS, True)
+  judge = lambda images, **how: disc.apply(
+    variables[1], images, KEYS, True, **how
+  )
+  return make, judge
+
+
+def halved(images):
+  n, h, w, c = images.shape
+  return np.asarray(images).reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def doubled(images):
+  return np.asarray(images).repeat(2, 1).repeat(2, 2)
+
+
+@pytest.mark.parametrize('stage', [1, 3])
+def test_a_level_fades_in_from_the_one_below(players, stage):
+  """At alpha 0 both players are what they were, at 1 what they will be."""
+  make, judge = players
+  close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  below, here = make(stage=stage - 1), make(stage=stage + 1)
+  close(make(stage=stage, alpha=0.0), doubled(below))
+  close(make(stage=stage, alpha=1.0), here)
+  between = make(stage=stage, alpha=0.25)
+  close(between, 0.75 * doubled(below) + 0.25 * here)
+  side = 4 * 2 ** ((stage + 1) // 2)
+  assert here.shape == (N, side, side, 3)
+
+  images = DRAW(N, side, side, 3)
+  before = judge(jnp.asarray(halved(images)), stage=stage - 1)
+  after = judge(images, stage=stage + 1)
+  close(judge(images, stage=stage, alpha=0.0), before)
+  close(judge(images, stage=stage, alpha=1.0), after)
+  assert abs(np.asarray(after - before)).max() > 0.01
+
+
+def test_what_is_in_play():
+  names = [
+    f'{side}x{side}{rgb}' for side in (4, 8, 16) for rgb in ('', '_to_rgb')
+  ]
+  of = lambda stage: [name for name in names if in_play(name, stage)]
+  assert of(0) == ['4x4', '4x4_to_rgb']
+  assert of(1) == ['4x4', '4x4_to_rgb', '8x8', '8x8_to_rgb']
+  assert of(2) == ['4x4', '8x8', '8x8_to_rgb']
+  assert of(3) == ['4x4', '8x8', '8x8_to_rgb', '16x16', '16x16_to_rgb']
+  assert of(4) == ['4x4', '8x8', '16x16', '16x16_to_rgb']
+
+
+def compute(**fields):
+  """Images, logits, and the gradient of these for G, while 8x8 fades in."""
+  gen = progressive.Generator(8, 3, **SMALL, **fields)
+  disc = progressive.Discriminator(8, **SMALL, **fields)
+  z, made = DRAW(N, LATENT), {'train': True, 'stage': 2}
+  images = jnp.zeros((N, 8, 8, 3))
+  last = {'train': True, 'stage': 1, 'alpha': 0.5}
+
+  def everything():
+    gen_vars = gen.init(jax.random.key(1), z, KEYS, **made)
+    disc_vars = disc.init(jax.random.key(2), images, KEYS, **made)
+
+    def score(gen_vars):
+      images = gen.apply(gen_vars, z, KEYS, **last)
+      logits = disc.apply(disc_vars, images, KEYS, **last)
+      return jnp.sum(logits**2), (images, logits)
+
+    slope, fakes = jax.grad(score, has_aux=True)(gen_vars)
+    return fakes, slope, (gen_vars, disc_vars)
+
+  return jax.jit(everything)()
+
+
+def test_blocks_that_are_computed_again_make_no_difference():
+  plain, again = compute(), compute(remat=True)
+  for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_bfloat16_computes_so_and_keeps_float32():
+  (*exact, _, _), (*near, _, variables) = compute(), compute(dtype=jnp.bfloat16)
+  assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype('float32')}
+  for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
+    assert y.dtype == jnp.float32
+    assert 0 < abs(x - y).mean() < 0.05 * jnp.std(x)
+
+
+# -- The game --
+
+
+def small_game():
+  return progressive_game(
+    progressive.Generator(RESOLUTION, 3, **SMALL),
+    progressive.Discriminator(RESOLUTION, **SMALL),
+    resolution=RESOLUTION,
+    loss=LOSSES['wasserstein'](),
+    latent=LATENTS['gaussian'],
+    latent_dim=LATENT,
+  )
+
+
+def table_of(config, *spans):
+  config.schedule = spans
+  return cfg.table(config)
+
+
+def test_reals_fade_too():
+  """D sees reals of the stage's resolution, as if the level below made them."""
+  seen = {}
+
+  class Spy(progressive.Discriminator):
+    @nn.compact
+    def __call__(self, images, keys, train, stage, alpha=1.0):
+      seen.setdefault(stage, images)
+      return images.mean((1, 2, 3)) * self.param('w', lambda key: jnp.ones(()))
+
+  game = small_game()
+  spying = progressive_game(
+    progressive.Generator(RESOLUTION, 3, **SMALL),
+    Spy(RESOLUTION),
+    resolution=RESOLUTION,
+    loss=LOSSES['wasserstein'](),
+    latent=LATENTS['gaussian'],
+    latent_dim=LATENT,
+  )
+  config = get_config('progressive_celebahq', 'tiny')
+  images = DRAW(N, RESOLUTION, RESOLUTION, 3)
+  batch = {'images': images, 'example': jnp.arange(N)}
+  variables, _ = game.init(jax.random.key(0), batch)
+  disc_vars = {'params': {'w': jnp.ones(())}}
+  variables = variables._replace(disc=disc_vars)
+  spans = (
+    {'stage': 4, 'images': 8},
+    {'stage': 3, 'images': 64, 'values': {'alpha': (0.25, 0.25)}},
+    {'stage': 0},
+  )
+  table = table_of(config, *spans)
+  view = games.View(variables, (), (), ())
+  for row in table.rows:
+    phase = table.phase(row.first_round)
+    inputs = game.draw(KEYS, {}, phase)
+    fakes, _ = game.play(variables.gen, inputs, phase)
+    loss = spying.moves.disc[0].loss
+    loss(disc_vars['params'], view, batch, fakes, KEYS, phase)
+  close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  close(seen[4], images)
+  close(seen[3], 0.75 * doubled(halved(images)) + 0.25 * np.asarray(images))
+  close(seen[0], halved(halved(images)))
+
+
+def test_samples_are_of_the_resolution_of_the_data():
+  """At any stage: each pixel a square."""
+  game, config = small_game(), get_config('progressive_celebahq', 'tiny')
+  batch = {'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3))}
+  variables, _ = game.init(jax.random.key(0), batch)
+  phase = table_of(config, {'stage': 2}).phase(0)
+  inputs = game.draw(KEYS, {}, phase)
+  fakes, _ = game.play(variables.gen, inputs, phase)
+  assert fakes.shape == (N, 8, 8, 3)
+  np.testing.assert_array_equal(
+    game.sample(variables.gen, inputs, phase), doubled(fakes)
+  )
+
+
+def test_a_stage_that_there_is_not(tmp_path):
+  config = get_config('progressive_celebahq', 'tiny')
+  batch = {
+    'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
+    'example': jnp.arange(N),
+  }
+  for span, message in (
+    (
+      {'stage': 5, 'values': {'alpha': 0.5}},
+      'stage 5 is of 32x32, and the data of 16x16',
+    ),
+    ({'stage': 3}, r"stage 3 fades in, and needs 'values': \{'alpha'"),
+    ({'stage': 2, 'values': {'alpha': 0.5}}, 'stage 2 does not fade in'),
+    (
+      {'stage': 2, 'images': 'growth.fade_image'},
+      "did you mean 'growth.fade_images'",
+    ),
+  ):
+    config.schedule = (span,)
+    with pytest.raises(UserError, match=message):
+      sizes_of(config, cfg.table(config), batch)
+  with pytest.raises(UserError, match='no key'):
+    train.train(
+      cfg.changed(config, 'schedule', ({'stages': 2},)), tmp_path / 'a'
+    )
+  assert not (tmp_path / 'a').exists()
+
+
+def test_lengths_that_the_schedule_calls_by_their_key():
+  config = get_config('progressive_celebahq', 'tiny')
+  config.growth.fade_images = 128
+  rows = cfg.table(config).rows
+  images = [row.rounds * row.span.images_per_round for row in rows]
+  assert images == [64, 128, 64, 64]  # of 320
+  batch = {
+    'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
+    'example': jnp.arange(N),
+  }
+  sizes = sizes_of(config, cfg.table(config), batch)
+  assert sizes == ['4x4', '8x8', '8x8', '16x16']
+  drawn = schedule(cfg.table(config), sizes, {})
+  cells = drawn.splitlines()[2].split()
+  assert cells == [
+    '64',
+    '128',
+    '1',
+    '8x8',
+    'alpha',
+    '0',
+    'to',
+    '1',
+    '16',
+    '0.001',
+  ]
+
+
+# -- The work of a round --
+
+
+def layers_on_paper(config, stage):
+  """Multiplications of each layer of G and D for one image, first to last.
+
+  D's in four parts: from RGB; the blocks; behind the minibatch's deviation,
+  but for the last; the last.
+  """
+  level, fading = (stage + 1) // 2, stage % 2 == 1
+  model, channels = config.model.gen, config.data.channels
+  width = lambda k: min(model.features // 2 ** (k + 1), model.most_features)
+  pixels = lambda k: (4 * 2**k) ** 2
+  shown = [level, level - 1] if fading else [level]
+  rgb = [channels * width(k) * pixels(k) for k in shown]
+  first = config.game.latent_dim * 16 * width(0)
+  gen = [first, 9 * width(0) ** 2 * 16]
+  blocks = []
+  for k in range(1, level + 1):
+    gen += [
+      9 * width(k - 1) * width(k) * pixels(k),
+      9 * width(k) ** 2 * pixels(k),
+    ]
+    blocks += [
+      9 * width(k) ** 2 * pixels(k), 9 * width(k) * width(k - 1) * pixels(k)
+    ]  # fmt: skip
+  end = [9 * (width(0) + 1) * width(0) * 16, 16 * width(0) * width(-1)]
+  return gen + rgb, first, (rgb, blocks, end, [width(-1)])
+
+
+@pytest.mark.parametrize('stage', range(5))
+def test_no_work_is_done_above_the_stage_or_twice(stage):
+  """WGAN-GP, one step of D. A layer takes as many multiplications for its
+  weights' gradient, and for its input's, as forward. G's first has none for z,
+  D's first none for the images, but in the penalty, which is the gradient for
+  the images. That is differentiated again: each of its products in both of its
+  factors, but for the last layer's, where it begins with ones; and, since the
+  minibatch's deviation is not linear, the layers before it once more.
+  """
+  config = get_config('progressive_celebahq', 'tiny')
+  gen, first, (rgb, blocks, end, last) = layers_on_paper(config, stage)
+  disc = sum(rgb) + sum(blocks) + sum(end) + sum(last)
+  reals_and_fakes = 2 * (disc + disc + disc - sum(rgb))
+  penalty = disc - sum(last) + disc  # the gradient for the images
+  penalty += disc + disc - sum(last)  # that, differentiated
+  penalty += sum(rgb) + sum(blocks) + sum(blocks)
+  gen_move = 2 * disc + sum(gen) + sum(gen) - first
+  paper = reals_and_fakes + penalty + sum(gen) + gen_move
+  table, source = cfg.table(config), benchmark.generate(config)
+  row = table.rows[stage]
+  assert row.span.stage == stage
+  counted = benchmark._flops(config, source, row.first_round)
+  assert counted / row.span.batch_size == 2 * paper
+
+
+# -- Whole runs --
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A `:tiny` run, and how often its round was compiled."""
+  compiled = []
+
+  def heard(event, seconds, **about):
+    if event.endswith('backend_compile_duration'):
+      compiled.append(about.get('fun_name'))
+
+  workdir = tmp_path_factory.mktemp('progressive')
+  config = get_config('progressive_celebahq', 'tiny')
+  jax.clear_caches()
+  jax.monitoring.register_event_duration_secs_listener(heard)
+  try:
+    train.train(config, workdir)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(heard)
+  return config, workdir, compiled
+
+
+# The last rounds of the stages: 2 of 32 images, 4 and 4 of 16, 8 and 8 of 8.
+ENDS = [2, 6, 10, 18, 26]
+
+
+def test_one_compilation_a_stage(run):
+  _, _, compiled = run
+  assert sum('play_dispatch' in name for name in compiled) == 5
+
+
+def test_the_last_checkpoint_of_each_stage_is_kept(run):
+  _, workdir, _ = run
+  assert set(ENDS) <= set(checkpoint.steps(workdir))
+  shapes = [
+    {k: len(v) for k, v in everything(workdir, step).items()} for step in ENDS
+  ]
+  assert all(shape == shapes[0] for shape in shapes)
+
+
+def in_stage(name, stage):
+  """Whether an array of the state belongs to what is in play."""
+  module = next(
+    (part for part in name.replace("'", '|').split('|') if 'x' in part
+     and part[0].isdigit()), None
+  )  # fmt: skip
+  return None if module is None else in_play(module, stage)
+
+
+def test_what_is_not_in_play_is_left_alone(run):
+  """To the bit: parameters and G's average; Adam's moments are 0."""
+  config, workdir, _ = run
+  source = in_memory({'images': np.zeros((64, 16, 16, 3), np.uint8)})
+  tx = gan_jax.train.optimizers.make(config.optimizer.to_dict())
+  create = benchmark._creator(games.make(config), tx, config, source)
+  start = parallel.create(create)._asdict()
+  named = jax.tree_util.tree_leaves_with_path(start)
+  states = [
+    {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in named
+     if not jax.dtypes.issubdtype(v.dtype, jax.dtypes.prng_key)}
+  ] + [everything(workdir, step) for step in ENDS]  # fmt: skip
+  moved = still = 0
+  for stage, (before, after) in enumerate(itertools.pairwise(states)):
+    for name, value in after.items():
+      playing = in_stage(name, stage)
+      if playing is None or name not in before:
+        continue
+      if 'opt_state' in name:
+        assert any(value) == playing, (stage, name)
+      elif playing:
+        moved += value != before[name]
+      else:
+        assert value == before[name], (stage, name)
+        still += 1
+  assert moved > 100
+  assert still > 50
+
+
+@pytest.mark.parametrize('images', [96, 216])
+def test_stopped_while_a_level_fades_in(run, images, tmp_path):
+  """And prolonged: bit for bit the straight run; read in the meantime."""
+  config, workdir, _ = run
+  short = cfg.changed(config, 'total_images', images)
+  train.train(short, tmp_path)
+  middle = gan_jax.load(tmp_path)
+  assert middle.sample(3).shape == (3, 16, 16, 3)
+  phase = cfg.table(config).phase(middle.step)
+  assert 0 < phase.values['alpha'] < 1
+  train.train(config, tmp_path)
+  assert everything(tmp_path, 26) == everything(workdir, 26)
+
+
+def test_growth_is_a_row_of_each_stage(run):
+  _, workdir, _ = run
+  newest = gan_jax.load(workdir)
+  picture = np.asarray(newest.growth(n=6, seed=3))
+  rows = picture.reshape(5, picture.shape[0] // 5, *picture.shape[1:])
+  scale = rows.shape[1] // 16
+  for row, step in zip(rows, ENDS, strict=True):
+    images = gan_jax.load(workdir, step).sample(6, seed=3)
+    expected = np.concatenate(list(images), axis=1)
+    np.testing.assert_array_equal(row[::scale, ::scale], expected)
+  assert len(np.unique(gan_jax.load(workdir, 2).sample(1)[0, :4, :4])) <= 3
+
+
+@pytest.mark.slow
+def test_a_step_at_1024():
+  """The networks of the paper, in the last stage; on a CPU, one image."""
+  config = get_config('progressive_celebahq')
+  config.rounds_per_dispatch = 1
+  config.schedule = (*config.schedule[:-1], {'stage': 16, 'batch_size': 2})
+  images = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), 'u1')
+  source = in_memory({'images': images})
+  bench = benchmark.prepare(config, source)
+  fed = benchmark.feed_dispatches(config, source)
+  seconds = benchmark._seconds(benchmark.Runner(bench, fed), 1)
+  print(
+    f'compiled in {bench.compile_seconds:.0f} s, played in {seconds:.0f} s,'
+  )
+  print(f'{bench.program_bytes / 1e9:.1f} GB')
