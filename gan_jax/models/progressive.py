@@ -129,7 +129,9 @@ class _Last(nn.Module):
 
   @nn.compact
   def __call__(self, x: Images) -> Float[Array, ' n']:
-    x = minibatch_stddev(x, self.group, self.axis_name)
+    # (The networks are made outside of the devices' axis.)
+    axis_name = None if self.is_initializing() else self.axis_name
+    x = minibatch_stddev(x, self.group, axis_name)
     x = leaky_relu(EqualConv(self.width, 3, dtype=self.dtype, name='conv')(x))
     x = x.reshape(len(x), -1)
     dense = EqualDense(self.width_below, dtype=self.dtype, name='dense')
