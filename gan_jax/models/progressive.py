@@ -146,8 +146,8 @@ class Generator(nn.Module):
     resolution, channels: Of the images in the end.
     features, most_features: A level has min(features / 2^(level + 1),
       most_features) feature maps.
-    remat: Whether backward passes compute activations inside a block again
-      instead of keeping them: less memory, a third more work.
+    remat: Whether backward passes compute what is inside a block again instead
+      of keeping it: less memory, more work. (XLA for CPUs undoes it.)
     dtype: What it computes in; the parameters are float32.
   """
 
