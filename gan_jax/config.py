@@ -79,7 +79,8 @@ OPEN = (
 # that it calls by their key; the program itself notes `data.size` in the
 # workdir, so that a set that has changed is noticed.
 OPTIONAL = (
-  'data.size', 'growth.fade_images', 'growth.stable_images', 'schedule',
+  'data.classes', 'data.size', 'growth.fade_images',
+  'growth.stable_images', 'schedule',
 )  # fmt: skip
 
 # What is done when a loss or a gradient is not finite.

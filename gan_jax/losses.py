@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.nn import softplus
+from jax.nn import relu, softplus
 from jaxtyping import Array, Float
 
 from gan_jax.errors import UserError
@@ -108,6 +108,55 @@ def non_saturating_fake_is_one(real_label: float = 1.0) -> Adversarial:
   )
 
 
+def least_squares(
+  real_label: float = 1.0, fake_label: float = 0.0, wanted_label: float = 1.0
+) -> Adversarial:
+  """J_D = (E (D(x) - b)^2 + E (D(G(z)) - a)^2) / 2.
+
+  J_G = E (D(G(z)) - c)^2 / 2.
+
+  Mao et al. 2017 (LSGAN), equation 2, with a, b, c the fakes', the reals', and
+  what G wants: 0, 1, 1 (their equation 9), or -1, 1, 0, with which G minimises
+  the Pearson chi^2 divergence (their equation 8).
+  """
+  middle = (real_label + fake_label) / 2
+  side = 1 if real_label > fake_label else -1
+
+  def disc(real, fake):
+    real, fake = real - real_label, fake - fake_label
+    return (jnp.mean(real**2) + jnp.mean(fake**2)) / 2
+
+  return Adversarial(
+    gen=lambda real, fake: jnp.mean((fake - wanted_label) ** 2) / 2,
+    disc=disc,
+    says_real=lambda logits: side * (logits - middle),
+  )
+
+
+def hinge() -> Adversarial:
+  """J_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), J_G = -E D(G(z)).
+
+  Lim & Ye 2017 (geometric GAN); Miyato et al. 2018 (SNGAN), equations 16, 17.
+  """
+  return Adversarial(
+    gen=lambda real, fake: -jnp.mean(fake),
+    disc=lambda real, fake: jnp.mean(relu(1 - real)) + jnp.mean(relu(1 + fake)),
+  )
+
+
+def relativistic() -> Adversarial:
+  """RpGAN: J_D = E softplus(D(G(z)) - D(x)), J_G = E softplus(D(x) - D(G(z))).
+
+  Each fake is held against a real. Jolicoeur-Martineau 2019; Huang et al. 2024
+  (R3GAN), equation 2.
+  """
+  return Adversarial(
+    gen=lambda real, fake: jnp.mean(softplus(real - fake)),
+    disc=lambda real, fake: jnp.mean(softplus(fake - real)),
+    says_real=None,
+  )
+
+
 def wasserstein() -> Adversarial:
   """D is a critic: J_D = E D(G(z)) - E D(x), J_G = -E D(G(z)).
 
@@ -129,9 +178,12 @@ def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
 
 
 LOSSES: dict[str, Callable[..., Adversarial]] = {
+  'hinge': hinge,
+  'least_squares': least_squares,
   'minimax': minimax,
   'non_saturating': non_saturating,
   'non_saturating_fake_is_one': non_saturating_fake_is_one,
   'non_saturating_half': non_saturating_half,
+  'relativistic': relativistic,
   'wasserstein': wasserstein,
 }

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
 
-Images = Float[Array, 'n h w c']
+Images = Float[Array, 'n *s']
 Logits = Float[Array, ' n']
 Scalar = Float[Array, '']
 
@@ -80,7 +80,8 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
     raise UserError(f'target={target} of gradient_penalty must be positive')
 
   def penalty(shown: Shown) -> Scalar:
-    t = jax.vmap(jax.random.uniform)(shown.keys)[:, None, None, None]
+    t = jax.vmap(jax.random.uniform)(shown.keys)
+    t = t.reshape(-1, *[1] * (shown.real.ndim - 1))
     between = shown.real + t * (shown.fake - shown.real)
     beyond = _norms(squared_gradients(shown.judge, between)) - target
     if one_sided:
@@ -100,6 +101,21 @@ def r2() -> Penalty:
   return lambda shown: jnp.mean(squared_gradients(shown.judge, shown.fake)) / 2
 
 
+def dragan(target: float = 1.0, deviation: float = 0.5) -> Penalty:
+  """E (|grad_x D(x + d)| - target)^2, d ~ N(0, deviation^2), x a real.
+
+  Kodali et al. 2017 (DRAGAN), equation 5: near the data alone.
+  """
+
+  def penalty(shown: Shown) -> Scalar:
+    draw = lambda key: jax.random.normal(key, shown.real.shape[1:])
+    near = shown.real + deviation * jax.vmap(draw)(shown.keys)
+    norms = _norms(squared_gradients(shown.judge, near))
+    return jnp.mean(jnp.square(norms - target))
+
+  return penalty
+
+
 def drift() -> Penalty:
   """E D(x)^2 of the reals: holds the logits near 0. Karras et al. 2018, A.1."""
   return lambda shown: jnp.mean(jnp.square(shown.real_logits))
@@ -110,7 +126,7 @@ def squared_gradients(
 ) -> Logits:
   """|grad_x D(x)|^2 of each image."""
   grads = jax.grad(lambda x: jnp.sum(judge(x)))(images)
-  return jnp.sum(jnp.square(grads), (1, 2, 3))
+  return jnp.sum(jnp.square(grads), tuple(range(1, images.ndim)))
 
 
 def _norms(squares: Logits) -> Logits:
@@ -120,6 +136,7 @@ def _norms(squares: Logits) -> Logits:
 
 
 PENALTIES: dict[str, Callable[..., Penalty]] = {
+  'dragan': dragan,
   'drift': drift,
   'gradient_penalty': gradient_penalty,
   'r1': r1,

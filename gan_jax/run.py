@@ -71,10 +71,11 @@ class Run:
       seed: Other samples for another one.
       truncation: The latents' largest value: the smaller, the better and the
         less various are the samples. None: as they are drawn.
-      **given: [n, ...] each: what the game draws from besides its keys.
+      **given: What the game draws from besides its keys, [n, ...] each or one
+        for all: `labels=3`.
     """
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
-    given = jax.tree.map(jnp.asarray, given)
+    given = {name: _of_each(n, value) for name, value in given.items()}
     inputs = self._game.draw(keys, given, self._phase)
     return truncated(self._game, inputs, truncation)
 
@@ -179,6 +180,11 @@ class Run:
       part = jax.tree.map(lambda x, i=start: x[i : i + BATCH], inputs)
       parts.append(to_uint8(self._generate(self.params, part)))
     return np.concatenate(parts)
+
+
+def _of_each(n: int, value: Any) -> Array:
+  value = jnp.asarray(value)
+  return jnp.broadcast_to(value, (n,)) if value.ndim == 0 else value
 
 
 def load(

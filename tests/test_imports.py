@@ -28,7 +28,7 @@ LAYERS = [
   {'parallel', 'pictures', 'flops', 'precompile'},
   {'round'},
   {'games', 'optimizers'},
-  {'models', 'losses', 'penalties', 'latents', 'schedule'},
+  {'models', 'losses', 'penalties', 'latents', 'schedule', 'sight'},
   {'state', 'ops'},
   {'keys', 'bucket'},
   {'errors', 'files'},
@@ -86,6 +86,7 @@ def test_models_losses_and_ops_never_see_a_config():
     'ops',
     'losses.py',
     'penalties.py',
+    'sight.py',
     'latents.py',
     'round.py',
   ):

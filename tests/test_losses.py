@@ -37,14 +37,54 @@ def test_wasserstein_by_hand():
   assert pair.says_real is None
 
 
-def test_which_logits_say_that_an_image_is_real():
-  """Those for which its loss, as a real, is less than as a fake."""
-  for name in losses.LOSSES:
-    pair = losses.LOSSES[name]()
-    for logit in (-0.3, 0.3) if pair.says_real else ():
-      at, other = jnp.array([logit]), jnp.array([-logit])
-      real = pair.disc(at, other) < pair.disc(other, at)
-      assert bool(real) == bool(pair.says_real(at)[0] > 0), name
+def test_least_squares_by_hand():
+  """Logits 3, 0 of reals and -1, 2 of fakes."""
+  real, fake = jnp.array([3.0, 0.0]), jnp.array([-1.0, 2.0])
+  pair = losses.least_squares()
+  by_hand = MEAN(2**2, 1) / 2 + MEAN(1, 2**2) / 2
+  np.testing.assert_allclose(pair.disc(real, fake), by_hand)
+  np.testing.assert_allclose(pair.gen(real, fake), MEAN(2**2, 1) / 2)
+  np.testing.assert_array_equal(pair.says_real(fake) > 0, [False, True])
+  # D is even at the middle of both labels, 1/2 here and 0 there.
+  assert pair.says_real(jnp.array([0.5])) == 0
+  pearson = losses.least_squares(fake_label=-1.0, wanted_label=0.0)
+  by_hand = MEAN(2**2, 1) / 2 + MEAN(0, 3**2) / 2
+  np.testing.assert_allclose(pearson.disc(real, fake), by_hand)
+  np.testing.assert_allclose(pearson.gen(real, fake), MEAN(1, 2**2) / 2)
+  assert pearson.says_real(jnp.array([0.0])) == 0
+
+
+def test_hinge_by_hand():
+  real, fake = jnp.array([3.0, 0.25]), jnp.array([-4.0, 2.0])
+  pair = losses.hinge()
+  np.testing.assert_allclose(pair.disc(real, fake), MEAN(0, 0.75) + MEAN(0, 3))
+  np.testing.assert_allclose(pair.gen(real, fake), -MEAN(-4, 2))
+
+
+def test_relativistic_by_hand():
+  """softplus(log 3) = log 4; softplus(-log 3) = log(4/3)."""
+  log = math.log
+  pair = losses.relativistic()
+  real, fake = jnp.array([5 + log(3), 2.0]), jnp.array([5.0, 2 + log(3)])
+  expected = MEAN(log(4 / 3), log(4))
+  np.testing.assert_allclose(pair.disc(real, fake), expected, rtol=1e-6)
+  np.testing.assert_allclose(pair.gen(real, fake), expected, rtol=1e-6)
+  one_sided = pair.disc(real[:1], fake[:1]), pair.gen(real[:1], fake[:1])
+  np.testing.assert_allclose(one_sided, (log(4 / 3), log(4)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', losses.LOSSES)
+def test_players_pull_in_opposite_directions(name):
+  """D wants fakes less real, G more; D reals more real."""
+  pair = losses.LOSSES[name]()
+  at = jnp.array([0.1]), jnp.array([0.2])
+  real, fake = (float(x[0]) for x in jax.grad(pair.disc, (0, 1))(*at))
+  wanted = float(jax.grad(pair.gen, 1)(*at)[0])
+  assert real * fake < 0
+  assert fake * wanted < 0
+  if pair.says_real is not None:
+    more_real = float(jax.grad(lambda x: pair.says_real(x)[0])(at[0])[0])
+    assert real * more_real < 0
 
 
 def test_one_sided_smoothing_by_hand():

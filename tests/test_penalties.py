@@ -107,6 +107,23 @@ def test_each_pair_has_its_own_place_between():
   assert len({float(x) for x in alone}) == 3
 
 
+def test_dragan_looks_near_the_reals():
+  """Of the bowl, at x + d: E (a |x + d| - 1)^2; with no noise, by hand."""
+  a, real = 0.3, draw(2)
+  at = shown(bowl(a), real, draw(3))
+  norms = np.sqrt(np.sum(np.asarray(real) ** 2, (1, 2, 3)))
+  here = PENALTIES['dragan'](deviation=0.0)(at)
+  assert float(here) == pytest.approx(np.mean((a * norms - 1) ** 2))
+  # At 0, |d|^2 / deviation^2 is chi-squared with 12 degrees of freedom: with a
+  # target of 0 the mean is 12 a^2 deviation^2, and its error sqrt(24 / n).
+  n = 4000
+  keys = jax.random.split(jax.random.key(0), n)
+  zeros = jnp.zeros((n, *SHAPE))
+  at = Shown(bowl(a), zeros, zeros, None, None, keys)
+  near = float(PENALTIES['dragan'](0.0, 2.0)(at)) / (a**2 * 2.0**2)
+  assert near == pytest.approx(12, abs=5 * np.sqrt(24 / n))
+
+
 def test_gradients_by_finite_differences():
   """Of a critic that is not linear, pixel by pixel."""
   w = draw(1)[0]

@@ -63,7 +63,14 @@ SOURCES: dict[str, Row] = {
 def make(config: Any) -> Source:
   """The source that `config.data` describes."""
   row, wanted = _find(config)
-  return row.open(wanted)
+  source = row.open(wanted)
+  classes, there = config.data.get('classes', 0), len(source.classes)
+  if classes not in (0, there):
+    raise UserError(
+      f'config.data.classes={classes}, and {config.data.source} has '
+      f'{there or "no"} labels'
+    )
+  return source
 
 
 def is_there(config: Any) -> bool:

@@ -6,13 +6,18 @@ A row is a function (config, axis_name) -> Game.
 from collections.abc import Callable
 from typing import Any
 
-from gan_jax import latents, losses, models, penalties
+from gan_jax import latents, losses, models, penalties, sight
 from gan_jax.errors import UserError, build, choose
 from gan_jax.games.game import Aux, Game, Move, View
 from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
+from gan_jax.state import Pair
 
 __all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'make']
+
+
+# What of `config.game` changes what D sees of images.
+SIGHT = ('augment', 'instance_noise', 'pack')
 
 
 def _image(config: Any, axis_name: str | None) -> Game:
@@ -44,7 +49,20 @@ def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
     'penalties': [
       _penalty(*item) for item in named.items() if item[1]['weight']
     ],
+    **_of_disc(game),
+    'classes': config.data.get('classes', 0),
   }
+
+
+def _of_disc(game: Any) -> dict[str, Any]:
+  """What D is shown, and held to, besides."""
+  parts = {'clip': game.get('clip')}
+  how = {key: game[key] for key in SIGHT if key in game}
+  if how:
+    parts |= {'sight': sight.make(**how), 'pack': how.get('pack', 1)}
+  if 'auxiliary' in game:
+    parts['auxiliary'] = Pair(**game.auxiliary)
+  return parts
 
 
 def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:

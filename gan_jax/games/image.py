@@ -1,6 +1,7 @@
 """The game of images: G makes them of latents, D tells them from the real."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +10,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gan_jax.games.game import Aux, Game, Move
+from gan_jax.games.judging import (
+  Judging,
+  class_loss,
+  labels_of,
+  tell,
+  train_apply,
+)
 from gan_jax.latents import Latent
 from gan_jax.losses import Adversarial
-from gan_jax.penalties import Shown, Weighted
+from gan_jax.penalties import Weighted
 from gan_jax.schedule import Phase
+from gan_jax.sight import Sight
 from gan_jax.state import Pair
 
 Images = Float[Array, 'n h w c']
@@ -26,119 +35,140 @@ def image_game(
   latent: Latent,
   latent_dim: int,
   penalties: Sequence[Weighted] = (),
-  told: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
+  sight: Sight | None = None,
+  pack: int = 1,
+  clip: float | None = None,
+  classes: int = 0,
+  auxiliary: Pair[float] | None = None,
+  stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
-  """The unconditional game.
+  """The game, of images alone or of images of classes.
 
   Args:
     gen: (z [n, d], keys [n], train, **told) -> images [n, h, w, c].
-    disc: (images, keys [n], train, **told) -> logits [n].
+    disc: (images, keys [n], train, **told) -> logits [n]; where there is
+      `auxiliary`, and of each class: ([n], [n, classes]).
     loss: Both players', on logits.
     latent: The distribution of z.
     latent_dim: d.
     penalties: Of D.
-    told: (phase) -> what both networks are told of it; of None: when they are
+    sight: What is made of reals and fakes before D sees them.
+    pack: Images in what D judges as one, by `sight`.
+    clip: D's parameters are held to +- so much (Arjovsky et al. 2017).
+    classes: How many; both are told `labels` [n, classes], 1 for the class and
+      0 for the others. 0: they are told none.
+    auxiliary: What the cross-entropy of the classes weighs: of reals in D's
+      loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
+    stage: (phase) -> what else both are told of it; of None: when they are
       made.
-    reals: (images, phase) -> the reals as D sees them.
-
-  D sees reals and fakes in separate passes, so that their BatchNorm statistics
-  do not mix.
+    reals: (images, phase) -> the reals as D is shown them.
   """
+
+  def told(phase, labels):
+    return {**stage(phase), **({} if labels is None else {'labels': labels})}
+
+  ask = Judging(
+    disc, told, reals, sight, pack, classes, sorts=auxiliary is not None
+  )
 
   def init(key, batch):
     gen_key, disc_key, rest = jax.random.split(key, 3)
     keys = jax.random.split(rest, len(batch['images']))
     z = jnp.zeros((len(keys), latent_dim))
+    how = told(None, labels_of(batch, classes))
     variables = Pair(
-      gen=gen.init(gen_key, z, keys, train=False, **told(None)),
-      disc=disc.init(
-        disc_key, batch['images'], keys, train=False, **told(None)
-      ),
+      gen=gen.init(gen_key, z, keys, train=False, **how),
+      disc=ask.init(disc_key, batch, keys),
     )
     return variables, ()
 
   def draw(keys, batch, phase):
-    del batch, phase
+    del phase
     pairs = jax.vmap(jax.random.split)(keys)
     z = jax.vmap(lambda key: latent.draw(key, latent_dim))(pairs[:, 0])
-    return {'z': z, 'keys': pairs[:, 1]}
+    inputs = {'z': z, 'keys': pairs[:, 1]}
+    if classes:
+      if 'labels' not in batch:  # all classes are alike
+        any_of = lambda key: jax.random.randint(key, (), 0, classes)
+        own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
+        batch = {'labels': jax.vmap(any_of)(own)}
+      inputs['labels'] = labels_of(batch, classes)
+    return inputs
 
   def play(gen_vars, inputs, phase):
-    z, keys = inputs['z'], inputs['keys']
-    return _train_apply(gen, gen_vars, z, keys, **told(phase))
+    how = told(phase, inputs.get('labels'))
+    return train_apply(gen, gen_vars, inputs['z'], inputs['keys'], **how)
 
   def sample(gen_vars, inputs, phase):
-    z, keys = inputs['z'], inputs['keys']
-    return gen.apply(gen_vars, z, keys, train=False, **told(phase))
+    how = told(phase, inputs.get('labels'))
+    return gen.apply(gen_vars, inputs['z'], inputs['keys'], train=False, **how)
 
-  def show(disc_vars, batch, fake, keys, phase):
-    """What D says of reals and fakes, and its collections after both passes."""
-    real = reals(batch['images'], phase)
-    two = jax.vmap(jax.random.split)(keys)
-    look = lambda variables, images, keys: _train_apply(
-      disc, variables, images, keys, **told(phase)
-    )
-    real_logits, new = look(disc_vars, real, two[:, 0])
-    disc_vars = {**disc_vars, **new}
-    fake_logits, new = look(disc_vars, fake, two[:, 1])
-    judge = lambda images: look(disc_vars, images, two[:, 0])[0]
-    return Shown(judge, real, fake, real_logits, fake_logits, keys), new
+  def asked(disc_vars, view, batch, fakes, keys, phase):
+    fake_labels = view.inputs.get('labels')
+    return ask(disc_vars, batch, fakes, fake_labels, keys, phase)
 
-  def disc_loss(params, view, batch, fakes, keys, phase):
+  def disc_loss(params, view, *hand):
     disc_vars = {**view.variables.disc, 'params': params}
-    shown, new = show(disc_vars, batch, fakes, keys, phase)
+    said = asked(disc_vars, view, *hand)
+    shown, metrics = said.shown, tell(loss, said.shown)
     total = loss.disc(shown.real_logits, shown.fake_logits)
-    metrics = _tell(loss, shown)
+    if auxiliary is not None:
+      labels = labels_of(hand[0], classes)
+      metrics['class_loss'] = class_loss(said.real_classes, labels)
+      total += auxiliary.disc * metrics['class_loss']
     for penalty in penalties:
       if penalty.every == 1:
         metrics[penalty.name] = penalty.value(shown)
         total += penalty.weight * metrics[penalty.name]
-    return total, Aux(metrics, collections=new)
+    return total, Aux(metrics, collections=said.collections)
 
-  def lazy(penalty):
-    def penalty_loss(params, view, batch, fakes, keys, phase):
-      disc_vars = {**view.variables.disc, 'params': params}
-      shown, _ = show(disc_vars, batch, fakes, keys, phase)
-      value = penalty.value(shown)
-      return penalty.weight * value, Aux({penalty.name: value})
+  def lazy_loss(penalty, params, view, *hand):
+    disc_vars = {**view.variables.disc, 'params': params}
+    value = penalty.value(asked(disc_vars, view, *hand).shown)
+    return penalty.weight * value, Aux({penalty.name: value})
 
-    return Move(penalty_loss, penalty.every, name=f'weighted_{penalty.name}')
-
-  def gen_loss(params, view, batch, fakes, keys, phase):
+  def gen_loss(params, view, *hand):
     del params  # G's gradient is pulled back through the fakes
-    shown, _ = show(view.variables.disc, batch, fakes, keys, phase)
-    return loss.gen(shown.real_logits, shown.fake_logits), Aux({})
+    said = asked(view.variables.disc, view, *hand)
+    total, metrics = (
+      loss.gen(said.shown.real_logits, said.shown.fake_logits),
+      {},
+    )
+    if auxiliary is not None:
+      labels = view.inputs['labels']
+      metrics['class_loss'] = class_loss(said.fake_classes, labels)
+      total += auxiliary.gen * metrics['class_loss']
+    return total, Aux(metrics)
 
-  def interpolate(a, b, t):
-    return {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
-
-  def truncate(inputs, threshold):
-    return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}
-
-  rare = tuple(lazy(penalty) for penalty in penalties if penalty.every > 1)
+  project = None
+  if clip is not None:
+    project = partial(jax.tree.map, lambda p: jnp.clip(p, -clip, clip))
+  lazy = tuple(
+    Move(
+      partial(lazy_loss, p), p.every, name=f'weighted_{p.name}', project=project
+    )
+    for p in penalties
+    if p.every > 1
+  )
+  disc_moves = (Move(disc_loss, project=project), *lazy)
   return Game(
     init=init,
     draw=draw,
     play=play,
     sample=sample,
-    moves=Pair(gen=(Move(gen_loss),), disc=(Move(disc_loss), *rare)),
-    interpolate=interpolate,
-    truncate=truncate if latent.truncate else None,
+    moves=Pair(gen=(Move(gen_loss),), disc=disc_moves),
+    interpolate=partial(_interpolate, latent),
+    truncate=partial(_truncate, latent) if latent.truncate else None,
   )
 
 
-def _tell(loss, shown):
-  """How D tells reals from fakes."""
-  real, fake = shown.real_logits, shown.fake_logits
-  metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
-  if loss.says_real is not None:
-    metrics['real_accuracy'] = jnp.mean(loss.says_real(real) > 0)
-    metrics['fake_accuracy'] = jnp.mean(loss.says_real(fake) < 0)
-  return metrics
+def _interpolate(latent, a, b, t):
+  mixed = {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
+  if 'labels' in a:  # and so what a linear layer makes of them
+    mixed['labels'] = (1 - t)[:, None] * a['labels'] + t[:, None] * b['labels']
+  return mixed
 
 
-def _train_apply(module, variables, x, keys, **told):
-  """Applies a network as in training: its output, its new collections."""
-  mutable = [name for name in variables if name != 'params']
-  return module.apply(variables, x, keys, train=True, mutable=mutable, **told)
+def _truncate(latent, inputs, threshold):
+  return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

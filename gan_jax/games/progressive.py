@@ -30,7 +30,7 @@ def progressive_game(
   """
   last = last_level(resolution)
 
-  def told(phase: Phase | None) -> dict[str, Any]:
+  def stage(phase: Phase | None) -> dict[str, Any]:
     if phase is None:
       return {'stage': 2 * last}
     level, fading = level_of(phase.stage)
@@ -45,7 +45,8 @@ def progressive_game(
         f"config.schedule: stage {phase.stage} {says} 'values': "
         "{'alpha': (0.0, 1.0)}"
       )
-    return {'stage': phase.stage, **phase.values}
+    fade = {'alpha': phase.values['alpha']} if fading else {}
+    return {'stage': phase.stage, **fade}
 
   def reals(images, phase):
     level, fading = level_of(phase.stage)
@@ -58,7 +59,7 @@ def progressive_game(
   def active(params, phase):
     return Pair(*({k: in_play(k, phase.stage) for k in p} for p in params))
 
-  game = image_game(gen, disc, told=told, reals=reals, **image)
+  game = image_game(gen, disc, stage=stage, reals=reals, **image)
 
   def sample(gen_vars, inputs, phase):
     images = game.sample(gen_vars, inputs, phase)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gan_jax.errors import build, choose
-from gan_jax.models import dcgan, mlp, progressive
+from gan_jax.models import dcgan, mlp, progressive, resnet
 from gan_jax.state import Pair
 
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
@@ -15,11 +15,13 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
+    'resnet': resnet.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
+    'resnet': resnet.Discriminator,
   },
 )
 

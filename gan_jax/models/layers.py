@@ -131,6 +131,46 @@ def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
   )
 
 
+class ClassNorm(nn.Module):
+  """BatchNorm with a gain and a bias of its own for each class.
+
+  gain[y] x + bias[y] of the normalised x: de Vries et al. 2017; Miyato & Koyama
+  2018. Without labels: BatchNorm.
+
+  Attributes:
+    train: Whether statistics are of the batch; else the running ones are taken.
+    dtype: What it computes in.
+    axis_name: The devices' axis under pmap.
+  """
+
+  train: bool
+  dtype: Any
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n h w c'], labels: Float[Array, 'n k'] | None
+  ) -> Float[Array, 'n h w c']:
+    alone = labels is None
+    norm = nn.BatchNorm(
+      use_running_average=not self.train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      use_scale=alone,
+      use_bias=alone,
+      axis_name=self.axis_name,
+    )
+    x = norm(x)
+    if alone:
+      return x
+    shape = labels.shape[-1], x.shape[-1]
+    gain = labels @ self.param('gain', nn.initializers.ones, shape)
+    bias = labels @ self.param('bias', nn.initializers.zeros, shape)
+    gain, bias = (t[:, None, None].astype(self.dtype) for t in (gain, bias))
+    return gain * x + bias
+
+
 class _Equalized(nn.Module):
   """A layer whose weights are N(0, 1), and scaled as it is used.
 

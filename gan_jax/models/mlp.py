@@ -28,9 +28,14 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(
-    self, z: Float[Array, 'n d'], keys: Key[Array, ' n'], train: bool
+    self,
+    z: Float[Array, 'n d'],
+    keys: Key[Array, ' n'],
+    train: bool,
+    labels: Float[Array, 'n k'] | None = None,
   ) -> Float[Array, 'n h w c']:
-    x = z.astype(self.dtype)
+    """Labels go beside z (Mirza & Osindero 2014)."""
+    x = _beside(z, labels).astype(self.dtype)
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
@@ -56,11 +61,20 @@ class Discriminator(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
+    self,
+    images: Float[Array, 'n h w c'],
+    keys: Key[Array, ' n'],
+    train: bool,
+    labels: Float[Array, 'n k'] | None = None,
   ) -> Float[Array, ' n']:
-    x = images.reshape(images.shape[0], -1).astype(self.dtype)
+    """Labels go beside the pixels (Mirza & Osindero 2014)."""
+    x = _beside(images.reshape(images.shape[0], -1), labels).astype(self.dtype)
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
       x = Dropout(self.dropout)(x, keys, train)
     return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]
+
+
+def _beside(x: Float[Array, 'n d'], labels: Array | None) -> Array:
+  return x if labels is None else jnp.concatenate([x, labels], axis=-1)

@@ -1,0 +1,21 @@
+"""The conditional GAN on the 60,000 training digits of MNIST.
+
+As cgan_digits.py.
+
+  python launch.py --config=experiments/cgan_mnist.py
+
+downloads them, or takes them from where the four official .gz files are:
+  --config.data.files=/path/to/folder
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import cgan_digits
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop."""
+  config = cgan_digits.get_config(arg)
+  if arg != 'tiny':
+    config.data.source = 'mnist'
+  return config

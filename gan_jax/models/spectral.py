@@ -1,0 +1,85 @@
+"""Layers with biases that may be spectrally normalised.
+
+W / s, with s = v^T W u and u, v of one power iteration at each pass in which
+the collection 'spectral' may change: once in a step of D. W is a matrix
+[inputs, outputs]; a convolution's inputs are its taps. Miyato et al. 2018
+(SNGAN), section 2.1 and algorithm 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gan_jax import ops
+
+
+class _Layer(nn.Module):
+  """A layer that is linear.
+
+  Attributes:
+    features: Channels, or units, that come out.
+    spectral: Whether its weights are divided by their largest singular value.
+    kernel_init: As of Flax.
+    dtype: What it computes in; parameters are float32.
+  """
+
+  features: int
+  spectral: bool = False
+  kernel_init: Callable = nn.initializers.glorot_uniform()
+  dtype: Any = jnp.float32
+
+  def weights(self, *shape: int) -> Array:
+    w = self.param('kernel', self.kernel_init, shape)
+    if not self.spectral:
+      return w.astype(self.dtype)
+    begin = lambda: jax.random.normal(self.make_rng('params'), shape[-1:])
+    kept = self.variable('spectral', 'u', begin)
+    matrix = w.reshape(-1, shape[-1])
+    fixed = jax.lax.stop_gradient(matrix)
+    v = _unit(fixed @ kept.value)
+    u = _unit(v @ fixed)
+    if self.is_mutable_collection('spectral') and not self.is_initializing():
+      kept.value = u
+    return (w / (v @ matrix @ u)).astype(self.dtype)
+
+  def bias(self, ndim: int) -> Array:
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return bias.astype(self.dtype).reshape(*[1] * (ndim - 1), -1)
+
+
+def _unit(x: Array) -> Array:
+  return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+class Dense(_Layer):
+  """A dense layer."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
+    w = self.weights(x.shape[-1], self.features)
+    return x.astype(self.dtype) @ w + self.bias(2)
+
+
+class Embed(_Layer):
+  """What stands for a class: labels @ W, without a bias."""
+
+  @nn.compact
+  def __call__(self, labels: Float[Array, 'n classes']) -> Float[Array, 'n e']:
+    w = self.weights(labels.shape[-1], self.features)
+    return labels.astype(self.dtype) @ w
+
+
+class Conv(_Layer):
+  """A convolution that keeps the size; `kernel`: an odd number of pixels."""
+
+  kernel: int = 3
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w d']:
+    w = self.weights(self.kernel, self.kernel, x.shape[-1], self.features)
+    x = ops.conv(x.astype(self.dtype), w, padding=self.kernel // 2)
+    return x + self.bias(4)

@@ -1,0 +1,203 @@
+"""The game of images of classes, and what else D is shown and held to."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import get_config
+from tables import constant_table
+
+import gan_jax
+from gan_jax import config as cfg
+from gan_jax import data, games, losses, penalties, sight, train
+from gan_jax.errors import UserError
+from gan_jax.games.image import image_game
+from gan_jax.games.judging import class_loss
+from gan_jax.latents import LATENTS
+from gan_jax.models.spectral import Dense
+from gan_jax.state import Pair
+
+N, CLASSES = 4, 3
+KEYS = jax.random.split(jax.random.key(0), N)
+LABELS = jnp.array([0, 2, 1, 2])
+BATCH = {
+  'images': jnp.arange(N * 2.0).reshape(N, 1, 1, 2),
+  'labels': LABELS,
+  'example': jnp.arange(N),
+}
+PHASE = constant_table(8, 1).phase(0)
+
+
+class Generator(nn.Module):
+  """Two pixels: the latent, and the number of the class."""
+
+  @nn.compact
+  def __call__(self, z, keys, train, labels=None):
+    number = (
+      jnp.zeros(len(z)) if labels is None else labels @ jnp.arange(CLASSES)
+    )
+    scale = self.param('scale', nn.initializers.ones, ())
+    return scale * jnp.stack([z[:, 0], number], axis=1)[:, None, None]
+
+
+class Discriminator(nn.Module):
+  """The logit is what a linear layer makes of the image."""
+
+  spectral: bool = False
+  sorts: bool = False
+
+  @nn.compact
+  def __call__(self, images, keys, train, labels=None):
+    flat = images.reshape(len(images), -1)
+    logits = Dense(1, spectral=self.spectral)(flat)[:, 0]
+    if self.sorts:
+      return logits, Dense(CLASSES, name='classes')(flat)
+    return logits
+
+
+def make(disc=None, **how):
+  game = image_game(
+    Generator(),
+    disc or Discriminator(),
+    loss=losses.wasserstein(),
+    latent=LATENTS['gaussian'],
+    latent_dim=1,
+    **how,
+  )
+  variables, _ = game.init(jax.random.key(1), BATCH)
+  return game, variables
+
+
+def disc_step(game, variables, index=0):
+  """D's loss and what comes with it, of fakes of the batch's classes."""
+  inputs = game.draw(KEYS, BATCH, PHASE)
+  fakes, _ = game.play(variables.gen, inputs, PHASE)
+  view = games.View(variables, inputs, (), ())
+  loss = game.moves.disc[index].loss
+  params = variables.disc['params']
+  return (*loss(params, view, BATCH, fakes, KEYS, PHASE), fakes)
+
+
+def test_fakes_are_of_the_classes_of_the_reals():
+  game, variables = make(classes=CLASSES)
+  inputs = game.draw(KEYS, BATCH, PHASE)
+  fakes, _ = game.play(variables.gen, inputs, PHASE)
+  np.testing.assert_array_equal(fakes[:, 0, 0, 1], LABELS)
+  images = game.sample(variables.gen, inputs, PHASE)
+  np.testing.assert_array_equal(images, fakes)
+
+
+def test_without_labels_all_classes_are_drawn_alike():
+  game, _ = make(classes=CLASSES)
+  keys = jax.random.split(jax.random.key(3), 3000)
+  drawn = game.draw(keys, {}, PHASE)['labels']
+  np.testing.assert_array_equal(drawn.sum(1), 1)
+  shares = np.asarray(drawn).mean(0)
+  assert abs(shares - 1 / 3).max() < 5 * math.sqrt(2 / 9 / 3000)
+  # The latents do not depend on it.
+  plain, _ = make()
+  np.testing.assert_array_equal(
+    plain.draw(keys, {}, PHASE)['z'], game.draw(keys, {}, PHASE)['z']
+  )
+
+
+def test_between_two_classes():
+  game, variables = make(classes=CLASSES)
+  a, b = (
+    game.draw(KEYS, {'labels': jnp.full(N, label)}, PHASE) for label in (0, 2)
+  )
+  images = game.sample(
+    variables.gen, game.interpolate(a, b, jnp.linspace(0, 1, N)), PHASE
+  )
+  np.testing.assert_allclose(
+    images[:, 0, 0, 1], [0, 2 / 3, 4 / 3, 2], rtol=1e-6
+  )
+
+
+def test_auxiliary_classifier_by_hand():
+  """-E log softmax of the class: of reals for D, of fakes for G; weighed."""
+  logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]))
+  labels = jax.nn.one_hot(jnp.array([2, 0]), 3)
+  by_hand = -(math.log(5 / 8) + math.log(1 / 4)) / 2
+  np.testing.assert_allclose(class_loss(logits, labels), by_hand, rtol=1e-6)
+
+  how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=2.0)}
+  game, variables = make(Discriminator(sorts=True), **how)
+  of = lambda images: Discriminator(sorts=True).apply(
+    variables.disc, images, KEYS, True
+  )
+  total, aux, fakes = disc_step(game, variables)
+  (real, sorted_real), (fake, sorted_fake) = of(BATCH['images']), of(fakes)
+  labels = jax.nn.one_hot(LABELS, CLASSES)
+  expected = fake.mean() - real.mean() + 2 * class_loss(sorted_real, labels)
+  np.testing.assert_allclose(total, expected, rtol=1e-5)
+  assert 'class_loss' in aux.metrics
+  view = games.View(variables, game.draw(KEYS, BATCH, PHASE), (), ())
+  total, _ = game.moves.gen[0].loss({}, view, BATCH, fakes, KEYS, PHASE)
+  expected = -fake.mean() + 0.1 * class_loss(sorted_fake, labels)
+  np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_one_power_iteration_a_step():
+  """Whatever D is shown in it: reals, fakes, and what a penalty looks at."""
+  r1 = penalties.Weighted('r1', penalties.r1(), 1.0)
+  game, variables = make(Discriminator(spectral=True), penalties=[r1])
+  w = np.asarray(variables.disc['params']['Dense_0']['kernel'], np.float64)
+  u = np.asarray(variables.disc['spectral']['Dense_0']['u'], np.float64)
+  unit = lambda t: t / np.linalg.norm(t)
+  _, aux, _ = disc_step(game, variables)
+  new = aux.collections['spectral']['Dense_0']['u']
+  np.testing.assert_allclose(new, unit(w.T @ unit(w @ u)), rtol=1e-5)
+
+
+def test_clipped():
+  game, _ = make(clip=0.01)
+  for move in game.moves.disc:
+    clipped = move.project({'w': jnp.array([-1.0, 0.005, 1.0])})
+    np.testing.assert_allclose(clipped['w'], [-0.01, 0.005, 0.01])
+  assert game.moves.gen[0].project is None
+
+
+def test_packs_are_judged_as_one():
+  """Two images, one behind the other: half as many logits."""
+  game, variables = make(sight=sight.make(pack=2), pack=2)
+  w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
+  assert w.shape == (4,)
+  total, _, fakes = disc_step(game, variables)
+  pairs = lambda x: np.asarray(x).reshape(2, 4) @ w
+  expected = pairs(fakes).mean() - pairs(BATCH['images']).mean()
+  np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_a_lazy_penalty_is_a_move_of_its_own():
+  """Of the linear D its value is |w|^2 / 2, and it is weighed in its loss."""
+  r1 = penalties.Weighted('r1', penalties.r1(), weight=5.0, every=4)
+  game, variables = make(penalties=[r1])
+  move = game.moves.disc[1]
+  assert (move.every, move.rescale, move.name) == (4, True, 'weighted_r1')
+  w = np.asarray(variables.disc['params']['Dense_0']['kernel'])
+  total, aux, _ = disc_step(game, variables, index=1)
+  np.testing.assert_allclose(aux.metrics['r1'], np.sum(w**2) / 2, rtol=1e-5)
+  np.testing.assert_allclose(total, 5 * np.sum(w**2) / 2, rtol=1e-5)
+  _, aux, _ = disc_step(game, variables)
+  assert 'r1' not in aux.metrics
+
+
+def test_a_run_of_classes(tmp_path):
+  """Read by class, or of any; between classes."""
+  config = get_config('cgan_digits', 'tiny')
+  train.train(config, tmp_path)
+  run = gan_jax.load(tmp_path)
+  sevens = run.sample(3, labels=7)
+  np.testing.assert_array_equal(sevens, run.sample(3, labels=[7, 7, 7]))
+  assert (sevens != run.sample(3, labels=8)).any()
+  assert run.sample(5).shape == run.interpolate(1, 5)[0].shape
+
+
+def test_labels_that_are_not_there():
+  config = get_config('cgan_digits', 'tiny')
+  with pytest.raises(UserError, match='classes=7, and digits has 10 labels'):
+    data.make(cfg.changed(config, 'data.classes', 7))

@@ -1,0 +1,103 @@
+"""What D sees of images, against sums by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import sight
+from gan_jax.errors import UserError
+
+N, SIDE = 6, 16
+IMAGES = jnp.asarray(
+  np.random.default_rng(0).normal(size=(N, SIDE, SIDE, 3)), jnp.float32
+)
+KEYS = jax.random.split(jax.random.key(0), N)
+close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_color_shifts_and_scales():
+  """What is left of an image are three numbers: of a grey one, two."""
+  for key in KEYS:
+    image = IMAGES[0]
+    seen = np.asarray(sight.color(key, image), np.float64)
+    brightness, saturation, contrast = jax.random.uniform(key, (3,))
+    close(seen.mean(), image.mean() + brightness - 0.5)
+    grey = lambda x: np.asarray(x, np.float64).mean(-1, keepdims=True)
+    by_contrast = grey(image) - np.mean(image)
+    close(grey(seen) - seen.mean(), (contrast + 0.5) * by_contrast)
+    by_both = 2 * saturation * (contrast + 0.5) * (image - grey(image))
+    close(seen - grey(seen), by_both)
+
+
+def test_translation_moves_by_an_eighth_at_most():
+  padded = np.pad(IMAGES[0], ((2, 2), (2, 2), (0, 0)))
+  windows = {
+    (i, j): padded[i : i + SIDE, j : j + SIDE]
+    for i in range(5)
+    for j in range(5)
+  }
+  found = set()
+  for key in jax.random.split(jax.random.key(1), 300):
+    seen = np.asarray(sight.translation(key, IMAGES[0]))
+    (place,) = [k for k, v in windows.items() if np.array_equal(v, seen)]
+    found.add(place)
+  assert found == set(windows)
+
+
+def test_cutout_takes_half_of_each_side():
+  for key in jax.random.split(jax.random.key(1), 50):
+    seen = np.asarray(sight.cutout(key, jnp.ones((SIDE, SIDE, 3))))
+    gone = np.argwhere(seen[..., 0] == 0)
+    sides = np.ptp(gone, axis=0) + 1
+    assert (sides <= 8).all()
+    assert sides.prod() == len(gone)  # one rectangle
+    touches = (gone.min(0) == 0) | (gone.max(0) == SIDE - 1)
+    assert (touches | (sides == 8)).all()
+
+
+def test_gradients_come_back_through_it():
+  """Of a sum, weighted: by finite differences."""
+  see = sight.make(('color', 'translation', 'cutout'), 0.1)
+  weights = IMAGES[::-1] ** 2
+  total = lambda x: jnp.sum(see(x, KEYS, {}) * weights)
+  way = jnp.roll(IMAGES, 1, axis=1)
+  step = 1e-2
+  apart = (total(IMAGES + step * way) - total(IMAGES - step * way)) / step / 2
+  slope = jnp.sum(jax.grad(total)(IMAGES) * way)
+  np.testing.assert_allclose(slope, apart, rtol=1e-2)
+
+
+def test_each_image_by_its_own_key():
+  """Whatever else is in the batch."""
+  see = sight.make(('color', 'translation', 'cutout'), 0.1)
+  together = see(IMAGES, KEYS, {})
+  close(together[2:4], see(IMAGES[2:4], KEYS[2:4], {}))
+  same = see(jnp.tile(IMAGES[:1], (N, 1, 1, 1)), KEYS, {})
+  assert len(np.unique(np.asarray(same).reshape(N, -1), axis=0)) == N
+
+
+def test_instance_noise_and_its_schedule():
+  see = sight.make(instance_noise=0.3)
+  noise = np.asarray(see(IMAGES, KEYS, {}) - IMAGES)
+  assert noise.std() == pytest.approx(0.3, rel=0.05)
+  assert abs(noise.mean()) < 0.02
+  half = see(IMAGES, KEYS, {'instance_noise': jnp.float32(0.15)}) - IMAGES
+  close(half, noise / 2)
+  np.testing.assert_array_equal(sight.make()(IMAGES, KEYS, {}), IMAGES)
+
+
+def test_packs_are_of_consecutive_images():
+  packed = sight.make(pack=3)(IMAGES, KEYS, {})
+  assert packed.shape == (2, SIDE, SIDE, 9)
+  for pack, place in np.ndindex(2, 3):
+    np.testing.assert_array_equal(
+      packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
+    )
+  with pytest.raises(UserError, match='pack=4 does not divide a batch of 6'):
+    sight.make(pack=4)(IMAGES, KEYS, {})
+
+
+def test_an_augmentation_that_there_is_not():
+  with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
+    sight.make(('colour',))
