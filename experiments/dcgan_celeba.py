@@ -87,6 +87,7 @@ def get_config(arg: str = '') -> ConfigDict:
     {
       'name': 'dcgan',
       'features': 64,
+      'normalized': True,
       'activation': 'leaky_relu',
       'negative_slope': 0.2,
     }

@@ -81,11 +81,13 @@ class Discriminator(nn.Module):
   Attributes:
     resolution: Of the images.
     features: Channels after the first layer; twice as many a layer after.
+    normalized: Whether there is BatchNorm; a gradient penalty asks for none.
     The others: as the generator's.
   """
 
   resolution: int
   features: int = 64
+  normalized: bool = True
   activation: str = 'leaky_relu'
   negative_slope: float = 0.2
   dtype: Any = jnp.float32
@@ -100,7 +102,7 @@ class Discriminator(nn.Module):
     x = images
     for halving in range(stages(self.resolution)):
       x = halve(self.features * 2**halving)(x)
-      x = x if halving == 0 else norm()(x)
+      x = norm()(x) if self.normalized and halving > 0 else x
       x = activation(self.activation, self.negative_slope)(x)
     # A 4x4 convolution of 4x4 pixels is a dense layer.
     x = x.reshape(x.shape[0], -1)

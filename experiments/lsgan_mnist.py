@@ -1,0 +1,25 @@
+"""Least squares in place of cross-entropy: LSGAN on the digits of MNIST.
+
+Mao et al. 2017, "Least squares generative adversarial networks", with the
+labels 0, 1, 1 of their equation 9. As dcgan_mnist.py otherwise.
+
+  python launch.py --config=experiments/lsgan_mnist.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import dcgan_mnist
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  config = dcgan_mnist.get_config(arg)
+  config.game.loss = ConfigDict(
+    {
+      'name': 'least_squares',
+      'real_label': 1.0,
+      'fake_label': 0.0,
+      'wanted_label': 1.0,
+    }
+  )
+  return config
