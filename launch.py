@@ -25,6 +25,7 @@ import gan_jax
 from gan_jax import parallel
 from gan_jax.config import CHANGEABLE, NULLABLE, flatten
 from gan_jax.errors import Preempted, UserError, nearest
+from gan_jax.precompile import is_compiling
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
 # are called: the loader's processes import this file too.
@@ -111,14 +112,22 @@ def main(argv: list[str]) -> None:
       # peace would be to wait for them.
       sys.stdout.flush()
       os._exit(code)
-    sys.exit(code)
+    _leave(code)
   except Preempted as preempted:
     print(f'Told to leave, {preempted}: the same command goes on.')
-    sys.exit(PREEMPTED)
+    _leave(PREEMPTED)
   except KeyboardInterrupt as interrupt:
     saved = str(interrupt) or 'nothing more was saved'
     print(f'Interrupted, {saved}: the same command goes on.')
-    sys.exit(130)
+    _leave(130)
+
+
+def _leave(code: int) -> None:
+  """Ends the program; what is being compiled ahead is not waited for."""
+  if is_compiling():
+    sys.stdout.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def _of_mode() -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 The setting in which Karras et al. 2018 compare their contributions (table 1):
 a quarter of the feature maps, 10 million images, the 128x128 pixels in the
-middle of each aligned face (there they are cut 12 pixels lower, and not
-mirrored). As progressive_celebahq.py otherwise.
+middle of each aligned face (there they are cut 12 pixels lower). As
+progressive_celebahq.py otherwise.
 
   python launch.py --config=experiments/progressive_celeba.py
 
@@ -24,8 +24,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'celeba'
     config.data.crop = 128
     config.data.resolution = 128
-    settings = progressive_celebahq.SETTINGS[arg]
-    config.schedule = progressive_celebahq.grow(128, settings)
+    config.growth = progressive_celebahq.growth(128, 600_000, 4_000_000, arg)
+    config.schedule = progressive_celebahq.grow(128)
     config.model.gen.features = config.model.disc.features = 2048
-    config.total_images = 10_000_000
   return config

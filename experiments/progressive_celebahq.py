@@ -11,19 +11,23 @@ Adam without momentum, reset with each stage.
 reads what TFDS has prepared of CelebA-HQ (its page tells how the 30,000 images
 come about; `--mode=prepare`), or any folder of it:
   --config.data.source=folder:/path/to/images
-The batches and rates below are those of the paper on one device; `:many` has
-those of its reference implementation on eight. `--mode=benchmark` tells how
-long each stage takes.
+The batches are those of the paper, on one device; the lengths of the stages
+(the paper: 800,000), the rate at 1024x1024 and the groups of 4 for the
+minibatch standard deviation are of its later implementation, of which `:many`
+has the batches and rates on eight devices. Each is a key, and a flag:
+--config.growth.at_1024.batch_size, --config.growth.fade_images, and so on.
+`--mode=benchmark` tells how long each stage takes.
 
 Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
   --config.game.penalties.gradient_penalty.weight=0
   --config.game.penalties.drift.weight=0 --config.game.penalties.r1.weight=10
 
 Memory: at 1024x1024 a step takes 1.1 GB and 3.1 GB an image (bfloat16: 2.4),
-as XLA plans it for a CPU, which would make, of batches on one device,
-  16 GB   4 (bfloat16:  6)
-  40 GB  12 (bfloat16: 16)
-  80 GB  25 (bfloat16: 32)
+as XLA plans it for a CPU; in the three quarters of a device's memory that JAX
+takes by default this would be a batch of
+  16 GB   3 (bfloat16:  4)
+  40 GB   9 (bfloat16: 12)
+  80 GB  19 (bfloat16: 24)
 On an accelerator not yet measured. With `remat` what D's passes keep for their
 gradients is 1.1 GB an image instead of 2.7, what G's keep .2 instead of 1.1
 (bfloat16: .6 of 1.5, .1 of .7); a round is 40% more work:
@@ -52,8 +56,8 @@ SETTINGS = {
     8: (256, 1e-3),
     16: (128, 1e-3),
     32: (64, 1e-3),
-    64: (64, 1e-3),
-    128: (64, 1.5e-3),
+    64: (32, 1e-3),
+    128: (32, 1.5e-3),
     256: (32, 2e-3),
     512: (32, 3e-3),
     1024: (32, 3e-3),
@@ -62,54 +66,69 @@ SETTINGS = {
 }
 
 
-def grow(
-  resolution: int, settings: dict[int, tuple[int, float]]
-) -> tuple[dict, ...]:
-  """The schedule: 4x4, and then each resolution, fading in and stable.
-
-  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in. How
-  many images each lasts is what the config says at `growth`; the last one goes
-  on to the end of the run.
+def growth(
+  resolution: int, stage_images: int, last_images: int, arg: str = ''
+) -> ConfigDict:
+  """What the schedule calls by its key.
 
   Args:
     resolution: Of the last stage.
-    settings: Resolution to batch size and learning rate.
+    stage_images: How long a stage lasts, fading in or stable.
+    last_images: How long the last one lasts.
+    arg: Of SETTINGS.
+  """
+  block = ConfigDict()
+  block.stable_images = stage_images
+  block.fade_images = stage_images
+  block.last_images = last_images
+  for side, (batch_size, learning_rate) in SETTINGS[arg].items():
+    if side <= resolution:
+      block[f'at_{side}'] = ConfigDict(
+        {'batch_size': batch_size, 'learning_rate': learning_rate}
+      )
+  return block
+
+
+def grow(resolution: int) -> tuple[dict, ...]:
+  """The schedule: 4x4, and then each resolution, fading in and stable.
+
+  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in.
   """
 
   def span(stage: int, side: int, images: str) -> dict:
-    batch_size, rate = settings[side]
     return {
       'stage': stage,
-      'images': images,
-      'batch_size': batch_size,
-      'gen_learning_rate': rate,
-      'disc_learning_rate': rate,
+      'images': f'growth.{images}',
+      'batch_size': f'growth.at_{side}.batch_size',
+      'gen_learning_rate': f'growth.at_{side}.learning_rate',
+      'disc_learning_rate': f'growth.at_{side}.learning_rate',
     }
 
-  spans = [span(0, 4, 'growth.stable_images')]
-  stage, side = 0, 4
+  spans, stage, side = [span(0, 4, 'stable_images')], 0, 4
   while side < resolution:
     stage, side = stage + 2, 2 * side
-    fading = span(stage - 1, side, 'growth.fade_images')
+    fading = span(stage - 1, side, 'fade_images')
     spans.append({**fading, 'values': {'alpha': (0.0, 1.0)}})
-    spans.append(span(stage, side, 'growth.stable_images'))
-  del spans[-1]['images']
+    spans.append(span(stage, side, 'stable_images'))
+  spans[-1]['images'] = 'growth.last_images'
   return tuple(spans)
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'many': for 8 devices; 'tiny': 16x16 in seconds."""
+  """The config; arg 'many': for 8 devices; 'tiny': to 16x16, in a minute."""
   if arg not in SETTINGS:
     raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
   config = ConfigDict()
   config.seed = 0
-  config.growth = ConfigDict({'stable_images': 600_000, 'fade_images': 600_000})
-  config.schedule = grow(16 if arg == 'tiny' else 1024, SETTINGS[arg])
-  config.batch_size = 16  # these three: where the schedule says nothing
+  config.growth = growth(
+    1024, 600_000, 2_400_000, arg='' if arg == 'tiny' else arg
+  )
+  config.schedule = grow(1024)
+  config.batch_size = 16  # (the schedule has its own)
   config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
   config.disc_steps = 1
-  config.rounds_per_dispatch = 4  # in one compiled call
-  config.total_images = 12_000_000
+  config.rounds_per_dispatch = 1 if arg == 'many' else 4  # in a compiled call
+  config.total_images = config_dict.placeholder(int)  # None: all stages
   config.ema_halflife_images = 11_000  # .999 a step of 16
   config.ema_rampup = config_dict.placeholder(float)
   config.precision = 'float32'
@@ -180,12 +199,12 @@ def get_config(arg: str = '') -> ConfigDict:
   if arg == 'tiny':
     config.data.source = 'digits'
     config.data.resolution = 16
-    config.growth.stable_images = config.growth.fade_images = 64
+    config.growth = growth(16, 64, 64, arg)
+    config.schedule = grow(16)
     config.model.gen.features = config.model.disc.features = 64
     config.model.gen.most_features = config.model.disc.most_features = 16
     config.game.latent_dim = 16
     config.rounds_per_dispatch = 1
-    config.total_images = 5 * 64
     config.log_every_steps = 2
     config.sample_every_images = 96
     config.checkpoint_every_images = 96

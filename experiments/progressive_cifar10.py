@@ -1,8 +1,7 @@
 """Progressive growing to 32x32 on CIFAR-10.
 
-The setting of Karras et al. 2018, appendix D: 128 feature maps at most, a
-gradient of 750 asked for in WGAN-GP, 400,000 images a stage. As
-progressive_celebahq.py otherwise.
+As Karras et al. 2018 have it: 128 feature maps at most, a gradient of 750 asked
+for in WGAN-GP, 400,000 images a stage. As progressive_celebahq.py otherwise.
 
   python launch.py --config=experiments/progressive_cifar10.py
 
@@ -24,9 +23,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'cifar10'
     config.data.split = 'train'
     config.data.resolution = 32
-    config.growth.stable_images = config.growth.fade_images = 400_000
-    settings = progressive_celebahq.SETTINGS[arg]
-    config.schedule = progressive_celebahq.grow(32, settings)
+    config.growth = progressive_celebahq.growth(32, 400_000, 9_600_000, arg)
+    config.schedule = progressive_celebahq.grow(32)
     config.model.gen.most_features = config.model.disc.most_features = 128
     config.game.penalties.gradient_penalty.target = 750.0
   return config

@@ -7,8 +7,8 @@ the argument says:
   python launch.py --config=experiments/progressive_folder.py:64 \
     --config.data.source=folder:/path/to/images
 
-A stage lasts 300,000 images (--config.growth.stable_images, fade_images), and
-the last one as long as the others.
+A stage lasts 300,000 images: --config.growth.stable_images, fade_images, and
+last_images of the last.
 """
 
 from ml_collections import ConfigDict
@@ -29,10 +29,8 @@ def get_config(arg: str = '') -> ConfigDict:
   config = progressive_celebahq.get_config()
   config.data.source = 'folder:'
   config.data.resolution = int(resolution)
-  config.growth.stable_images = config.growth.fade_images = 300_000
-  settings = progressive_celebahq.SETTINGS['']
-  config.schedule = progressive_celebahq.grow(int(resolution), settings)
-  config.total_images = 300_000 * len(config.schedule)
+  config.growth = progressive_celebahq.growth(int(resolution), 300_000, 300_000)
+  config.schedule = progressive_celebahq.grow(int(resolution))
   config.model.gen.features = config.model.disc.features = 4096
   config.model.gen.most_features = config.model.disc.most_features = 256
   return config

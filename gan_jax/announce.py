@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import data, games, parallel
 from gan_jax.data.source import Source
+from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.schedule import Ramp, Row, Table
 from gan_jax.state import State, player_params
@@ -59,7 +60,11 @@ def announce(
     f'{table.images(table.total_rounds):,} images'
   )
   if len(table.rows) > 1:
-    print(schedule(table, sizes, {'time': _times(workdir, table)}))
+    times = _times(workdir, table, round)
+    print(schedule(table, sizes, {'time': times} if any(times) else {}))
+    side = config.data.resolution
+    if table.stage_ends and sizes[-1] != f'{side}x{side}':
+      warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
   if round >= table.total_rounds:
@@ -155,10 +160,10 @@ def duration(seconds: float) -> str:
   return str(datetime.timedelta(seconds=round(seconds)))
 
 
-def _times(workdir: str | Path, table: Table) -> list[str]:
-  """What each row has taken so far, by `metrics.jsonl`."""
+def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
+  """What each row takes, by the rounds that `metrics.jsonl` has, to `until`."""
   file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
-  seconds = [0.0] * len(table.rows)
+  seconds, seen = [0.0] * len(table.rows), [0] * len(table.rows)
   before = 0
   for line in file.read_text().splitlines() if file.exists() else ():
     try:
@@ -168,7 +173,14 @@ def _times(workdir: str | Path, table: Table) -> list[str]:
       )
     except (ValueError, KeyError, TypeError):
       continue  # a kill cut it short
+    if round > until:
+      break  # what came after the checkpoint is lost
     index = table.rows.index(table.row(round - 1))
     seconds[index] += (images - before) / speed
+    seen[index] += images - before
     before = images
-  return [duration(x) if x else '' for x in seconds]
+  whole = [row.rounds * row.span.images_per_round for row in table.rows]
+  return [
+    duration(time * total / part) if part else ''
+    for time, part, total in zip(seconds, seen, whole, strict=True)
+  ]

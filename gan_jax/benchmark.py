@@ -36,7 +36,8 @@ from gan_jax.supply import (
   on_devices,
 )
 
-GENERATED = 1024  # images
+# Images that are generated: so many, and of so many pixels together.
+GENERATED, PIXELS = 1024, 2**26
 WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
 # Lengths of a dispatch that are tried, of rounds that are shorter than this;
 # a longer one is not recommended for less than this share of speed.
@@ -51,7 +52,7 @@ class Bench(NamedTuple):
   Attributes:
     images: That D is shown in it.
     compile_seconds: What it took to trace and compile it.
-    program_bytes: What it needs of a device's memory.
+    program_bytes: What it needs of a device's memory, beside the data set.
     play: (what it is fed): begins it.
     wait: For all that was begun.
   """
@@ -138,7 +139,8 @@ def _rounded(figures: Any) -> Any:
 def generate(config: ConfigDict) -> Source:
   """Noise of the shape of the experiment's images."""
   rng = np.random.default_rng(0)
-  shape = (GENERATED, *[config.data.resolution] * 2, config.data.channels)
+  count = min(GENERATED, max(1, PIXELS // config.data.resolution**2))
+  shape = (count, *[config.data.resolution] * 2, config.data.channels)
   return in_memory({'images': rng.integers(0, 256, shape, np.uint8)})
 
 
@@ -190,6 +192,7 @@ def prepare(
   step = step.lower(*args).compile()
   seconds = time.perf_counter() - start
   memory = step.memory_analysis()
+  held = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
   begun = []
 
   def play(fed: Any) -> None:
@@ -205,7 +208,9 @@ def prepare(
   return Bench(
     images=_images(table, first),
     compile_seconds=seconds,
-    program_bytes=memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+    program_bytes=memory.temp_size_in_bytes
+    + memory.argument_size_in_bytes
+    - held,
     play=play,
     wait=wait,
   )

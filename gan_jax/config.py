@@ -51,6 +51,7 @@ NULLABLE = (
   'evaluation.features',
   'evaluation.held_out',
   'gen_batch_size',
+  'total_images',
 )
 
 # What every experiment says; `model`, `optimizer` and `game` have more.
@@ -70,18 +71,16 @@ REQUIRED = (
 )  # fmt: skip
 OPEN = (
   'game.',
+  'growth.',
   'model.disc.',
   'model.gen.',
   'optimizer.disc.',
   'optimizer.gen.',
 )
-# `schedule` is the table of what changes with time, and `growth` has lengths
-# that it calls by their key; the program itself notes `data.size` in the
-# workdir, so that a set that has changed is noticed.
-OPTIONAL = (
-  'data.classes', 'data.size', 'growth.fade_images',
-  'growth.stable_images', 'schedule',
-)  # fmt: skip
+# `schedule` is the table of what changes with time, and may call by its key
+# what `growth` has; the program itself notes `data.size` in the workdir, so
+# that a set that has changed is noticed.
+OPTIONAL = ('data.classes', 'data.size', 'schedule')
 
 # What is done when a loss or a gradient is not finite.
 ON_DIVERGENCE = {
@@ -102,8 +101,6 @@ POSITIVE = (
   'evaluation.seeds',
   'game.latent_dim',
   'gen_batch_size',
-  'growth.fade_images',
-  'growth.stable_images',
   'log_every_steps',
   'optimizer.disc.learning_rate',
   'optimizer.gen.learning_rate',
@@ -120,7 +117,8 @@ def check(config: ConfigDict) -> None:
   for key, value in flat.items():
     sizes = value if isinstance(value, tuple) else (value,)
     widths = key.startswith('model.') and isinstance(value, tuple)
-    if value is None or not (widths or key in POSITIVE):
+    grows = key.startswith('growth.')
+    if value is None or not (widths or grows or key in POSITIVE):
       continue
     if not all(size > 0 for size in sizes):  # so that NaN is refused too
       raise UserError(f'config.{key}={value} must be positive')
@@ -133,10 +131,16 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
     )
-  for row in table(config).rows:
+  table(config)
+  for index, span in enumerate(config.get('schedule', ({},))):
+    resolved = _resolved(span, config)
     for name in ('batch_size', 'gen_batch_size'):
-      if (size := getattr(row.span, name)) is not None:
-        parallel.check_batch_size(name, size)
+      size, where = resolved.get(name, config[name]), name
+      if name in span:
+        called = isinstance(span[name], str)
+        where = span[name] if called else f'schedule[{index}].{name}'
+      if size is not None:
+        parallel.check_batch_size(where, size)
 
 
 def _check_keys(flat: Mapping[str, Any]) -> None:
@@ -169,12 +173,10 @@ def table(config: ConfigDict) -> Table:
 
 
 def _resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
-  """The span; what it calls by the key of the config, as that has it."""
-  images = span.get('images')
-  if not isinstance(images, str):
-    return dict(span)
-  lengths = flatten(config.to_dict().get('growth', {}), 'growth.')
-  return {**span, 'images': choose('key of config.schedule', images, lengths)}
+  """The span; what it calls by a key of `growth`, as that has it."""
+  known = flatten(config.to_dict().get('growth', {}), 'growth.')
+  look_up = lambda key: choose('key of config.schedule', key, known)
+  return {k: look_up(x) if isinstance(x, str) else x for k, x in span.items()}
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:

@@ -70,11 +70,11 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
   """E (|grad_x D(x)| - target)^2 / target^2, x between a real and a fake.
 
   Gulrajani et al. 2017, equation 3: x = real + t (fake - real), t ~ U(0, 1) of
-  each pair. A target other than 1: Karras et al. 2018, appendix A.1.
+  each pair. Divided by target^2, as Karras et al. 2018 have it of CIFAR-10.
 
   Args:
     target: The norm that is asked for.
-    one_sided: Larger norms alone are penalised (section 5).
+    one_sided: Larger norms alone are penalised (section 4).
   """
   if not target > 0:
     raise UserError(f'target={target} of gradient_penalty must be positive')

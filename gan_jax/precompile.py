@@ -1,9 +1,12 @@
 """What the next stage needs is compiled while this one is played."""
 
+import contextlib
+import threading
 from collections.abc import Callable
-from concurrent import futures
 
 from gan_jax.schedule import Table
+
+NAME = 'precompile'
 
 
 class Precompiler:
@@ -20,13 +23,12 @@ class Precompiler:
   def __init__(self, table: Table, compile: Callable[[int], None]):
     self._table, self._compile = table, compile
     self._known: set[object] = set()
-    self._pool = futures.ThreadPoolExecutor(1)
-    self._begun: futures.Future | None = None
+    self._begun: threading.Thread | None = None
 
   def wait(self, round: int) -> None:
     """Waits for what `round` needs, if that is being compiled."""
     if self._begun is not None and self._table.row(round).first_round == round:
-      futures.wait([self._begun])
+      self._begun.join()
       self._begun = None
 
   def look_ahead(self, round: int) -> None:
@@ -35,8 +37,17 @@ class Precompiler:
     self._known.add(table.signature(round))
     known = table.signature(following) in self._known
     if self._begun is None and following < table.total_rounds and not known:
-      self._begun = self._pool.submit(self._compile, following)
+      # Nobody who leaves waits for it.
+      self._begun = threading.Thread(
+        target=self._try, args=(following,), name=NAME, daemon=True
+      )
+      self._begun.start()
 
-  def close(self) -> None:
-    """Waits for what is being compiled."""
-    self._pool.shutdown(cancel_futures=True)
+  def _try(self, round: int) -> None:
+    with contextlib.suppress(Exception):
+      self._compile(round)
+
+
+def is_compiling() -> bool:
+  """Whether something is being compiled that nobody may wait for any more."""
+  return any(thread.name == NAME for thread in threading.enumerate())

@@ -322,7 +322,7 @@ def play_dispatch(
 
   Args:
     game, tx, axis_name: As for `play_round`.
-    read: (dataset, fed, key, round) -> batch.
+    read: (dataset, fed, key, round, shrink) -> batch.
     state: The state before.
     dataset: What lies on the device.
     feed: What each round takes of the stream, stacked.
@@ -336,8 +336,12 @@ def play_dispatch(
 
   def body(state: State, fed_and_phase):
     fed, phase = fed_and_phase
+    shrink = 1 if game.shrink is None else game.shrink(phase)
     batches = Pair(
-      *(part and read(dataset, part, state.key, state.round) for part in fed)
+      *(
+        part and read(dataset, part, state.key, state.round, shrink)
+        for part in fed
+      )
     )
     return play_round(game, tx, state, batches, phase, frozen, axis_name)
 

@@ -22,8 +22,8 @@ from gan_jax.pictures import show, shrunk, to_uint8
 if TYPE_CHECKING:
   import pandas
 
-# Samples are drawn in batches of so many.
-BATCH = 256
+# Samples are drawn in batches of so many, and of so many pixels together.
+BATCH, PIXELS = 256, 2**22
 # Training images that are compared with samples at a time.
 CHUNK = 4096
 
@@ -126,8 +126,8 @@ class Run:
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:
         last[table.row(step - 1).first_round] = step
-    stages = [load(self.workdir, step) for step in last.values()]
-    rows = [shrunk(run.sample(n, seed), pixels) for run in stages]
+    draw = lambda step: load(self.workdir, step).sample(n, seed)
+    rows = [shrunk(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
   def nearest(
@@ -176,8 +176,9 @@ class Run:
 
   def _draw(self, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
     parts = []
-    for start in range(0, n, BATCH):
-      part = jax.tree.map(lambda x, i=start: x[i : i + BATCH], inputs)
+    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
+    for start in range(0, n, size):
+      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
       parts.append(to_uint8(self._generate(self.params, part)))
     return np.concatenate(parts)
 

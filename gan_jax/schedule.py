@@ -58,11 +58,11 @@ class Phase:
 class Span:
   """A stretch of training, as an experiment's `schedule` gives it.
 
-  What a span leaves out is as at the top of the config.
+  What a span leaves out is as at the top of the config; in place of a value it
+  may have the key under which `config.growth` has it.
 
   Attributes:
-    images: Its length in reals shown to D; None: to the end of the run. (An
-      experiment may also give the key of the config that has it.)
+    images: Its length in reals shown to D; None: to the end of the run.
     gen_learning_rate, disc_learning_rate: Ramps.
     values: Ramps, by name.
     The others: as in `Phase`.
@@ -191,7 +191,7 @@ def tabulate(
   spans: Sequence[Mapping[str, Any]],
   *,
   defaults: Mapping[str, Any],
-  total_images: int,
+  total_images: int | None,
   rounds_per_dispatch: int,
   ema_halflife_images: int,
   ema_rampup: float | None,
@@ -199,17 +199,21 @@ def tabulate(
   """Places the spans, each over the defaults, one after the other.
 
   The run is cut at `total_images`; if that lies beyond the last span, the run
-  goes on as that ends. Every row is rounded up to whole dispatches. What holds
-  in a round never depends on `total_images`: a run can be prolonged.
+  goes on as that ends; of None, it is as long as the spans are. Every row is
+  rounded up to whole dispatches. What holds in a round never depends on
+  `total_images`: a run can be prolonged.
   """
   placed = [_span(i, {**defaults, **span}) for i, span in enumerate(spans)]
   rows = []
   round = image = disc_step = 0
   for index, span in enumerate(placed):
     last = index == len(placed) - 1
-    if span.images is None and not last:
-      raise UserError(f'config.schedule[{index}] must say its images')
-    left = total_images - image
+    if span.images is None and not (last and total_images):
+      raise UserError(
+        f'config.schedule[{index}] must say its images, or '
+        'config.total_images where it ends'
+      )
+    left = span.images if total_images is None else total_images - image
     if left <= 0:
       break
     dispatch = span.images_per_round * rounds_per_dispatch

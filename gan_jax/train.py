@@ -206,14 +206,13 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   tell = partial(_tell, run, monitor, alarm)
   stop = None
   compiler = Precompiler(table, partial(_compile, run, _shapes(state)))
-  with closing(fed), closing(compiler), monitor:
+  with closing(fed), monitor:
     if round == 0:
       look = run.look(state.ema, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
     pending, news = [], None
     for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
-      compiler.wait(round)
       state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
       compiler.look_ahead(round)
       pending.append(metrics)
@@ -222,6 +221,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
         tell(news)  # while the devices play
         news = None
       before, round = round, round + table.rounds_per_dispatch
+      compiler.wait(round)
 
       images = table.images(round)
       due = partial(_due, table, before, round)
@@ -273,7 +273,9 @@ def _compile(run: _Run, state: State, round: int) -> None:
   phases = run.table.dispatch(round)
   fed = one_feed(run.config, run.source, run.table, round)
   fed = run.spread.shard(fed)
-  run.step.lower(state, run.dataset, fed, phases, run.frozen).compile()
+  lowered = run.step.lower(state, run.dataset, fed, phases, run.frozen)
+  del fed  # its shapes alone were needed
+  lowered.compile()
   run.look.lower(state.ema, run.shown, run.table.phase(round)).compile()
 
 

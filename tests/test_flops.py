@@ -43,7 +43,7 @@ def round_flops(gen, disc, resolution, disc_steps, rounds, own_batch=None):
     lambda v: create(jax.random.key(0), v, (), tx, 0), variables
   )
   fed = feed(Stream(0, 64), None, table, lambda n: slice(n), 0)
-  read = lambda dataset, fed, key, round: {
+  read = lambda dataset, fed, key, round, shrink: {
     'example': fed['example'],
     'images': dataset[fed['index']],
   }

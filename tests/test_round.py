@@ -62,7 +62,7 @@ class Player:
     self.source = in_memory({'images': POINTS})
     self.stream = Stream(0, self.source.size)
     self.now = create(game, tx) if now is None else now
-    read = lambda dataset, fed, key, round: fed
+    read = lambda dataset, fed, key, round, shrink: fed
     self.step = spread.compile(
       partial(round.play_dispatch, game, tx, read, spread.axis_name)
     )
@@ -249,6 +249,29 @@ def test_layers_not_in_play_are_left_alone():
   assert then.stage == 1
   assert then.opt_state.gen.count == 3
   assert (late(then.variables.gen['params']) != 1).any()
+
+
+def test_moments_of_layers_not_in_play_are_left_alone():
+  """Also where they are not 0, and would decay, or move what they belong to."""
+  game, schedule = fake_game(), table()
+  start = create(game, ADAM)
+  gen = start.opt_state.gen
+  full = jax.tree.map(lambda x: x + 0.5, gen._replace(count=0))
+  start = start._replace(
+    opt_state=start.opt_state._replace(gen=full._replace(count=gen.count)),
+    ema=jax.tree.map(lambda x: x + 0.5, start.ema),
+  )
+  now = Player(game, ADAM, schedule, start).play(4)
+  late = lambda tree: np.asarray(tree['b']['late'])
+  for of in (
+    lambda state: state.opt_state.gen.mu,
+    lambda state: state.opt_state.gen.nu,
+    lambda state: state.variables.gen['params'],
+    lambda state: state.ema['params'],
+  ):
+    before, after = of(start), of(now)
+    np.testing.assert_array_equal(late(before), late(after))
+    assert (np.asarray(before['b']['w']) != after['b']['w']).all()
 
 
 @pytest.mark.parametrize('disc_steps', [1, 2])

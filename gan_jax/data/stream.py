@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from gan_jax.data.source import Source
 from gan_jax.keys import Purpose, example_keys
@@ -110,13 +110,15 @@ def read(
   fed: Feed,
   key: Key[Array, ''],
   round: Int[Array, ''],
+  shrink: int = 1,
   *,
   flip: bool,
 ) -> Feed:
   """Makes the fed examples into a batch, on the device.
 
   Gathers them where they lie there already, makes every uint8 image float in
-  [-1, 1], and, with `flip`, mirrors each example with probability 1/2.
+  [-1, 1], `shrink` times smaller by a box filter, and, with `flip`, mirrors
+  each example with probability 1/2.
   """
   batch = dict(fed)
   if 'index' in batch:
@@ -127,7 +129,7 @@ def read(
   mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
 
   def convert(images: Array) -> Array:
-    images = images.astype(jnp.float32) / 127.5 - 1
+    images = _box(images, shrink) / 127.5 - 1
     if not flip:
       return images
     turned = jnp.flip(images, -2)
@@ -137,3 +139,16 @@ def read(
     name: convert(array) if array.dtype == jnp.uint8 else array
     for name, array in batch.items()
   }
+
+
+def _box(
+  images: UInt8[Array, '*n H W c'], factor: int
+) -> Float[Array, '*n h w c']:
+  """The mean of each square; summed as integers: no large image is float."""
+  if factor == 1:
+    return images.astype(jnp.float32)
+  *n, height, width, channels = images.shape
+  squares = images.reshape(
+    *n, height // factor, factor, width // factor, factor, channels
+  )
+  return squares.sum((-4, -2), dtype=jnp.int32) / factor**2

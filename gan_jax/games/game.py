@@ -100,6 +100,8 @@ class Game(NamedTuple):
       of that player's parameters: those in play. What is not is left alone,
       to the bit, the optimizer's moments and G's average included. None:
       everything is in play.
+    shrink: (phase) -> how many times smaller than the data the reals are.
+      None: they are as the data is.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
     truncate: (inputs, threshold) -> inputs whose samples are better and less
@@ -113,6 +115,7 @@ class Game(NamedTuple):
   moves: Pair[tuple[Move, ...]]
   frozen: Callable[[], PyTree] = tuple
   active: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
+  shrink: Callable[[Phase], int] | None = None
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None
   )

@@ -24,8 +24,8 @@ def progressive_game(
 
   Args:
     gen, disc: As of `image_game`; they are told `stage`, and `alpha`.
-    resolution: Of the images that the data has. Reals are box-filtered down
-      from it; samples come in it, whatever the stage: each pixel a square.
+    resolution: Of the images that the data has. Reals are read smaller than
+      that; samples come in it, whatever the stage: each pixel a square.
     **image: What else `image_game` takes.
   """
   last = last_level(resolution)
@@ -48,10 +48,11 @@ def progressive_game(
     fade = {'alpha': phase.values['alpha']} if fading else {}
     return {'stage': phase.stage, **fade}
 
+  def shrink(phase):
+    return resolution // side(level_of(phase.stage)[0])
+
   def reals(images, phase):
-    level, fading = level_of(phase.stage)
-    images = box(images, resolution // side(level))
-    if not fading:
+    if not level_of(phase.stage)[1]:
       return images
     old = nearest(box(images, 2), 2)
     return old + phase.values['alpha'] * (images - old)
@@ -65,4 +66,4 @@ def progressive_game(
     images = game.sample(gen_vars, inputs, phase)
     return nearest(images, resolution // images.shape[1])
 
-  return game._replace(sample=sample, active=active)
+  return game._replace(sample=sample, active=active, shrink=shrink)

@@ -167,8 +167,8 @@ class ClassNorm(nn.Module):
     shape = labels.shape[-1], x.shape[-1]
     gain = labels @ self.param('gain', nn.initializers.ones, shape)
     bias = labels @ self.param('bias', nn.initializers.zeros, shape)
-    gain, bias = (t[:, None, None].astype(self.dtype) for t in (gain, bias))
-    return gain * x + bias
+    x = gain[:, None, None] * x.astype(jnp.float32) + bias[:, None, None]
+    return x.astype(self.dtype)
 
 
 class _Equalized(nn.Module):
@@ -187,22 +187,30 @@ class _Equalized(nn.Module):
     w = self.param('kernel', nn.initializers.normal(1.0), shape)
     return (w * (gain / math.sqrt(math.prod(shape[:-1])))).astype(self.dtype)
 
-  def bias(self) -> Array:
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    return bias.astype(self.dtype)
+  def biased(self, x: Array) -> Array:
+    """In float32: a bias has a long sum for its gradient."""
+    bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+    bias = bias.reshape(*[1] * (x.ndim - 1), -1)
+    return (x.astype(jnp.float32) + bias).astype(self.dtype)
 
 
 class EqualDense(_Equalized):
-  """A dense layer with the equalized learning rate; see `_Equalized`."""
+  """A dense layer with the equalized learning rate; see `_Equalized`.
+
+  Attributes:
+    pixels: The units are channels of so many pixels, which share their bias.
+  """
 
   features: int
   gain: float = math.sqrt(2)
   dtype: Any = jnp.float32
+  pixels: int = 1
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
     w = self.weights((x.shape[-1], self.features), self.gain)
-    return x.astype(self.dtype) @ w + self.bias()[None]
+    y = x.astype(self.dtype) @ w
+    return self.biased(y.reshape(len(y), self.pixels, -1)).reshape(y.shape)
 
 
 class EqualConv(_Equalized):
@@ -222,7 +230,7 @@ class EqualConv(_Equalized):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     w = self.weights(shape, self.gain)
     x = ops.conv(x.astype(self.dtype), w, padding=self.kernel // 2)
-    return x + self.bias()[None, None, None]
+    return self.biased(x)
 
 
 def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
@@ -239,14 +247,16 @@ def minibatch_stddev(
 
   The standard deviation of each feature over the group, averaged over features
   and pixels. Karras et al. 2018, section 3. A group is of consecutive examples
-  (of the largest number up to `group` that divides the batch), so that it is
-  the same one on any number of devices.
+  (of the largest number up to `group` that divides the batch: of a prime one
+  of 1, which tells nothing), so that it is the same on any number of devices.
 
   Args:
     x: Features.
     group: Examples in a group, at most.
     axis_name: The devices' axis under pmap.
   """
+  if group < 1:
+    raise UserError(f'group={group} of the minibatch must be 1 or more')
   n = len(x)
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   size = next(s for s in range(group, 0, -1) if n * devices % s == 0)

@@ -83,7 +83,7 @@ class _First(nn.Module):
   def __call__(self, z: Float[Array, 'n d']) -> Images:
     # The gain of the reference implementation.
     gain = math.sqrt(2) / 4
-    x = EqualDense(4 * 4 * self.width, gain, self.dtype, name='dense')(z)
+    x = EqualDense(16 * self.width, gain, self.dtype, 16, name='dense')(z)
     x = pixel_norm(leaky_relu(x.reshape(-1, 4, 4, self.width)))
     x = EqualConv(self.width, 3, dtype=self.dtype, name='conv')(x)
     return pixel_norm(leaky_relu(x))
@@ -143,7 +143,7 @@ class Generator(nn.Module):
   """z -> images of the stage's resolution, of any values.
 
   Attributes:
-    resolution, channels: Of the images in the end.
+    channels: Of the images.
     features, most_features: A level has min(features / 2^(level + 1),
       most_features) feature maps.
     remat: Whether backward passes compute what is inside a block again instead
@@ -151,7 +151,6 @@ class Generator(nn.Module):
     dtype: What it computes in; the parameters are float32.
   """
 
-  resolution: int
   channels: int
   features: int = 8192
   most_features: int = 512
@@ -202,7 +201,6 @@ class Discriminator(nn.Module):
     The others: as the generator's.
   """
 
-  resolution: int
   features: int = 8192
   most_features: int = 512
   group: int = 4
@@ -248,4 +246,6 @@ class Discriminator(nn.Module):
 
 def _mixed(old: Array, new: Array, alpha: ArrayLike) -> Array:
   """(1 - alpha) old + alpha new."""
-  return old + jnp.asarray(alpha, new.dtype) * (new - old)
+  # In float32: bfloat16 has 0.996 and 1, and nothing between.
+  below, here = old.astype(jnp.float32), new.astype(jnp.float32)
+  return (below + alpha * (here - below)).astype(new.dtype)

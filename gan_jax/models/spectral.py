@@ -46,9 +46,11 @@ class _Layer(nn.Module):
       kept.value = u
     return (w / (v @ matrix @ u)).astype(self.dtype)
 
-  def bias(self, ndim: int) -> Array:
+  def biased(self, x: Array) -> Array:
+    """In float32: a bias has a long sum for its gradient."""
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    return bias.astype(self.dtype).reshape(*[1] * (ndim - 1), -1)
+    bias = bias.reshape(*[1] * (x.ndim - 1), -1)
+    return (x.astype(jnp.float32) + bias).astype(self.dtype)
 
 
 def _unit(x: Array) -> Array:
@@ -61,7 +63,7 @@ class Dense(_Layer):
   @nn.compact
   def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
     w = self.weights(x.shape[-1], self.features)
-    return x.astype(self.dtype) @ w + self.bias(2)
+    return self.biased(x.astype(self.dtype) @ w)
 
 
 class Embed(_Layer):
@@ -82,4 +84,4 @@ class Conv(_Layer):
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w d']:
     w = self.weights(self.kernel, self.kernel, x.shape[-1], self.features)
     x = ops.conv(x.astype(self.dtype), w, padding=self.kernel // 2)
-    return x + self.bias(4)
+    return self.biased(x)
