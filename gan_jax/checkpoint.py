@@ -42,17 +42,17 @@ class Checkpoints:
   Args:
     workdir: The run's.
     keep: How many of the newest are kept.
-    always: The steps of those that are kept for ever.
     rank: (metrics of a checkpoint) -> how good it is: the best one is kept
       too, whatever its age. None: none is.
+    always: The steps of those that are kept for ever.
   """
 
   def __init__(
     self,
     workdir: str | Path,
     keep: int,
-    always: Sequence[int] = (),
     rank: Callable[[Mapping[str, Any]], float] | None = None,
+    always: Sequence[int] = (),
   ):
     self._workdir = workdir
     self._policies = [policies.LatestN(keep), policies.CustomSteps(always)]

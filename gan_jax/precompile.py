@@ -4,7 +4,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+import jax
+from jaxtyping import PyTree
+
 from gan_jax.schedule import Table
+from gan_jax.state import State
 
 NAME = 'precompile'
 
@@ -17,10 +21,10 @@ class Precompiler:
 
   Args:
     table: The schedule.
-    compile: (first round of a row) -> None.
+    compile: (first round of a row, the state's shapes) -> None.
   """
 
-  def __init__(self, table: Table, compile: Callable[[int], None]):
+  def __init__(self, table: Table, compile: Callable[[int, State], None]):
     self._table, self._compile = table, compile
     self._known: set[object] = set()
     self._begun: threading.Thread | None = None
@@ -31,7 +35,7 @@ class Precompiler:
       self._begun.join()
       self._begun = None
 
-  def look_ahead(self, round: int) -> None:
+  def look_ahead(self, round: int, state: State) -> None:
     """Begins with what the row after that of `round` needs; once."""
     table, following = self._table, self._table.row(round).end_round
     self._known.add(table.signature(round))
@@ -39,13 +43,23 @@ class Precompiler:
     if self._begun is None and following < table.total_rounds and not known:
       # Nobody who leaves waits for it.
       self._begun = threading.Thread(
-        target=self._try, args=(following,), name=NAME, daemon=True
+        target=self._try,
+        args=(following, _shapes(state)),
+        name=NAME,
+        daemon=True,
       )
       self._begun.start()
 
-  def _try(self, round: int) -> None:
+  def _try(self, round: int, state: State) -> None:
     with contextlib.suppress(Exception):
-      self._compile(round)
+      self._compile(round, state)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+  """What compiles as the arrays do."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
 
 
 def is_compiling() -> bool:

@@ -132,8 +132,9 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     if parallel.is_main():
       cfg.write(config, workdir)
     parallel.wait_for_all('config written')
-    ends = table.stage_ends
-    checkpoints = Checkpoints(workdir, config.checkpoints_to_keep, ends, rank)
+    checkpoints = Checkpoints(
+      workdir, config.checkpoints_to_keep, rank, always=table.stage_ends
+    )
     with closing(checkpoints):
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip)
@@ -205,7 +206,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   )
   tell = partial(_tell, run, monitor, alarm)
   stop = None
-  compiler = Precompiler(table, partial(_compile, run, _shapes(state)))
+  compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
     if round == 0:
       look = run.look(state.ema, run.shown, table.phase(0))
@@ -214,7 +215,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     for part in parallel.ahead(run.spread.shard, fed):
       phases = table.dispatch(round)
       state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
-      compiler.look_ahead(round)
+      compiler.look_ahead(round, state)
       pending.append(metrics)
       parallel.keep_up(pending)
       if news is not None:
@@ -261,14 +262,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   return state
 
 
-def _shapes(tree: PyTree) -> PyTree:
-  """What compiles as the arrays do."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
-
-
-def _compile(run: _Run, state: State, round: int) -> None:
+def _compile(run: _Run, round: int, state: State) -> None:
   """Compiles what the stage that begins with `round` needs."""
   phases = run.table.dispatch(round)
   fed = one_feed(run.config, run.source, run.table, round)

@@ -54,7 +54,7 @@ def straight(request, tmp_path_factory):
 def test_full_config(name):
   """What every experiment shares is at the top, and a typo is an error."""
   for config in (get_config(name), get_config(name, 'tiny')):
-    cfg.check(config)
+    assert cfg.table(config).total_rounds
     for key in SHARED_KEYS:
       assert key in config
     assert config.data.source

@@ -56,7 +56,9 @@ SOURCES: dict[str, Row] = {
   'folder': Row(folder),
   'mnist': _official(MNIST),
   'slanted_land': Row(slanted_land),
-  'tfds': Row(catalogue.open_set, catalogue.prepare),
+  'tfds': Row(
+    catalogue.open_set, catalogue.prepare, is_there=catalogue.is_there
+  ),
 }
 
 

@@ -37,6 +37,12 @@ def open_set(wanted: Wanted) -> Source:
   return _source(builder, wanted)
 
 
+def is_there(wanted: Wanted) -> bool:
+  """Whether the set has been prepared."""
+  _check_named(wanted)
+  return _find(wanted) is not None
+
+
 def prepare(wanted: Wanted) -> None:
   """Downloads and prepares it with the official builder: needs TensorFlow."""
   _check_named(wanted)

@@ -50,7 +50,8 @@ class _Layer(nn.Module):
     """In float32: a bias has a long sum for its gradient."""
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     bias = bias.reshape(*[1] * (x.ndim - 1), -1)
-    return (x.astype(jnp.float32) + bias).astype(self.dtype)
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    return (x.astype(exact) + bias).astype(self.dtype)
 
 
 def _unit(x: Array) -> Array:
