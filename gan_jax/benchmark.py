@@ -39,6 +39,8 @@ from gan_jax.supply import (
 # Images that are generated: so many, and of so many pixels together.
 GENERATED, PIXELS = 1024, 2**26
 WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
+# A dispatch of more seconds than this is warmed up, and timed, once.
+LONG_SECONDS = 5.0
 # Lengths of a dispatch that are tried, of rounds that are shorter than this;
 # a longer one is not recommended for less than this share of speed.
 LENGTHS, SHORT_SECONDS, WORTH = (1, 4, 16), 1.0, 0.03
@@ -95,7 +97,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   jax.clear_caches()
   bench = prepare(on_device, generated)
   own = Runner(bench, feed_dispatches(on_device, generated))
-  _seconds(own, WARM_UP)
+  _warm_up(own)
   memory = parallel.peak_memory() or bench.program_bytes
   speeds = _race(
     {
@@ -228,14 +230,14 @@ def _creator(
 
 def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
   """Images/s of each: the median of windows of a second, in turns."""
-  for runner in runners.values():
-    _seconds(runner, WARM_UP)
+  one = {name: _warm_up(runner) for name, runner in runners.items()}
   counts = {
-    name: parallel.of_main(max(1, round(WINDOW_SECONDS / _seconds(runner, 1))))
-    for name, runner in runners.items()
+    name: parallel.of_main(max(1, round(WINDOW_SECONDS / seconds)))
+    for name, seconds in one.items()
   }
+  windows = 1 if max(one.values()) > LONG_SECONDS else WINDOWS
   times: dict[Any, list[float]] = {name: [] for name in runners}
-  for _ in range(WINDOWS):
+  for _ in range(parallel.of_main(windows)):
     for name, runner in runners.items():
       times[name].append(_seconds(runner, counts[name]))
   for runner in runners.values():
@@ -244,6 +246,15 @@ def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
     name: counts[name] * runner.bench.images / statistics.median(times[name])
     for name, runner in runners.items()
   }
+
+
+def _warm_up(runner: Runner) -> float:
+  """Seconds of a dispatch, once it is warm; of a long one, of the first."""
+  for _ in range(WARM_UP):
+    seconds = _seconds(runner, 1)
+    if parallel.of_main(int(seconds > LONG_SECONDS)):
+      return seconds
+  return _seconds(runner, 1)
 
 
 def _seconds(runner: Runner, dispatches: int) -> float:
@@ -280,7 +291,7 @@ def _stage(config: ConfigDict, source: Source, first: int) -> dict[str, Any]:
   """The dispatch that begins at `first`: timed for a second, or once."""
   bench = prepare(config, source, first)
   runner = Runner(bench, feed_dispatches(config, source, first))
-  _seconds(runner, 1)
+  _warm_up(runner)
   count, seconds = 0, 0.0
   while parallel.of_main(int(seconds < WINDOW_SECONDS)):
     count, seconds = count + 1, seconds + _seconds(runner, 1)
@@ -328,7 +339,7 @@ def _of_other_lengths(
 ) -> dict[Any, Runner]:
   """By the rounds in a dispatch; none where the rounds are long themselves."""
   runners: dict[Any, Runner] = {}
-  seconds = parallel.of_main(round(1000 * _seconds(own, 1))) / 1000
+  seconds = parallel.of_main(round(1000 * _warm_up(own))) / 1000
   if seconds > SHORT_SECONDS * config.rounds_per_dispatch:
     return runners
   for length in LENGTHS:
