@@ -23,7 +23,7 @@ from gan_jax.data.source import Source
 from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.schedule import Ramp, Row, Table
-from gan_jax.state import State, player_params
+from gan_jax.state import State, Variables, player_params
 from gan_jax.supply import is_resident
 
 
@@ -80,20 +80,21 @@ def point_to(workdir: str | Path) -> None:
     )
 
 
-def sizes_of(config: ConfigDict, table: Table, shapes: Batch) -> list[str]:
-  """Of what G makes in each row: 4x4.
+def sizes_of(
+  config: ConfigDict, table: Table, gen_vars: Variables, shapes: Batch
+) -> list[str]:
+  """Of what G makes in each row: 4x4; of the shapes of its variables.
 
   Raises:
     UserError: There is no such stage.
   """
   game = games.make(config)
-  variables, _ = jax.eval_shape(game.init, jax.random.key(0), shapes)
   found: dict[Any, str] = {}
   for row in table.rows:
     signature = table.signature(row.first_round)
     if signature not in found:
       play = partial(_play, game, phase=table.phase(row.first_round))
-      fakes = jax.eval_shape(play, variables.gen, shapes)
+      fakes = jax.eval_shape(play, gen_vars, shapes)
       found[signature] = ', '.join(
         'x'.join(map(str, leaf.shape[1:3])) for leaf in jax.tree.leaves(fakes)
       )

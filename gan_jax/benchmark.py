@@ -97,12 +97,12 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   jax.clear_caches()
   bench = prepare(on_device, generated)
   own = Runner(bench, feed_dispatches(on_device, generated))
-  _warm_up(own)
+  seconds = _warm_up(own)
   memory = parallel.peak_memory() or bench.program_bytes
   speeds = _race(
     {
       config.rounds_per_dispatch: own,
-      **_of_other_lengths(on_device, generated, own),
+      **_of_other_lengths(on_device, generated, seconds),
       **_fed_by_loader(config, source),
     }
   )
@@ -139,11 +139,14 @@ def _rounded(figures: Any) -> Any:
 
 
 def generate(config: ConfigDict) -> Source:
-  """Noise of the shape of the experiment's images."""
+  """Noise of the shape of the experiment's images, of classes if those are."""
   rng = np.random.default_rng(0)
   count = min(GENERATED, max(1, PIXELS // config.data.resolution**2))
   shape = (count, *[config.data.resolution] * 2, config.data.channels)
-  return in_memory({'images': rng.integers(0, 256, shape, np.uint8)})
+  examples = {'images': rng.integers(0, 256, shape, np.uint8)}
+  if classes := config.data.get('classes', 0):
+    examples['labels'] = rng.integers(0, classes, count, np.int32)
+  return in_memory(examples)
 
 
 def _course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
@@ -270,8 +273,12 @@ def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
   table = cfg.table(config)
   if not table.stage_ends:
     return None
-  example = first_examples(source, Stream(config.seed, source.size))
-  sizes = sizes_of(config, table, jax.eval_shape(lambda: example))
+  batch = first_examples(source, Stream(config.seed, source.size))
+  shapes = jax.eval_shape(lambda: batch)
+  tx = optimizers.make(config.optimizer.to_dict())
+  create = _creator(games.make(config), tx, config, source)
+  gen_vars = jax.eval_shape(create).variables.gen
+  sizes = sizes_of(config, table, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
   for row in table.rows:
     signature = table.signature(row.first_round)
@@ -335,12 +342,14 @@ def _matmul_flops_per_second(precision: str) -> float:
 
 
 def _of_other_lengths(
-  config: ConfigDict, source: Source, own: Runner
+  config: ConfigDict, source: Source, seconds: float
 ) -> dict[Any, Runner]:
-  """By the rounds in a dispatch; none where the rounds are long themselves."""
+  """By the rounds in a dispatch; none where its own ones are long: `seconds`
+  all together.
+  """
   runners: dict[Any, Runner] = {}
-  seconds = parallel.of_main(round(1000 * _warm_up(own))) / 1000
-  if seconds > SHORT_SECONDS * config.rounds_per_dispatch:
+  long = seconds > SHORT_SECONDS * config.rounds_per_dispatch
+  if parallel.of_main(int(long)):
     return runners
   for length in LENGTHS:
     if length != config.rounds_per_dispatch:

@@ -215,9 +215,18 @@ def on_one_device(tree: PyTree) -> PyTree:
   return _shapes(tree, SingleDeviceSharding(jax.local_devices()[0]))
 
 
-def _shapes(tree: PyTree, sharding: Sharding) -> PyTree:
+def as_it_lies(tree: PyTree) -> PyTree:
+  """Shapes of `tree`, which compile as its arrays do."""
+  return _shapes(tree)
+
+
+def _shapes(tree: PyTree, sharding: Sharding | None = None) -> PyTree:
+  """With one sharding for all; None: with their own."""
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding or x.sharding
+    ),
+    tree,
   )
 
 

@@ -4,9 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-import jax
-from jaxtyping import PyTree
-
+from gan_jax import parallel
 from gan_jax.schedule import Table
 from gan_jax.state import State
 
@@ -44,7 +42,7 @@ class Precompiler:
       # Nobody who leaves waits for it.
       self._begun = threading.Thread(
         target=self._try,
-        args=(following, _shapes(state)),
+        args=(following, parallel.as_it_lies(state)),
         name=NAME,
         daemon=True,
       )
@@ -53,13 +51,6 @@ class Precompiler:
   def _try(self, round: int, state: State) -> None:
     with contextlib.suppress(Exception):
       self._compile(round, state)
-
-
-def _shapes(tree: PyTree) -> PyTree:
-  """What compiles as the arrays do."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
 
 
 def is_compiling() -> bool:

@@ -120,8 +120,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
-  sizes = sizes_of(config, table, shapes)
-  jax.eval_shape(create)
+  made = jax.eval_shape(create).variables
+  sizes = sizes_of(config, table, made.gen, shapes)
   evaluator = measure = rank = None
   if config.evaluation.every_images is not None:
     evaluator = evaluation.make(config, source)

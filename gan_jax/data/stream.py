@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Int, Key
 
 from gan_jax.data.source import Source
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.ops.resample import box
 from gan_jax.schedule import Table
 from gan_jax.state import Pair
 
@@ -129,7 +130,7 @@ def read(
   mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
 
   def convert(images: Array) -> Array:
-    images = _box(images, shrink) / 127.5 - 1
+    images = box(images, shrink).astype(jnp.float32) / 127.5 - 1
     if not flip:
       return images
     turned = jnp.flip(images, -2)
@@ -139,16 +140,3 @@ def read(
     name: convert(array) if array.dtype == jnp.uint8 else array
     for name, array in batch.items()
   }
-
-
-def _box(
-  images: UInt8[Array, '*n H W c'], factor: int
-) -> Float[Array, '*n h w c']:
-  """The mean of each square; summed as integers: no large image is float."""
-  if factor == 1:
-    return images.astype(jnp.float32)
-  *n, height, width, channels = images.shape
-  squares = images.reshape(
-    *n, height // factor, factor, width // factor, factor, channels
-  )
-  return squares.sum((-4, -2), dtype=jnp.int32) / factor**2

@@ -11,7 +11,13 @@ import flax.linen as nn
 from gan_jax.errors import UserError
 from gan_jax.games.game import Game
 from gan_jax.games.image import image_game
-from gan_jax.models.progressive import in_play, last_level, level_of, side
+from gan_jax.models.progressive import (
+  in_play,
+  last_level,
+  level_of,
+  mixed,
+  side,
+)
 from gan_jax.ops.resample import box, nearest
 from gan_jax.schedule import Phase
 from gan_jax.state import Pair
@@ -55,7 +61,7 @@ def progressive_game(
     if not level_of(phase.stage)[1]:
       return images
     old = nearest(box(images, 2), 2)
-    return old + phase.values['alpha'] * (images - old)
+    return mixed(old, images, phase.values['alpha'])
 
   def active(params, phase):
     return Pair(*({k: in_play(k, phase.stage) for k in p} for p in params))

@@ -171,6 +171,13 @@ class ClassNorm(nn.Module):
     return x.astype(self.dtype)
 
 
+def add_bias(x: Array, bias: Float[Array, ' c'], dtype: Any) -> Array:
+  """x + bias, as `dtype`; in float32, for a bias's gradient is a long sum."""
+  bias = bias.reshape(*[1] * (x.ndim - 1), -1)
+  exact = jnp.promote_types(x.dtype, jnp.float32)
+  return (x.astype(exact) + bias).astype(dtype)
+
+
 class _Equalized(nn.Module):
   """A layer whose weights are N(0, 1), and scaled as it is used.
 
@@ -188,11 +195,8 @@ class _Equalized(nn.Module):
     return (w * (gain / math.sqrt(math.prod(shape[:-1])))).astype(self.dtype)
 
   def biased(self, x: Array) -> Array:
-    """In float32: a bias has a long sum for its gradient."""
     bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
-    bias = bias.reshape(*[1] * (x.ndim - 1), -1)
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    return (x.astype(exact) + bias).astype(self.dtype)
+    return add_bias(x, bias, self.dtype)
 
 
 class EqualDense(_Equalized):

@@ -189,7 +189,7 @@ class Generator(nn.Module):
         images = to_rgb(k, x)
       elif making or (fading and k == level - 1):
         old = to_rgb(k, x)
-    return _mixed(nearest(old, 2), images, alpha) if fading else images
+    return mixed(nearest(old, 2), images, alpha) if fading else images
 
 
 class Discriminator(nn.Module):
@@ -237,14 +237,14 @@ class Discriminator(nn.Module):
       if self.is_initializing():
         from_rgb(k - 1, images)
       elif fading and k == level:
-        x = _mixed(from_rgb(k - 1, images), x, alpha)
+        x = mixed(from_rgb(k - 1, images), x, alpha)
     end = again(_Last)(
       width(0), width(-1), self.group, self.dtype, self.axis_name, name=_name(0)
     )
     return end(x).astype(jnp.float32)
 
 
-def _mixed(old: Array, new: Array, alpha: ArrayLike) -> Array:
+def mixed(old: Array, new: Array, alpha: ArrayLike) -> Array:
   """(1 - alpha) old + alpha new."""
   # In float32: bfloat16 has 0.996 and 1, and nothing between.
   below, here = old.astype(jnp.float32), new.astype(jnp.float32)

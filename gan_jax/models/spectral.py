@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gan_jax import ops
+from gan_jax.models.layers import add_bias
 
 
 class _Layer(nn.Module):
@@ -47,11 +48,8 @@ class _Layer(nn.Module):
     return (w / (v @ matrix @ u)).astype(self.dtype)
 
   def biased(self, x: Array) -> Array:
-    """In float32: a bias has a long sum for its gradient."""
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    bias = bias.reshape(*[1] * (x.ndim - 1), -1)
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    return (x.astype(exact) + bias).astype(self.dtype)
+    return add_bias(x, bias, self.dtype)
 
 
 def _unit(x: Array) -> Array:

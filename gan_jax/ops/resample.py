@@ -1,7 +1,7 @@
 """Images made larger and smaller by whole factors."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 
 def nearest(x: Float[Array, 'n h w c'], factor: int) -> Float[Array, 'n H W c']:
@@ -15,10 +15,13 @@ def nearest(x: Float[Array, 'n h w c'], factor: int) -> Float[Array, 'n H W c']:
   return squares.reshape(n, h * factor, w * factor, c)
 
 
-def box(x: Float[Array, 'n H W c'], factor: int) -> Float[Array, 'n h w c']:
-  """The mean of each square of factor x factor: average pooling."""
+def box(x: Num[Array, '*n H W c'], factor: int) -> Num[Array, '*n h w c']:
+  """The mean of each square of factor x factor: average pooling.
+
+  Of uint8 it is float32, and exact to 256x256: sums below 2^24.
+  """
   if factor == 1:
     return x
-  n, h, w, c = x.shape
-  squares = x.reshape(n, h // factor, factor, w // factor, factor, c)
-  return squares.mean((2, 4))
+  *n, h, w, c = x.shape
+  squares = x.reshape(*n, h // factor, factor, w // factor, factor, c)
+  return squares.mean((-4, -2))
