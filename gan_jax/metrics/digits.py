@@ -1,35 +1,31 @@
 """A classifier of digits: its classes, and the features before them.
 
-A small convolutional network, trained on the 5,000 embedded digits by `train`,
-in half a minute. Its weights lie beside this file, since two machines do not
-train the same ones to the last bit, and scores by others do not compare.
+A small convolutional network, trained on the 5,000 embedded digits in half a
+minute. Its weights lie beside this file, since two machines do not train the
+same ones to the last bit, and scores by others do not compare.
 
   python -m gan_jax.metrics.digits FILE.npz
 
 trains them anew.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from flax.linen.initializers import he_normal, zeros
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from gan_jax import ops
 from gan_jax.data.digits import digits
+from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Wanted
+from gan_jax.metrics import classifier
 
 WEIGHTS = Path(__file__).with_suffix('.npz')
 SIZE = 28
-EPOCHS, BATCH, LEARNING_RATE = 24, 100, 2e-3
-# Training images are moved by so many pixels, at most, both ways.
-SHIFT = 3
 
 
 class Classifier(nn.Module):
@@ -52,22 +48,15 @@ def look(
   params: PyTree, images: UInt8[Array, 'n h w c']
 ) -> dict[str, Float[Array, 'n d']]:
   """'features' [n, 128] and 'probabilities' [n, 10]; any size, grey or RGB."""
-  x = images.astype(jnp.float32).mean(-1, keepdims=True) / 127.5 - 1
-  x = jax.image.resize(x, (len(x), SIZE, SIZE, 1), 'linear')
   with jax.default_matmul_precision('highest'):
+    x = classifier.resized(images, SIZE, 1)
     features, logits = Classifier().apply(params, x)
   return {'features': features, 'probabilities': nn.softmax(logits)}
 
 
 def load() -> tuple[PyTree, str]:
   """The weights, and their SHA-256."""
-  leaves, structure = jax.tree.flatten(jax.eval_shape(_create))
-  sha256 = hashlib.sha256()
-  with np.load(WEIGHTS) as file:
-    arrays = [file[str(i)] for i in range(len(leaves))]
-  for array in arrays:
-    sha256.update(array.tobytes())
-  return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
+  return classifier.load(WEIGHTS, _create)
 
 
 def _create() -> PyTree:
@@ -75,42 +64,13 @@ def _create() -> PyTree:
 
 
 def train() -> PyTree:
-  """Trains it by Adam, with a cosine's learning rate, on shifted images."""
-  data = digits(Wanted(path='', resolution=SIZE, channels=1))
-  examples = data.fetch(np.arange(data.size))
-  images = jnp.asarray(examples['images'], jnp.float32) / 127.5 - 1
-  labels = jnp.asarray(examples['labels'])
-  rounds = EPOCHS * data.size // BATCH
-  tx = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, rounds))
-
-  def loss(params, x, y):
-    _, logits = Classifier().apply(params, x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-  def shifted(image, shift):
-    border = [(SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)]
-    wide = jnp.pad(image, border, constant_values=-1)
-    return jax.lax.dynamic_slice(wide, (*shift, 0), image.shape)
-
-  @jax.jit
-  def step(carry, drawn):
-    params, opt_state = carry
-    index, shift = drawn
-    x = jax.vmap(shifted)(images[index], shift)
-    grads = jax.grad(loss)(params, x, labels[index])
-    updates, opt_state = tx.update(grads, opt_state)
-    return (optax.apply_updates(params, updates), opt_state), None
-
-  rng = np.random.default_rng(0)
-  order = [rng.permutation(data.size) for _ in range(EPOCHS)]
-  shifts = rng.integers(0, 2 * SHIFT + 1, (rounds, BATCH, 2))
-  params = _create()
-  carry = params, tx.init(params)
-  for drawn in zip(np.reshape(order, (rounds, BATCH)), shifts, strict=True):
-    carry, _ = step(carry, drawn)
-  return carry[0]
+  """Trains it."""
+  data = fetch_all(digits(Wanted(path='', resolution=SIZE, channels=1)))
+  return classifier.train(
+    Classifier(), _create(), data['images'], data['labels'],
+    epochs=24, batch=100, learning_rate=2e-3, shift=3, flip=False,
+  )  # fmt: skip
 
 
 if __name__ == '__main__':
-  trained = map(np.asarray, jax.tree.leaves(train()))
-  np.savez_compressed(sys.argv[1], **{str(i): x for i, x in enumerate(trained)})
+  classifier.save(sys.argv[1], train())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from gan_jax.errors import UserError, choose
-from gan_jax.metrics import digits, inception
+from gan_jax.metrics import cifar10, digits, inception
 
 Looked = dict[str, Float[Array, 'n d']]
 
@@ -39,6 +39,11 @@ def _digits() -> Features:
   return Features('digits', sha256, weights, digits.look)
 
 
+def _cifar10() -> Features:
+  weights, sha256 = cifar10.load()
+  return Features('cifar10', sha256, weights, cifar10.look)
+
+
 def _inception() -> Features:
   network = inception.load()
 
@@ -62,6 +67,7 @@ def _pixels() -> Features:
 
 
 FEATURES: dict[str, Callable[[], Features]] = {
+  'cifar10': _cifar10,
   'digits': _digits,
   'inception': _inception,
   'pixels': _pixels,

@@ -1,0 +1,76 @@
+"""A classifier of CIFAR-10: its classes, and the features before them.
+
+A small convolutional network, trained on the 50,000 training images. Its
+weights lie beside this file, as those of `digits` do, so that images of its
+kind can be measured where Inception's are not at hand.
+
+  python -m gan_jax.metrics.cifar10 FILE.npz folder:PATH
+
+trains them anew, by a folder of the images in a sub-folder a class; on a GPU.
+"""
+
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import he_normal, zeros
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from gan_jax import ops
+from gan_jax.data.folder import folder
+from gan_jax.data.loader import fetch_all
+from gan_jax.data.source import Wanted
+from gan_jax.metrics import classifier
+
+WEIGHTS = Path(__file__).with_suffix('.npz')
+SIZE = 32
+
+
+class Classifier(nn.Module):
+  """Six convolutions, each second one strided; 128 features, means of maps."""
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n 32 32 3']
+  ) -> tuple[Float[Array, 'n 128'], Float[Array, 'n 10']]:
+    for layer, width in enumerate((48, 64, 96, 96, 128, 128)):
+      shape = 3, 3, x.shape[-1], width
+      kernel = self.param(f'kernel_{layer}', he_normal(), shape)
+      bias = self.param(f'bias_{layer}', zeros, (1, 1, 1, width))
+      x = nn.relu(ops.conv(x, kernel, 1 + layer % 2, 1) + bias)
+    x = x.mean((1, 2))
+    return x, nn.Dense(10)(x)
+
+
+def look(
+  params: PyTree, images: UInt8[Array, 'n h w c']
+) -> dict[str, Float[Array, 'n d']]:
+  """'features' [n, 128] and 'probabilities' [n, 10]; any size, grey or RGB."""
+  with jax.default_matmul_precision('highest'):
+    x = classifier.resized(images, SIZE, 3)
+    features, logits = Classifier().apply(params, x)
+  return {'features': features, 'probabilities': nn.softmax(logits)}
+
+
+def load() -> tuple[PyTree, str]:
+  """The weights, and their SHA-256."""
+  return classifier.load(WEIGHTS, _create)
+
+
+def _create() -> PyTree:
+  return Classifier().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+
+
+def train(path: str) -> PyTree:
+  """Trains it on a folder."""
+  data = fetch_all(folder(Wanted(path=path, resolution=SIZE, channels=3)))
+  return classifier.train(
+    Classifier(), _create(), data['images'], data['labels'],
+    epochs=60, batch=125, learning_rate=1e-3, shift=4, flip=True,
+  )  # fmt: skip
+
+
+if __name__ == '__main__':
+  classifier.save(sys.argv[1], train(sys.argv[2].removeprefix('folder:')))

@@ -1,0 +1,98 @@
+"""Small classifiers whose weights lie beside the code: kept, read, trained."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int32, PyTree, UInt8
+
+
+def load(file: Path, create: Callable[[], PyTree]) -> tuple[PyTree, str]:
+  """The weights in a file that `save` wrote, and their SHA-256."""
+  leaves, structure = jax.tree.flatten(jax.eval_shape(create))
+  sha256 = hashlib.sha256()
+  with np.load(file) as opened:
+    arrays = [opened[str(i)] for i in range(len(leaves))]
+  for array in arrays:
+    sha256.update(array.tobytes())
+  return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
+
+
+def save(file: str, weights: PyTree) -> None:
+  """Writes the weights."""
+  leaves = map(np.asarray, jax.tree.leaves(weights))
+  np.savez_compressed(file, **{str(i): x for i, x in enumerate(leaves)})
+
+
+def resized(
+  images: UInt8[Array, 'n h w c'], size: int, channels: int
+) -> Float[Array, 'n size size channels']:
+  """Any size, grey or RGB -> what a classifier was trained on, in [-1, 1]."""
+  x = images.astype(jnp.float32)
+  if channels == 1:
+    x = x.mean(-1, keepdims=True)
+  x = jnp.broadcast_to(x, (*x.shape[:3], channels)) / 127.5 - 1
+  return jax.image.resize(x, (len(x), size, size, channels), 'linear')
+
+
+def train(
+  network: nn.Module,
+  params: PyTree,
+  images: UInt8[np.ndarray, 'n h w c'],
+  labels: Int32[np.ndarray, ' n'],
+  *,
+  epochs: int,
+  batch: int,
+  learning_rate: float,
+  shift: int,
+  flip: bool,
+) -> PyTree:
+  """Trains it by Adam, with a cosine's learning rate, on shifted images.
+
+  Args:
+    network: (images [n, h, w, c] in [-1, 1]) -> (features, logits).
+    params: Its first ones.
+    images, labels: What it learns.
+    epochs, batch, learning_rate: How.
+    shift: Images are moved by so many pixels, at most, both ways.
+    flip: Whether every other one is mirrored, by chance.
+  """
+  size = len(images)
+  images = jnp.asarray(images, jnp.float32) / 127.5 - 1
+  labels = jnp.asarray(labels)
+  rounds = epochs * size // batch
+  tx = optax.adam(optax.cosine_decay_schedule(learning_rate, rounds))
+
+  def loss(params, x, y):
+    _, logits = network.apply(params, x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+  def changed(image, moved, mirrored):
+    border = [(shift, shift), (shift, shift), (0, 0)]
+    wide = jnp.pad(image, border, constant_values=-1)
+    image = jax.lax.dynamic_slice(wide, (*moved, 0), image.shape)
+    return jnp.where(mirrored, image[:, ::-1], image)
+
+  @jax.jit
+  def step(carry, drawn):
+    params, opt_state = carry
+    index, moved, mirrored = drawn
+    x = jax.vmap(changed)(images[index], moved, mirrored)
+    grads = jax.grad(loss)(params, x, labels[index])
+    updates, opt_state = tx.update(grads, opt_state)
+    return (optax.apply_updates(params, updates), opt_state), None
+
+  rng = np.random.default_rng(0)
+  order = [rng.permutation(size) for _ in range(epochs)]
+  moved = rng.integers(0, 2 * shift + 1, (rounds, batch, 2))
+  mirrored = rng.integers(0, 2, (rounds, batch)) & flip
+  carry = params, tx.init(params)
+  order = np.reshape(order, -1)[: rounds * batch].reshape(rounds, batch)
+  for drawn in zip(order, moved, mirrored == 1, strict=True):
+    carry, _ = step(carry, drawn)
+  return carry[0]
