@@ -48,8 +48,8 @@ def announce(
   params = player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {workdir}')
-  where = 'on the devices' if is_resident(config, source) else 'streamed'
-  print(f'{data.describe(config, source)}, {where}')
+  where = ', on the devices' if is_resident(config, source) else ', streamed'
+  print(data.describe(config, source) + ('' if source.draw else where))
   print(
     f'Networks: G {count(params.gen):,} parameters, '
     f'D {count(params.disc):,} parameters'

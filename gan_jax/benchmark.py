@@ -91,6 +91,8 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
 
 def _measure(config: ConfigDict) -> dict[str, Any]:
   source = data.make(config) if data.is_there(config) else None
+  if source is not None and source.draw is not None:
+    source = None  # nothing is loaded
   generated = generate(config)
   on_device = cfg.changed(config, 'data.max_device_bytes', 2**62)
   cold = prepare(on_device, generated).compile_seconds

@@ -50,6 +50,7 @@ NULLABLE = (
   'evaluation.every_images',
   'evaluation.features',
   'evaluation.held_out',
+  'game.clip',
   'gen_batch_size',
   'total_images',
 )
@@ -99,6 +100,7 @@ POSITIVE = (
   'evaluation.every_images',
   'evaluation.num_samples',
   'evaluation.seeds',
+  'game.clip',
   'game.latent_dim',
   'gen_batch_size',
   'log_every_steps',

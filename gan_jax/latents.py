@@ -19,12 +19,15 @@ class Latent(NamedTuple):
     draw: (key, dim) -> z [dim], one latent.
     interpolate: (z_a, z_b, t [n]) -> z [n, dim]: z_a at t=0, z_b at t=1, by a
       way on which the distribution is at home.
+    quantile: (u in (0, 1)) -> the coordinate of z below which it is with
+      probability u. None: its coordinates depend on each other.
     truncate: (z, threshold) -> z nearer to where the distribution is dense:
       fewer kinds of samples, and better ones. None: it is dense nowhere.
   """
 
   draw: Callable[[Key[Array, ''], int], Float[Array, ' d']]
   interpolate: Callable[[Latents, Latents, Float[Array, ' n']], Latents]
+  quantile: Callable[[Array], Array] | None = None
   truncate: Callable[[Latents, Scalar], Latents] | None = None
 
 
@@ -80,7 +83,7 @@ def truncated_gaussian(z: Latents, threshold: Scalar) -> Latents:
 
 
 LATENTS: dict[str, Latent] = {
-  'gaussian': Latent(gaussian, great_circle, truncated_gaussian),
+  'gaussian': Latent(gaussian, great_circle, norm.ppf, truncated_gaussian),
   'sphere': Latent(sphere, great_circle),
-  'uniform': Latent(uniform, straight),
+  'uniform': Latent(uniform, straight, lambda u: 2 * u - 1),
 }

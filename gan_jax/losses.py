@@ -28,11 +28,13 @@ class Adversarial(NamedTuple):
     gen, disc: (real_logits, fake_logits) -> loss.
     says_real: (logits) -> how far D takes images for real: positive, or not.
       None: a logit by itself says nothing (a critic's).
+    probability: Whether its sigmoid is D(x), the probability of "x is real".
   """
 
   gen: LogitLoss
   disc: LogitLoss
   says_real: Callable[[Logits], Logits] | None = lambda logits: logits
+  probability: bool = False
 
 
 def minimax_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
@@ -77,20 +79,26 @@ def half_cross_entropy_disc(
 
 def minimax(real_label: float = 1.0) -> Adversarial:
   """The two-player zero-sum game."""
-  return Adversarial(minimax_gen, _smoothed(cross_entropy_disc, real_label))
+  return Adversarial(
+    minimax_gen, _smoothed(cross_entropy_disc, real_label), probability=True
+  )
 
 
 def non_saturating(real_label: float = 1.0) -> Adversarial:
   """What the 2014 paper trains with, and DCGAN."""
   return Adversarial(
-    non_saturating_gen, _smoothed(cross_entropy_disc, real_label)
+    non_saturating_gen,
+    _smoothed(cross_entropy_disc, real_label),
+    probability=True,
   )
 
 
 def non_saturating_half(real_label: float = 1.0) -> Adversarial:
   """The non-saturating pair with D's loss halved."""
   return Adversarial(
-    non_saturating_gen, _smoothed(half_cross_entropy_disc, real_label)
+    non_saturating_gen,
+    _smoothed(half_cross_entropy_disc, real_label),
+    probability=True,
   )
 
 
@@ -105,6 +113,7 @@ def non_saturating_fake_is_one(real_label: float = 1.0) -> Adversarial:
     gen=lambda real, fake: pair.gen(-real, -fake),
     disc=lambda real, fake: pair.disc(-real, -fake),
     says_real=lambda logits: -logits,
+    probability=True,
   )
 
 

@@ -20,7 +20,7 @@ import tensorboardX
 from gan_jax.bucket import Mirror, is_remote
 from gan_jax.errors import warn
 from gan_jax.files import write_whole
-from gan_jax.pictures import grid, write_png
+from gan_jax.pictures import film, write_png
 
 
 class Monitor:
@@ -33,6 +33,7 @@ class Monitor:
     images: Shown to D by `round`.
     total_images: Of the whole run.
     wandb: Whether to log to Weights & Biases too.
+    animated: Whether all pictures are to be seen as `training.gif` at the end.
   """
 
   def __init__(
@@ -43,8 +44,9 @@ class Monitor:
     images: int,
     total_images: int,
     wandb: bool,
+    animated: bool = False,
   ):
-    self._total_images = total_images
+    self._total_images, self._animated = total_images, animated
     self._last = (time.perf_counter(), images)
     self._outputs = contextlib.ExitStack()
     self._workdir = None
@@ -111,14 +113,16 @@ class Monitor:
       self._wandb.log(line, step=round)
     self._show(line, until)
 
-  def samples(self, round: int, images: int, pictures: np.ndarray) -> None:
-    """Writes uint8 [n, h, w, c] as a grid, called by the images seen."""
+  def samples(self, round: int, images: int, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 [h, w, c], called by the images seen."""
     if self._workdir is None:
       return
-    picture = grid(pictures)
     with self._tolerant():
       write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
       self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+      if self._animated and images >= self._total_images:
+        frames = sorted((self._workdir / 'samples').glob('*.png'))
+        film(frames, self._workdir / 'training.gif')
 
   def _write_lines(self) -> None:
     """All lines that are not in the file yet, each whole or not at all."""

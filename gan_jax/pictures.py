@@ -2,11 +2,12 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 from PIL import Image
 
 from gan_jax.files import write_whole
@@ -40,6 +41,29 @@ def grid(
   cells[:n] = images
   cells = cells.reshape(rows, columns, h, w, c).swapaxes(1, 2)
   return cells.reshape(rows * h, columns * w, c)
+
+
+def columns_of(classes: int, count: int) -> int:
+  """In a grid of about `count` images with one class a row."""
+  return max(1, count // classes)
+
+
+def of_each_class(classes: int, count: int) -> Int32[Array, ' n']:
+  """The labels of such a grid, row by row; of at most `count` images."""
+  columns = columns_of(classes, count)
+  return jnp.arange(min(count, classes * columns)) // columns
+
+
+def film(frames: Sequence[Path], file: Path) -> None:
+  """Writes pictures as an animation, the last of them for two seconds."""
+  first, *rest = (Image.open(frame).quantize() for frame in frames)
+  lasting = [80] * len(rest) + [2000]
+  encoded = io.BytesIO()
+  first.save(
+    encoded, format='GIF', save_all=True, append_images=rest,
+    duration=lasting, loop=0,
+  )  # fmt: skip
+  write_whole(file, encoded.getvalue())
 
 
 def shrunk(

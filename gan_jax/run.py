@@ -1,5 +1,6 @@
 """A run that was trained, opened for reading: what a notebook works with."""
 
+import functools
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,16 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree, Shaped, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import checkpoint, config, games, scores
+from gan_jax.data.toys import toy_of
 from gan_jax.errors import UserError, nearest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.measure import HIGHER, UNRANKED
-from gan_jax.pictures import show, shrunk, to_uint8
+from gan_jax.pictures import (
+  columns_of,
+  of_each_class,
+  show,
+  shrunk,
+  to_pil,
+  to_uint8,
+)
+from gan_jax.scene import paint, scene_of
+from gan_jax.state import Pair
 
 if TYPE_CHECKING:
   import pandas
@@ -48,6 +59,7 @@ class Run:
     self._game = games.make(settings)
     self._phase = table.phase(step)
     self._generate = jax.jit(self.generator)
+    self._points = toy_of(settings.data.source) is not None
 
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
@@ -81,15 +93,18 @@ class Run:
 
   def sample(
     self, n: int, seed: int = 0, truncation: float | None = None, **given: Any
-  ) -> UInt8[np.ndarray, 'n h w c']:
-    """Draws `n` images; the same ones for the same seed. See `inputs`."""
+  ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
+    """Draws `n` images; the same ones for the same seed. See `inputs`.
+
+    Of a toy: its points [n, d].
+    """
     if n < 1:
       raise UserError(f'run.sample({n}): ask for 1 image or more')
     return self._draw(self.inputs(n, seed, truncation, **given), n)
 
   def interpolate(
     self, n: int = 4, steps: int = 9, seed: int = 0
-  ) -> UInt8[np.ndarray, 'n steps h w c']:
+  ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
     """Images along `n` paths through latent space, each between two samples.
 
     Path i leads from sample 2i to sample 2i + 1 of `run.sample(2 * n, seed)`.
@@ -108,8 +123,54 @@ class Run:
     """`metrics.jsonl` as a DataFrame, one row a log line."""
     return read_metrics(self.workdir)
 
+  @functools.cached_property
+  def _variables(self) -> Pair[PyTree]:
+    """Both players' variables, as they are trained."""
+    both = checkpoint.read(self.workdir, ('variables',), self.step)
+    return Pair(**both['variables'])
+
+  @property
+  def disc_vars(self) -> PyTree:
+    """The discriminator's variables."""
+    return self._variables.disc
+
+  def discriminator(
+    self,
+    images: UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d'],
+    labels: Any = None,
+  ) -> Float[np.ndarray, ' n']:
+    """D's logits of images, or of points.
+
+    Where D is at its best, and its loss is a cross-entropy, they are
+    log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
+    """
+    if self._game.judge is None:
+      raise UserError('this game has no discriminator of images alone')
+    if images.dtype == np.uint8:
+      images = images.astype(np.float32) / 127.5 - 1
+    elif self._points:
+      images = images.reshape(len(images), 1, 1, -1)
+    parts = []
+    for start in range(0, len(images), BATCH):
+      batch = {'images': images[start : start + BATCH]}
+      if labels is not None:
+        batch['labels'] = _of_each(len(images), labels)[start : start + BATCH]
+      judged = self._game.judge(self.disc_vars, batch, self._phase)
+      parts.append(np.asarray(judged.logits))
+    return np.concatenate(parts)
+
   def show(self, n: int = 64, seed: int = 0) -> Image.Image:
-    """A grid of `n` samples, which a notebook draws."""
+    """A grid of `n` samples, which a notebook draws.
+
+    Where there are classes, one a row. Of a toy: the picture of its game.
+    """
+    if self._points:
+      scene = scene_of(self._game, self.config)(self._variables, self._phase)
+      return to_pil(paint(jax.tree.map(np.asarray, scene), self.config))
+    if classes := self.config.data.get('classes', 0):
+      labels = np.asarray(of_each_class(classes, n))
+      samples = self.sample(len(labels), seed, labels=labels)
+      return show(samples, columns=columns_of(classes, n))
     return show(self.sample(n, seed))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
@@ -143,6 +204,8 @@ class Run:
       features: What is near is told by them, as `config.evaluation.features`;
         None: by those of the run, or the pixels.
     """
+    if self._points:
+      raise UserError('run.nearest is of images, and this run makes points')
     # Heavy, and not needed to draw samples.
     from gan_jax import data
     from gan_jax.metrics import nearest
@@ -174,12 +237,15 @@ class Run:
     rows = np.concatenate([samples[:, None], shown], axis=1)
     return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
 
-  def _draw(self, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
+  def _draw(self, inputs: PyTree, n: int) -> Shaped[np.ndarray, 'n ...']:
     parts = []
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
     for start in range(0, n, size):
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      parts.append(to_uint8(self._generate(self.params, part)))
+      made = self._generate(self.params, part)
+      parts.append(
+        np.asarray(made)[:, 0, 0] if self._points else to_uint8(made)
+      )
     return np.concatenate(parts)
 
 

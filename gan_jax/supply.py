@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
@@ -17,10 +17,13 @@ from gan_jax.alarm import diversity
 from gan_jax.data.loader import load
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Feed, Stream, feed, read
+from gan_jax.data.toys import toy_of
 from gan_jax.games.game import Batch, Game
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.pictures import columns_of, grid, of_each_class, to_uint8
+from gan_jax.scene import paint, scene_of
 from gan_jax.schedule import Phase, Table
-from gan_jax.state import Pair, State, Variables
+from gan_jax.state import Pair, State
 
 # That are looked at as training goes: so many, and of so many pixels together.
 GRID_SAMPLES, GRID_PIXELS = 64, 2**24
@@ -30,14 +33,33 @@ MOST_WORKERS = 16
 
 
 class Look(NamedTuple):
-  """The average G's images at latents that stay the same."""
+  """The average G's images at latents that stay the same.
 
-  images: Float[Array, 'n h w c']
+  Attributes:
+    shown: What is drawn: those images, or of points the scene.
+    diversity: Of the images.
+  """
+
+  shown: PyTree
   diversity: Float[Array, '']
+
+
+class Sitter(NamedTuple):
+  """How a run is looked at, and drawn.
+
+  Attributes:
+    look: Compiled: (state, batch, phase) -> Look, at latents for the batch.
+    paint: (what was shown, on the host) -> the picture.
+  """
+
+  look: Callable[[State, Batch, Phase], Look]
+  paint: Callable[[PyTree], UInt8[np.ndarray, 'h w c']]
 
 
 def is_resident(config: ConfigDict, source: Source) -> bool:
   """Whether the whole set is to lie on the devices."""
+  if source.draw is not None:
+    return False
   return source.size * source.example_bytes <= config.data.max_device_bytes
 
 
@@ -56,7 +78,7 @@ def feeds(
   """What each dispatch from `round` on is fed; see `feed`."""
   make = _feeder(config, source, table, attempt)
   rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
-  if is_resident(config, source):
+  if source.draw is not None or is_resident(config, source):
     return (make(first) for first in rounds)
   workers = config.data.workers
   if workers is None:
@@ -75,7 +97,9 @@ def one_feed(
 def _feeder(
   config: ConfigDict, source: Source, table: Table, attempt: int
 ) -> Callable[[int], Pair[Feed | None]]:
-  stream = Stream(config.seed, source.size, attempt)
+  stream = None
+  if source.draw is None:
+    stream = Stream(config.seed, source.size, attempt)
   kept = None if is_resident(config, source) else source
   return partial(feed, stream, kept, table, parallel.process_rows())
 
@@ -101,13 +125,27 @@ def create_state(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def looker(game: Game, seed: int) -> Callable[[Variables, Batch, Phase], Look]:
-  """Compiled: (average G, batch, phase) -> images of latents for the batch."""
+def sitter(game: Game, config: ConfigDict) -> Sitter:
+  """How the run of this config is looked at."""
+  of_points = toy_of(config.data.source) is not None
+  scene = scene_of(game, config) if of_points else None
+  classes = config.data.get('classes', 0)
 
   @jax.jit
-  def look(ema, batch, phase):
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, batch['example'])
-    images = game.sample(ema, game.draw(keys, batch, phase), phase)
-    return Look(images, diversity(images))
+  def look(state: State, batch: Batch, phase: Phase) -> Look:
+    if classes:
+      labels = of_each_class(classes, len(batch['example']))
+      batch = {'example': batch['example'][: len(labels)], 'labels': labels}
+    key = jax.random.key(config.seed)
+    keys = example_keys(key, Purpose.SAMPLE, batch['example'])
+    images = game.sample(state.ema, game.draw(keys, batch, phase), phase)
+    shown = scene(state.variables, phase) if of_points else images
+    return Look(shown, diversity(images))
 
-  return look
+  def paint_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
+    columns = columns_of(classes, GRID_SAMPLES) if classes else None
+    return grid(to_uint8(images), columns)
+
+  return Sitter(
+    look, partial(paint, config=config) if of_points else paint_images
+  )

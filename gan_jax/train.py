@@ -21,6 +21,7 @@ from gan_jax.checkpoint import Checkpoints, steps
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, read
+from gan_jax.data.toys import toy_of
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.evaluation import of_ema
 from gan_jax.games.game import Batch
@@ -28,20 +29,20 @@ from gan_jax.interrupt import Asked, interruptible
 from gan_jax.lock import locked
 from gan_jax.metrics.evaluator import Evaluator, Values
 from gan_jax.monitor import Monitor
-from gan_jax.pictures import to_uint8
 from gan_jax.precompile import Precompiler
 from gan_jax.round import Metrics, play_dispatch
 from gan_jax.schedule import Phase, Table
-from gan_jax.state import State, Variables
+from gan_jax.state import State
 from gan_jax.supply import (
   Look,
+  Sitter,
   create_state,
   feeds,
   first_examples,
   is_resident,
-  looker,
   on_devices,
   one_feed,
+  sitter,
 )
 
 # How often a run that diverges goes back to its last checkpoint.
@@ -77,7 +78,7 @@ class _Run(NamedTuple):
   spread: parallel.Spread
   checkpoints: Checkpoints
   step: Callable[..., tuple[State, Metrics]]
-  look: Callable[[Variables, Batch, Phase], Look]
+  sitter: Sitter
   shown: Batch
   evaluator: Evaluator | None
   measure: Callable[[PyTree, Phase], Values] | None
@@ -137,7 +138,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     )
     with closing(checkpoints):
       resident = is_resident(config, source)
-      reader = partial(read, flip=config.data.flip)
+      reader = partial(read, flip=config.data.flip, draw=source.draw)
       play = partial(play_dispatch, game, tx, reader, spread.axis_name)
       run = _Run(
         config=config,
@@ -147,7 +148,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         spread=spread,
         checkpoints=checkpoints,
         step=spread.compile(play),
-        look=looker(game, config.seed),
+        sitter=sitter(game, config),
         shown=shown,
         evaluator=evaluator,
         measure=measure,
@@ -203,13 +204,14 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     images=table.images(round),
     total_images=total_images,
     wandb=config.wandb,
+    animated=toy_of(config.data.source) is not None,
   )
   tell = partial(_tell, run, monitor, alarm)
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
     if round == 0:
-      look = run.look(state.ema, run.shown, table.phase(0))
+      look = run.sitter.look(state, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
     pending, news = [], None
     for part in parallel.ahead(run.spread.shard, fed):
@@ -238,7 +240,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
       log = before // config.log_every_steps < round // config.log_every_steps
       log = log or save
       if log or draw:
-        look = run.look(state.ema, run.shown, table.phase(round))
+        look = run.sitter.look(state, run.shown, table.phase(round))
         news = _News(round, images, pending if log else [], look, draw)
         pending = [] if log else pending
       if evaluate:
@@ -270,7 +272,8 @@ def _compile(run: _Run, round: int, state: State) -> None:
   lowered = run.step.lower(state, run.dataset, fed, phases, run.frozen)
   del fed  # its shapes alone were needed
   lowered.compile()
-  run.look.lower(state.ema, run.shown, run.table.phase(round)).compile()
+  phase = run.table.phase(round)
+  run.sitter.look.lower(state, run.shown, phase).compile()
 
 
 def _tell(
@@ -297,7 +300,9 @@ def _tell(
     if parallel.is_main():
       alarm.read(images, means)
   if draw:
-    monitor.samples(round, images, to_uint8(parallel.fetch(look.images)))
+    shown = parallel.fetch(look.shown)
+    if parallel.is_main():
+      monitor.samples(round, images, run.sitter.paint(shown))
   return means
 
 

@@ -1,6 +1,6 @@
 """Where images come from: a new source is a function here, and a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from gan_jax.data.idx import FASHION_MNIST, MNIST
 from gan_jax.data.original import Original
 from gan_jax.data.source import Source, Wanted
 from gan_jax.data.standard import MODES
-from gan_jax.data.toys import slanted_land
+from gan_jax.data.toys import points, slanted_land
 from gan_jax.errors import UserError, choose
 
 
@@ -21,13 +21,15 @@ class Row(NamedTuple):
   """A kind of source: how it is opened, and how it is prepared, if it is.
 
   `takes_files`: whether `data.files` says something to it; `is_there`: whether
-  to open it is to read what is there, and not to download.
+  to open it is to read what is there, and not to download; `channels`: what
+  its images may have.
   """
 
   open: Callable[[Wanted], Source]
   prepare: Callable[[Wanted], None] | None = None
   takes_files: bool = False
   is_there: Callable[[Wanted], bool] = lambda wanted: True
+  channels: Container[int] = MODES
 
 
 def _official(original: Original) -> Row:
@@ -52,6 +54,7 @@ SOURCES: dict[str, Row] = {
   'celeba': _official(CELEBA),
   'cifar10': _official(CIFAR10),
   'digits': Row(digits),
+  'drawing': Row(partial(points, 'drawing'), channels=(1, 2)),
   'fashion_mnist': _official(FASHION_MNIST),
   'folder': Row(folder),
   'mnist': _official(MNIST),
@@ -59,6 +62,7 @@ SOURCES: dict[str, Row] = {
   'tfds': Row(
     catalogue.open_set, catalogue.prepare, is_there=catalogue.is_there
   ),
+  'toy': Row(partial(points, 'toy'), channels=(1, 2)),
 }
 
 
@@ -93,6 +97,8 @@ def prepare(config: Any) -> None:
 def describe(config: Any, source: Source) -> str:
   """What a source has, in a line."""
   data = config.data
+  if source.draw is not None:
+    return f'Data:     {data.source}, drawn on the devices'
   return (
     f'Data:     {data.source}, {source.size:,} images of '
     f'{data.resolution}x{data.resolution}, '
@@ -102,12 +108,14 @@ def describe(config: Any, source: Source) -> str:
 
 def _find(config: Any) -> tuple[Row, Wanted]:
   data = config.data
-  if data.channels not in MODES:
-    raise UserError(
-      f'config.data.channels is 1 (grey) or 3 (RGB), not {data.channels}'
-    )
   name, _, path = data.source.partition(':')
   row = choose('config.data.source', name, SOURCES)
+  if data.channels not in row.channels:
+    raise UserError(
+      f'config.data.channels is 1 (grey) or 3 (RGB), not {data.channels}'
+      if row.channels is MODES
+      else f'config.data.channels is 1 or 2 coordinates, not {data.channels}'
+    )
   if data.files is not None and not row.takes_files:
     raise UserError(f'config.data.files says nothing to {name}: leave it out')
   wanted = Wanted(

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
 
-# {'images': uint8 [n, h, w, c], 'labels': int32, where there are any}
+# {'images': uint8 [n, h, w, c], or float where they are drawn from a
+# distribution; 'labels': int32, where there are any}
 Examples = dict[str, np.ndarray]
 
 
@@ -23,6 +25,9 @@ class Source(NamedTuple):
       int32: [n], the number of the class, or [n, classes], 1 for each
       attribute that the image has.
     decodes: Whether to fetch is to decode, which is work for many processes.
+    draw: (key) -> an example's image [h, w, c], float: the rounds are fed with
+      new ones, drawn on the devices, and what is fetched stands for them where
+      they are measured. None: they are fed with what is fetched.
   """
 
   size: int
@@ -30,6 +35,7 @@ class Source(NamedTuple):
   example_bytes: int
   classes: tuple[str, ...] = ()
   decodes: bool = False
+  draw: Callable[[Key[Array, '']], Float[Array, 'h w c']] | None = None
 
 
 class Wanted(NamedTuple):

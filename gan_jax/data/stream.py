@@ -58,7 +58,7 @@ class Stream:
 
 
 def feed(
-  stream: Stream,
+  stream: Stream | None,
   source: Source | None,
   table: Table,
   rows: Callable[[int], slice],
@@ -67,7 +67,7 @@ def feed(
   """What the dispatch that begins at `round` takes from the stream.
 
   Args:
-    stream: The order of the data.
+    stream: The order of the data; None: it has none, the devices draw it.
     source: Where to fetch the examples; None: they lie on the device, and
       their indices are enough.
     table: The schedule.
@@ -87,9 +87,11 @@ def feed(
 
   def take(first: np.ndarray, examples: np.ndarray) -> Feed:
     positions = first + examples % per_round
-    indices = stream.indices(positions)
-    shape = indices.shape
+    shape = positions.shape
     taken = {'example': np.broadcast_to(examples.astype(np.int32), shape)}
+    if stream is None:
+      return taken
+    indices = stream.indices(positions)
     if source is None:
       return {**taken, 'index': indices}
     fetched = source.fetch(indices.ravel())
@@ -114,12 +116,13 @@ def read(
   shrink: int = 1,
   *,
   flip: bool,
+  draw: Callable[[Key[Array, '']], Array] | None = None,
 ) -> Feed:
   """Makes the fed examples into a batch, on the device.
 
-  Gathers them where they lie there already, makes every uint8 image float in
-  [-1, 1], `shrink` times smaller by a box filter, and, with `flip`, mirrors
-  each example with probability 1/2.
+  Gathers them where they lie there already, or draws them, with `draw`; makes
+  every uint8 image float in [-1, 1], `shrink` times smaller by a box filter,
+  and, with `flip`, mirrors each example with probability 1/2.
   """
   batch = dict(fed)
   if 'index' in batch:
@@ -127,6 +130,9 @@ def read(
     batch.update({name: array[index] for name, array in dataset.items()})
   examples = batch['example']
   keys = example_keys(key, Purpose.READ, examples.reshape(-1), round)
+  if draw is not None:
+    images = jax.vmap(draw)(keys)
+    batch['images'] = images.reshape(*examples.shape, *images.shape[1:])
   mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
 
   def convert(images: Array) -> Array:

@@ -1,9 +1,199 @@
-"""Data sets that are made, not gathered: small enough to be understood."""
+"""Distributions that are drawn from, not gathered: small enough to be seen.
 
+A point is a picture of one pixel, its coordinates the channels, so that every
+game, penalty and device takes it as it is; `run.sample` gives it as [n, d]. A
+new toy is a function that returns one, and a row in TOYS.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
+from PIL import Image, UnidentifiedImageError
 
-from gan_jax.data.source import Source, Wanted, check_undivided, in_memory
-from gan_jax.errors import UserError
+from gan_jax.data.source import Examples, Source, Wanted, check_undivided
+from gan_jax.errors import UserError, choose
+from gan_jax.keys import Purpose, example_keys
+
+# So many points, always the same, stand for the distribution where it is
+# measured and drawn.
+REFERENCE = 16_384
+# The largest side, in pixels, of a drawing that is drawn from.
+DRAWING = 512
+
+Point = Float[Array, ' d']
+
+
+class Toy(NamedTuple):
+  """A distribution over the plane, or the line.
+
+  Attributes:
+    dim: Coordinates of a point: 2, or 1.
+    draw: (key) -> a point [dim].
+    limit: What is to be seen lies between -limit and limit, each way.
+    modes: Centres of the modes [k, dim]; empty: it has none that are counted.
+    deviation: Of each mode.
+  """
+
+  dim: int
+  draw: Callable[[Key[Array, '']], Point]
+  limit: float
+  modes: Float[np.ndarray, 'k d'] = np.zeros((0, 1))
+  deviation: float = 0.0
+
+
+def mixture(modes: Float[np.ndarray, 'k d'], deviation: float) -> Toy:
+  """As likely each, one of several Gaussians of the same deviation."""
+
+  def draw(key):
+    which, where = jax.random.split(key)
+    centre = jax.random.choice(which, jnp.asarray(modes, jnp.float32))
+    return centre + deviation * jax.random.normal(where, centre.shape)
+
+  limit = float(np.abs(modes).max()) + max(0.5, 4 * deviation)
+  return Toy(modes.shape[1], draw, limit, modes, deviation)
+
+
+def gaussian() -> Toy:
+  """N(1, 0.5^2) on the line."""
+  return mixture(np.array([[1.0]]), 0.5)
+
+
+def two_gaussians() -> Toy:
+  """Two Gaussians on the line, at -1.5 and 1.5, of deviation 0.3."""
+  return mixture(np.array([[-1.5], [1.5]]), 0.3)
+
+
+def uniform() -> Toy:
+  """U(-1, 1) on the line."""
+  draw = partial(jax.random.uniform, shape=(1,), minval=-1.0, maxval=1.0)
+  return Toy(1, draw, 2.0)
+
+
+def ring() -> Toy:
+  """8 Gaussians of deviation 0.02 on a circle of radius 2.
+
+  Metz et al. 2017 (unrolled GANs), section 3.1.
+  """
+  angle = 2 * np.pi * np.arange(8) / 8
+  return mixture(2 * np.stack([np.cos(angle), np.sin(angle)], 1), 0.02)
+
+
+def grid() -> Toy:
+  """25 Gaussians of deviation 0.05, 2 apart.
+
+  Srivastava et al. 2017 (VEEGAN), section 4.1.
+  """
+  side = 2.0 * np.arange(-2, 3)
+  return mixture(np.stack(np.meshgrid(side, side), -1).reshape(25, 2), 0.05)
+
+
+def swiss_roll() -> Toy:
+  """A spiral, from the side: t (cos t, sin t) / 10, t ~ U(3/2 pi, 9/2 pi)."""
+
+  def draw(key):
+    along, across = jax.random.split(key)
+    t = 1.5 * math.pi * (1 + 2 * jax.random.uniform(along))
+    point = t * jnp.stack([jnp.cos(t), jnp.sin(t)]) / 10
+    return point + 0.02 * jax.random.normal(across, (2,))
+
+  return Toy(2, draw, 1.7)
+
+
+def moons() -> Toy:
+  """Two half circles of radius 1 that reach into each other."""
+
+  def draw(key):
+    which, along, across = jax.random.split(key, 3)
+    side = jnp.where(jax.random.bernoulli(which), 1.0, -1.0)
+    angle = math.pi * jax.random.uniform(along)
+    x = side * (jnp.cos(angle) - 0.5)
+    y = side * (jnp.sin(angle) - 0.25)
+    return jnp.stack([x, y]) + 0.05 * jax.random.normal(across, (2,))
+
+  return Toy(2, draw, 1.9)
+
+
+def line() -> Toy:
+  """From (-1, -1/2) to (1, 1/2): in the plane, but of one dimension."""
+
+  def draw(key):
+    t = jax.random.uniform(key, minval=-1.0, maxval=1.0)
+    return jnp.stack([t, t / 2])
+
+  return Toy(2, draw, 1.4)
+
+
+def drawing(path: str) -> Toy:
+  """The ink of a picture: where it is darker there are more points."""
+  try:
+    with Image.open(Path(path).expanduser()) as opened:
+      picture = opened.convert('RGBA')
+  except (OSError, UnidentifiedImageError) as error:
+    raise UserError(
+      f'data.source=drawing:FILE takes a picture, and {path!r} is none '
+      f'({type(error).__name__})'
+    ) from error
+  white = Image.new('RGBA', picture.size, 'white')
+  grey = Image.alpha_composite(white, picture).convert('L')
+  grey.thumbnail((DRAWING, DRAWING))
+  ink = 1 - np.asarray(grey, np.float32) / 255
+  if not ink.sum() > 0:
+    raise UserError(f'{path} is white: there is nothing to draw points from')
+  height, width = ink.shape
+  logits = jnp.log(jnp.asarray(ink.ravel()))
+  side = max(height, width)
+
+  def draw(key):
+    which, where = jax.random.split(key)
+    pixel = jax.random.categorical(which, logits)
+    row, column = pixel // width, pixel % width
+    x, y = jax.random.uniform(where, (2,))
+    across = 2 * (column + x - width / 2) / side
+    return jnp.stack([across, 2 * (height / 2 - row - y) / side])
+
+  return Toy(2, draw, 1.1)
+
+
+TOYS: dict[str, Callable[[], Toy]] = {
+  'gaussian': gaussian,
+  'grid': grid,
+  'line': line,
+  'moons': moons,
+  'ring': ring,
+  'swiss_roll': swiss_roll,
+  'two_gaussians': two_gaussians,
+  'uniform': uniform,
+}
+
+
+def toy_of(source: str) -> Toy | None:
+  """The toy that `config.data.source` names; None: it names images."""
+  kind, _, name = source.partition(':')
+  if kind == 'drawing':
+    return drawing(name)
+  if kind != 'toy':
+    return None
+  return choose('config.data.source toy', name, TOYS)()
+
+
+def points(kind: str, wanted: Wanted) -> Source:
+  """The source of a toy's points."""
+  check_undivided(kind, wanted)
+  name = f'{kind}:{wanted.path}'
+  toy = toy_of(name)
+  if (wanted.resolution, wanted.channels) != (1, toy.dim):
+    raise UserError(
+      f'points of {name} are pictures of 1 pixel: set config.data.resolution '
+      f'to 1, and config.data.channels to their coordinates, {toy.dim}'
+    )
+  return drawn(lambda key: toy.draw(key)[None, None])
 
 
 def slanted_land(wanted: Wanted) -> Source:
@@ -18,9 +208,26 @@ def slanted_land(wanted: Wanted) -> Source:
       'slanted_land has no path, and grey pictures of 2x2 pixels: '
       'set config.data.resolution to 2 and config.data.channels to 1'
     )
-  rng = np.random.default_rng(0)
-  bright = rng.uniform(0.75, 1.0, (4096, 2))
-  dark = rng.uniform(0.0, 0.25, (4096, 2))
-  faces = np.stack([bright[:, 0], dark[:, 0], dark[:, 1], bright[:, 1]], 1)
-  images = np.round(255 * faces).astype(np.uint8).reshape(-1, 2, 2, 1)
-  return in_memory({'images': images})
+
+  def draw(key):
+    light = jax.random.uniform(key, (4,)) / 4
+    light += jnp.array([0.75, 0.0, 0.0, 0.75])
+    return 2 * light.reshape(2, 2, 1) - 1
+
+  return drawn(draw)
+
+
+def drawn(draw: Callable[[Key[Array, '']], Float[Array, 'h w c']]) -> Source:
+  """The source of what a function of a key draws."""
+  key = jax.random.key(0)
+
+  @jax.jit
+  def of_reference(indices):
+    keys = example_keys(key, Purpose.EVALUATE, indices)
+    return jax.vmap(draw)(keys)
+
+  def fetch(indices: np.ndarray) -> Examples:
+    return {'images': np.asarray(of_reference(indices))}
+
+  shape = jax.eval_shape(draw, key).shape
+  return Source(REFERENCE, fetch, 4 * math.prod(shape), draw=draw)

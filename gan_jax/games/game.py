@@ -80,6 +80,13 @@ class Move(NamedTuple):
   project: Callable[[PyTree], PyTree] | None = None
 
 
+class Judged(NamedTuple):
+  """What D says of examples; `probability` is None for a critic."""
+
+  logits: Float[Array, ' n']
+  probability: Float[Array, ' n'] | None
+
+
 class Game(NamedTuple):
   """A two-player game.
 
@@ -102,6 +109,10 @@ class Game(NamedTuple):
       everything is in play.
     shrink: (phase) -> how many times smaller than the data the reals are.
       None: they are as the data is.
+    judge: (disc_vars, batch, phase) -> what D says, as in evaluation, of each
+      example's image (of an image that is packed with itself, where D judges
+      several as one): a logit, and where its loss gives one the probability of
+      "real". None: D judges no images alone.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
     truncate: (inputs, threshold) -> inputs whose samples are better and less
@@ -116,6 +127,7 @@ class Game(NamedTuple):
   frozen: Callable[[], PyTree] = tuple
   active: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
   shrink: Callable[[Phase], int] | None = None
+  judge: Callable[[Variables, Batch, Phase], Judged] | None = None
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None
   )

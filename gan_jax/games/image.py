@@ -158,6 +158,7 @@ def image_game(
     play=play,
     sample=sample,
     moves=Pair(gen=(Move(gen_loss),), disc=disc_moves),
+    judge=partial(ask.alone, loss),
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.games.game import Batch
+from gan_jax.games.game import Batch, Judged
 from gan_jax.losses import Adversarial
 from gan_jax.penalties import Shown
 from gan_jax.schedule import Phase
@@ -67,6 +67,19 @@ class Judging(NamedTuple):
       images = self.sight(images, keys, {})
     how = self.told(None, labels_of(batch, self.classes))
     return self.disc.init(key, images, keys[:: self.pack], False, **how)
+
+  def alone(
+    self, loss: Adversarial, disc_vars: Variables, batch: Batch, phase: Phase
+  ) -> Judged:
+    """As `Game.judge`."""
+    images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
+    keys = jax.random.split(jax.random.key(0), len(images))
+    how = self.told(phase, labels_of(batch, self.classes))
+    said = self.disc.apply(disc_vars, images, keys, False, **how)
+    logits = said[0] if self.sorts else said
+    if not loss.probability:
+      return Judged(logits, None)
+    return Judged(logits, nn.sigmoid(loss.says_real(logits)))
 
   def __call__(
     self,

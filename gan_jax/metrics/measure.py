@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 
+from gan_jax.data.toys import Toy
+from gan_jax.metrics import points
 from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
@@ -28,22 +30,26 @@ class Seen(NamedTuple):
     count: Of the images.
     moments: Of the features of all.
     features: Of the first ones; of all, where a metric asks for that.
-    images: The first ones.
+    images: The first ones; uint8, or a toy's points.
     probabilities: Of the classes, of all.
   """
 
   count: int
   moments: Moments | None = None
   features: Float[np.ndarray, 'm d'] | None = None
-  images: UInt8[np.ndarray, 'm h w c'] | None = None
+  images: Shaped[np.ndarray, 'm h w c'] | None = None
   probabilities: Float[np.ndarray, 'n k'] | None = None
 
 
 class Reference(NamedTuple):
-  """What fakes are compared with: the data, and what was held out of it."""
+  """What fakes are compared with: the data, and what was held out of it.
+
+  Of a toy also the distribution that it is drawn from.
+  """
 
   real: Seen
   held_out: Seen | None
+  toy: Toy | None = None
 
 
 class Metric(NamedTuple):
@@ -116,26 +122,60 @@ def _memorisation(reference: Reference, fake: Seen) -> dict[str, float]:
   return {'memorisation': copied.closer}
 
 
+def _points(reference: Reference, fake: Seen) -> tuple[np.ndarray, np.ndarray]:
+  """The reals, and the fakes: [n, d] each, images as points in [-1, 1]."""
+  sets = []
+  for seen in (reference.real, fake):
+    flat = seen.images.reshape(len(seen.images), -1)
+    if flat.dtype == np.uint8:
+      flat = flat / np.float32(127.5) - 1
+    sets.append(flat)
+  return sets[0], sets[1]
+
+
+def _modes(reference: Reference, fake: Seen) -> dict[str, float]:
+  toy = reference.toy
+  _, made = _points(reference, fake)
+  seen = points.modes(made, toy.modes, toy.deviation)
+  return {'high_quality': seen.high_quality, 'modes_found': seen.found}
+
+
+def _divergence(reference: Reference, fake: Seen) -> dict[str, float]:
+  seen = points.divergence(*_points(reference, fake), reference.toy.limit)
+  return seen._asdict()
+
+
+def _wasserstein(reference: Reference, fake: Seen) -> dict[str, float]:
+  return {'wasserstein': points.wasserstein(*_points(reference, fake))}
+
+
 METRICS: dict[str, Metric] = {
   'classes': Metric('probabilities', 'classes_kl', _classes),
   'density_coverage': Metric('features', 'coverage', _density_coverage),
+  'divergence': Metric('images', 'jensen_shannon', _divergence),
   'fid': Metric('moments', 'fid', _fid),
   'inception_score': Metric(
     'probabilities', 'inception_score', _inception_score
   ),
   'kid': Metric('features', 'kid', _kid),
   'memorisation': Metric('all_features', 'memorisation', _memorisation),
+  'modes': Metric('images', 'high_quality', _modes),
   'ms_ssim': Metric('images', 'ms_ssim', _ms_ssim),
   'precision_recall': Metric('features', 'precision', _precision_recall),
   'swd': Metric('images', 'swd', _swd),
+  'wasserstein': Metric('images', 'wasserstein', _wasserstein),
 }
+# Of points, and of points that have modes, alone.
+OF_POINTS = ('divergence', 'modes', 'wasserstein')
 # Scores of which the higher value is the better.
 HIGHER = frozenset(
   {
     'classes_covered',
     'coverage',
     'density',
+    'high_quality',
     'inception_score',
+    'modes_found',
     'precision',
     'recall',
   }

@@ -6,7 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from gan_jax.models.layers import Dropout, activation
+from gan_jax.errors import choose
+from gan_jax.models.layers import Dropout, activation, minibatch_stddev
+
+OUTPUTS = {'linear': lambda x: x, 'tanh': jnp.tanh}
 
 
 class Generator(nn.Module):
@@ -15,6 +18,7 @@ class Generator(nn.Module):
   Attributes:
     resolution, channels: Of the images.
     hidden: Widths of the hidden layers.
+    output: 'tanh', or 'linear': of points, which may lie anywhere.
     activation, negative_slope: See `layers.activation`.
     dtype: What it computes in; the parameters are float32.
   """
@@ -22,6 +26,7 @@ class Generator(nn.Module):
   resolution: int
   channels: int
   hidden: tuple[int, ...] = (256, 512, 1024)
+  output: str = 'tanh'
   activation: str = 'relu'
   negative_slope: float = 0.2
   dtype: Any = jnp.float32
@@ -41,7 +46,8 @@ class Generator(nn.Module):
       x = activation(self.activation, self.negative_slope)(x)
     shape = (self.resolution, self.resolution, self.channels)
     x = nn.Dense(shape[0] * shape[1] * shape[2], dtype=self.dtype)(x)
-    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *shape)
+    bound = choose('config.model.gen.output', self.output, OUTPUTS)
+    return bound(x.astype(jnp.float32)).reshape(-1, *shape)
 
 
 class Discriminator(nn.Module):
@@ -50,11 +56,16 @@ class Discriminator(nn.Module):
   Attributes:
     hidden: Widths of the hidden layers.
     dropout: The share of units that are dropped.
+    stddev_group: Examples that are compared, before the last layer, by how
+      various they are (`layers.minibatch_stddev`); 0: they are not.
+    axis_name: The devices' axis under pmap.
     The others: as the generator's.
   """
 
   hidden: tuple[int, ...] = (1024, 512, 256)
   dropout: float = 0.3
+  stddev_group: int = 0
+  axis_name: str | None = None
   activation: str = 'leaky_relu'
   negative_slope: float = 0.2
   dtype: Any = jnp.float32
@@ -73,6 +84,9 @@ class Discriminator(nn.Module):
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
       x = Dropout(self.dropout)(x, keys, train)
+    if self.stddev_group:
+      x = minibatch_stddev(x[:, None, None], self.stddev_group, self.axis_name)
+      x = x[:, 0, 0]
     return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]
 
 

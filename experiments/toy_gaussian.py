@@ -1,0 +1,18 @@
+"""One Gaussian on the line: the GAN that everybody learns from.
+
+As toy_ring.py otherwise.
+
+  python launch.py --config=experiments/toy_gaussian.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import toy_ring
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop."""
+  config = toy_ring.get_config(arg)
+  config.data.source = 'toy:gaussian'
+  config.data.channels = config.game.latent_dim = 1
+  return config

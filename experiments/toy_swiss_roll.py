@@ -1,0 +1,17 @@
+"""A Swiss roll, from the side: a spiral in the plane.
+
+As toy_ring.py otherwise.
+
+  python launch.py --config=experiments/toy_swiss_roll.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import toy_ring
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop."""
+  config = toy_ring.get_config(arg)
+  config.data.source = 'toy:swiss_roll'
+  return config

@@ -1,0 +1,18 @@
+"""U(-1, 1) on the line: a density with corners.
+
+As toy_ring.py otherwise.
+
+  python launch.py --config=experiments/toy_uniform.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import toy_ring
+
+
+def get_config(arg: str = '') -> ConfigDict:
+  """The config; arg 'tiny': seconds on a laptop."""
+  config = toy_ring.get_config(arg)
+  config.data.source = 'toy:uniform'
+  config.data.channels = config.game.latent_dim = 1
+  return config

@@ -1,0 +1,148 @@
+"""What the theory says of GANs, on the line, where densities are known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import get_config, metrics
+from scipy.stats import norm, spearmanr
+
+import gan_jax
+from gan_jax import config as cfg
+from gan_jax import data, games, optimizers
+from gan_jax.data.stream import feed, read
+from gan_jax.parallel import process_rows
+from gan_jax.round import play_dispatch
+from gan_jax.supply import create_state
+from gan_jax.train import train
+
+LOG4 = np.log(4)
+
+
+def against_a_fixed_generator(config, deviation, mean, rounds):
+  """(D's logits of x, metrics a round): D alone learns; G is N(mean, deviation).
+
+  G is one linear layer on z ~ N(0, 1), and its learning rate is 0.
+  """
+  config.model.gen.hidden = ()
+  config.game.latent_dim = 1
+  config.total_images = rounds * config.batch_size
+  (span,) = config.schedule
+  span = {**span, 'images': config.total_images, 'gen_learning_rate': 0.0}
+  config.schedule = (span,)
+  table, source = cfg.table(config), data.make(config)
+  game = games.make(config)
+  tx = optimizers.make(config.optimizer.to_dict())
+  shown = {'images': jnp.asarray(source.fetch(np.arange(2))['images'])}
+  state = create_state(game, tx, shown, table.phase(0), config.seed)
+  layer = {'kernel': jnp.array([[deviation]]), 'bias': jnp.array([mean])}
+  gen = {'params': {'Dense_0': layer}}
+  state = state._replace(variables=state.variables._replace(gen=gen))
+  state = state._replace(ema=gen)
+  reader = partial(read, flip=False, draw=source.draw)
+  play = jax.jit(partial(play_dispatch, game, tx, reader, None))
+  told = []
+  for round in range(0, rounds, table.rounds_per_dispatch):
+    fed = feed(None, None, table, process_rows(), round)
+    state, made = play(state, {}, fed, table.dispatch(round), ())
+    told.append({name: x[:, 0] for name, x in made.items()})
+  told = {k: np.concatenate([part[k] for part in told]) for k in told[0]}
+  assert state.variables.gen['params']['Dense_0']['kernel'][0, 0] == deviation
+
+  def logits(x):
+    images = jnp.asarray(x, jnp.float32)[:, None, None, None]
+    disc_vars = state.variables.disc
+    judged = game.judge(disc_vars, {'images': images}, table.phase(0))
+    return np.asarray(judged.logits)
+
+  return logits, told
+
+
+def without_penalties(name):
+  config = get_config(name)
+  config.game.penalties.r1.weight = 0.0
+  config.game.penalties.r2.weight = 0.0
+  return config
+
+
+def test_the_best_discriminator_is_the_ratio_of_densities():
+  """D(x) = p_data / (p_data + p_G): Goodfellow et al. 2014, proposition 1.
+
+  p_data half N(-1.5, 0.3^2) and half N(1.5, 0.3^2), p_G = N(0.3, 1.2^2); to
+  0.05 wherever there is a tenth of the highest density of either.
+  """
+  config = without_penalties('toy_mixture')
+  logits, told = against_a_fixed_generator(config, 1.2, 0.3, 3000)
+  x = np.linspace(-3, 3, 241)
+  real = (norm.pdf(x, -1.5, 0.3) + norm.pdf(x, 1.5, 0.3)) / 2
+  fake = norm.pdf(x, 0.3, 1.2)
+  seen = (real > 0.1 * real.max()) | (fake > 0.1 * fake.max())
+  best = real / (real + fake)
+  found = 1 / (1 + np.exp(-logits(x)))
+  assert np.abs(found - best)[seen].max() < 0.05
+  # Its loss is log 4 - 2 JSD (theorem 1), by quadrature.
+  middle = (real + fake) / 2
+  dx = x[1] - x[0]
+  jsd = sum(
+    0.5 * np.sum(np.where(p > 1e-12, p * np.log((p + 1e-300) / middle), 0)) * dx
+    for p in (real, fake)
+  )
+  assert told['disc/loss'][-500:].mean() == pytest.approx(
+    LOG4 - 2 * jsd, abs=0.02
+  )
+
+
+def test_the_discriminator_ranks_points_by_their_likelihood():
+  """logit + log p_G is log p_data, up to D's errors."""
+  config = without_penalties('toy_mixture')
+  logits, _ = against_a_fixed_generator(config, 2.0, 0.0, 2000)
+  x = np.random.default_rng(0).uniform(-2.4, 2.4, 500)
+  real = np.log((norm.pdf(x, -1.5, 0.3) + norm.pdf(x, 1.5, 0.3)) / 2)
+  told = logits(x) + norm.logpdf(x, 0, 2.0)
+  assert spearmanr(told, real)[0] > 0.98
+
+
+def test_the_saturating_gradient_vanishes_where_d_wins():
+  """G at N(-2, 0.2^2), the data at N(1, 0.5^2): D tells them apart for sure.
+
+  The gradient of E log(1 - D) has the factor D(G(z)), that of -E log D the
+  factor 1 - D(G(z)): Goodfellow et al. 2014, section 3.
+  """
+  norms = {}
+  for name in ('minimax', 'non_saturating'):
+    config = without_penalties('toy_gaussian')
+    config.game.loss.name = name
+    logits, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
+    norms[name] = told['gen/loss_grad_norm']
+    said = logits([-2.0])[0]
+  end = slice(-50, None)
+  ratio = norms['minimax'] / norms['non_saturating']
+  assert ratio[end].max() < 1e-2 < 1e-1 < ratio[0]
+  # As the factors have it: D / (1 - D) = e^logit.
+  assert ratio[end].mean() == pytest.approx(np.exp(said), rel=0.5)
+  assert norms['non_saturating'][end].min() > norms['non_saturating'][0] / 2
+
+
+def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
+  """D near 1/2 where there are points, J_D near log 4, G where the data is."""
+  config = get_config('toy_gaussian')
+  config.total_images = 256 * 2000
+  (span,) = config.schedule
+  config.schedule = ({**span, 'images': config.total_images},)
+  for key in ('sample', 'checkpoint'):
+    config[f'{key}_every_images'] = config.total_images
+  config.evaluation.every_images = config.total_images
+  train(config, tmp_path)
+  last = metrics(tmp_path)[-1]
+  assert last['disc/loss'] == pytest.approx(LOG4, abs=0.01)
+  run = gan_jax.load(tmp_path)
+  points = run.sample(4000)
+  assert points.shape == (4000, 1)
+  assert points.mean() == pytest.approx(1.0, abs=0.1)
+  assert points.std() == pytest.approx(0.5, abs=0.1)
+  x = np.linspace(0, 2, 50)[:, None].astype(np.float32)
+  said = 1 / (1 + np.exp(-run.discriminator(x)))
+  assert np.abs(said - 0.5).max() < 0.05
+  assert last['eval/jensen_shannon'] < 0.05
