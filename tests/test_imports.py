@@ -13,7 +13,7 @@ LAYERS = [
   {'__init__'},
   {'train', 'prepare', 'preview', 'benchmark'},
   {'announce', 'evaluation', 'supply'},
-  {'run'},
+  {'run', 'scene'},
   {
     'config',
     'checkpoint',

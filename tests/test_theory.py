@@ -22,9 +22,10 @@ LOG4 = np.log(4)
 
 
 def against_a_fixed_generator(config, deviation, mean, rounds):
-  """(D's logits of x, metrics a round): D alone learns; G is N(mean, deviation).
+  """(D's logits of x, metrics a round): D alone learns, G stays what it is.
 
-  G is one linear layer on z ~ N(0, 1), and its learning rate is 0.
+  G is N(mean, deviation^2): one linear layer of z ~ N(0, 1), which learns at
+  a rate of 0.
   """
   config.model.gen.hidden = ()
   config.game.latent_dim = 1
@@ -116,19 +117,20 @@ def test_the_saturating_gradient_vanishes_where_d_wins():
     config.game.loss.name = name
     logits, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
     norms[name] = told['gen/loss_grad_norm']
-    said = logits([-2.0])[0]
+    said = logits(np.random.default_rng(0).normal(-2.0, 0.2, 10_000))
   end = slice(-50, None)
   ratio = norms['minimax'] / norms['non_saturating']
   assert ratio[end].max() < 1e-2 < 1e-1 < ratio[0]
-  # As the factors have it: D / (1 - D) = e^logit.
-  assert ratio[end].mean() == pytest.approx(np.exp(said), rel=0.5)
+  # As the factors have it, D / (1 - D) = e^logit, on average over G's points.
+  factors = np.exp(said).mean()
+  assert factors / 3 < ratio[end].mean() < 3 * factors
   assert norms['non_saturating'][end].min() > norms['non_saturating'][0] / 2
 
 
 def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
   """D near 1/2 where there are points, J_D near log 4, G where the data is."""
   config = get_config('toy_gaussian')
-  config.total_images = 256 * 2000
+  config.total_images = 256 * 1000
   (span,) = config.schedule
   config.schedule = ({**span, 'images': config.total_images},)
   for key in ('sample', 'checkpoint'):

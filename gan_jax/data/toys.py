@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from gan_jax.data.source import Examples, Source, Wanted, check_undivided
 from gan_jax.errors import UserError, choose
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.pictures import to_uint8
 
 # So many points, always the same, stand for the distribution where it is
 # measured and drawn.
@@ -214,7 +215,11 @@ def slanted_land(wanted: Wanted) -> Source:
     light += jnp.array([0.75, 0.0, 0.0, 0.75])
     return 2 * light.reshape(2, 2, 1) - 1
 
-  return drawn(draw)
+  source = drawn(draw)
+  pictures = lambda indices: {
+    'images': to_uint8(source.fetch(indices)['images'])
+  }
+  return source._replace(fetch=pictures)
 
 
 def drawn(draw: Callable[[Key[Array, '']], Float[Array, 'h w c']]) -> Source:

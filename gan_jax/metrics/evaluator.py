@@ -39,7 +39,7 @@ from gan_jax.metrics.measure import (
   collect,
 )
 from gan_jax.metrics.moments import Moments
-from gan_jax.pictures import quantize, to_uint8
+from gan_jax.pictures import quantize
 from gan_jax.schedule import Phase
 from gan_jax.scores import Score, protocol
 
@@ -247,8 +247,6 @@ class Evaluator:
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
       images = source.fetch(order[positions[mine]])['images']
-      if self._toy is None and images.dtype != np.uint8:
-        images = to_uint8(images)
       yield self._look(parallel.share_out(images), self._weights)
 
   def _size(self, count: int) -> int:

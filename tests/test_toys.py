@@ -1,0 +1,234 @@
+"""Points of known distributions: drawn, measured, watched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from runs import get_config, metrics
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import wasserstein_distance
+
+import gan_jax
+from gan_jax import data, games
+from gan_jax.data.toys import TOYS, toy_of
+from gan_jax.errors import UserError
+from gan_jax.metrics.points import divergence, modes, wasserstein
+from gan_jax.scene import paint, places, scene_of
+from gan_jax.train import train
+
+
+def points_of(toy, count=20_000):
+  keys = jax.random.split(jax.random.key(3), count)
+  return np.asarray(jax.vmap(toy.draw)(keys), np.float64)
+
+
+# Mean, and deviation of each coordinate: by the definitions.
+ROLL = 1.5 * np.pi * (1 + 2 * (np.arange(200_000) + 0.5) / 200_000)
+ROLL = ROLL * np.stack([np.cos(ROLL), np.sin(ROLL)]) / 10
+MOMENTS = {
+  'gaussian': ([1.0], [0.5]),
+  'two_gaussians': ([0.0], [np.hypot(1.5, 0.3)]),
+  'uniform': ([0.0], [1 / np.sqrt(3)]),
+  'ring': ([0.0, 0.0], [np.hypot(np.sqrt(2), 0.02)] * 2),
+  'grid': ([0.0, 0.0], [np.hypot(np.sqrt(8), 0.05)] * 2),
+  'line': ([0.0, 0.0], [1 / np.sqrt(3), 1 / np.sqrt(12)]),
+  # x = s (cos a - 1/2), y = s (sin a - 1/4), of a half circle and a sign.
+  'moons': (
+    [0.0, 0.0],
+    [np.sqrt(0.75 + 0.05**2), np.sqrt(0.5625 - 1 / np.pi + 0.05**2)],
+  ),
+  'swiss_roll': (ROLL.mean(1), np.hypot(ROLL.std(1), 0.02)),
+}
+
+
+@pytest.mark.parametrize('name', sorted(TOYS))
+def test_toys_are_what_they_are_called(name):
+  toy = TOYS[name]()
+  points = points_of(toy)
+  mean, deviation = MOMENTS[name]
+  assert points.shape[1] == toy.dim == len(mean)
+  np.testing.assert_allclose(points.mean(0), mean, atol=0.05)
+  np.testing.assert_allclose(points.std(0), deviation, rtol=0.03)
+  assert (np.abs(points) < toy.limit).mean() > 0.999
+  if len(toy.modes):
+    # Each as likely; of genuine points 1 - e^-4.5 lie within 3 deviations in
+    # the plane, 99.73% on the line.
+    seen = modes(points, toy.modes, toy.deviation)
+    assert seen.found == len(toy.modes)
+    within = 1 - np.exp(-4.5) if toy.dim == 2 else 0.9973
+    assert seen.high_quality == pytest.approx(within, abs=0.003)
+    nearest = np.abs(points[:, None] - toy.modes).sum(-1).argmin(1)
+    shares = np.bincount(nearest) / len(points)
+    np.testing.assert_allclose(shares, 1 / len(toy.modes), rtol=0.12)
+
+
+def test_a_drawing_is_drawn_from_by_its_ink(tmp_path):
+  """Black on the left, of half that ink above right, white below right."""
+  pixels = np.full((40, 80), 255, np.uint8)
+  pixels[:, :40] = 0
+  pixels[:20, 40:] = 128  # (127 of 255 of ink)
+  Image.fromarray(pixels).save(tmp_path / 'ink.png')
+  points = points_of(toy_of(f'drawing:{tmp_path / "ink.png"}'))
+  assert np.abs(points[:, 0]).max() <= 1
+  assert np.abs(points[:, 1]).max() <= 0.5  # it is half as high as wide
+  left, above = points[:, 0] < 0, points[:, 1] > 0
+  whole = 255 * 1600 + 127 * 800
+  assert left.mean() == pytest.approx(255 * 1600 / whole, abs=0.01)
+  assert (~left & above).mean() == pytest.approx(127 * 800 / whole, abs=0.01)
+  assert not (~left & ~above).any()
+
+
+def test_modes_by_hand():
+  centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+  fake = np.array([[0.0, 2.9], [0.1, 0.0], [10.0, 3.1], [5.0, 5.0]])
+  assert modes(fake, centres, 1.0) == (1, 0.5)
+  assert modes(np.array([[10.0, 2.9]]), centres, 1.0) == (1, 1.0)
+
+
+def test_divergences_by_hand():
+  """On the line, 100 cells from -1 to 1: p in one cell, q in two of them."""
+  p = np.full((8, 1), -0.99)
+  q = np.array([[-0.99]] * 2 + [[0.99]] * 6)
+  found = divergence(p, q, 1.0)
+  # JS of (1, 0) and (1/4, 3/4): by the definition.
+  js = (np.log(1 / 0.625) + 0.25 * np.log(0.25 / 0.625)) / 2
+  js += 0.75 * np.log(0.75 / 0.375) / 2
+  assert found.jensen_shannon == pytest.approx(js, rel=1e-12)
+  # KL(q || p), of (2.5, 6.5, 0.5 ...) / 58 and (8.5, 0.5, 0.5 ...) / 58.
+  kl = (2.5 * np.log(2.5 / 8.5) + 6.5 * np.log(6.5 / 0.5)) / 58
+  assert found.kl == pytest.approx(kl, rel=1e-12)
+  assert divergence(p, p, 1.0) == (0.0, 0.0)
+  # What lies outside is counted at the edge.
+  assert divergence(p - 7, p, 1.0) == (0.0, 0.0)
+
+
+def test_the_wasserstein_distance_is_exact():
+  """On the line as SciPy has it, in the plane as the best assignment."""
+  rng = np.random.default_rng(0)
+  a, b = rng.normal(size=(700, 1)), rng.normal(1.0, 2.0, (300, 1))
+  expected = wasserstein_distance(a[:, 0], b[:, 0])
+  assert wasserstein(a, b) == pytest.approx(expected, rel=1e-6)
+  a, b = rng.normal(size=(2, 200, 2))
+  costs = np.linalg.norm(a[:, None] - b[None], axis=-1)
+  best = costs[linear_sum_assignment(costs)].mean()
+  assert wasserstein(a, b) == pytest.approx(best, rel=1e-6)
+  # Of the first thousand: the rest may be anywhere.
+  a, b = np.zeros((1500, 2)), np.ones((1500, 2))
+  b[1000:] = 100.0
+  assert wasserstein(a, b) == pytest.approx(np.sqrt(2))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """The `:tiny` ring, measured twice."""
+  workdir = tmp_path_factory.mktemp('ring')
+  config = get_config('toy_ring', 'tiny')
+  config.evaluation.every_images = 192
+  config.evaluation.num_samples = 100
+  train(config, workdir)
+  return config, workdir
+
+
+def test_a_run_of_points(trained):
+  """Its metrics, its film, its samples, which are points."""
+  _, workdir = trained
+  last = metrics(workdir)[-1]
+  for name in ('high_quality', 'modes_found', 'jensen_shannon', 'wasserstein'):
+    assert np.isfinite(last[f'eval/{name}'])
+  frames = sorted((workdir / 'samples').iterdir())
+  with Image.open(workdir / 'training.gif') as film:
+    assert film.n_frames == len(frames) == 3
+  run = gan_jax.load(workdir)
+  points = run.sample(300, seed=1)
+  assert points.shape == (300, 2)
+  inputs = run.inputs(300, seed=1)
+  made = run.generator(run.params, inputs)
+  np.testing.assert_allclose(points, made[:, 0, 0], atol=1e-6)
+  assert run.interpolate(2, 5).shape == (2, 5, 2)
+  assert run.show().width > 800
+  scored = gan_jax.evaluate(run, num_samples=100)
+  assert scored['wasserstein'].value == pytest.approx(
+    last['eval/wasserstein'], rel=1e-5
+  )
+  with pytest.raises(UserError, match='is of images'):
+    run.nearest()
+
+
+def test_every_round_has_new_points(trained):
+  """The same for a seed, a round and an example, on any device."""
+  config, _ = trained
+  source = data.make(config)
+  draw = lambda round, examples: np.asarray(
+    data.stream.read(
+      {}, {'example': jnp.asarray(examples)}, jax.random.key(0),
+      jnp.int32(round), flip=False, draw=source.draw,
+    )['images']
+  )  # fmt: skip
+  one, other = draw(0, [[0, 1], [2, 3]]), draw(1, [[0, 1], [2, 3]])
+  assert one.shape == (2, 2, 1, 1, 2)
+  assert (
+    len(np.unique(np.concatenate([one, other]).reshape(-1, 2), axis=0)) == 8
+  )
+  np.testing.assert_array_equal(draw(0, [3, 1]), one[[1, 0], [1, 1]])
+  known = source.fetch(np.arange(4))['images']
+  assert not np.isin(known, one).any()
+
+
+@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+def test_devices_draw_the_same_points(trained, parallel, tmp_path):
+  config, workdir = trained
+  config = config.copy_and_resolve_references()
+  config.parallel = parallel
+  train(config, tmp_path)
+  for one, other in zip(metrics(workdir), metrics(tmp_path), strict=True):
+    assert one == pytest.approx(other, rel=2e-4, abs=1e-4)
+
+
+def test_the_scene_is_what_both_players_say(trained):
+  config, workdir = trained
+  run, toy = gan_jax.load(workdir), toy_of('toy:ring')
+  scene = scene_of(games.make(config), config)(run._variables, run._phase)
+  said = 1 / (1 + np.exp(-run.discriminator(places(toy).astype(np.float32))))
+  np.testing.assert_allclose(scene.said, said, rtol=1e-4, atol=1e-5)
+  # Slopes, by central differences.
+  x = np.asarray(scene.fake[: len(scene.slopes)], np.float32)
+  for axis in range(2):
+    step = np.zeros(2, np.float32)
+    step[axis] = 1e-3
+    rise = run.discriminator(x + step) - run.discriminator(x - step)
+    near = np.isclose(rise / 2e-3, scene.slopes[:, axis], rtol=0.05, atol=5e-3)
+    assert near.mean() > 0.9  # (the others have a bend of D within the step)
+  assert scene.warped.shape == (42, 101, 2)
+  assert paint(jax.tree.map(np.asarray, scene), config).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+  ('keys', 'message'),
+  [
+    ({'data.source': 'toy:rings'}, "unknown .* 'rings'; did you mean 'ring'"),
+    ({'data.channels': 1}, 'config.data.channels to their coordinates, 2'),
+    ({'data.channels': 3}, 'is 1 or 2 coordinates, not 3'),
+    ({'data.source': 'drawing:nowhere.png'}, "takes a picture, and 'nowhere"),
+    ({'evaluation.metrics': ('fid',)}, 'fid is no metric of these points'),
+    (
+      {'data.source': 'toy:moons', 'evaluation.metrics': ('modes',)},
+      'modes is no metric of these points',
+    ),
+  ],
+)
+def test_mistakes(keys, message, tmp_path):
+  config = get_config('toy_ring', 'tiny')
+  config.evaluation.every_images = 192
+  config.update_from_flattened_dict(keys)
+  with pytest.raises(UserError, match=message):
+    train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_points_are_no_metric_of_images(tmp_path):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.evaluation.every_images = 192
+  config.evaluation.metrics = ('modes',)
+  with pytest.raises(UserError, match='modes is of toy'):
+    train(config, tmp_path / 'run')
