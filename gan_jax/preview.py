@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import data
-from gan_jax.data.source import Examples
+from gan_jax.data.source import Examples, Source
 from gan_jax.data.stream import Stream, read
+from gan_jax.data.toys import Toy, toy_of
 from gan_jax.errors import UserError
 from gan_jax.pictures import to_pil, to_uint8
 
@@ -33,21 +34,28 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
   """
   cfg.check(config)
   source = data.make(config)
+  path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
+  print(data.describe(config, source))
+  if (toy := toy_of(config.data.source)) is not None:
+    _save(_scatter(source, toy), path)
+    return
   stream = Stream(config.seed, source.size)
   measured = min(MEASURED, source.size, MOST_BYTES // source.example_bytes)
   taken = source.fetch(stream.indices(np.arange(max(measured, 1))))
   first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}
   images = _as_read(first, config)
-  path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
+  print(statistics(taken, source.classes))
+  _save(_draw(images, captions(first, source.classes)), path)
+
+
+def _save(figure: Figure, path: epath.Path) -> None:
   drawn = io.BytesIO()
-  _draw(images, captions(first, source.classes)).savefig(drawn)
+  figure.savefig(drawn)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(drawn.getvalue())
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror}') from error
-  print(data.describe(config, source))
-  print(statistics(taken, source.classes))
   print(f'Preview: {path}')
 
 
@@ -99,6 +107,20 @@ def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
   named = np.argsort(-shares, kind='stable')[:NAMED]
   listed = ', '.join(f'{classes[i]} {shares[i]:.1%}' for i in named)
   return f'{line}; labels: {listed}'
+
+
+def _scatter(source: Source, toy: Toy) -> Figure:
+  """Points of the plane, or on the line how many there are where."""
+  points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
+  figure = Figure((5, 5), layout='constrained')
+  axes = figure.subplots()
+  if toy.dim == 1:
+    axes.hist(points[:, 0], 100, range=(-toy.limit, toy.limit), density=True)
+  else:
+    axes.plot(*points.T, '.', ms=1)
+    axes.set(aspect='equal', ylim=(-toy.limit, toy.limit))
+  axes.set(xlim=(-toy.limit, toy.limit))
+  return figure
 
 
 def _draw(images: np.ndarray, under: list[str]) -> Figure:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from runs import get_config
 from tables import constant_table
 
@@ -18,6 +19,7 @@ from gan_jax.games.image import image_game
 from gan_jax.games.judging import class_loss
 from gan_jax.latents import LATENTS
 from gan_jax.models.spectral import Dense
+from gan_jax.pictures import of_each_class, show
 from gan_jax.state import Pair
 
 N, CLASSES = 4, 3
@@ -195,6 +197,15 @@ def test_a_run_of_classes(tmp_path):
   np.testing.assert_array_equal(sevens, run.sample(3, labels=[7, 7, 7]))
   assert (sevens != run.sample(3, labels=8)).any()
   assert run.sample(5).shape == run.interpolate(1, 5)[0].shape
+  # 64 images of 10 classes: 6 of each, a class a row.
+  last = sorted((tmp_path / 'samples').iterdir())[-1]
+  with Image.open(last) as grid:
+    assert grid.size == (6 * 28, 10 * 28)
+  np.testing.assert_array_equal(of_each_class(3, 8), [0, 0, 1, 1, 2, 2])
+  np.testing.assert_array_equal(of_each_class(5, 3), [0, 1, 2])
+  labels = np.repeat(np.arange(10), 6)
+  shown = show(run.sample(60, labels=labels), columns=6)
+  np.testing.assert_array_equal(run.show(64), shown)
 
 
 def test_labels_that_are_not_there():
