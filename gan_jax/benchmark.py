@@ -1,17 +1,14 @@
 """How fast an experiment trains here, and what holds it up."""
 
-import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Generator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import rich.console
 import rich.table
 from ml_collections import ConfigDict
@@ -19,58 +16,31 @@ from ml_collections import ConfigDict
 from gan_jax import config as cfg
 from gan_jax import data, games, optimizers, parallel
 from gan_jax.announce import duration, schedule, sizes_of
-from gan_jax.data.loader import fetch_all
-from gan_jax.data.source import Source, in_memory
-from gan_jax.data.stream import Stream, feed, read
-from gan_jax.flops import flops
-from gan_jax.games.game import Game
-from gan_jax.models import PRECISIONS
-from gan_jax.round import play_dispatch
-from gan_jax.schedule import Table
-from gan_jax.state import Pair, State
-from gan_jax.supply import (
-  create_state,
-  feeds,
-  first_examples,
-  is_resident,
-  on_devices,
+from gan_jax.bench import (
+  LONG_SECONDS,
+  Runner,
+  course,
+  creator,
+  feed_dispatches,
+  flops_of,
+  generate,
+  images_in,
+  loaded,
+  prepare,
+  seconds_of,
+  warm_up,
 )
+from gan_jax.data.source import Source
+from gan_jax.data.stream import Stream
+from gan_jax.models import PRECISIONS
+from gan_jax.supply import feeds, first_examples
 
-# Images that are generated: so many, and of so many pixels together.
-GENERATED, PIXELS = 1024, 2**26
-WARM_UP, WINDOWS, WINDOW_SECONDS = 2, 5, 1.0
-# A dispatch of more seconds than this is warmed up, and timed, once.
-LONG_SECONDS = 5.0
+WINDOWS, WINDOW_SECONDS = 5, 1.0
 # Lengths of a dispatch that are tried, of rounds that are shorter than this;
 # a longer one is not recommended for less than this share of speed.
 LENGTHS, SHORT_SECONDS, WORTH = (1, 4, 16), 1.0, 0.03
 FED = 'fed by the loader'
 MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
-
-
-class Bench(NamedTuple):
-  """A dispatch, ready to be timed.
-
-  Attributes:
-    images: That D is shown in it.
-    compile_seconds: What it took to trace and compile it.
-    program_bytes: What it needs of a device's memory, beside the data set.
-    play: (what it is fed): begins it.
-    wait: For all that was begun.
-  """
-
-  images: int
-  compile_seconds: float
-  program_bytes: int
-  play: Callable[[Any], None]
-  wait: Callable[[], None]
-
-
-class Runner(NamedTuple):
-  """A dispatch, and what it is fed."""
-
-  bench: Bench
-  fed: Generator[Any]
 
 
 def benchmark(config: ConfigDict, workdir: str | Path) -> None:
@@ -99,7 +69,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   jax.clear_caches()
   bench = prepare(on_device, generated)
   own = Runner(bench, feed_dispatches(on_device, generated))
-  seconds = _warm_up(own)
+  seconds = warm_up(own)
   memory = parallel.peak_memory() or bench.program_bytes
   speeds = _race(
     {
@@ -110,7 +80,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   )
   speed, fed = speeds[config.rounds_per_dispatch], speeds.pop(FED, None)
   share = None if fed is None else max(0.0, 1 - fed / speed)
-  per_image = _flops(on_device, generated) / bench.images
+  per_image = flops_of(on_device, generated) / bench.images
   matmul = _matmul_flops_per_second(config.precision)
   figures = {
     'images_per_second': speed,
@@ -140,102 +110,9 @@ def _rounded(figures: Any) -> Any:
   return float(f'{figures:.4g}') if isinstance(figures, float) else figures
 
 
-def generate(config: ConfigDict) -> Source:
-  """Noise of the shape of the experiment's images, of classes if those are."""
-  rng = np.random.default_rng(0)
-  count = min(GENERATED, max(1, PIXELS // config.data.resolution**2))
-  shape = (count, *[config.data.resolution] * 2, config.data.channels)
-  examples = {'images': rng.integers(0, 256, shape, np.uint8)}
-  if classes := config.data.get('classes', 0):
-    examples['labels'] = rng.integers(0, classes, count, np.int32)
-  return in_memory(examples)
-
-
-def _course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
-  """The table without an end, and where to begin: with its last span."""
-  if first is None:
-    first = cfg.table(config).rows[-1].first_round
-  return cfg.table(cfg.changed(config, 'total_images', 2**50)), first
-
-
-def _images(table: Table, first: int) -> int:
-  """Shown to D in the dispatch that begins at `first`."""
-  return table.images(first + table.rounds_per_dispatch) - table.images(first)
-
-
-def feed_dispatches(
-  config: ConfigDict, source: Source, first: int | None = None
-) -> Generator[Any]:
-  """What a run is fed, on its way to the devices as in training."""
-  table, first = _course(config, first)
-  spread = parallel.make(config.parallel)
-  return parallel.ahead(
-    spread.shard, feeds(config, source, table, first, attempt=0)
-  )
-
-
-def prepare(
-  config: ConfigDict, source: Source, first: int | None = None
-) -> Bench:
-  """Compiles the dispatch that begins at `first`; None: the last span's."""
-  spread = parallel.make(config.parallel)
-  game = games.make(config, spread.axis_name)
-  tx = optimizers.make(config.optimizer.to_dict())
-  table, first = _course(config, first)
-  phases = table.dispatch(first)
-  create = _creator(game, tx, config, source)
-  state = spread.own(parallel.create(create))
-  resident = is_resident(config, source)
-  dataset = on_devices(spread, fetch_all(source) if resident else {})
-  frozen = on_devices(spread, game.frozen())
-  fed = feed_dispatches(config, source, first)
-  args = state, dataset, next(fed), phases, frozen
-  fed.close()
-  reader = partial(read, flip=config.data.flip)
-  start = time.perf_counter()
-  step = spread.compile(
-    partial(play_dispatch, game, tx, reader, spread.axis_name)
-  )
-  step = step.lower(*args).compile()
-  seconds = time.perf_counter() - start
-  memory = step.memory_analysis()
-  held = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
-  begun = []
-
-  def play(fed: Any) -> None:
-    nonlocal state
-    state, metrics = step(state, dataset, fed, phases, frozen)
-    begun.append(metrics)
-    parallel.keep_up(begun)
-
-  def wait() -> None:
-    jax.block_until_ready(begun)
-    begun.clear()
-
-  return Bench(
-    images=_images(table, first),
-    compile_seconds=seconds,
-    program_bytes=memory.temp_size_in_bytes
-    + memory.argument_size_in_bytes
-    - held,
-    play=play,
-    wait=wait,
-  )
-
-
-def _creator(
-  game: Game, tx: Pair[Any], config: ConfigDict, source: Source
-) -> Callable[[], State]:
-  """What makes the state, as in training."""
-  batch = first_examples(source, Stream(config.seed, source.size))
-  shapes = jax.eval_shape(lambda: batch)
-  phase = cfg.table(config).phase(0)
-  return partial(create_state, game, tx, shapes, phase, config.seed)
-
-
 def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
   """Images/s of each: the median of windows of a second, in turns."""
-  one = {name: _warm_up(runner) for name, runner in runners.items()}
+  one = {name: warm_up(runner) for name, runner in runners.items()}
   counts = {
     name: parallel.of_main(max(1, round(WINDOW_SECONDS / seconds)))
     for name, seconds in one.items()
@@ -244,30 +121,13 @@ def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
   times: dict[Any, list[float]] = {name: [] for name in runners}
   for _ in range(parallel.of_main(windows)):
     for name, runner in runners.items():
-      times[name].append(_seconds(runner, counts[name]))
+      times[name].append(seconds_of(runner, counts[name]))
   for runner in runners.values():
     runner.fed.close()
   return {
     name: counts[name] * runner.bench.images / statistics.median(times[name])
     for name, runner in runners.items()
   }
-
-
-def _warm_up(runner: Runner) -> float:
-  """Seconds of a dispatch, once it is warm; of a long one, of the first."""
-  for _ in range(WARM_UP):
-    seconds = _seconds(runner, 1)
-    if parallel.of_main(int(seconds > LONG_SECONDS)):
-      return seconds
-  return _seconds(runner, 1)
-
-
-def _seconds(runner: Runner, dispatches: int) -> float:
-  start = time.perf_counter()
-  for part in itertools.islice(runner.fed, dispatches):
-    runner.bench.play(part)
-  runner.bench.wait()
-  return time.perf_counter() - start
 
 
 def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
@@ -278,7 +138,7 @@ def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
   tx = optimizers.make(config.optimizer.to_dict())
-  create = _creator(games.make(config), tx, config, source)
+  create = creator(games.make(config), tx, config, source)
   gen_vars = jax.eval_shape(create).variables.gen
   sizes = sizes_of(config, table, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
@@ -300,33 +160,17 @@ def _stage(config: ConfigDict, source: Source, first: int) -> dict[str, Any]:
   """The dispatch that begins at `first`: timed for a second, or once."""
   bench = prepare(config, source, first)
   runner = Runner(bench, feed_dispatches(config, source, first))
-  _warm_up(runner)
+  warm_up(runner)
   count, seconds = 0, 0.0
   while parallel.of_main(int(seconds < WINDOW_SECONDS)):
-    count, seconds = count + 1, seconds + _seconds(runner, 1)
+    count, seconds = count + 1, seconds + seconds_of(runner, 1)
   runner.fed.close()
   return {
     'images_per_second': count * bench.images / seconds,
-    'flops_per_image': _flops(config, source, first) / bench.images,
+    'flops_per_image': flops_of(config, source, first) / bench.images,
     'program_bytes': bench.program_bytes,
     'compile_seconds': bench.compile_seconds,
   }
-
-
-def _flops(config: ConfigDict, source: Source, first: int | None = None) -> int:
-  """Of a dispatch, on all devices together."""
-  game = games.make(config)
-  tx = optimizers.make(config.optimizer.to_dict())
-  table, first = _course(config, first)
-  stream = Stream(config.seed, source.size)
-  return flops(
-    partial(play_dispatch, game, tx, partial(read, flip=False), None),
-    jax.eval_shape(_creator(game, tx, config, source)),
-    source.fetch(np.arange(source.size)),
-    feed(stream, None, table, lambda n: slice(n), first),
-    table.dispatch(first),
-    game.frozen(),
-  )
 
 
 def _matmul_flops_per_second(precision: str) -> float:
@@ -405,25 +249,9 @@ def _of_loader(
 
 
 def _loaded(config: ConfigDict, source: Source) -> float:
-  table, first = _course(config)
+  table, first = course(config)
   fed = feeds(config, source, table, first, attempt=0)
-  return loaded(fed, _images(table, first))
-
-
-def loaded(fed: Generator[Any], images: int) -> float:
-  """Images a second of the loader alone; `images` are in one thing it yields.
-
-  Closes it, which takes a second, once a run: not timed.
-  """
-  for _ in range(WARM_UP):
-    next(fed)
-  start, count = time.perf_counter(), 0
-  while time.perf_counter() < start + 2 * WINDOW_SECONDS:
-    next(fed)
-    count += 1
-  seconds = time.perf_counter() - start
-  fed.close()
-  return count * images / seconds
+  return loaded(fed, images_in(table, first), 2 * WINDOW_SECONDS)
 
 
 def _show(config: ConfigDict, figures: dict[str, Any]) -> None:

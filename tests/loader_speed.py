@@ -22,7 +22,7 @@ from PIL import Image
 from tables import constant_table
 
 from gan_jax import data
-from gan_jax.benchmark import loaded
+from gan_jax.bench import loaded
 from gan_jax.data.loader import load
 from gan_jax.data.stream import Stream, feed
 
@@ -75,7 +75,7 @@ def images_per_second(source, workers):
   stream = Stream(0, source.size)
   make = partial(feed, stream, source, table, lambda n: slice(n))
   fed = load(make, range(table.total_rounds), workers)
-  return loaded(fed, BATCH)
+  return loaded(fed, BATCH, 2.0)
 
 
 def main():

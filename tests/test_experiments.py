@@ -31,7 +31,13 @@ SHARED_KEYS = (
 
 # One of each kind of game and network; the others are tried by `-m slow`, but
 # for those whose `:tiny` run is that of one before.
-ALWAYS = ('cgan_digits', 'dcgan_celeba', 'progressive_celeba', 'vanilla_mnist')
+ALWAYS = (
+  'cgan_digits',
+  'dcgan_celeba',
+  'progressive_celeba',
+  'toy_ring',
+  'vanilla_mnist',
+)
 TINY = {
   get_config(name, 'tiny').to_json(): name for name in reversed(EXPERIMENTS)
 }
@@ -131,9 +137,11 @@ def test_reads_back(straight):
   _, config, workdir = straight
   run = gan_jax.load(workdir)
   images = run.sample(3, seed=1)
-  size = config.data.resolution
-  assert images.shape == (3, size, size, config.data.channels)
-  assert images.dtype == np.uint8
+  size, channels = config.data.resolution, config.data.channels
+  points = size == 1
+  shape = (channels,) if points else (size, size, channels)
+  assert images.shape == (3, *shape)
+  assert images.dtype == (np.float32 if points else np.uint8)
   np.testing.assert_array_equal(images[:2], run.sample(2, seed=1))
 
 

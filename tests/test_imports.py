@@ -12,7 +12,7 @@ LAYERS = [
   {'launch'},
   {'__init__'},
   {'train', 'prepare', 'preview', 'benchmark'},
-  {'announce', 'evaluation', 'supply'},
+  {'bench', 'announce', 'evaluation', 'supply'},
   {'run', 'scene'},
   {
     'config',

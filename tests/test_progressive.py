@@ -14,7 +14,7 @@ from runs import everything, get_config
 
 import gan_jax
 from gan_jax import (
-  benchmark,
+  bench,
   checkpoint,
   games,
   optimizers,
@@ -489,10 +489,10 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   penalty += sum(rgb) + sum(blocks) + sum(blocks)
   gen_move = 2 * disc + sum(gen) + sum(gen) - first
   paper = reals_and_fakes + penalty + sum(gen) + gen_move
-  table, source = cfg.table(config), benchmark.generate(config)
+  table, source = cfg.table(config), bench.generate(config)
   row = table.rows[stage]
   assert row.span.stage == stage
-  counted = benchmark._flops(config, source, row.first_round)
+  counted = bench.flops_of(config, source, row.first_round)
   assert counted / row.span.batch_size == 2 * paper
 
 
@@ -551,7 +551,7 @@ def test_what_is_not_in_play_is_left_alone(run):
   config, workdir, _ = run
   source = in_memory({'images': np.zeros((64, 16, 16, 3), np.uint8)})
   tx = optimizers.make(config.optimizer.to_dict())
-  create = benchmark._creator(games.make(config), tx, config, source)
+  create = bench.creator(games.make(config), tx, config, source)
   start = parallel.create(create)._asdict()
   named = jax.tree_util.tree_leaves_with_path(start)
   states = [
@@ -619,7 +619,7 @@ def test_a_step_at_1024(capsys):
     donate_argnums=0,
   )
   fed = feed(Stream(0, 2), None, table, lambda n: slice(n), first)
-  before = jax.jit(benchmark._creator(game, tx, config, source))()
+  before = jax.jit(bench.creator(game, tx, config, source))()
   name = '1024x1024'
   kernel = lambda state: [
     np.asarray(player['params'][name]['conv_0']['kernel'])

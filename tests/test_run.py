@@ -51,6 +51,17 @@ def test_the_generator_is_pure_and_the_average_is_what_is_loaded(run, workdir):
   assert not same(run.params, state['variables']['gen'])
 
 
+def test_the_discriminator_says_what_its_layers_say(run):
+  """The MLP of `:tiny`, by hand: 784 to 32 units, leaky, to a logit."""
+  images = run.sample(300)
+  params = jax.tree.map(np.float64, run.disc_vars['params'])
+  x = images.reshape(300, -1) / 127.5 - 1
+  x = x @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
+  x = np.where(x > 0, x, 0.2 * x)
+  x = x @ params['Dense_1']['kernel'] + params['Dense_1']['bias']
+  np.testing.assert_allclose(run.discriminator(images), x[:, 0], atol=1e-4)
+
+
 def test_paths_lead_from_sample_to_sample(run):
   paths = run.interpolate(n=3, steps=5, seed=7)
   assert paths.shape == (3, 5, 28, 28, 1)

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from turns import take_turns
 
 from experiments import dcgan_celeba, vanilla_mnist
-from gan_jax import benchmark, parallel
+from gan_jax import bench, parallel
 
 family, batch, precision = sys.argv[1:]
 config = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family].get_config()
@@ -16,7 +16,7 @@ if family == 'mlp':
   config.model.disc.dropout = 0.3
 config.batch_size, config.precision = int(batch), precision
 parallel.keep_compiled()
-source = benchmark.generate(config)
-bench = benchmark.prepare(config, source)
-fed = benchmark.feed_dispatches(config, source)
-take_turns(lambda: bench.play(next(fed)), bench.wait, bench.images)
+source = bench.generate(config)
+timed = bench.prepare(config, source)
+fed = bench.feed_dispatches(config, source)
+take_turns(lambda: timed.play(next(fed)), timed.wait, timed.images)
