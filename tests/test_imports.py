@@ -11,7 +11,7 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'__init__'},
-  {'train', 'prepare', 'preview', 'benchmark'},
+  {'train', 'prepare', 'preview', 'benchmark', 'sweep'},
   {'announce', 'evaluation', 'supply'},
   {'run'},
   {
@@ -104,7 +104,8 @@ def test_import_gan_jax_is_light():
   """No device is started, and nothing heavy is loaded, by the import alone."""
   code = """
 import sys, gan_jax
-heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas'}
+heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas',
+         'optuna'}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 if 'jax' in sys.modules:
   from jax._src import xla_bridge
