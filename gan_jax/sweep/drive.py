@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -97,7 +97,7 @@ def sweep(
     places = _ready(places)
     with held(local(workdir), lambda: None, '.entering.lock'):
       study.enter(book, plan, workdir, again=True)
-    _run(_Driver(plan, workdir, book, places), book)
+    _run(_Driver(plan, workdir, book, places))
     report.say(workdir, report.draw(book, plan, workdir))
 
 
@@ -115,9 +115,9 @@ def _alone(workdir: str) -> Iterator[None]:
     yield
 
 
-def _run(driver: '_Driver', book: optuna.Study) -> None:
+def _run(driver: '_Driver') -> None:
   """Runs the trials; raises what tells that it was stopped."""
-  with driver.show, _told(driver.stop, book) as told:
+  with driver.show, _told(driver.stop) as told:
     driver.drive()
   if told:
     left = 'the trials that ran are saved'
@@ -142,7 +142,7 @@ def _ready(places: list[Place]) -> list[Place]:
 
 
 @contextmanager
-def _told(stop: Stop, book: optuna.Study) -> Iterator[list[signal.Signals]]:
+def _told(stop: Stop) -> Iterator[list[signal.Signals]]:
   """Ctrl-C and SIGTERM stop the trials, that save; twice: at once."""
   told: list[signal.Signals] = []
 
@@ -153,7 +153,6 @@ def _told(stop: Stop, book: optuna.Study) -> Iterator[list[signal.Signals]]:
     else:
       print('\nStopping the trials, which save (again: at once)', flush=True)
     stop.asked.set()
-    book.stop()
 
   handled = signal.SIGINT, signal.SIGTERM
   before = {number: signal.signal(number, tell) for number in handled}
@@ -241,8 +240,10 @@ class _Driver:
       raise
     except BaseException:
       self.stop.asked.set()  # the others are not to go on for days
-      self._book.stop()
       raise
+    finally:
+      if self.stop.asked.is_set():
+        self._book.stop()
 
   def _play(self, trial: optuna.Trial, slot: int) -> float:
     overrides = spaces.suggest(trial, self._plan.space)
@@ -276,7 +277,9 @@ class _Driver:
     if self._plan.settings is not None and 'seed' in self._plan.space:
       study.enter(self._book, self._plan, self._folder, again=False)
 
-  def _watcher(self, trial: optuna.Trial, slot: int) -> Any:
+  def _watcher(
+    self, trial: optuna.Trial, slot: int
+  ) -> Callable[[list[Point]], bool]:
     """(points) -> whether it is to be pruned: reports what is new."""
     reported: set[int] = set()
 
@@ -294,7 +297,7 @@ class _Driver:
       score = scores[-1] if scores else None
       images = points[-1].images if points else 0
       self.show.update(slot, images=images, score=score)
-      return news and trial.should_prune()
+      return news and bool(trial.should_prune())
 
     return hopeless
 
@@ -346,7 +349,6 @@ class _Driver:
         self._failures.append(ending.line)
         alike = len(set(self._failures)) == 1
         if len(self._failures) >= ALIKE and alike and not self._succeeded:
-          self._book.stop()
           self.stop.asked.set()
       raise _Ended
     self._succeeded += 1

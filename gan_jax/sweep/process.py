@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 # Says what a process of ours is to be before it becomes it.
 CHILD = str(Path(__file__).with_name('child.py'))
@@ -26,6 +26,7 @@ class Ended(NamedTuple):
   gone: bool = False
 
 
+@runtime_checkable
 class Running(Protocol):
   """A trial that was started."""
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shlex
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -162,12 +163,16 @@ def draw(study: optuna.Study, plan: Plan, folder: str) -> str | None:
     return None
   matplotlib.use('Agg')
   plot = optuna.visualization.matplotlib.plot_parallel_coordinate
-  axes = plot(study, target_name=plan.score)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of an axis that has one value
+    axes = plot(study, target_name=plan.score)
   names = sorted({name for trial in done for name in trial.params})
   short = short_names(names)
   labels = [plan.score, *(short[name] for name in names)]
   axes.set_xticks(range(len(labels)), labels, rotation=15, ha='right')
   axes.set_title('')
+  # (The engine's blues are white where a trial is far behind.)
+  axes.collections[-1].set_cmap('viridis')
   axes.figure.set_size_inches(max(6.4, 1.9 * len(labels)), 4.2)
   drawn = io.BytesIO()
   axes.figure.savefig(drawn, dpi=100, bbox_inches='tight')

@@ -16,21 +16,11 @@ is a space again, in which a plain value is simply set.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from optuna.trial import BaseTrial
 
 Space = Mapping[str, Any]
-
-
-class Suggests(Protocol):
-  """What answers for an Optuna trial: the engine's own, or a fixed one."""
-
-  def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
-  def suggest_float(
-    self, name: str, low: float, high: float, *, log: bool
-  ) -> float: ...
-  def suggest_int(
-    self, name: str, low: int, high: int, *, log: bool
-  ) -> int: ...
 
 
 def is_range(choice: Any) -> bool:
@@ -43,7 +33,7 @@ def is_blocks(choice: Any) -> bool:
   return isinstance(choice, Mapping) and not is_range(choice)
 
 
-def suggest(trial: Suggests, space: Space, prefix: str = '') -> dict[str, Any]:
+def suggest(trial: BaseTrial, space: Space, prefix: str = '') -> dict[str, Any]:
   """The overrides of a trial, by the key of the config.
 
   Args:
@@ -68,7 +58,7 @@ def suggest(trial: Suggests, space: Space, prefix: str = '') -> dict[str, Any]:
   return found
 
 
-def _in_range(trial: Suggests, name: str, choice: Space) -> float | int:
+def _in_range(trial: BaseTrial, name: str, choice: Space) -> float | int:
   ends = choice['low'], choice['high']
   whole = all(isinstance(end, int) for end in ends)
   ask = trial.suggest_int if whole else trial.suggest_float

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
+import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from gan_jax.errors import UserError
@@ -74,6 +74,8 @@ def open_study(plan: Plan, url: str, name: str, alone: bool) -> optuna.Study:
       grace_period=NEVER_SECONDS if alone else GRACE_SECONDS,
       heartbeat_stale_trial_callback=retry(),
     )
+    if sqlite:
+      sqlalchemy.event.listen(storage.engine, 'begin', _lock)
     return optuna.create_study(
       study_name=name,
       storage=storage,
@@ -88,6 +90,15 @@ def open_study(plan: Plan, url: str, name: str, alone: bool) -> optuna.Study:
       f'--storage={url} cannot be opened: it is to be the URL of a database, '
       f'as sqlite:///FILE ({line})'
     ) from error
+
+
+def _lock(connection: sqlalchemy.Connection) -> None:
+  """Takes the whole of SQLite for a transaction, from its beginning.
+
+  The engine locks a row before it gives a trial to somebody, and SQLite has no
+  such locks: of two who asked at once both would have it (optuna#4002).
+  """
+  connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
 def workdir_of(folder: str | Path, slot: int) -> str:

@@ -198,7 +198,9 @@ def _follow(
   try:
     return _watch(running, workdir, watch, stop)
   except BaseException:
-    running.stop()  # nobody will
+    running.stop()  # nobody else will
+    while running.poll() is None:
+      time.sleep(POLL_SECONDS)
     raise
 
 
