@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROUNDS, SAVE_EVERY = 30, 5
-PAUSE = float(os.environ.get('PAUSE', 0.02))
+PAUSE = float(os.environ.get('PAUSE', 0.01))
 # Of several hosts one does the work.
 HOST, CALL = int(os.environ.get('HOST', 0)), os.environ.get('CALL', '')
 
@@ -80,7 +80,8 @@ def play(manner, told):
   begin = int(saved.read_text()) if saved.exists() else 0
   lines = metrics.read_text().splitlines() if metrics.exists() else []
   metrics.write_text(''.join(f'{line}\n' for line in lines[:begin]))
-  note('begin', round=begin)
+  slice = os.environ.get('SLICE')
+  note('begin', round=begin, slice=slice, argv=sys.argv)
   if manner == 'fail':
     leave(1, "Traceback:\nValueError: it's the config")
   for round in range(begin + 1, ROUNDS + 1):

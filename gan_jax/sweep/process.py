@@ -97,6 +97,10 @@ class Process:
     lines = [line for line in self.said().splitlines() if line.strip()]
     return Ended(code, lines[-1].strip() if lines else 'it said nothing')
 
+  def wait(self) -> None:
+    """Waits until it has left."""
+    self._popen.wait()
+
   def said(self) -> str:
     """All that it has said."""
     with self._log.open('rb') as file:

@@ -120,7 +120,7 @@ class _OnSlice:
     self._on_hosts = partial(ssh, name, zone)
     self._log = log
     self._process = Process(self._on_hosts(script), log)
-    self._told: Process | None = None
+    self._told: list[Process] = []
     self._asked = 0.0
 
   def poll(self) -> Ended | None:
@@ -131,6 +131,8 @@ class _OnSlice:
       if self._asked and waited > STOP_AGAIN_SECONDS:
         self.stop()
       return None
+    for told in self._told:
+      told.wait()
     if not ended.code:
       return ended
     said = self._process.said()
@@ -159,4 +161,4 @@ class _OnSlice:
 
   def _tell(self, signal: str) -> None:
     log = self._log.with_suffix('.stop.txt')
-    self._told = Process(self._on_hosts(TELL % signal), log)
+    self._told.append(Process(self._on_hosts(TELL % signal), log))
