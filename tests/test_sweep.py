@@ -5,15 +5,12 @@ import math
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import sweeps
-from conftest import launch
-from runs import everything
+from soak_sweep import soak
 from sweeps import check_once_each, drive, events, run, steps, wait_for
 
 import gan_jax
@@ -375,68 +372,7 @@ def test_a_trial_has_its_cores_and_no_others(tmp_path):
   assert process.poll() == (0, f'[{core}]', False)
 
 
-# Real runs.
-
-
 @pytest.mark.slow
-def test_real_trials_of_which_one_is_killed(tmp_path):
-  """Every array of it is, bit for bit, that of a run which nobody disturbed."""
-  (tmp_path / 'swept.py').write_text(REAL)
-  flags = ['--config=swept.py', '--mode=sweep', '--parallel_trials=2']
-  command = launch(*flags, f'--workdir={tmp_path}/sweep')
-  environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
-  del environment['XLA_FLAGS']
-  with subprocess.Popen(
-    command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-  ) as driver:
-    killed = Path(tmp_path, 'sweep/trials/0001')
-    wait_for(lambda: (killed / 'checkpoints').exists(), seconds=60)
-    wait_for(lambda: any(p.name.isdigit() for p in
-                         (killed / 'checkpoints').iterdir()))  # fmt: skip
-    (pid,) = (
-      int(path.parent.name)
-      for path in Path('/proc').glob('[0-9]*/cmdline')
-      if str(killed).encode() in path.read_bytes()
-    )
-    os.kill(pid, signal.SIGKILL)
-    said = driver.stdout.read()
-  assert driver.returncode == 0, said
-  assert 'lost, and run again' in said
-  log = (tmp_path / 'sweep/logs/0001.txt').read_text()
-  assert 'Resuming at round' in log
-  sweep = gan_jax.load_sweep(tmp_path / 'sweep')
-  assert sweep.trials.state.tolist() == ['done', 'done']
-  run = sweep.best()
-  assert run.sample(2).shape == (2, 28, 28, 1)
-  straight = shlex.split(sweep.trials.command[1])[2:]
-  subprocess.run(
-    [
-      sys.executable,
-      *launch()[1:],
-      *straight,
-      f'--workdir={tmp_path}/straight',
-    ],
-    cwd=tmp_path,
-    env=environment,
-    check=True,
-    capture_output=True,
-  )
-  assert everything(killed, 1000) == everything(tmp_path / 'straight', 1000)
-
-
-REAL = """
-from experiments import vanilla_mnist
-
-def get_config(arg=''):
-  return vanilla_mnist.get_config('tiny')
-
-def sweep():
-  return {
-    'rates': {
-      'score': 'gen/loss',
-      'goal': 'min',
-      'space': {'optimizer.gen.learning_rate': [1e-4, 1e-3]},
-      'fixed': {'total_images': 16_000, 'checkpoint_every_images': 1_600},
-    }
-  }
-"""
+def test_soak(tmp_path):
+  """Real runs: a trial and the driver are killed, at random moments."""
+  assert soak(tmp_path, kills=4, seed=1) == 2

@@ -79,8 +79,8 @@ def sweep(
   plan = plans.make(experiment, config, overrides, sweep, trials)
   given = {name: value for name, value in machines.items() if value is not None}
   places = Machines(**given).places(launcher)
-  report.announce(plan, workdir, places)
   if dry_run:
+    report.announce(plan, workdir, places)
     report.rehearse(plan, workdir, places)
     return
   if storage is None and is_remote(workdir):
@@ -88,11 +88,15 @@ def sweep(
       f'{workdir} cannot hold a database: add --storage=sqlite:///FILE, on '
       'this machine, or the URL of one that several drivers can reach'
     )
+  report.check(plan, workdir)
+  # A database that cannot be reached is told before anything is written.
+  book = storage and study.open_study(plan, storage, workdir, alone=False)
+  report.announce(plan, workdir, places)
   report.begin(plan, workdir)
   with nullcontext() if storage else _alone(workdir):
-    url = storage or f'sqlite:///{Path(workdir, "sweep.db").absolute()}'
-    name = workdir if storage else 'sweep'
-    book = study.open_study(plan, url, name, alone=storage is None)
+    if not storage:
+      url = f'sqlite:///{Path(workdir, "sweep.db").absolute()}'
+      book = study.open_study(plan, url, 'sweep', alone=True)
     study.find_lost(book, alone=storage is None)
     places = _ready(places)
     with held(local(workdir), lambda: None, '.entering.lock'):

@@ -89,28 +89,31 @@ def rehearse(plan: Plan, workdir: str, places: list[Place]) -> None:
     print(f'({open_ones} more: the engine chooses them by the scores of these)')
 
 
-def begin(plan: Plan, folder: str) -> None:
-  """Notes what the sweep is.
-
-  Raises:
-    UserError: The folder holds another one, or something else.
-  """
+def check(plan: Plan, folder: str) -> None:
+  """Refuses a folder that holds another sweep, or something else."""
   file = epath.Path(folder) / ABOUT
-  if file.exists():
-    there = flatten(json.loads(file.read_text()))
-    here = flatten(json.loads(json.dumps(plan.identity())))
-    differing = [
-      f'{key} ({x} there, {y} here)'
-      for key, x, y in differences(there, here, but=())
-    ]
-    if differing:
+  if not file.exists():
+    if file.parent.is_dir() and any(file.parent.iterdir()):
       raise UserError(
-        f'{folder} holds another sweep: name another --workdir '
-        f'({"; ".join(differing)})'
+        f'{folder} holds no sweep, but is not empty: name another'
       )
     return
-  if file.parent.is_dir() and any(file.parent.iterdir()):
-    raise UserError(f'{folder} holds no sweep, but is not empty: name another')
+  there = flatten(json.loads(file.read_text()))
+  here = flatten(json.loads(json.dumps(plan.identity())))
+  differing = [
+    f'{key} ({x} there, {y} here)'
+    for key, x, y in differences(there, here, but=())
+  ]
+  if differing:
+    raise UserError(
+      f'{folder} holds another sweep: name another --workdir '
+      f'({"; ".join(differing)})'
+    )
+
+
+def begin(plan: Plan, folder: str) -> None:
+  """Notes what the sweep is."""
+  file = epath.Path(folder) / ABOUT
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(plan.identity(), indent=2) + '\n')
