@@ -95,7 +95,7 @@ def play(manner, told):
       file.write(json.dumps(line) + '\n')
     if round % SAVE_EVERY == 0 or told:
       saved.write_text(f'{round}')
-    if told:
+    if told and manner != 'deaf':
       leave(75, f'Told to leave, saved at round {round}')
     if round == 12 and manner == 'diverge':
       leave(3, 'launch.py: gen/loss not finite at round 12')

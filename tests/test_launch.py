@@ -68,6 +68,7 @@ MISTAKES = [
   ([VANILLA, '--trials=3'], '--trials is for --mode=sweep'),
   ([VANILLA, '--mode=sweep', '--sweep=x'], 'sweep of experiments/vanilla_mnis'),
   ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, tpu)"),
+  ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 is to be 1 or more'),
   ([VANILLA, '--mode=sweep', '--trials=0'], '--trials=0 is to be 1 or more'),
   (
     [VANILLA, '--mode=sweep', '--storage=nowhere'],

@@ -190,6 +190,23 @@ def test_a_driver_that_is_told_to_leave(tmp_path, monkeypatch, number, code):
   assert len(events('begin')) == 6
 
 
+def test_a_driver_that_is_told_twice(tmp_path, monkeypatch):
+  """At once: a trial that does not leave is killed."""
+  monkeypatch.setenv('PAUSE', '0.5')
+  manners(monkeypatch, trial0='deaf')
+  with drive(tmp_path, parallel_trials=1) as driver:
+    wait_for(lambda: len(events('begin')) == 1)
+    driver.send_signal(signal.SIGINT)
+    while not driver.stdout.readline().startswith('Stopping'):
+      assert driver.poll() is None
+    driver.send_signal(signal.SIGINT)
+    driver.stdout.read()
+  assert driver.returncode == 130
+  assert not events('end')
+  with pytest.raises(ProcessLookupError):
+    os.kill(events('begin')[0]['pid'], 0)
+
+
 @pytest.mark.slow
 def test_two_drivers_of_which_one_is_killed(tmp_path, monkeypatch):
   """By its heartbeats the other finds what it had in hand."""

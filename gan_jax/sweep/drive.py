@@ -124,7 +124,8 @@ def _run(driver: '_Driver') -> None:
   with driver.show, _told(driver.stop) as told:
     driver.drive()
   if told:
-    left = 'the trials that ran are saved'
+    saved = 'the trials that ran are saved'
+    left = saved if len(told) == 1 else 'the trials that ran were killed'
     stopped = Preempted if told[0] == signal.SIGTERM else KeyboardInterrupt
     raise stopped(left)
   driver.check()
@@ -186,12 +187,16 @@ class _Driver:
   def drive(self) -> None:
     """Runs trials until none is left, here or with another driver."""
     self._write()
+    waits = False
     while not self.stop.asked.is_set():
       study.find_lost(self._book, alone=False)
       waiting = study.count(self._book, [TrialState.WAITING])
       if waiting:
         self._optimize(waiting)
       elif study.count(self._book, [TrialState.RUNNING]):
+        if not waits:
+          print('Waiting for the trials of another driver', flush=True)
+        waits = True
         self.stop.asked.wait(WAIT_SECONDS)
       else:
         break
@@ -355,7 +360,8 @@ class _Driver:
         if len(self._failures) >= ALIKE and alike and not self._succeeded:
           self.stop.asked.set()
       raise _Ended
-    self._succeeded += 1
+    with self._lock:
+      self._succeeded += 1
     if ending.how == 'pruned':
       raise optuna.TrialPruned
     if ending.how == 'diverged':

@@ -5,10 +5,10 @@ places, in each of which `start` makes of launch.py's flags a running trial,
 which can be polled and stopped (process.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gan_jax.errors import choose
+from gan_jax.errors import UserError, choose
 from gan_jax.sweep import local, tpu
 from gan_jax.sweep.process import Place
 
@@ -30,12 +30,14 @@ class Machines(NamedTuple):
 
   executor: str = 'local'
   parallel_trials: int | None = None
-  slices: tuple[str, ...] = ()
+  slices: Sequence[str] = ()
   zone: str | None = None
   remote: str = 'cd gan_jax'
 
   def places(self, launcher: str) -> list[Place]:
     """Where trials may run, one each; `launcher`: launch.py, where it is."""
-    given = self._asdict()
+    given, several = self._asdict(), self.parallel_trials
+    if several is not None and several < 1:
+      raise UserError(f'--parallel_trials={several} is to be 1 or more')
     row = choose('--executor', given.pop('executor'), EXECUTORS)
     return row(launcher=launcher, **given)

@@ -8,6 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from gan_jax.errors import PREEMPTED
+
+# What ssh leaves with when it was the connection that failed.
+UNCONNECTED = 255
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+# Exit codes of what was ended from outside: as Python tells, and as a shell.
+LOST = {-number for number in _SIGNALS} | {128 + number for number in _SIGNALS}
+LOST |= {PREEMPTED, UNCONNECTED}
 # Says what a process of ours is to be before it becomes it.
 CHILD = str(Path(__file__).with_name('child.py'))
 

@@ -89,7 +89,7 @@ class Sweep:
     """
     ranked = self.ranked()
     if not len(ranked):
-      raise UserError(f'no trial of {self.folder} has come to its end yet')
+      raise UserError(f'no trial of {self.folder} has come to its end')
     if 'seed' in self.varied:
       settings = self.over_seeds().dropna(subset='score')
       if len(settings):

@@ -10,8 +10,9 @@ import rich.table
 
 from gan_jax.announce import duration
 
-# The live table has room for so many trials: the newest.
+# The live table has room for so many trials: those that go, and the newest.
 ROWS = 24
+ENDED = 'done', 'pruned', 'diverged', 'failed', 'stopped'
 
 
 class Row(NamedTuple):
@@ -95,8 +96,11 @@ class Show:
       left = title in ('parameters', 'state')
       table.add_column(title, justify='left' if left else 'right')
     with self._lock:
-      rows = sorted(self._rows.items())[-ROWS:]
-    for slot, row in rows:
+      rows = sorted(self._rows.items())
+    over = [item for item in rows if item[1].state in ENDED]
+    going = [item for item in rows if item[1].state not in ENDED]
+    room = max(ROWS - len(going), 1)
+    for slot, row in sorted(over[-room:] + going):
       table.add_row(*self._cells(slot, row))
     table.caption = self._left()
     return table

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gan_jax.errors import DIVERGED, PREEMPTED, UserError
-from gan_jax.sweep.process import Ended, Place, Process
+from gan_jax.errors import DIVERGED, UserError
+from gan_jax.sweep.process import LOST, UNCONNECTED, Ended, Place, Process
 
 # On each host. (A pid alone may long be somebody else's.)
 LOCK, PID = '${TMPDIR:-/tmp}/gan_jax.lock', '${TMPDIR:-/tmp}/gan_jax.pid'
@@ -26,8 +26,6 @@ TELL = f'flock -n "{LOCK}" true || kill -%s "$(cat "{PID}")"'
 CLEAR = TELL % 'TERM' + f'; flock -w 600 "{LOCK}" true'
 # A run that is asked to stop may only be about to begin: it is asked again.
 STOP_AGAIN_SECONDS = 20
-# What ssh leaves with when it was the connection that failed.
-UNCONNECTED = 255
 # What gcloud says of its own, among what the hosts say.
 ASIDE = '#####', 'SSH: ', 'Using ssh batch size'
 
@@ -136,10 +134,11 @@ class _OnSlice:
     if not ended.code:
       return ended
     said = self._process.said()
-    # Each host has a code, and gcloud's is that of one of them.
+    # Each host has a code, and gcloud's is that of one of them: where one is
+    # killed, the others fail.
     codes = set(map(int, re.findall(r'failed with exit status (\d+)', said)))
     codes.add(ended.code)
-    known = [code for code in (DIVERGED, PREEMPTED) if code in codes]
+    known = [code for code in (DIVERGED, *sorted(LOST)) if code in codes]
     code = (known or [ended.code])[0]
     line = (_own_lines(said) or [ended.line])[-1]
     if line.startswith('ERROR: (gcloud'):

@@ -6,7 +6,6 @@ is run again in its own workdir, and goes on from its last checkpoint.
 
 import json
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,19 +15,14 @@ from typing import NamedTuple
 from etils import epath
 
 from gan_jax.bucket import is_remote
-from gan_jax.errors import DIVERGED, PREEMPTED, UserError, warn
+from gan_jax.errors import DIVERGED, UserError, warn
 from gan_jax.lock import is_held
-from gan_jax.sweep.process import Ended, Place, Running
-from gan_jax.sweep.tpu import UNCONNECTED
+from gan_jax.sweep.process import LOST, Ended, Place, Running
 
 # How often a trial is looked at; a bucket answers slowly.
 POLL_SECONDS, POLL_BUCKET_SECONDS = 0.25, 20.0
 # How often a trial is lost without having got any further.
 MOST_LOST = 3
-_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
-# Exit codes of what was ended from outside: by us, or by a shell's account.
-LOST = {-number for number in _SIGNALS} | {128 + number for number in _SIGNALS}
-LOST |= {PREEMPTED, UNCONNECTED}
 
 
 class Stop:
