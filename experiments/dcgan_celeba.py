@@ -113,7 +113,11 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """Learning rates and momentum, by five epochs: for a GPU or TPU a trial."""
+  """Learning rates and momentum, by their first five epochs.
+
+  32 trials, of which halving lets few come to their end; a GPU or TPU for each
+  that runs. Not yet run.
+  """
   rates = {'low': 5e-5, 'high': 1e-3, 'log': True}
   both = lambda b1: {'optimizer.gen.b1': b1, 'optimizer.disc.b1': b1}
   return {

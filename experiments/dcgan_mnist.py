@@ -41,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
 def sweep() -> dict:
   """Every loss with every penalty, three times, at a quarter of the width.
 
-  300,000 images a trial: for a GPU or TPU, or a day of two cores.
+  60 trials of 300,000 images: for a GPU or TPU. Not yet run.
   """
   # BatchNorm mixes the images of a batch, of each of which the gradient is.
   alone = {'model.disc.normalized': False}

@@ -31,9 +31,10 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """How long a level fades in: for a GPU or TPU a trial.
+  """How long a level fades in, twice: a GPU or TPU for each trial that runs.
 
   What is not faded is trained at the end: every trial sees 2.4 million images.
+  Not yet run.
   """
   stable, total = 200_000, 2_400_000
   levels = 3  # above 4x4

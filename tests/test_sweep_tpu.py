@@ -151,6 +151,8 @@ def test_mistakes(tmp_path, slices, monkeypatch):
     run(tmp_path, **TPU)
   with pytest.raises(UserError, match='trials=3, and there are 2 slices'):
     run(tmp_path, **{**slices('a', 'b'), 'parallel_trials': 3})
+  with pytest.raises(UserError, match='=runs/x is of this machine: name a'):
+    run(tmp_path, **{**slices('c'), 'workdir': 'runs/x'})
   with pytest.raises(UserError, match="nodes/nowhere' was not found"):
     run(tmp_path, **{**TPU, 'slices': ('nowhere',)})
   monkeypatch.setenv('PATH', '/nowhere')

@@ -79,6 +79,12 @@ def sweep(
   plan = plans.make(experiment, config, overrides, sweep, trials)
   given = {name: value for name, value in machines.items() if value is not None}
   places = Machines(**given).places(launcher)
+  elsewhere = given.get('executor', 'local') != 'local'
+  if elsewhere and not (is_remote(workdir) or Path(workdir).is_absolute()):
+    raise UserError(
+      f'--workdir={workdir} is of this machine: name a folder that the driver '
+      'and all hosts reach, gs://BUCKET/... or /SHARED/...'
+    )
   if dry_run:
     report.announce(plan, workdir, places)
     report.rehearse(plan, workdir, places)
