@@ -3,6 +3,7 @@
   python launch.py --config=experiments/vanilla_mnist.py
   python launch.py --config=experiments/dcgan_celeba.py:tiny --workdir=DIR
   python launch.py --config=experiments/dcgan_celeba.py --config.batch_size=256
+  python launch.py --config=experiments/vanilla_mnist.py --mode=sweep
 
 The experiment's file shows every key that can be overridden.
 """

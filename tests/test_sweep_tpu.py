@@ -146,6 +146,34 @@ def test_what_a_lost_driver_left_there_is_told_to_leave(
   assert again[0] == 0 < again[1]
 
 
+@pytest.mark.parametrize(
+  ('codes', 'expected'),
+  [
+    ((134, 137), 137),  # a host was killed, and the other has lost it
+    ((134, 3), 3),
+    ((1, 1), 1),
+    ((255, 255), 255),
+  ],
+)
+def test_hosts_that_leave_in_several_ways(tmp_path, slices, codes, expected):
+  """gcloud leaves as the first of them; what counts is why the trial ended."""
+  lines = ''.join(
+    f'echo "##### Command execution on worker {host} failed with exit status '
+    f'{code}. Continuing." >&2\n'
+    for host, code in enumerate(codes)
+  )
+  gcloud = tmp_path / 'bin' / 'gcloud'
+  gcloud.write_text(
+    f'#!/bin/sh\ncase "$*" in *launch.py*)\n echo it broke\n{lines} '
+    f'exit {codes[0]};;\nesac\n'
+  )
+  (place,) = tpu.places(['one'], None, 'cd x', None)
+  running = place.start(['--a=b'], tmp_path / 'log')
+  ended = []
+  wait_for(lambda: ended.append(running.poll()) or ended[-1])
+  assert ended[-1] == (expected, 'it broke', False)
+
+
 def test_mistakes(tmp_path, slices, monkeypatch):
   with pytest.raises(UserError, match='needs --slices=NAME,NAME'):
     run(tmp_path, **TPU)
