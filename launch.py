@@ -3,6 +3,7 @@
   python launch.py --config=experiments/vanilla_mnist.py
   python launch.py --config=experiments/dcgan_celeba.py:tiny --workdir=DIR
   python launch.py --config=experiments/dcgan_celeba.py --config.batch_size=256
+  python launch.py --config=experiments/vanilla_mnist.py --mode=sweep
 
 The experiment's file shows every key that can be overridden.
 """
@@ -14,7 +15,6 @@ import os
 import re
 import runpy
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,16 @@ from ml_collections import ConfigDict, config_flags
 
 import gan_jax
 from gan_jax import parallel
-from gan_jax.config import CHANGEABLE, NULLABLE, flatten
-from gan_jax.errors import Preempted, UserError, nearest
+from gan_jax.config import CHANGEABLE, NULLABLE, check_key, flatten
+from gan_jax.errors import (
+  DIVERGED,
+  PREEMPTED,
+  Diverged,
+  Preempted,
+  UserError,
+  nearest,
+  where_in,
+)
 from gan_jax.precompile import is_compiling
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
@@ -35,16 +43,22 @@ MODES = {
   'preview': 'gan_jax.preview:preview',
   'benchmark': 'gan_jax.benchmark:benchmark',
   'evaluate': 'gan_jax.evaluation:evaluate',
+  'sweep': 'gan_jax.sweep.drive:sweep',
 }
+# The flags that one mode alone takes.
+OF_MODE = {
+  'evaluate': ('step', 'truncation'),
+  'sweep': (
+    'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
+    'slices', 'zone', 'remote',
+  ),
+}  # fmt: skip
 
 # Our own, for a misspelt one.
 FLAGS = (
-  'config', 'workdir', 'mode', 'step', 'truncation', 'compare', 'score',
-  'coordinator_address', 'num_processes', 'process_id',
+  'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
+  'num_processes', 'process_id', *OF_MODE['evaluate'], *OF_MODE['sweep'],
 )  # fmt: skip
-
-# The exit code after SIGTERM, when all is saved: EX_TEMPFAIL, run it again.
-PREEMPTED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
@@ -67,16 +81,50 @@ _PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 _PROCESS = flags.DEFINE_integer(
   'process_id', None, 'Which this one is, from 0.'
 )
-_STEP = flags.DEFINE_string(
+flags.DEFINE_string(
   'step',
   None,
   'With --mode=evaluate: which checkpoint, by its rounds; best; all. Default: '
   'the newest.',
 )
-_TRUNCATION = flags.DEFINE_float(
+flags.DEFINE_float(
   'truncation',
   None,
   'With --mode=evaluate: the largest value of a latent. Default: none.',
+)
+flags.DEFINE_string(
+  'sweep', None, 'With --mode=sweep: which of the experiment. Default: the one.'
+)
+flags.DEFINE_integer(
+  'trials', None, 'With --mode=sweep: how many settings a search tries.'
+)
+flags.DEFINE_bool(
+  'dry_run', None, 'With --mode=sweep: only prints the commands of the trials.'
+)
+flags.DEFINE_string(
+  'storage',
+  None,
+  'With --mode=sweep: the URL of a database, for several drivers. Default: a '
+  'file in the workdir.',
+)
+flags.DEFINE_integer(
+  'parallel_trials',
+  None,
+  'With --mode=sweep: how many trials at a time. Default: one for each '
+  'accelerator, or slice; one on a machine without.',
+)
+flags.DEFINE_string(
+  'executor', None, 'With --mode=sweep: local (the default), or tpu.'
+)
+flags.DEFINE_list(
+  'slices', None, 'With --executor=tpu: their names, by commas.'
+)
+flags.DEFINE_string('zone', None, 'With --executor=tpu: where the slices are.')
+flags.DEFINE_string(
+  'remote',
+  None,
+  'With --executor=tpu: what leads on a host to where `python launch.py` runs. '
+  "Default: 'cd gan_jax'.",
 )
 _COMPARE = flags.DEFINE_list(
   'compare',
@@ -100,13 +148,18 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
-    parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    given = _of_mode()
+    if _MODE.value == 'sweep':
+      parallel.leave_devices()  # to the trials
+    else:
+      parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
-    mode(_CONFIG.value, workdir, **_of_mode())
+    mode(_CONFIG.value, workdir, **given)
   except UserError as error:
-    code = _complain(error)
+    _complain(error)
+    code = DIVERGED if isinstance(error, Diverged) else 2
     if parallel.is_one_of_many():
       # The others wait for this process, and end when it is gone; to leave in
       # peace would be to wait for them.
@@ -131,30 +184,48 @@ def _leave(code: int) -> None:
 
 
 def _of_mode() -> dict[str, Any]:
-  """The flags that one mode alone takes."""
-  given = {'step': _STEP.value, 'truncation': _TRUNCATION.value}
-  if _MODE.value == 'evaluate':
-    return given
-  for name, value in given.items():
-    if value is not None:
-      raise UserError(f'--{name} is for --mode=evaluate')
-  return {}
+  """What the mode is given besides the config and the workdir."""
+  given = {}
+  for mode, names in OF_MODE.items():
+    values = {name: flags.FLAGS[name].value for name in names}
+    for name, value in values.items():
+      if value is not None and mode != _MODE.value:
+        raise UserError(f'--{name} is for --mode={mode}')
+    if mode == _MODE.value:
+      given = values
+  if _MODE.value == 'sweep':
+    given |= {
+      'launcher': __file__,
+      'experiment': config_flags.get_config_filename(flags.FLAGS['config']),
+      'overrides': _overrides(),
+    }
+  return given
+
+
+def _overrides() -> dict[str, Any]:
+  """What was typed of the config, by key."""
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  return given | {key: None for key in _nulled(sys.argv)}
 
 
 def default_workdir() -> str:
-  """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder."""
+  """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder.
+
+  Of a sweep: what its trials share, and .sweep[-NAME].
+  """
   path, _, argument = config_flags.get_config_filename(
     flags.FLAGS['config']
   ).partition(':')
   name = '-'.join(filter(None, [Path(path).stem, argument]))
-  overrides = config_flags.get_override_values(flags.FLAGS['config'])
-  overrides |= {key: None for key in _nulled(sys.argv)}
   parts = [
     f'{key}={value}'.replace('/', '_')
-    for key, value in sorted(overrides.items())
+    for key, value in sorted(_overrides().items())
     if key not in CHANGEABLE
   ]
-  return str(Path('runs', ','.join([name, *parts])))
+  kind = ''
+  if _MODE.value == 'sweep':
+    kind = '-'.join(filter(None, ['.sweep', flags.FLAGS['sweep'].value]))
+  return str(Path('runs', ','.join([name, *parts]) + kind))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -194,30 +265,17 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     experiment = runpy.run_path(path)
     config = experiment['get_config'](*filter(None, [argument]))
   except Exception as error:
-    lines = [
-      frame.lineno
-      for frame in traceback.extract_tb(error.__traceback__)
-      if Path(frame.filename) == Path(path)
-    ]
-    where = f'{path}:{lines[-1]}' if lines else path
     raise UserError(
-      f'{where} gives no config: {type(error).__name__}: {error}'
+      f'{where_in(path, error)} gives no config: {type(error).__name__}: '
+      f'{error}'
     ) from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config of {path} must return a ConfigDict')
   defaults = flatten(config.to_dict())
   for arg in argv:
     match = re.match(r'--?(no)?config\.([^=]*)', arg)
-    if match is None or (key := match[2]) in defaults:
-      continue
-    if any(valid.startswith(f'{key}.') for valid in defaults):
-      raise UserError(f'config.{key} is a block: override a key of it')
-    block = key.rpartition('.')[0]
-    valid = [k for k in defaults if k.rpartition('.')[0] == block] or defaults
-    raise UserError(
-      f'{path} has no key {key!r}'
-      f'{nearest(key, defaults) or " (valid: " + ", ".join(valid) + ")"}'
-    )
+    if match is not None:
+      check_key(path, match[2], defaults)
   return defaults
 
 

@@ -110,3 +110,31 @@ def get_config(arg: str = '') -> ConfigDict:
     config.sample_every_images = 16 * 6
     config.checkpoint_every_images = 16 * 4
   return config
+
+
+def sweep() -> dict:
+  """Learning rates and momentum, by their first five epochs.
+
+  32 trials, of which halving lets few come to their end; a GPU or TPU for each
+  that runs. Not yet run.
+  """
+  rates = {'low': 5e-5, 'high': 1e-3, 'log': True}
+  both = lambda b1: {'optimizer.gen.b1': b1, 'optimizer.disc.b1': b1}
+  return {
+    'rates': {
+      'trials': 32,
+      'score': 'fid',
+      'space': {
+        'optimizer.gen.learning_rate': rates,
+        'optimizer.disc.learning_rate': rates,
+        'momentum': {'none': both(0.0), 'some': both(0.5), 'much': both(0.9)},
+      },
+      'fixed': {
+        'total_images': 5 * 202_599,
+        'evaluation.every_images': 100_000,
+        'evaluation.metrics': ('fid',),
+      },
+      'pruner': {'name': 'halving', 'min_images': 100_000, 'factor': 3},
+      'keep_pruned': False,
+    }
+  }

@@ -28,3 +28,32 @@ def get_config(arg: str = '') -> ConfigDict:
     config.model.gen.most_features = config.model.disc.most_features = 128
     config.game.penalties.gradient_penalty.target = 750.0
   return config
+
+
+def sweep() -> dict:
+  """How long a level fades in, twice: a GPU or TPU for each trial that runs.
+
+  What is not faded is trained at the end: every trial sees 2.4 million images.
+  Not yet run.
+  """
+  stable, total = 200_000, 2_400_000
+  levels = 3  # above 4x4
+
+  def fading(images: int) -> dict:
+    rest = total - levels * (stable + images)
+    return {'growth.fade_images': images, 'growth.last_images': rest}
+
+  lengths = 25_000, 50_000, 100_000, 200_000, 400_000
+  return {
+    'fading': {
+      'score': 'swd',
+      'space': {
+        'fading': {f'{images:,}': fading(images) for images in lengths},
+        'seed': [0, 1],
+      },
+      'fixed': {
+        'growth.stable_images': stable,
+        'evaluation.every_images': 300_000,
+      },
+    }
+  }

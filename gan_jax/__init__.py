@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
   from gan_jax.run import Run
   from gan_jax.scores import Score
+  from gan_jax.sweep.results import Sweep
 
-__all__ = ['compare', 'evaluate', 'load']
+__all__ = ['compare', 'evaluate', 'load', 'load_sweep']
 
 
 def load(
@@ -77,3 +78,21 @@ def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
   from gan_jax import scores
 
   return scores.compare(*runs, name=name)
+
+
+def load_sweep(workdir: str | Path) -> 'Sweep':
+  """Opens a sweep, finished or going on.
+
+  Args:
+    workdir: The sweep's.
+
+  Returns:
+    A `gan_jax.sweep.results.Sweep`: `trials`, a DataFrame; `best()`, the run of
+    the best trial; `ranked()`; `over_seeds()`.
+
+  Raises:
+    UserError: `workdir` holds no sweep.
+  """
+  from gan_jax.sweep import results
+
+  return results.Sweep(workdir)

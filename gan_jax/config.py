@@ -156,6 +156,20 @@ def _check_keys(flat: Mapping[str, Any]) -> None:
       raise UserError(f'the config has no {key}')
 
 
+def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
+  """Refuses to override what is not a key; `where` it was looked for."""
+  if key in known:
+    return
+  if any(valid.startswith(f'{key}.') for valid in known):
+    raise UserError(f'config.{key} is a block: override a key of it')
+  block = key.rpartition('.')[0]
+  valid = [k for k in known if k.rpartition('.')[0] == block] or known
+  raise UserError(
+    f'{where} has no key {key!r}'
+    f'{nearest(key, known) or " (valid: " + ", ".join(valid) + ")"}'
+  )
+
+
 def table(config: ConfigDict) -> Table:
   """The course of the run: `config.schedule`, over the top-level settings."""
   return tabulate(

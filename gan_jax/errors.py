@@ -3,10 +3,16 @@
 import difflib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar('T')
+
+# Exit codes of launch.py that a sweep tells apart: the game has diverged; and
+# SIGTERM came and all is saved (EX_TEMPFAIL), so run it again.
+DIVERGED, PREEMPTED = 3, 75
 
 
 class UserError(ValueError):
@@ -24,6 +30,16 @@ class Diverged(UserError):
 def warn(message: str) -> None:
   """Tells the user, in a line, what may not be as intended."""
   print(f'Warning: {message}', file=sys.stderr, flush=True)
+
+
+def where_in(path: str, error: Exception) -> str:
+  """The file, and the line of it that led to the error."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if Path(frame.filename) == Path(path)
+  ]
+  return f'{path}:{lines[-1]}' if lines else path
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

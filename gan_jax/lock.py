@@ -38,6 +38,21 @@ def held(
     yield
 
 
+def is_held(folder: epath.PathLike, name: str = '.lock') -> bool:
+  """Whether a process holds it at this moment."""
+  file = epath.Path(folder) / name
+  if not file.exists():
+    return False
+  with file.open('r') as opened:
+    try:
+      fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return True
+    except OSError:
+      pass
+  return False
+
+
 @contextlib.contextmanager
 def locked(workdir: str | Path) -> Iterator[None]:
   """Holds the workdir of a run; one in a bucket cannot be held."""

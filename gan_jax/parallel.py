@@ -168,6 +168,11 @@ def join(
       jax.distributed.initialize()
 
 
+def leave_devices() -> None:
+  """Takes none of the accelerators: other processes are to have them."""
+  jax.config.update('jax_platforms', 'cpu')
+
+
 def is_one_of_many() -> bool:
   """Whether the run has several processes."""
   return jax.process_count() > 1

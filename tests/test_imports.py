@@ -11,9 +11,15 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'__init__'},
+<<<<<<< HEAD
   {'train', 'prepare', 'preview', 'benchmark'},
   {'bench', 'announce', 'evaluation', 'supply'},
   {'run', 'scene'},
+=======
+  {'train', 'prepare', 'preview', 'benchmark', 'sweep'},
+  {'announce', 'evaluation', 'supply'},
+  {'run'},
+>>>>>>> sweeps
   {
     'config',
     'checkpoint',
@@ -104,7 +110,8 @@ def test_import_gan_jax_is_light():
   """No device is started, and nothing heavy is loaded, by the import alone."""
   code = """
 import sys, gan_jax
-heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas'}
+heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas',
+         'optuna'}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 if 'jax' in sys.modules:
   from jax._src import xla_bridge

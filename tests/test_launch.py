@@ -65,6 +65,19 @@ MISTAKES = [
     "did you mean 'digits'?",
   ),
   ([VANILLA, '--step=best'], '--step is for --mode=evaluate'),
+  ([VANILLA, '--trials=3'], '--trials is for --mode=sweep'),
+  ([VANILLA, '--mode=sweep', '--sweep=x'], 'sweep of experiments/vanilla_mnis'),
+  ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, tpu)"),
+  ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 is to be 1 or more'),
+  ([VANILLA, '--mode=sweep', '--trials=0'], '--trials=0 is to be 1 or more'),
+  (
+    [VANILLA, '--mode=sweep', '--storage=nowhere'],
+    '--storage=nowhere cannot be opened: it is to be the URL of a database',
+  ),
+  (
+    ['--config=experiments/cgan_digits.py', '--mode=sweep'],
+    'declares no sweep',
+  ),
   ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
   (['--compare=runs/one'], 'name two runs or more to compare'),
   (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
@@ -291,7 +304,7 @@ def test_another_optimizer_needs_no_more_than_its_name(tmp_path):
 def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
   rate = '--config.optimizer.disc.learning_rate=1e30'
   result = run(VANILLA, rate, f'--workdir={tmp_path}/run')
-  assert result.returncode == 2
+  assert result.returncode == 3  # by which a sweep tells it from a mistake
   (line,) = result.stderr.splitlines()
   # D has leapt to where its logits overflow: it is G that sees them first.
   assert 'gen/loss' in line

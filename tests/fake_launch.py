@@ -1,0 +1,109 @@
+"""To a sweep as launch.py is, in milliseconds, and it trains nothing.
+
+It logs, saves every 5 rounds of 30, goes on from there, holds its workdir, and
+leaves with 75 when it is told to. What it scores, follows from its flags. Into
+EVENTS goes when it began and ended; MANNERS, {trial: manner}, makes it
+misbehave.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROUNDS, SAVE_EVERY = 30, 5
+PAUSE = float(os.environ.get('PAUSE', 0.01))
+# Of several hosts one does the work.
+HOST, CALL = int(os.environ.get('HOST', 0)), os.environ.get('CALL', '')
+
+
+def flag(name, default):
+  given = dict(arg[2:].split('=', 1) for arg in sys.argv[1:] if '=' in arg)
+  return type(default)(given.get(name, default))
+
+
+WORKDIR = Path(flag('workdir', ''))
+SLOT = int(WORKDIR.name)
+RATE = flag('config.optimizer.gen.learning_rate', 0.0)
+SEED = flag('config.seed', 0)
+
+
+def score(round):
+  """Falls from round to round, to 1000 * rate + seed at the last."""
+  return 1000 * RATE + SEED + (ROUNDS - round) / 10
+
+
+def note(what, **more):
+  line = {'what': what, 'slot': SLOT, 'time': time.time(), **more}
+  with open(os.environ['EVENTS'], 'a') as file:
+    file.write(json.dumps({**line, 'pid': os.getpid()}) + '\n')
+
+
+def leave(code, line=''):
+  if line:
+    print(line, file=sys.stderr, flush=True)
+  note('end', code=code)
+  if CALL:
+    (WORKDIR / CALL).write_text(f'{code}')
+  os._exit(code)
+
+
+def follow():
+  """A host that only takes part: it leaves as the first one does."""
+  signal.signal(signal.SIGTERM, lambda *_: None)
+  while not (WORKDIR / CALL).exists():
+    time.sleep(0.02)
+  os._exit(int((WORKDIR / CALL).read_text() or 1))
+
+
+def main():
+  told = []
+  signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+  manner = json.loads(os.environ.get('MANNERS', '{}')).get(f'{SLOT}', '')
+  WORKDIR.mkdir(parents=True, exist_ok=True)
+  if HOST:
+    follow()
+  with (WORKDIR / '.lock').open('w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      leave(2, 'launch.py: the workdir is in use')
+    play(manner, told)
+
+
+def play(manner, told):
+  saved, metrics = WORKDIR / 'checkpoints' / 'round', WORKDIR / 'metrics.jsonl'
+  saved.parent.mkdir(exist_ok=True)
+  begin = int(saved.read_text()) if saved.exists() else 0
+  lines = metrics.read_text().splitlines() if metrics.exists() else []
+  metrics.write_text(''.join(f'{line}\n' for line in lines[:begin]))
+  slice = os.environ.get('SLICE')
+  note('begin', round=begin, slice=slice, argv=sys.argv)
+  if manner == 'fail':
+    leave(1, "Traceback:\nValueError: it's the config")
+  for round in range(begin + 1, ROUNDS + 1):
+    time.sleep(PAUSE)
+    with metrics.open('a') as file:
+      line = {
+        'step': round,
+        'images': 16 * round,
+        'gen/diversity': score(round),
+      }
+      file.write(json.dumps(line) + '\n')
+    if round % SAVE_EVERY == 0 or told:
+      saved.write_text(f'{round}')
+    if told and manner != 'deaf':
+      leave(75, f'Told to leave, saved at round {round}')
+    if round == 12 and manner == 'diverge':
+      leave(3, 'launch.py: gen/loss not finite at round 12')
+    if (round == 12 and manner == 'die once' and not begin) or manner == 'die':
+      note('end', code=-9)
+      os.kill(os.getpid(), signal.SIGKILL)
+  leave(0)
+
+
+if __name__ == '__main__':
+  main()

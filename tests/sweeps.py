@@ -1,0 +1,141 @@
+"""Sweeps of runs that train nothing (fake_launch.py), and what they did."""
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import ROOT
+from runs import get_config
+
+FAKE = str(ROOT / 'tests' / 'fake_launch.py')
+
+EXPERIMENT = """
+from experiments import vanilla_mnist
+
+def get_config(arg=''):
+  return vanilla_mnist.get_config('tiny')
+
+def sweep():
+  rates = {'low': 1e-4, 'high': 1e-2, 'log': True}
+  of = {'score': 'gen/diversity', 'goal': 'min'}
+  key = 'optimizer.gen.learning_rate'
+  return {
+    'grid': {**of, 'space': {key: [0.001, 0.002], 'seed': [0, 1]}},
+    'pruned': {
+      **of, 'space': {key: [0.001, 0.002, 0.003, 0.9]}, 'keep_pruned': False,
+      'pruner': {'name': 'median', 'startup_trials': 2, 'warmup_images': 64},
+    },
+    'search': {**of, 'trials': 4, 'space': {key: rates}},
+    'seeds': {**of, 'trials': 12, 'space': {key: rates, 'seed': [0, 1]}},
+    'many': {**of, 'space': {'seed': list(range(8))}},
+  }
+"""
+
+# A driver, as a process. (launch.py itself takes seconds longer.)
+DRIVER = """
+import json, sys
+from gan_jax.errors import Preempted, UserError
+from gan_jax.sweep import drive, study
+from runs import get_config
+
+given = json.loads(sys.argv[1])
+study.HEARTBEAT_SECONDS, study.GRACE_SECONDS = given.pop('hearts', (10, 120))
+try:
+  drive.sweep(get_config('vanilla_mnist', 'tiny'), **given)
+except UserError as error:
+  sys.exit(f'{error}')
+except Preempted:
+  sys.exit(75)
+except KeyboardInterrupt:
+  sys.exit(130)
+"""
+
+
+def given(folder, name='grid', **more):
+  """What a sweep in FOLDER/sweep is given; the experiment is written."""
+  file = folder / 'swept.py'
+  file.write_text(EXPERIMENT)
+  return {
+    'workdir': str(folder / 'sweep'),
+    'launcher': FAKE,
+    'experiment': str(file),
+    'overrides': {},
+    'sweep': name,
+    'parallel_trials': 2,
+    **more,
+  }
+
+
+def run(folder, name='grid', **more):
+  """Runs it in this process."""
+  from gan_jax.sweep import drive
+
+  config = get_config('vanilla_mnist', 'tiny')
+  drive.sweep(config, **given(folder, name, **more))
+
+
+def drive(folder, name='grid', **more):
+  """Starts it in a process of its own."""
+  paths = [str(ROOT), str(ROOT / 'tests')]
+  return subprocess.Popen(
+    [sys.executable, '-c', DRIVER, json.dumps(given(folder, name, **more))],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def events(what=None):
+  """What has happened, in order."""
+  file = Path(os.environ['EVENTS'])
+  lines = file.read_text().splitlines() if file.exists() else []
+  found = [json.loads(line) for line in lines]
+  return [event for event in found if what in (None, event['what'])]
+
+
+def wait_for(condition, seconds=30):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < deadline, events()
+    time.sleep(0.02)
+
+
+def kill_running(number=signal.SIGKILL):
+  """Kills a trial that goes; -> which."""
+  over = {event['pid'] for event in events('end')}
+  event = next(e for e in events('begin') if e['pid'] not in over)
+  os.kill(event['pid'], number)
+  with open(os.environ['EVENTS'], 'a') as file:
+    line = {**event, 'what': 'end', 'code': -number, 'time': time.time()}
+    file.write(json.dumps(line) + '\n')
+  return event['slot']
+
+
+def most_at_once(of=lambda event: 0):
+  """How many ran at a time, at most, of those that have `of` in common."""
+  running, most = collections.Counter(), 0
+  for event in sorted(
+    events(), key=lambda e: (e['time'], e['what'] == 'begin')
+  ):
+    running[of(event)] += 1 if event['what'] == 'begin' else -1
+    most = max(most, *running.values())
+  return most
+
+
+def check_once_each(slots):
+  """Every trial came to its end once, and never ran twice at a time."""
+  ended = [event['slot'] for event in events('end') if event['code'] == 0]
+  assert sorted(ended) == list(range(slots))
+  assert most_at_once(of=lambda event: event['slot']) == 1
+
+
+def steps(folder, slot):
+  """The rounds in a trial's metrics."""
+  file = folder / 'sweep' / 'trials' / f'{slot:04}' / 'metrics.jsonl'
+  return [json.loads(line)['step'] for line in file.read_text().splitlines()]

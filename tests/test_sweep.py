@@ -1,0 +1,395 @@
+"""Sweeps, of runs that train nothing: what is run, killed, pruned, reported."""
+
+import json
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+
+import pytest
+import sweeps
+from soak_sweep import soak
+from sweeps import check_once_each, drive, events, run, steps, wait_for
+
+import gan_jax
+from gan_jax.errors import UserError
+from gan_jax.lock import held
+from gan_jax.sweep import local, report, study
+from gan_jax.sweep import plan as plans
+from gan_jax.sweep.process import Process
+
+
+@pytest.fixture(autouse=True)
+def happenings(tmp_path, monkeypatch):
+  monkeypatch.setenv('EVENTS', str(tmp_path / 'events'))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+  """A second less."""
+  monkeypatch.setattr(report, 'draw', lambda *_: None)
+
+
+def manners(monkeypatch, **by_slot):
+  told = {
+    slot.removeprefix('trial'): manner for slot, manner in by_slot.items()
+  }
+  monkeypatch.setenv('MANNERS', json.dumps(told))
+
+
+def states(folder):
+  table = gan_jax.load_sweep(folder / 'sweep').trials
+  return dict(zip(table.trial, table.state, strict=True))
+
+
+def test_a_grid_is_run_and_reported(tmp_path, capsys):
+  """Scores are 1000 * rate + seed: 1, 2, 2, 3; by hand."""
+  run(tmp_path)
+  said = capsys.readouterr().out
+  check_once_each(4)
+  assert sweeps.most_at_once() == 2
+  sweep = gan_jax.load_sweep(tmp_path / 'sweep')
+  table = sweep.trials
+  assert (
+    table['optimizer.gen.learning_rate'].tolist() == [0.001] * 2 + [0.002] * 2
+  )
+  assert table.seed.tolist() == [0, 1, 0, 1]
+  assert table.score.tolist() == [1, 2, 2, 3]
+  assert table.images.tolist() == [480] * 4
+  seeds = sweep.over_seeds()
+  assert seeds.score.tolist() == [1.5, 2.5]
+  assert seeds.deviation.tolist() == pytest.approx([math.sqrt(0.5)] * 2)
+  assert seeds.best.tolist() == [0, 2]
+  assert 'Best: trial 0, gen/diversity 1' in said
+  again = shlex.split(sweep.row().command)
+  assert again[:2] == ['python', 'launch.py']
+  assert {f'--config={tmp_path}/swept.py', '--config.seed=0'} <= set(again)
+  assert (tmp_path / 'sweep' / 'sweep.png').read_bytes()[1:4] == b'PNG'
+
+  before = events()
+  run(tmp_path)  # nothing is left to do
+  assert events() == before
+  assert 'Best: trial 0' in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_what_diverges_is_bad_and_what_fails_is_told(
+  tmp_path, monkeypatch, capsys
+):
+  """And what has failed, that alone, is tried when the command is repeated."""
+  manners(monkeypatch, trial0='diverge', trial2='fail')
+  run(tmp_path)
+  assert states(tmp_path) == {0: 'diverged', 1: 'done', 2: 'failed', 3: 'done'}
+  said = capsys.readouterr().out
+  assert 'Trial 0 diverged: gen/loss not finite at round 12' in said
+  assert "Trial 2 failed: ValueError: it's the config" in said
+  sweep = gan_jax.load_sweep(tmp_path / 'sweep')
+  assert math.isnan(sweep.trials.score[0])
+  # Of the settings that have it, one that has diverged comes last.
+  assert sweep.over_seeds().best.tolist() == [3, 1]
+  assert sweep.row().trial == 3
+  manners(monkeypatch)
+  before = len(events('begin'))
+  run(tmp_path)
+  assert [event['slot'] for event in events('begin')[before:]] == [2]
+  assert states(tmp_path) == {0: 'diverged', 1: 'done', 2: 'done', 3: 'done'}
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
+  tmp_path, monkeypatch
+):
+  """Killed in round 12, it begins again at 10, and logs each round once."""
+  manners(monkeypatch, trial1='die once')
+  run(tmp_path)
+  check_once_each(4)
+  begun = [e['round'] for e in events('begin') if e['slot'] == 1]
+  assert begun == [0, 10]
+  assert steps(tmp_path, 1) == list(range(1, 31))
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_trial_that_is_killed_again_and_again_fails(tmp_path, monkeypatch):
+  manners(monkeypatch, trial0='die')
+  run(tmp_path)
+  assert states(tmp_path) == {0: 'failed', 1: 'done', 2: 'done', 3: 'done'}
+  # It got to image 16 and no further: once, and three times more.
+  assert [event['slot'] for event in events('begin')].count(0) == 4
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_the_hopeless_is_pruned(tmp_path, monkeypatch, capsys):
+  """The third is worse than the median of two, at every round from the fourth.
+
+  It saves and leaves, as when it is preempted; its checkpoint is dropped here.
+  """
+  monkeypatch.setenv('PAUSE', '0.04')
+  run(tmp_path, 'pruned', parallel_trials=1)
+  assert states(tmp_path) == {0: 'done', 1: 'done', 2: 'pruned', 3: 'pruned'}
+  codes = {event['slot']: event['code'] for event in events('end')}
+  assert codes == {0: 0, 1: 0, 2: 75, 3: 75}
+  assert 4 <= len(steps(tmp_path, 3)) < 30
+  trials = tmp_path / 'sweep' / 'trials'
+  assert (trials / '0001' / 'checkpoints').exists()
+  assert not (trials / '0003' / 'checkpoints').exists()
+  assert '2 done, 2 pruned' in capsys.readouterr().out
+
+
+def test_failures_all_alike_stop_the_sweep(tmp_path, monkeypatch):
+  manners(monkeypatch, **{f'trial{slot}': 'fail' for slot in range(8)})
+  with pytest.raises(UserError, match=r"all by: ValueError: it's the config"):
+    run(tmp_path, 'many')
+  assert 3 <= len(events('begin')) <= 4
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_driver_that_is_killed(tmp_path, monkeypatch):
+  """Its trials leave with it, saved; the same command goes on with them."""
+  monkeypatch.setenv('PAUSE', '0.1')
+  with drive(tmp_path) as driver:
+    wait_for(lambda: len(events('begin')) == 2)
+    with pytest.raises(UserError, match='is in use by a sweep that is still'):
+      run(tmp_path)
+    wait_for(lambda: steps(tmp_path, 0)[-1:] > [6])
+    driver.kill()
+    driver.stdout.read()
+  wait_for(lambda: len(events('end')) == 2, seconds=5)
+  assert [event['code'] for event in events('end')] == [75, 75]
+  monkeypatch.setenv('PAUSE', '0.01')
+  run(tmp_path)
+  check_once_each(4)
+  assert len(events('begin')) == 6
+  resumed = [e['round'] for e in events('begin') if e['round']]
+  assert len(resumed) == 2
+  assert all(steps(tmp_path, slot) == list(range(1, 31)) for slot in range(4))
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'),
+  [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
+  ],
+)
+@pytest.mark.usefixtures('undrawn')
+def test_a_driver_that_is_told_to_leave(tmp_path, monkeypatch, number, code):
+  monkeypatch.setenv('PAUSE', '0.1')
+  with drive(tmp_path) as driver:
+    wait_for(lambda: len(events('begin')) == 2)
+    driver.send_signal(number)
+    said = driver.stdout.read()
+  assert driver.returncode == code, said
+  assert 'Stopping the trials' in said
+  assert [event['code'] for event in events('end')] == [75, 75]
+  assert set(states(tmp_path).values()) == {'waiting'}
+  monkeypatch.setenv('PAUSE', '0.01')
+  run(tmp_path)
+  check_once_each(4)
+  assert len(events('begin')) == 6
+
+
+def test_a_driver_that_is_told_twice(tmp_path, monkeypatch):
+  """At once: a trial that does not leave is killed."""
+  monkeypatch.setenv('PAUSE', '0.5')
+  manners(monkeypatch, trial0='deaf')
+  with drive(tmp_path, parallel_trials=1) as driver:
+    wait_for(lambda: len(events('begin')) == 1)
+    driver.send_signal(signal.SIGINT)
+    while not driver.stdout.readline().startswith('Stopping'):
+      assert driver.poll() is None
+    driver.send_signal(signal.SIGINT)
+    driver.stdout.read()
+  assert driver.returncode == 130
+  assert not events('end')
+  with pytest.raises(ProcessLookupError):
+    os.kill(events('begin')[0]['pid'], 0)
+
+
+@pytest.mark.slow
+def test_two_drivers_of_which_one_is_killed(tmp_path, monkeypatch):
+  """By its heartbeats the other finds what it had in hand."""
+  monkeypatch.setenv('PAUSE', '0.1')
+  how = {
+    'storage': f'sqlite:///{tmp_path}/book.db',
+    'hearts': (1, 3),
+    'parallel_trials': 1,
+  }
+  with drive(tmp_path, **how) as one, drive(tmp_path, **how) as other:
+    wait_for(lambda: len(events('begin')) == 2)
+    assert {event['slot'] for event in events('begin')} == {0, 1}
+    one.kill()
+    one.stdout.read()
+    said = other.stdout.read()
+  assert other.returncode == 0, said
+  assert '4 trials: 4 done' in said
+  check_once_each(4)
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_what_still_runs_is_waited_for(tmp_path):
+  """A process that did not leave with its driver holds its workdir."""
+  workdir = tmp_path / 'sweep' / 'trials' / '0000'
+  begun = []
+
+  def hold():
+    with held(workdir, lambda: None):
+      holding.set()
+      # Another trial has come to its end: this one could long have begun.
+      wait_for(lambda: events('end'))
+      begun.extend(event['slot'] for event in events('begin'))
+
+  holding = threading.Event()
+  thread = threading.Thread(target=hold)
+  plan = plans.make(str(experiment(tmp_path)), config(), {}, 'search')
+  report.begin(plan, str(tmp_path / 'sweep'))
+  thread.start()
+  holding.wait()
+  run(tmp_path, 'search')
+  thread.join()
+  assert begun
+  assert 0 not in begun
+  check_once_each(4)
+
+
+def config():
+  return sweeps.get_config('vanilla_mnist', 'tiny')
+
+
+def experiment(folder):
+  file = folder / 'swept.py'
+  file.write_text(sweeps.EXPERIMENT)
+  return file
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_another_sweep_is_refused(tmp_path):
+  run(tmp_path, 'search')
+  with pytest.raises(
+    UserError, match=r'holds another sweep.*name \(search there'
+  ):
+    run(tmp_path, 'grid')
+  run(tmp_path, 'search', trials=6)  # it may be prolonged
+  check_once_each(6)
+  with pytest.raises(UserError, match='has 6 trials, and 5 were asked for'):
+    run(tmp_path, 'search', trials=5)
+  (tmp_path / 'other').mkdir()
+  (tmp_path / 'other' / 'photo.png').touch()
+  with pytest.raises(UserError, match='holds no sweep, but is not empty'):
+    run(tmp_path, workdir=str(tmp_path / 'other'))
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_search_with_seeds(tmp_path, monkeypatch):
+  """Each setting has every seed, those too that the engine chooses itself."""
+  monkeypatch.setattr(plans, 'DRAWN', 2)
+  run(tmp_path, 'seeds', trials=3)
+  check_once_each(6)
+  table = gan_jax.load_sweep(tmp_path / 'sweep').over_seeds()
+  assert table.seeds.tolist() == [2] * 3
+  # Seeds 0 and 1 add 0 and 1 to a score: whatever the setting.
+  assert table.deviation.tolist() == pytest.approx([math.sqrt(0.5)] * 3)
+  assert len(set(table['optimizer.gen.learning_rate'])) == 3
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_dry_run_starts_nothing(tmp_path, capsys):
+  run(tmp_path, 'seeds', dry_run=True)
+  lines = capsys.readouterr().out.splitlines()
+  commands = [shlex.split(line) for line in lines if sweeps.FAKE in line]
+  assert len(commands) == 2 * 10  # of 12 settings, two are up to the engine
+  assert commands[3][-1] == f'--workdir={tmp_path}/sweep/trials/0003'
+  assert lines[-1].startswith('(4 more: the engine chooses')
+  assert not (tmp_path / 'sweep').exists()
+  run(tmp_path, 'seeds', trials=1)
+  table = gan_jax.load_sweep(tmp_path / 'sweep').trials
+  promised = next(x for x in commands[0] if 'learning_rate' in x)
+  rate = table['optimizer.gen.learning_rate'][0]
+  assert float(promised.partition('=')[2]) == pytest.approx(rate)
+
+
+def test_no_trial_is_given_to_two(tmp_path):
+  """Optuna's own book in SQLite gives one trial to several threads."""
+  study.hush()
+  plan = plans.make(str(experiment(tmp_path)), config(), {}, 'many')
+  book = study.open_study(plan, f'sqlite:///{tmp_path}/b.db', 'b', alone=True)
+  for _ in range(5):
+    study.enter(book, plan, tmp_path, again=True)
+    given, start = [], threading.Barrier(4)
+
+    def objective(trial, given=given, start=start):
+      given.append(trial.number)
+      if len(given) <= 4:
+        start.wait(20)
+      raise RuntimeError
+
+    book.optimize(objective, n_trials=8, n_jobs=4, catch=(RuntimeError,))
+    assert len(set(given)) == 8
+
+
+def test_a_score_that_is_never_logged(tmp_path):
+  text = sweeps.EXPERIMENT.replace('gen/diversity', 'gen/diversty')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sweeps, 'EXPERIMENT', text)
+    with pytest.raises(
+      UserError, match=r'gen/diversty was never logged \(there'
+    ):
+      run(tmp_path)
+
+
+# Devices.
+
+
+@pytest.mark.parametrize(
+  ('gpus', 'count', 'expected'),
+  [
+    (['0', '1', '2', '3'], None, ['0', '1', '2', '3']),
+    (['0', '1', '2', '3'], 2, ['0,1', '2,3']),
+    (['5', '7', '8'], 2, ['5', '7']),
+  ],
+)
+def test_gpus_are_shared_out(monkeypatch, gpus, count, expected):
+  monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', ','.join(gpus))
+  shares = local.shares(count)
+  assert [share.env['CUDA_VISIBLE_DEVICES'] for share in shares] == expected
+  with pytest.raises(UserError, match=f'and there are {len(gpus)} GPUs'):
+    local.shares(len(gpus) + 1)
+
+
+def test_chips_are_shared_out(monkeypatch):
+  monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+  monkeypatch.setenv('TPU_VISIBLE_CHIPS', '0,1,2,3')
+  pairs = local.shares(2)
+  assert [share.env['TPU_VISIBLE_CHIPS'] for share in pairs] == ['0,1', '2,3']
+  assert pairs[0].env['TPU_CHIPS_PER_PROCESS_BOUNDS'] == '1,2,1'
+  # Processes of one host would find each other, and be one run.
+  assert '--num_processes=1' in pairs[0].flags
+  assert pairs[0].flags != pairs[1].flags
+  assert local.shares(1) == [local.Share('all', {})]
+
+
+def test_cores_are_shared_out(monkeypatch):
+  monkeypatch.setattr(local, '_cores', lambda: [0, 1, 2, 3, 4])
+  cores = lambda count: [list(share.cores) for share in local.shares(count)]
+  assert cores(None) == [[]]
+  assert cores(2) == [[0, 2, 4], [1, 3]]
+  assert cores(6) == [[0], [1], [2], [3], [4], [0]]
+
+
+def test_a_trial_has_its_cores_and_no_others(tmp_path):
+  (core, *_) = sorted(os.sched_getaffinity(0))
+  code = 'import os; print(sorted(os.sched_getaffinity(0)))'
+  process = Process(
+    [sys.executable, '-c', code], tmp_path / 'log', cores=[core]
+  )
+  wait_for(lambda: process.poll() is not None)
+  assert process.poll() == (0, f'[{core}]', False)
+
+
+@pytest.mark.slow
+def test_soak(tmp_path):
+  """Real runs: a trial and the driver are killed, at random moments."""
+  assert soak(tmp_path, kills=4, seed=1) == 2

@@ -1,0 +1,292 @@
+"""What a sweep varies: spaces, and descriptions that are refused."""
+
+import importlib
+import json
+import shlex
+import sys
+
+import optuna
+import pytest
+from conftest import ROOT
+from runs import get_config
+
+from gan_jax import config as cfg
+from gan_jax.errors import UserError
+from gan_jax.sweep import plan as plans
+from gan_jax.sweep import space as spaces
+
+GEN = 'optimizer.gen.learning_rate'
+NESTED = {
+  'batch_size': [16, 32],
+  'shape': {
+    'plain': {},
+    'deep': {'model.gen.hidden': [(32,), (16, 16)], 'disc_steps': 2},
+  },
+  'seed': [0, 1, 2],
+}
+
+
+def suggested(space, **params):
+  return spaces.suggest(optuna.trial.FixedTrial(params), space)
+
+
+def test_a_grid_is_the_product():
+  """2 sizes x (1 + 2 shapes) x 3 seeds, the last varying fastest; by hand."""
+  points = spaces.grid(NESTED)
+  assert len(points) == 2 * (1 + 2) * 3
+  assert points[:4] == [
+    {'batch_size': 16, 'shape': 'plain', 'seed': 0},
+    {'batch_size': 16, 'shape': 'plain', 'seed': 1},
+    {'batch_size': 16, 'shape': 'plain', 'seed': 2},
+    {'batch_size': 16, 'shape': 'deep', 'deep:model.gen.hidden': '(32,)',
+     'seed': 0},
+  ]  # fmt: skip
+  assert len({json.dumps(point) for point in points}) == len(points)
+  assert not spaces.has_range(NESTED)
+
+
+def test_overrides_of_a_trial():
+  """Tuples are tuples again; a block sets what it says, and no other."""
+  params = spaces.grid(NESTED)[-1]
+  assert suggested(NESTED, **params) == {
+    'batch_size': 32,
+    'model.gen.hidden': (16, 16),
+    'disc_steps': 2,
+    'seed': 2,
+  }
+  assert suggested(NESTED, **spaces.grid(NESTED)[0]) == {
+    'batch_size': 16,
+    'seed': 0,
+  }
+  assert spaces.chosen(params, NESTED) == {'shape': 'deep'}
+  assert spaces.titles(NESTED) == [
+    'batch_size', 'shape', 'model.gen.hidden', 'disc_steps', 'seed',
+  ]  # fmt: skip
+
+
+def test_ranges_are_asked_for_as_what_they_are():
+  """Whole numbers by whole ends; the same key in two blocks is two choices."""
+  space = {
+    'batch_size': {'low': 16, 'high': 64, 'log': True},
+    'penalty': {
+      'weak': {'game.r1': {'low': 0.1, 'high': 1.0}},
+      'strong': {'game.r1': {'low': 1.0, 'high': 9.0}},
+    },
+  }
+  assert spaces.has_range({'penalty': space['penalty']})
+  study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+  for _ in range(20):
+    trial = study.ask()
+    found = spaces.suggest(trial, space)
+    assert isinstance(found['batch_size'], int)
+    strong = trial.params['penalty'] == 'strong'
+    assert (found['game.r1'] >= 1.0) == strong
+    assert 16 <= found['batch_size'] <= 64
+  kinds = study.trials[0].distributions['batch_size']
+  assert kinds == optuna.distributions.IntDistribution(16, 64, log=True)
+
+
+def test_every_value_occurs_in_the_cover():
+  space = {**NESTED, GEN: {'low': 1e-4, 'high': 1e-2, 'log': True}}
+  some = spaces.cover(space)
+  assert len(some) == 3
+  values = lambda key: {each[key] for each in some if key in each}
+  assert values('batch_size') == {16, 32}
+  assert values('model.gen.hidden') == {(32,), (16, 16)}
+  assert values('seed') == {0, 1, 2}
+  assert values(GEN) == {1e-4, 1e-2}
+  assert any('disc_steps' not in each for each in some)
+
+
+# Descriptions.
+
+EXPERIMENT = """
+from experiments import vanilla_mnist
+
+def get_config(arg=''):
+  return vanilla_mnist.get_config('tiny')
+
+def sweep():
+  return {sweeps}
+"""
+
+
+def make(folder, description, overrides=None, name=None, trials=None):
+  """The plan of a description, or of several."""
+  several = description if name is None else {'one': description}
+  file = folder / 'swept.py'
+  file.write_text(EXPERIMENT.replace('{sweeps}', repr(several)))
+  config = get_config('vanilla_mnist', 'tiny')
+  for key, value in (overrides or {}).items():
+    config = cfg.changed(config, key, value)
+  return plans.make(str(file), config, overrides or {}, name, trials)
+
+
+RANKED = {'score': 'gen/loss', 'goal': 'min'}
+RATES = {GEN: [1e-3, 1e-4]}
+SEARCH = {GEN: {'low': 1e-4, 'high': 1e-2}}
+
+
+@pytest.mark.parametrize(
+  ('description', 'message'),
+  [
+    ({'space': {'optimizer.gen.learning_rat': [1.0]}, **RANKED},
+     "did you mean 'optimizer.gen.learning_rate'?"),
+    ({'space': {'x': {'a': {'sede': 1}}}, **RANKED}, "did you mean 'seed'?"),
+    ({'space': {'optimizer.gen': [1]}, **RANKED}, 'optimizer.gen is a block'),
+    ({'space': RATES, 'fixed': {'totl_images': 5}, **RANKED},
+     "did you mean 'total_images'?"),
+    ({'space': RATES, 'prunner': {}, **RANKED}, "did you mean 'pruner'?"),
+    ({'space': {}, **RANKED}, 'varies nothing'),
+    ({'space': {'seed': 3}, **RANKED}, "3 belongs into 'fixed'"),
+    ({'space': {'seed': [1, 1]}, **RANKED}, 'is to list values, each once'),
+    ({'space': {'seed': [1.5]}, **RANKED}, 'seed=1.5 is not of the kind of 0'),
+    ({'space': {'seed': [True]}, **RANKED}, 'seed=True is not of the kind'),
+    ({'space': {'seed': [None]}, **RANKED}, 'seed=None is not of the kind'),
+    ({'space': {GEN: [0.1, 'a']}, **RANKED}, "learning_rate='a' is not of the"),
+    ({'space': {GEN: {'low': 1.0, 'high': 0.1}}, 'trials': 1, **RANKED},
+     'A below B'),
+    ({'space': {GEN: {'low': 0.0, 'high': 1.0, 'log': True}}, 'trials': 1,
+      **RANKED}, 'on a log scale: low above 0'),
+    ({'space': {GEN: {'high': 1.0}}, **RANKED}, "a range of 'optimizer.gen"),
+    ({'space': {GEN: [0.1], 'x': {'a': {GEN: 0.2}}}, **RANKED},
+     f"sets {GEN} by '{GEN}' and 'x'"),
+    ({'space': RATES, 'fixed': {GEN: 0.1}, **RANKED}, "by 'fixed' and"),
+    ({'space': RATES, 'trials': 4, **RANKED}, 'is a grid of 2: trials is for'),
+    ({'space': SEARCH, **RANKED}, '--trials=None is to be 1 or more'),
+    ({'space': SEARCH, 'trials': 2, 'sampler': 'tpee', **RANKED},
+     "did you mean 'tpe'?"),
+    ({'space': RATES, 'pruner': {'name': 'medan'}, **RANKED},
+     "did you mean 'median'?"),
+    ({'space': RATES, 'pruner': {'name': 'median', 'warmup': 1}, **RANKED},
+     "has no key 'warmup'; did you mean 'warmup_images'?"),
+    ({'space': RATES, 'pruner': {'name': 'halving'}, **RANKED}, 'min_images'),
+    ({'space': RATES, 'score': 'gen/loss'}, "'goal' is to be 'min' or 'max'"),
+    ({'space': RATES, 'score': 'ms_ssim'}, 'fix evaluation.every_images'),
+    ({'space': RATES}, 'eval/fid is never measured'),
+    ({'space': {'game.loss.name': ['minmax']}, **RANKED},
+     "'minmax'; did you mean 'minimax'?"),
+    ({'space': {'batch_size': [16, 0]}, **RANKED}, 'batch_size=0 must be posi'),
+  ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path, description, message):
+  with pytest.raises(UserError) as told:
+    make(tmp_path, description, name='one')
+  assert message in str(told.value)
+  assert '\n' not in str(told.value)
+
+
+def test_which_sweep(tmp_path):
+  several = {'a': {'space': RATES, **RANKED}, 'b': {'space': SEARCH, **RANKED}}
+  with pytest.raises(UserError, match='has several: --sweep=a or b'):
+    make(tmp_path, several)
+  file = tmp_path / 'swept.py'
+  with pytest.raises(UserError, match=r"unknown sweep of .* 'aa'; did you"):
+    plans.make(str(file), get_config('vanilla_mnist', 'tiny'), {}, 'aa')
+  with pytest.raises(UserError, match='declares no sweep: def sweep'):
+    make(tmp_path, {})
+  file.write_text(EXPERIMENT.replace('{sweeps}', '1 / 0'))
+  with pytest.raises(UserError, match=r'swept\.py:8 gives no sweeps: ZeroDiv'):
+    plans.make(str(file), get_config('vanilla_mnist', 'tiny'), {})
+
+
+def test_what_ranks_by_itself(tmp_path):
+  """The first metric of the evaluation, and which way it is better."""
+  every = {'evaluation.every_images': 100}
+  of = lambda *metrics: {'evaluation.metrics': metrics, **every}
+  found = lambda fixed, **more: make(
+    tmp_path, {'space': RATES, 'fixed': fixed, **more}, name='one'
+  )[4:6]
+  assert found(of('fid', 'kid')) == ('eval/fid', 'min')
+  assert found(of('precision_recall')) == ('eval/precision', 'max')
+  assert found(of('ms_ssim', 'swd')) == ('eval/swd', 'min')
+  assert found(of('fid'), score='recall') == ('eval/recall', 'max')
+  assert found(every, score='gen/diversity', goal='max') == (
+    'gen/diversity',
+    'max',
+  )
+
+
+def test_what_was_typed_comes_before_what_is_fixed(tmp_path):
+  description = {'space': RATES, 'fixed': {'total_images': 500}, **RANKED}
+  typed = {'total_images': 320, 'batch_size': 32}
+  plan = make(tmp_path, description, typed, name='one')
+  assert plan.base == typed
+  assert plan.total_images == 320
+  with pytest.raises(
+    UserError, match=f'varies {GEN}: leave --config.{GEN} out'
+  ):
+    make(tmp_path, description, {GEN: 0.5}, name='one')
+
+
+def test_the_first_settings_are_known_beforehand(tmp_path):
+  """Ten of a search by TPE, all of a random one, the same ones always."""
+  search = {'space': {**SEARCH, 'seed': [4, 5]}, 'trials': 12, **RANKED}
+  listed = plans.entries(make(tmp_path, search, name='one'))
+  assert listed == plans.entries(make(tmp_path, search, name='one'))
+  assert [params['seed'] for params in listed[:20]] == [4, 5] * 10
+  assert all(listed[2 * i][GEN] == listed[2 * i + 1][GEN] for i in range(10))
+  assert len({params[GEN] for params in listed[:20]}) == 10
+  assert listed[20:] == [{'seed': 4}, None] * 2
+  drawn = plans.entries(
+    make(tmp_path, {**search, 'sampler': 'random'}, name='one')
+  )
+  assert drawn[:20] == listed[:20]
+  assert len({params[GEN] for params in drawn}) == 12
+  longer = plans.entries(make(tmp_path, search, name='one', trials=14))
+  assert longer[:24] == listed
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the flags
+def test_flags_give_the_same_values_back(tmp_path, monkeypatch):
+  """Through the shell, and the flags library; of every kind."""
+  values = {
+    'seed': 3,
+    GEN: 1.2345678901234567e-05,
+    'data.flip': True,
+    'data.source': "folder:/it's a $place",
+    'model.gen.hidden': (16, 16),
+    'evaluation.metrics': ('fid',),
+    'ema_rampup': None,
+    'evaluation.every_images': 128,
+  }
+  plan = make(tmp_path, {'space': RATES, **RANKED}, name='one')
+  typed = shlex.split(shlex.join(plan.flags(values)))
+  monkeypatch.setattr(sys, 'argv', ['launch.py', *typed])
+  monkeypatch.syspath_prepend(str(ROOT))
+  launch = importlib.import_module('launch')
+  launch.parse(sys.argv)
+  read = cfg.flatten(launch.flags.FLAGS.config.to_dict())
+  assert {key: read[key] for key in values} == values
+
+
+# Those in experiments/.
+
+
+@pytest.mark.parametrize(
+  ('name', 'trials'),
+  [
+    ('dcgan_celeba', 32),
+    ('dcgan_mnist', 5 * (1 + 1 + 2) * 3),
+    ('progressive_cifar10', 5 * 2),
+    ('vanilla_mnist', 12),
+  ],
+)
+def test_the_sweeps_of_the_experiments(name, trials):
+  path = f'{ROOT}/experiments/{name}.py'
+  plan = plans.make(path, get_config(name), {})
+  assert len(plans.entries(plan)) == trials
+
+
+def test_all_trials_of_the_fading_see_as_many_images():
+  config = get_config('progressive_cifar10')
+  plan = plans.make(f'{ROOT}/experiments/progressive_cifar10.py', config, {})
+  totals = []
+  for params in plans.entries(plan):
+    trial = config.copy_and_resolve_references()
+    overrides = {**plan.base, **suggested(plan.space, **params)}
+    trial.update_from_flattened_dict(overrides)
+    table = cfg.table(trial)
+    totals.append(table.images(table.total_rounds))
+  # Rounds are whole: a stage may be longer by one.
+  assert all(abs(total - 2_400_000) < 7 * 64 for total in totals)
