@@ -20,12 +20,6 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.channels = 1
   config.evaluation.metrics = ('fid', 'classes', 'precision_recall')
   config.evaluation.features = 'digits'
-  config.game.penalties = ConfigDict(
-    {
-      'gradient_penalty': {'weight': 0.0, 'every': 1},  # 0: not in play
-      'r1': {'weight': 0.0, 'every': 1},
-    }
-  )
   if arg != 'tiny':
     config.data.source = 'mnist'
     config.data.split = 'train'
@@ -36,37 +30,3 @@ def get_config(arg: str = '') -> ConfigDict:
     config.evaluation.held_out = 'test'
     config.total_images = 25 * 60_000
   return config
-
-
-def sweep() -> dict:
-  """Every loss with every penalty, three times, at a quarter of the width.
-
-  60 trials of 300,000 images: for a GPU or TPU. Not yet run.
-  """
-  # BatchNorm mixes the images of a batch, of each of which the gradient is.
-  alone = {'model.disc.normalized': False}
-  return {
-    'losses': {
-      'space': {
-        'game.loss.name': [
-          'non_saturating', 'least_squares', 'hinge', 'wasserstein',
-          'relativistic',
-        ],
-        'penalty': {
-          'none': {},
-          'gradient_penalty': {
-            'game.penalties.gradient_penalty.weight': 10.0, **alone,
-          },
-          'r1': {'game.penalties.r1.weight': [1.0, 10.0], **alone},
-        },
-        'seed': [0, 1, 2],
-      },
-      'fixed': {
-        'total_images': 300_000,
-        'evaluation.every_images': 100_000,
-        'evaluation.metrics': ('fid', 'classes'),
-        'model.gen.features': 16,
-        'model.disc.features': 16,
-      },
-    }
-  }  # fmt: skip

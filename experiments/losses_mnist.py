@@ -38,3 +38,37 @@ def get_config(arg: str = '') -> ConfigDict:
     config.data.source = 'mnist'
     config.evaluation.num_samples = 10_000
   return config
+
+
+def sweep() -> dict:
+  """The README's table: small networks, two cores, half an hour."""
+  penalty = 'game.penalties.{}.weight'.format
+  return {
+    'losses': {
+      'space': {
+        'penalty': {
+          'none': {},
+          'clip': {'game.clip': 0.01},
+          'gradient_penalty': {penalty('gradient_penalty'): 10.0},
+          'dragan': {penalty('dragan'): 10.0},
+          'r1': {penalty('r1'): 10.0},
+          'r1 + r2': {penalty('r1'): 10.0, penalty('r2'): 10.0},
+        },
+        'game.loss.name': [
+          'minimax', 'non_saturating', 'least_squares', 'hinge',
+          'wasserstein', 'relativistic',
+        ],
+        'seed': [0, 1, 2],
+      },
+      'fixed': {
+        'model.gen.hidden': (256,),
+        'model.disc.hidden': (256,),
+        'total_images': 256_000,
+        'ema_halflife_images': 20_000,
+        'evaluation.every_images': 256_000,
+        'evaluation.num_samples': 5_000,
+        'sample_every_images': 256_000,
+        'checkpoint_every_images': 256_000,
+      },
+    }
+  }  # fmt: skip

@@ -62,3 +62,20 @@ def get_config(arg: str = '') -> ConfigDict:
   config.evaluation.every_images = config.total_images // 20
   config.checkpoint_every_images = config.total_images // 4
   return config
+
+
+def sweep() -> dict:
+  """How strong R1 and R2 are to be, and how fast to learn: minutes."""
+  return {
+    'penalties': {
+      'score': 'wasserstein',
+      'trials': 12,
+      'space': {
+        'game.penalties.r1.weight': {'low': 0.01, 'high': 10.0, 'log': True},
+        'game.penalties.r2.weight': {'low': 0.01, 'high': 10.0, 'log': True},
+        'optimizer.gen.b1': [0.0, 0.5],
+      },
+      'fixed': {'total_images': 256 * 2_000},
+      'pruner': {'name': 'median', 'warmup_images': 256 * 800},
+    }
+  }

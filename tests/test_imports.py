@@ -11,15 +11,9 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'__init__'},
-<<<<<<< HEAD
-  {'train', 'prepare', 'preview', 'benchmark'},
+  {'train', 'prepare', 'preview', 'benchmark', 'sweep'},
   {'bench', 'announce', 'evaluation', 'supply'},
   {'run', 'scene'},
-=======
-  {'train', 'prepare', 'preview', 'benchmark', 'sweep'},
-  {'announce', 'evaluation', 'supply'},
-  {'run'},
->>>>>>> sweeps
   {
     'config',
     'checkpoint',
