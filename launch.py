@@ -149,10 +149,13 @@ def main(argv: list[str]) -> None:
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
     given = _of_mode()
-    if _MODE.value == 'sweep':
-      parallel.leave_devices()  # to the trials
+    group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    if _MODE.value != 'sweep':
+      parallel.join(*group)
+    elif any(value is not None for value in group):
+      raise UserError('one process drives a sweep: without its coordinator')
     else:
-      parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+      parallel.leave_devices()  # to the trials
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)

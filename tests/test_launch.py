@@ -66,6 +66,10 @@ MISTAKES = [
   ),
   ([VANILLA, '--step=best'], '--step is for --mode=evaluate'),
   ([VANILLA, '--trials=3'], '--trials is for --mode=sweep'),
+  (
+    [VANILLA, '--mode=sweep', '--num_processes=2'],
+    'one process drives a sweep',
+  ),
   ([VANILLA, '--mode=sweep', '--sweep=x'], 'sweep of experiments/vanilla_mnis'),
   ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, tpu)"),
   ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 is to be 1 or more'),
