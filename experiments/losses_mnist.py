@@ -1,4 +1,4 @@
-"""Every loss with every penalty, on the 60,000 training digits of MNIST.
+"""Losses with penalties, on the 60,000 training digits of MNIST.
 
 The MLP pair of vanilla_mnist.py, without dropout; Adam 2e-4 (0.5, 0.9). A loss
 and a penalty are a flag each:
@@ -6,8 +6,8 @@ and a penalty are a flag each:
   python launch.py --config=experiments/losses_mnist.py \\
     --config.game.loss.name=hinge --config.game.penalties.r1.weight=10
 
-finds or downloads the digits as dcgan_mnist.py says. The README has the table
-of them all.
+finds or downloads the digits as dcgan_mnist.py says. The sweep, whose table the
+README has, is of smaller networks: one hidden layer of 256 units each.
 """
 
 from ml_collections import ConfigDict, config_dict

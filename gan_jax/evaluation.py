@@ -20,7 +20,7 @@ from gan_jax import checkpoint, data, games, parallel, scores
 from gan_jax import config as cfg
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import Source, Wanted, in_memory
-from gan_jax.data.toys import toy_of
+from gan_jax.data.toys import is_toy, toy_of
 from gan_jax.errors import UserError, nearest
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.run import Run, choose_step
@@ -50,7 +50,8 @@ def make(config: ConfigDict, source: Source) -> Evaluator:
   if described['source'].startswith('folder:'):
     described['source'] = 'folder'
   described['resize'] = RESIZE
-  toy = toy_of(config.data.source)
+  name = config.data.source
+  toy = toy_of(name) if is_toy(name) else None
   return Evaluator(block, source, described, held_out, toy)
 
 

@@ -23,6 +23,7 @@ class Purpose(enum.IntEnum):
   SAMPLE = 5  # sample grids, and notebooks
   ATTEMPT = 6  # all of a run that was rolled back
   EVALUATE = 7  # samples that are measured
+  REFERENCE = 8  # points of a toy that they are measured against
 
 
 def example_keys(

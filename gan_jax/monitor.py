@@ -57,7 +57,8 @@ class Monitor:
     # A folder in a bucket is written here, and sent: nothing can be appended
     # to what is there.
     self._mirror = Mirror(workdir)
-    self._mirror.fetch('metrics.jsonl', 'tensorboard/*')
+    frames = ('samples/*.png',) if animated else ()
+    self._mirror.fetch('metrics.jsonl', 'tensorboard/*', *frames)
     self._outputs.callback(self._mirror.send)
     self._workdir = self._mirror.path
     enter = self._outputs.enter_context

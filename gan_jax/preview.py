@@ -15,7 +15,7 @@ from gan_jax import config as cfg
 from gan_jax import data
 from gan_jax.data.source import Examples, Source
 from gan_jax.data.stream import Stream, read
-from gan_jax.data.toys import Toy, toy_of
+from gan_jax.data.toys import Toy, is_toy, toy_of
 from gan_jax.errors import UserError
 from gan_jax.pictures import to_pil, to_uint8
 
@@ -36,8 +36,8 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
   source = data.make(config)
   path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
   print(data.describe(config, source))
-  if (toy := toy_of(config.data.source)) is not None:
-    _save(_scatter(source, toy), path)
+  if is_toy(config.data.source):
+    _save(_scatter(source, toy_of(config.data.source)), path)
     return
   stream = Stream(config.seed, source.size)
   measured = min(MEASURED, source.size, MOST_BYTES // source.example_bytes)

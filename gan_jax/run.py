@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import checkpoint, config, games, scores
-from gan_jax.data.toys import toy_of
+from gan_jax.data.toys import is_toy
 from gan_jax.errors import UserError, nearest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
@@ -59,7 +59,7 @@ class Run:
     self._game = games.make(settings)
     self._phase = table.phase(step)
     self._generate = jax.jit(self.generator)
-    self._points = toy_of(settings.data.source) is not None
+    self._points = is_toy(settings.data.source)
 
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
@@ -139,10 +139,11 @@ class Run:
     images: UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d'],
     labels: Any = None,
   ) -> Float[np.ndarray, ' n']:
-    """D's logits of images, or of points.
+    """D's logits of images, or of points, each judged by itself.
 
-    Where D is at its best, and its loss is a cross-entropy, they are
-    log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
+    Where D is at its best, and its loss is a cross-entropy without smoothing,
+    they are log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
+    (Not where D looks at several as one: `pack`, `stddev_group`.)
     """
     if self._game.judge is None:
       raise UserError('this game has no discriminator of images alone')
@@ -162,7 +163,8 @@ class Run:
   def show(self, n: int = 64, seed: int = 0) -> Image.Image:
     """A grid of `n` samples, which a notebook draws.
 
-    Where there are classes, one a row. Of a toy: the picture of its game.
+    Where there are classes, one a row. Of a toy: the picture of its game, with
+    both players as they were, not their average.
     """
     if self._points:
       scene = scene_of(self._game, self.config)(self._variables, self._phase)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax.data.toys import Toy, toy_of
@@ -32,6 +32,7 @@ class Scene(NamedTuple):
   Attributes:
     real, fake: Points.
     said: What D says at `places(toy)`: D(x), or a critic's value.
+    is_critic: Which of them.
     slopes: The gradient of D's logit at the first fakes.
     warped: Where G takes the lines of the latent grid, [lines, bends, d]: of
       latents of 2 coordinates, or of 1 (one line); None: there is none.
@@ -40,6 +41,7 @@ class Scene(NamedTuple):
   real: Float[Array, 'n d']
   fake: Float[Array, 'n d']
   said: Float[Array, ' m']
+  is_critic: Bool[Array, '']
   slopes: Float[Array, 'k d']
   warped: Float[Array, 'l b d'] | None
 
@@ -63,7 +65,7 @@ def scene_of(
 
   def scene(variables: Pair[Variables], phase: Phase) -> Scene:
     numbers = jnp.arange(POINTS)
-    keys = example_keys(jax.random.key(0), Purpose.EVALUATE, numbers)
+    keys = example_keys(jax.random.key(0), Purpose.REFERENCE, numbers)
     own = example_keys(jax.random.key(config.seed), Purpose.SAMPLE, numbers)
     inputs = game.draw(own, {}, phase)
     play = lambda inputs: game.sample(variables.gen, inputs, phase)[:, 0, 0]
@@ -79,8 +81,10 @@ def scene_of(
       flat = latents.reshape(-1, latents.shape[-1])
       taken = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
       warped = play({**taken, 'z': flat}).reshape(*shape, -1)
-    said = judged.logits if judged.probability is None else judged.probability
-    return Scene(jax.vmap(toy.draw)(keys), fake, said, slopes, warped)
+    is_critic = judged.probability is None
+    said = judged.logits if is_critic else judged.probability
+    real = jax.vmap(toy.draw)(keys)
+    return Scene(real, fake, said, jnp.bool_(is_critic), slopes, warped)
 
   return scene
 
@@ -108,13 +112,12 @@ def paint(scene: Scene, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
   shape = (PANEL, 1.2 * PANEL) if toy.dim == 1 else (2 * PANEL, PANEL)
   figure = Figure(shape, dpi=100, layout='constrained')
   FigureCanvasAgg(figure)
-  bounded = bool(np.all((scene.said >= 0) & (scene.said <= 1)))
-  (_on_the_line if toy.dim == 1 else _in_the_plane)(figure, scene, toy, bounded)
+  (_on_the_line if toy.dim == 1 else _in_the_plane)(figure, scene, toy)
   figure.canvas.draw()
   return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _on_the_line(figure, scene: Scene, toy: Toy, bounded: bool) -> None:
+def _on_the_line(figure, scene: Scene, toy: Toy) -> None:
   """Densities with D's curve; below, where G takes latents."""
   top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   bins = np.linspace(-toy.limit, toy.limit, 61)
@@ -123,9 +126,9 @@ def _on_the_line(figure, scene: Scene, toy: Toy, bounded: bool) -> None:
     scene.fake[:, 0], bins, density=True, color='C2', histtype='step', lw=2,
     label='G',
   )  # fmt: skip
-  ask = top if bounded else top.twinx()
+  ask = top.twinx() if scene.is_critic else top
   ask.plot(places(toy)[:, 0], scene.said, 'C0', label='D')
-  if bounded:
+  if not scene.is_critic:
     top.axhline(0.5, color='C0', lw=0.5, ls=':')
   top.legend(loc='upper right', frameon=False)
   if scene.warped is None:
@@ -136,14 +139,15 @@ def _on_the_line(figure, scene: Scene, toy: Toy, bounded: bool) -> None:
   below.set(yticks=(0, 1), yticklabels=('z', 'G(z)'))
 
 
-def _in_the_plane(figure, scene: Scene, toy: Toy, bounded: bool) -> None:
+def _in_the_plane(figure, scene: Scene, toy: Toy) -> None:
   """D's map with all points and D's slopes; the latent grid, as G bends it."""
   left, right = figure.subplots(1, 2)
   side = PLACES[2]
   edge = (-toy.limit, toy.limit)
+  ends = {} if scene.is_critic else {'vmin': 0, 'vmax': 1}
   drawn = left.imshow(
     scene.said.reshape(side, side), origin='lower', extent=(*edge, *edge),
-    cmap='RdBu', alpha=0.7, **({'vmin': 0, 'vmax': 1} if bounded else {}),
+    cmap='RdBu', alpha=0.7, **ends,
   )  # fmt: skip
   figure.colorbar(drawn, ax=left, label='D(x)', shrink=0.8)
   right.set_title('G, and the grid of its latents', fontsize=9)

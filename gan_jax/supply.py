@@ -17,7 +17,7 @@ from gan_jax.alarm import diversity
 from gan_jax.data.loader import load
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Feed, Stream, feed, read
-from gan_jax.data.toys import toy_of
+from gan_jax.data.toys import is_toy
 from gan_jax.games.game import Batch, Game
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pictures import columns_of, grid, of_each_class, to_uint8
@@ -33,11 +33,12 @@ MOST_WORKERS = 16
 
 
 class Look(NamedTuple):
-  """The average G's images at latents that stay the same.
+  """What is seen of a run at a moment.
 
   Attributes:
-    shown: What is drawn: those images, or of points the scene.
-    diversity: Of the images.
+    shown: What is drawn: the average G's images, of latents that stay the same;
+      of points the scene of both players as they are, not of an average.
+    diversity: Of the average G's images.
   """
 
   shown: PyTree
@@ -127,7 +128,7 @@ def create_state(
 
 def sitter(game: Game, config: ConfigDict) -> Sitter:
   """How the run of this config is looked at."""
-  of_points = toy_of(config.data.source) is not None
+  of_points = is_toy(config.data.source)
   scene = scene_of(game, config) if of_points else None
   classes = config.data.get('classes', 0)
 
@@ -143,7 +144,7 @@ def sitter(game: Game, config: ConfigDict) -> Sitter:
     return Look(shown, diversity(images))
 
   def paint_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
-    columns = columns_of(classes, GRID_SAMPLES) if classes else None
+    columns = columns_of(classes, len(images)) if classes else None
     return grid(to_uint8(images), columns)
 
   return Sitter(

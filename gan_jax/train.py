@@ -21,7 +21,7 @@ from gan_jax.checkpoint import Checkpoints, steps
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, read
-from gan_jax.data.toys import toy_of
+from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.evaluation import of_ema
 from gan_jax.games.game import Batch
@@ -148,7 +148,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         spread=spread,
         checkpoints=checkpoints,
         step=spread.compile(play),
-        sitter=sitter(game, config),
+        sitter=sitter(games.make(config), config),
         shown=shown,
         evaluator=evaluator,
         measure=measure,
@@ -204,7 +204,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     images=table.images(round),
     total_images=total_images,
     wandb=config.wandb,
-    animated=toy_of(config.data.source) is not None,
+    animated=is_toy(config.data.source),
   )
   tell = partial(_tell, run, monitor, alarm)
   stop = None

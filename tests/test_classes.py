@@ -120,7 +120,7 @@ def test_between_two_classes():
 
 
 def test_auxiliary_classifier_by_hand():
-  """-E log softmax of the class: of reals for D, of fakes for G; weighed."""
+  """-E log softmax of the class: of reals and fakes for D, of fakes for G."""
   logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]))
   labels = jax.nn.one_hot(jnp.array([2, 0]), 3)
   by_hand = -(math.log(5 / 8) + math.log(1 / 4)) / 2
@@ -134,7 +134,8 @@ def test_auxiliary_classifier_by_hand():
   total, aux, fakes = disc_step(game, variables)
   (real, sorted_real), (fake, sorted_fake) = of(BATCH['images']), of(fakes)
   labels = jax.nn.one_hot(LABELS, CLASSES)
-  expected = fake.mean() - real.mean() + 2 * class_loss(sorted_real, labels)
+  both = class_loss(sorted_real, labels) + class_loss(sorted_fake, labels)
+  expected = fake.mean() - real.mean() + 2 * both
   np.testing.assert_allclose(total, expected, rtol=1e-5)
   assert 'class_loss' in aux.metrics
   view = games.View(variables, game.draw(KEYS, BATCH, PHASE), (), ())
@@ -153,6 +154,11 @@ def test_one_power_iteration_a_step():
   _, aux, _ = disc_step(game, variables)
   new = aux.collections['spectral']['Dense_0']['u']
   np.testing.assert_allclose(new, unit(w.T @ unit(w @ u)), rtol=1e-5)
+
+
+def test_classes_are_not_packed():
+  with pytest.raises(UserError, match='pack is of images without classes'):
+    make(classes=CLASSES, pack=2)
 
 
 def test_clipped():

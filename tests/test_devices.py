@@ -19,6 +19,7 @@ from gan_jax import checkpoint
 EXPERIMENTS = (
   'vanilla_mnist',
   'dcgan_mnist',
+  pytest.param('toy_ring', marks=pytest.mark.slow),
   pytest.param('progressive_celebahq', marks=pytest.mark.slow),
 )
 # Samples that no number of devices here divides.

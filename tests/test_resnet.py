@@ -56,8 +56,8 @@ def test_weights_come_to_have_norm_one(layer, shape):
 
 
 def test_one_power_iteration_by_hand():
-  """v <- W u / |W u|, u <- W^T v / |W^T v|, s = v^T W u; kept where D takes a
-  step, and nowhere else.
+  """v <- W u / |W u|, u <- W^T v / |W^T v| where D takes a step, and nowhere
+  else; then s = |W u| for every pass.
   """
   layer, x = Dense(5, spectral=True), DRAW(N, 7)
   variables = layer.init(jax.random.key(0), x)
@@ -66,13 +66,16 @@ def test_one_power_iteration_by_hand():
     for t in (variables['params']['kernel'], variables['spectral']['u'])
   )
   unit = lambda t: t / np.linalg.norm(t)
-  v = unit(w @ u)
-  after = unit(w.T @ v)
-  expected = np.asarray(x) @ w / (v @ w @ after)
+  after = unit(w.T @ unit(w @ u))
+  expected = np.asarray(x) @ w / np.linalg.norm(w @ after)
   y, new = pass_through(layer, variables, x)
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(new['spectral']['u'], after, rtol=1e-5)
-  np.testing.assert_allclose(layer.apply(variables, x), y, rtol=1e-6)
+  again = layer.apply({**variables, **new}, x)
+  np.testing.assert_allclose(again, y, rtol=1e-6)
+  before = np.asarray(x) @ w / np.linalg.norm(w @ u)
+  unmoved = layer.apply(variables, x)
+  np.testing.assert_allclose(unmoved, before, rtol=1e-4, atol=1e-5)
 
 
 def test_the_norm_is_differentiated_too():

@@ -95,9 +95,13 @@ def test_divergences_by_hand():
   js = (np.log(1 / 0.625) + 0.25 * np.log(0.25 / 0.625)) / 2
   js += 0.75 * np.log(0.75 / 0.375) / 2
   assert found.jensen_shannon == pytest.approx(js, rel=1e-12)
-  # KL(q || p), of (2.5, 6.5, 0.5 ...) / 58 and (8.5, 0.5, 0.5 ...) / 58.
-  kl = (2.5 * np.log(2.5 / 8.5) + 6.5 * np.log(6.5 / 0.5)) / 58
+  # KL(q || p), 1% of both being spread over the 100 cells.
+  few, some, most, all_of_it = 1e-4, 0.2476, 0.7426, 0.9901
+  kl = some * np.log(some / all_of_it) + most * np.log(most / few)
   assert found.kl == pytest.approx(kl, rel=1e-12)
+  # Whatever their numbers.
+  assert divergence(np.tile(p, (9, 1)), q, 1.0).kl == pytest.approx(kl)
+  assert np.isnan(divergence(p, q * np.nan, 1.0)).all()
   assert divergence(p, p, 1.0) == (0.0, 0.0)
   # What lies outside is counted at the edge.
   assert divergence(p - 7, p, 1.0) == (0.0, 0.0)
@@ -175,11 +179,10 @@ def test_every_round_has_new_points(trained):
   assert not np.isin(known, one).any()
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
-def test_devices_draw_the_same_points(trained, parallel, tmp_path):
+def test_programs_of_their_own_draw_the_same_points(trained, tmp_path):
   config, workdir = trained
   config = config.copy_and_resolve_references()
-  config.parallel = parallel
+  config.parallel = 'pmap'
   train(config, tmp_path)
   for one, other in zip(metrics(workdir), metrics(tmp_path), strict=True):
     assert one == pytest.approx(other, rel=2e-4, abs=1e-4)

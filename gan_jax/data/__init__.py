@@ -70,6 +70,8 @@ def make(config: Any) -> Source:
   """The source that `config.data` describes."""
   row, wanted = _find(config)
   source = row.open(wanted)
+  if source.draw is not None and config.data.flip:
+    raise UserError(f'{config.data.source} is not mirrored: data.flip=False')
   classes, there = config.data.get('classes', 0), len(source.classes)
   if classes not in (0, there):
     raise UserError(

@@ -19,7 +19,7 @@ class Source(NamedTuple):
   Attributes:
     size: How many there are.
     fetch: (indices [n]) -> the examples, in that order. Goes to other
-      processes, so that it can be pickled.
+      processes, so that it can be pickled (but where examples are drawn).
     example_bytes: What one takes up.
     classes: Names of the labels; empty where there are none. Labels are
       int32: [n], the number of the class, or [n, classes], 1 for each

@@ -5,6 +5,7 @@ game, penalty and device takes it as it is; `run.sample` gives it as [n, d]. A
 new toy is a function that returns one, and a row in TOYS.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -96,7 +97,10 @@ def grid() -> Toy:
 
 
 def swiss_roll() -> Toy:
-  """A spiral, from the side: t (cos t, sin t) / 10, t ~ U(3/2 pi, 9/2 pi)."""
+  """A spiral, from the side: t (cos t, sin t) / 10, t ~ U(3/2 pi, 9/2 pi).
+
+  With noise of deviation 0.02.
+  """
 
   def draw(key):
     along, across = jax.random.split(key)
@@ -108,7 +112,10 @@ def swiss_roll() -> Toy:
 
 
 def moons() -> Toy:
-  """Two half circles of radius 1 that reach into each other."""
+  """Two half circles of radius 1 that reach into each other.
+
+  With noise of deviation 0.05.
+  """
 
   def draw(key):
     which, along, across = jax.random.split(key, 3)
@@ -148,12 +155,17 @@ def drawing(path: str) -> Toy:
   if not ink.sum() > 0:
     raise UserError(f'{path} is white: there is nothing to draw points from')
   height, width = ink.shape
-  logits = jnp.log(jnp.asarray(ink.ravel()))
+  # By the inverse of the distribution function, in the order of the pixels.
+  below = np.cumsum(ink.ravel(), dtype=np.float64)
+  below = jnp.asarray(below / below[-1], jnp.float32)
+  last = int(np.flatnonzero(ink)[-1])
   side = max(height, width)
 
   def draw(key):
     which, where = jax.random.split(key)
-    pixel = jax.random.categorical(which, logits)
+    share = jax.random.uniform(which)
+    pixel = jnp.searchsorted(below, share, side='right')
+    pixel = jnp.minimum(pixel, last)
     row, column = pixel // width, pixel % width
     x, y = jax.random.uniform(where, (2,))
     across = 2 * (column + x - width / 2) / side
@@ -174,13 +186,17 @@ TOYS: dict[str, Callable[[], Toy]] = {
 }
 
 
-def toy_of(source: str) -> Toy | None:
-  """The toy that `config.data.source` names; None: it names images."""
+def is_toy(source: str) -> bool:
+  """Whether `config.data.source` names a toy; else it names images."""
+  return source.partition(':')[0] in ('drawing', 'toy')
+
+
+@functools.cache
+def toy_of(source: str) -> Toy:
+  """The toy that `config.data.source` names."""
   kind, _, name = source.partition(':')
   if kind == 'drawing':
     return drawing(name)
-  if kind != 'toy':
-    return None
   return choose('config.data.source toy', name, TOYS)()
 
 
@@ -228,7 +244,7 @@ def drawn(draw: Callable[[Key[Array, '']], Float[Array, 'h w c']]) -> Source:
 
   @jax.jit
   def of_reference(indices):
-    keys = example_keys(key, Purpose.EVALUATE, indices)
+    keys = example_keys(key, Purpose.REFERENCE, indices)
     return jax.vmap(draw)(keys)
 
   def fetch(indices: np.ndarray) -> Examples:

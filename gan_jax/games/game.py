@@ -81,7 +81,7 @@ class Move(NamedTuple):
 
 
 class Judged(NamedTuple):
-  """What D says of examples; `probability` is None for a critic."""
+  """What D says of examples; `probability` of "real": None for a critic."""
 
   logits: Float[Array, ' n']
   probability: Float[Array, ' n'] | None
@@ -110,9 +110,9 @@ class Game(NamedTuple):
     shrink: (phase) -> how many times smaller than the data the reals are.
       None: they are as the data is.
     judge: (disc_vars, batch, phase) -> what D says, as in evaluation, of each
-      example's image (of an image that is packed with itself, where D judges
-      several as one): a logit, and where its loss gives one the probability of
-      "real". None: D judges no images alone.
+      example's image by itself (where D judges several as one: of copies of
+      it): a logit of "real", or what a critic says. None: D judges no images
+      alone.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
     truncate: (inputs, threshold) -> inputs whose samples are better and less

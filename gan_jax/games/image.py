@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.errors import UserError
 from gan_jax.games.game import Aux, Game, Move
 from gan_jax.games.judging import (
   Judging,
@@ -58,12 +59,15 @@ def image_game(
     clip: D's parameters are held to +- so much (Arjovsky et al. 2017).
     classes: How many; both are told `labels` [n, classes], 1 for the class and
       0 for the others. 0: they are told none.
-    auxiliary: What the cross-entropy of the classes weighs: of reals in D's
-      loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
+    auxiliary: What the cross-entropy of the classes weighs: of reals and fakes
+      in D's loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
     stage: (phase) -> what else both are told of it; of None: when they are
       made.
     reals: (images, phase) -> the reals as D is shown them.
   """
+
+  if classes and pack > 1:
+    raise UserError('config.game.pack is of images without classes')
 
   def told(phase, labels):
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
@@ -115,7 +119,9 @@ def image_game(
     total = loss.disc(shown.real_logits, shown.fake_logits)
     if auxiliary is not None:
       labels = labels_of(hand[0], classes)
+      fake_labels = view.inputs['labels']
       metrics['class_loss'] = class_loss(said.real_classes, labels)
+      metrics['class_loss'] += class_loss(said.fake_classes, fake_labels)
       total += auxiliary.disc * metrics['class_loss']
     for penalty in penalties:
       if penalty.every == 1:

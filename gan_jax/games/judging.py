@@ -73,13 +73,20 @@ class Judging(NamedTuple):
   ) -> Judged:
     """As `Game.judge`."""
     images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
-    keys = jax.random.split(jax.random.key(0), len(images))
-    how = self.told(phase, labels_of(batch, self.classes))
-    said = self.disc.apply(disc_vars, images, keys, False, **how)
-    logits = said[0] if self.sorts else said
+    key = jax.random.key(0)  # of nothing: D is as in evaluation
+
+    def of_one(image, label):
+      # By itself, so that no other one matters to minibatch statistics.
+      labels = None if label is None else label[None]
+      how = self.told(phase, labels)
+      said = self.disc.apply(disc_vars, image[None], key[None], False, **how)
+      return (said[0] if self.sorts else said)[0]
+
+    logits = jax.vmap(of_one)(images, labels_of(batch, self.classes))
     if not loss.probability:
       return Judged(logits, None)
-    return Judged(logits, nn.sigmoid(loss.says_real(logits)))
+    logits = loss.says_real(logits)
+    return Judged(logits, nn.sigmoid(logits))
 
   def __call__(
     self,

@@ -72,4 +72,8 @@ def progressive_game(
     images = game.sample(gen_vars, inputs, phase)
     return nearest(images, resolution // images.shape[1])
 
-  return game._replace(sample=sample, active=active, shrink=shrink)
+  def judge(disc_vars, batch, phase):
+    images = reals(box(batch['images'], shrink(phase)), phase)
+    return game.judge(disc_vars, {**batch, 'images': images}, phase)
+
+  return game._replace(sample=sample, active=active, shrink=shrink, judge=judge)

@@ -79,7 +79,7 @@ def train(
     return jnp.where(mirrored, image[:, ::-1], image)
 
   @jax.jit
-  def step(carry, drawn):
+  def step(carry, drawn, images, labels):
     params, opt_state = carry
     index, moved, mirrored = drawn
     x = jax.vmap(changed)(images[index], moved, mirrored)
@@ -94,5 +94,5 @@ def train(
   carry = params, tx.init(params)
   order = np.reshape(order, -1)[: rounds * batch].reshape(rounds, batch)
   for drawn in zip(order, moved, mirrored == 1, strict=True):
-    carry, _ = step(carry, drawn)
+    carry, _ = step(carry, drawn, images, labels)
   return carry[0]

@@ -1,5 +1,6 @@
 """How well points follow a distribution that can be seen."""
 
+import math
 import os
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from gan_jax.errors import UserError
 WITHIN = 3.0
 # Cells of the grid on which densities are compared, each way.
 CELLS = {1: 100, 2: 25}
+# What of a density is spread over all cells, for KL.
+SPREAD = 0.01
 # Optimal transport takes the cube of their number.
 TRANSPORTED = 1000
 
@@ -57,13 +60,17 @@ def divergence(
   """Jensen-Shannon and Kullback-Leibler divergences of histograms.
 
   On a grid from -limit to limit, each way, points beyond it being counted at
-  its edge. For KL to be finite, each cell has half a point more of both.
+  its edge. For KL to be finite, a hundredth of both is spread over all cells.
+  (Of few points even genuine ones differ: 2,500 of the grid of 25 by 0.02.)
+  NaN where a fake is not finite.
   """
+  if not np.isfinite(fake).all():
+    return Divergence(math.nan, math.nan)
   p, q = (_histogram(points, limit) for points in (real, fake))
-  middle = (p / p.sum() + q / q.sum()) / 2
-  shannon = (_kl(p / p.sum(), middle) + _kl(q / q.sum(), middle)) / 2
-  p, q = p + 0.5, q + 0.5
-  return Divergence(shannon, _kl(q / q.sum(), p / p.sum()))
+  middle = (p + q) / 2
+  shannon = (_kl(p, middle) + _kl(q, middle)) / 2
+  p, q = ((1 - SPREAD) * x + SPREAD / x.size for x in (p, q))
+  return Divergence(shannon, _kl(q, p))
 
 
 def wasserstein(
@@ -71,7 +78,8 @@ def wasserstein(
 ) -> float:
   """The exact Wasserstein-1 distance of two samples, by optimal transport.
 
-  Of the first 1,000 of each. Two samples of one distribution are apart too.
+  Of the first 1,000 of each. Two samples of one distribution are apart too: of
+  the ring by 0.09, of the grid of 25 by 0.4.
   """
   for backend in ('PYTORCH', 'JAX', 'CUPY', 'TENSORFLOW'):
     # None is needed, and to look for them takes seconds.
@@ -80,7 +88,7 @@ def wasserstein(
 
   real, fake = (x[:TRANSPORTED].astype(np.float64) for x in (real, fake))
   if not np.isfinite(fake).all():
-    return float('nan')
+    return math.nan
   costs = ot.dist(real, fake, metric='euclidean')
   return float(ot.emd2([], [], costs))
 
@@ -92,8 +100,8 @@ def _histogram(
   if dim not in CELLS:
     raise UserError(f'divergences are of 1 or 2 coordinates, not of {dim}')
   edges = [np.linspace(-limit, limit, CELLS[dim] + 1)] * dim
-  inside = np.clip(np.nan_to_num(points), -limit, limit)
-  return np.histogramdd(inside, edges)[0]
+  inside = np.clip(points, -limit, limit)
+  return np.histogramdd(inside, edges)[0] / len(points)
 
 
 def _kl(p: Float[np.ndarray, '...'], q: Float[np.ndarray, '...']) -> float:

@@ -85,7 +85,9 @@ class Discriminator(nn.Module):
       x = activation(self.activation, self.negative_slope)(x)
       x = Dropout(self.dropout)(x, keys, train)
     if self.stddev_group:
-      x = minibatch_stddev(x[:, None, None], self.stddev_group, self.axis_name)
+      # (The networks are made outside of the devices' axis.)
+      axis_name = None if self.is_initializing() else self.axis_name
+      x = minibatch_stddev(x[:, None, None], self.stddev_group, axis_name)
       x = x[:, 0, 0]
     return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]
 

@@ -1,9 +1,9 @@
 """Layers with biases that may be spectrally normalised.
 
-W / s, with s = v^T W u and u, v of one power iteration at each pass in which
-the collection 'spectral' may change: once in a step of D. W is a matrix
-[inputs, outputs]; a convolution's inputs are its taps. Miyato et al. 2018
-(SNGAN), section 2.1 and algorithm 1.
+W / s, with s = v^T W u, v = W u / |W u|. u moves by one power iteration in a
+pass in which the collection 'spectral' may change: once in a step of D, all of
+whose passes have the same s. W is a matrix [inputs, outputs]; a convolution's
+inputs are its taps. Miyato et al. 2018 (SNGAN), section 2.1 and algorithm 1.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,10 @@ class _Layer(nn.Module):
     kept = self.variable('spectral', 'u', begin)
     matrix = w.reshape(-1, shape[-1])
     fixed = jax.lax.stop_gradient(matrix)
-    v = _unit(fixed @ kept.value)
-    u = _unit(v @ fixed)
     if self.is_mutable_collection('spectral') and not self.is_initializing():
-      kept.value = u
+      kept.value = _unit(_unit(fixed @ kept.value) @ fixed)
+    u = kept.value
+    v = _unit(fixed @ u)
     return (w / (v @ matrix @ u)).astype(self.dtype)
 
   def biased(self, x: Array) -> Array:
