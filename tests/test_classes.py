@@ -18,6 +18,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.image import image_game
 from gan_jax.games.judging import class_loss
 from gan_jax.latents import LATENTS
+from gan_jax.models import mlp
 from gan_jax.models.spectral import Dense
 from gan_jax.pictures import of_each_class, show
 from gan_jax.state import Pair
@@ -154,6 +155,40 @@ def test_one_power_iteration_a_step():
   _, aux, _ = disc_step(game, variables)
   new = aux.collections['spectral']['Dense_0']['u']
   np.testing.assert_allclose(new, unit(w.T @ unit(w @ u)), rtol=1e-5)
+
+
+def test_an_image_is_judged_by_itself():
+  """Packed with itself; in whatever company; as a probability of "real"."""
+  images = BATCH['images']
+  game, variables = make(pack=2, sight=sight.make(pack=2))
+  w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
+  flat = np.asarray(images).reshape(N, 2)
+  judged = game.judge(variables.disc, {'images': images}, PHASE)
+  np.testing.assert_allclose(
+    judged.logits, np.tile(flat, 2) @ w, rtol=1e-5, atol=1e-6
+  )
+  assert judged.probability is None
+
+  various = mlp.Discriminator(hidden=(5,), dropout=0.5, stddev_group=2)
+  game, variables = make(various)
+  ask = lambda images: game.judge(variables.disc, {'images': images}, PHASE)[0]
+  np.testing.assert_allclose(
+    ask(images), ask(images[::-1])[::-1], rtol=1e-5, atol=1e-6
+  )
+
+  said = []
+  for loss in (losses.non_saturating(), losses.non_saturating_fake_is_one()):
+    game = image_game(
+      Generator(), Discriminator(), loss=loss, latent=LATENTS['gaussian'],
+      latent_dim=1,
+    )  # fmt: skip
+    variables, _ = game.init(jax.random.key(1), BATCH)
+    said.append(game.judge(variables.disc, {'images': images}, PHASE))
+  real, fake_is_one = said
+  np.testing.assert_allclose(fake_is_one.logits, -real.logits, rtol=1e-6)
+  np.testing.assert_allclose(
+    fake_is_one.probability, 1 - real.probability, rtol=1e-5
+  )
 
 
 def test_classes_are_not_packed():

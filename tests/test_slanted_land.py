@@ -5,29 +5,14 @@ import pytest
 from ml_collections import ConfigDict
 
 import gan_jax
-from experiments import vanilla_mnist
+from experiments import toy_slanted_land
 from gan_jax.train import train
 
 
 def get_config(seed: int) -> ConfigDict:
-  config = vanilla_mnist.get_config()
+  config = toy_slanted_land.get_config()
   config.seed = seed
-  config.data.source = 'slanted_land'
-  config.data.resolution = 2
-  config.game.latent_dim = 2
-  config.model.gen.hidden = (32,)
-  config.model.disc.hidden = (32,)
-  config.model.disc.dropout = 0.0
-  config.optimizer.gen.learning_rate = 2e-3
-  config.optimizer.disc.learning_rate = 2e-3
-  config.optimizer.gen.b1 = 0.5
-  config.optimizer.disc.b1 = 0.5
-  config.ema_halflife_images = 10_000
-  config.rounds_per_dispatch = 100
-  config.total_images = 64 * 1500
-  config.log_every_steps = 500
-  config.sample_every_images = config.total_images
-  config.checkpoint_every_images = config.total_images
+  config.evaluation.every_images = None
   return config
 
 

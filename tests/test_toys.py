@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 from runs import get_config, metrics
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import wasserstein_distance
+from scipy.stats import spearmanr, wasserstein_distance
 
 import gan_jax
 from gan_jax import data, games
 from gan_jax.data.toys import TOYS, toy_of
 from gan_jax.errors import UserError
+from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
 from gan_jax.scene import paint, places, scene_of
 from gan_jax.train import train
@@ -123,6 +124,32 @@ def test_the_wasserstein_distance_is_exact():
   assert wasserstein(a, b) == pytest.approx(np.sqrt(2))
 
 
+def test_points_that_are_measured_tell_nothing_of_latents():
+  """Neither of the samples that they are compared with, nor of a round's."""
+  source = data.make(get_config('toy_line'))
+  along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
+  game = games.make(get_config('toy_line'))
+  for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.DRAW):
+    keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
+    z = np.asarray(game.draw(keys, {}, None)['z'])
+    for coordinate in z.T:
+      assert abs(spearmanr(along, coordinate)[0]) < 0.1
+
+
+def test_a_large_drawing_is_drawn_from_as_fast(tmp_path):
+  """A photo: 512 pixels each way; all points of the reference at once."""
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (600, 600), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / 'photo.png')
+  config = get_config('toy_drawing')
+  config.data.source = f'drawing:{tmp_path / "photo.png"}'
+  source = data.make(config)
+  points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
+  assert points.shape == (source.size, 2)
+  np.testing.assert_allclose(points.mean(0), 0, atol=0.03)
+  np.testing.assert_allclose(points.std(0), 1 / np.sqrt(3), rtol=0.03)
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   """The `:tiny` ring, measured twice."""
@@ -179,12 +206,17 @@ def test_every_round_has_new_points(trained):
   assert not np.isin(known, one).any()
 
 
-def test_programs_of_their_own_draw_the_same_points(trained, tmp_path):
-  config, workdir = trained
-  config = config.copy_and_resolve_references()
-  config.parallel = 'pmap'
-  train(config, tmp_path)
-  for one, other in zip(metrics(workdir), metrics(tmp_path), strict=True):
+@pytest.mark.parametrize('several', [0, 4])
+def test_programs_of_their_own_draw_the_same_points(several, tmp_path):
+  """By jit and by pmap; where D compares points with each other, too."""
+  config = get_config('toy_ring', 'tiny')
+  config.model.disc.stddev_group = several
+  runs = []
+  for parallel in ('jit', 'pmap'):
+    config.parallel = parallel
+    train(config, tmp_path / parallel)
+    runs.append(metrics(tmp_path / parallel))
+  for one, other in zip(*runs, strict=True):
     assert one == pytest.approx(other, rel=2e-4, abs=1e-4)
 
 
@@ -212,6 +244,7 @@ def test_the_scene_is_what_both_players_say(trained):
     ({'data.source': 'toy:rings'}, "unknown .* 'rings'; did you mean 'ring'"),
     ({'data.channels': 1}, 'config.data.channels to their coordinates, 2'),
     ({'data.channels': 3}, 'is 1 or 2 coordinates, not 3'),
+    ({'data.flip': True}, 'is not mirrored'),
     ({'data.source': 'drawing:nowhere.png'}, "takes a picture, and 'nowhere"),
     ({'evaluation.metrics': ('fid',)}, 'fid is no metric of these points'),
     (
