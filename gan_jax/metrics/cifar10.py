@@ -13,10 +13,8 @@ import sys
 from pathlib import Path
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from flax.linen.initializers import he_normal, zeros
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 
 from gan_jax import ops
 from gan_jax.data.folder import folder
@@ -24,11 +22,10 @@ from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Wanted
 from gan_jax.metrics import classifier
 
-WEIGHTS = Path(__file__).with_suffix('.npz')
 SIZE = 32
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
   """Six convolutions, each second one strided; 128 features, means of maps."""
 
   @nn.compact
@@ -44,30 +41,17 @@ class Classifier(nn.Module):
     return x, nn.Dense(10)(x)
 
 
-def look(
-  params: PyTree, images: UInt8[Array, 'n h w c']
-) -> dict[str, Float[Array, 'n d']]:
-  """'features' [n, 128] and 'probabilities' [n, 10]; any size, grey or RGB."""
-  with jax.default_matmul_precision('highest'):
-    x = classifier.resized(images, SIZE, 3)
-    features, logits = Classifier().apply(params, x)
-  return {'features': features, 'probabilities': nn.softmax(logits)}
-
-
-def load() -> tuple[PyTree, str]:
-  """The weights, and their SHA-256."""
-  return classifier.load(WEIGHTS, _create)
-
-
-def _create() -> PyTree:
-  return Classifier().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+CLASSIFIER = classifier.Classifier(
+  Network(), SIZE, 3, Path(__file__).with_suffix('.npz')
+)
+load, look = CLASSIFIER.load, CLASSIFIER.look
 
 
 def train(path: str) -> PyTree:
   """Trains it on a folder."""
   data = fetch_all(folder(Wanted(path=path, resolution=SIZE, channels=3)))
   return classifier.train(
-    Classifier(), _create(), data['images'], data['labels'],
+    CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],
     epochs=60, batch=125, learning_rate=1e-3, shift=4, flip=True,
   )  # fmt: skip
 

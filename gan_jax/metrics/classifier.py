@@ -1,8 +1,8 @@
 """Small classifiers whose weights lie beside the code: kept, read, trained."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,15 +12,43 @@ import optax
 from jaxtyping import Array, Float, Int32, PyTree, UInt8
 
 
-def load(file: Path, create: Callable[[], PyTree]) -> tuple[PyTree, str]:
-  """The weights in a file that `save` wrote, and their SHA-256."""
-  leaves, structure = jax.tree.flatten(jax.eval_shape(create))
-  sha256 = hashlib.sha256()
-  with np.load(file) as opened:
-    arrays = [opened[str(i)] for i in range(len(leaves))]
-  for array in arrays:
-    sha256.update(array.tobytes())
-  return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
+class Classifier(NamedTuple):
+  """One of them.
+
+  Attributes:
+    network: (images [n, size, size, channels] in [-1, 1]) -> features, logits.
+    size, channels: Of the images that it was trained on.
+    weights: The file that `save` wrote.
+  """
+
+  network: nn.Module
+  size: int
+  channels: int
+  weights: Path
+
+  def create(self) -> PyTree:
+    """Its first weights, before any training."""
+    shape = 1, self.size, self.size, self.channels
+    return self.network.init(jax.random.key(0), jnp.zeros(shape))
+
+  def load(self) -> tuple[PyTree, str]:
+    """The weights, and their SHA-256."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(self.create))
+    sha256 = hashlib.sha256()
+    with np.load(self.weights) as opened:
+      arrays = [opened[str(i)] for i in range(len(leaves))]
+    for array in arrays:
+      sha256.update(array.tobytes())
+    return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
+
+  def look(
+    self, params: PyTree, images: UInt8[Array, 'n h w c']
+  ) -> dict[str, Float[Array, 'n d']]:
+    """'features' [n, d], 'probabilities' [n, k]; any size, grey or RGB."""
+    with jax.default_matmul_precision('highest'):
+      x = _resized(images, self.size, self.channels)
+      features, logits = self.network.apply(params, x)
+    return {'features': features, 'probabilities': nn.softmax(logits)}
 
 
 def save(file: str, weights: PyTree) -> None:
@@ -29,7 +57,7 @@ def save(file: str, weights: PyTree) -> None:
   np.savez_compressed(file, **{str(i): x for i, x in enumerate(leaves)})
 
 
-def resized(
+def _resized(
   images: UInt8[Array, 'n h w c'], size: int, channels: int
 ) -> Float[Array, 'n size size channels']:
   """Any size, grey or RGB -> what a classifier was trained on, in [-1, 1]."""

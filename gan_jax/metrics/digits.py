@@ -13,10 +13,8 @@ import sys
 from pathlib import Path
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from flax.linen.initializers import he_normal, zeros
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 
 from gan_jax import ops
 from gan_jax.data.digits import digits
@@ -24,11 +22,10 @@ from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Wanted
 from gan_jax.metrics import classifier
 
-WEIGHTS = Path(__file__).with_suffix('.npz')
 SIZE = 28
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
   """Three strided convolutions, 28 to 14, 7 and 4 pixels; 128 features."""
 
   @nn.compact
@@ -44,30 +41,17 @@ class Classifier(nn.Module):
     return x, nn.Dense(10)(x)
 
 
-def look(
-  params: PyTree, images: UInt8[Array, 'n h w c']
-) -> dict[str, Float[Array, 'n d']]:
-  """'features' [n, 128] and 'probabilities' [n, 10]; any size, grey or RGB."""
-  with jax.default_matmul_precision('highest'):
-    x = classifier.resized(images, SIZE, 1)
-    features, logits = Classifier().apply(params, x)
-  return {'features': features, 'probabilities': nn.softmax(logits)}
-
-
-def load() -> tuple[PyTree, str]:
-  """The weights, and their SHA-256."""
-  return classifier.load(WEIGHTS, _create)
-
-
-def _create() -> PyTree:
-  return Classifier().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)))
+CLASSIFIER = classifier.Classifier(
+  Network(), SIZE, 1, Path(__file__).with_suffix('.npz')
+)
+load, look = CLASSIFIER.load, CLASSIFIER.look
 
 
 def train() -> PyTree:
   """Trains it."""
   data = fetch_all(digits(Wanted(path='', resolution=SIZE, channels=1)))
   return classifier.train(
-    Classifier(), _create(), data['images'], data['labels'],
+    CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],
     epochs=24, batch=100, learning_rate=2e-3, shift=3, flip=False,
   )  # fmt: skip
 

@@ -336,8 +336,7 @@ def _choose(
 
 def _of_toy(metrics: tuple[str, ...], toy: Toy) -> tuple[str, ...]:
   """The metrics of a toy; where none are named, all that it has."""
-  known = OF_POINTS if len(toy.modes) else tuple(set(OF_POINTS) - {'modes'})
-  known = tuple(sorted(known))
+  known = tuple(m for m in OF_POINTS if m != 'modes' or len(toy.modes))
   for name in metrics:
     if name not in known:
       raise UserError(
