@@ -53,6 +53,12 @@ def sweep() -> dict:
           'dragan': {penalty('dragan'): 10.0},
           'r1': {penalty('r1'): 10.0},
           'r1 + r2': {penalty('r1'): 10.0, penalty('r2'): 10.0},
+          'one-sided': {
+            penalty('gradient_penalty'): 10.0,
+            'game.penalties.gradient_penalty.one_sided': True,
+          },
+          'r2': {penalty('r2'): 10.0},
+          'drift': {penalty('drift'): 0.001},
         },
         'game.loss.name': [
           'minimax', 'non_saturating', 'least_squares', 'hinge',

@@ -1,9 +1,9 @@
 """The Wasserstein GAN on the digits of MNIST, at 32x32.
 
 Arjovsky et al. 2017, "Wasserstein GAN": a critic whose weights are clipped to
-+- 0.01, 5 steps of it for one of G (100 for each of the first 25), RMSprop
-5e-5, batches of 64. The networks are those of dcgan_mnist.py, the critic
-without BatchNorm.
++- 0.01, 5 steps of it for one of G (100 for each of the first 25; the reference
+code has 100 again at every 500th), RMSprop 5e-5, batches of 64. The networks
+are those of dcgan_mnist.py, the critic without BatchNorm.
 
   python launch.py --config=experiments/wgan_mnist.py
 

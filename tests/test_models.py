@@ -132,3 +132,18 @@ def test_bfloat16_computes_so_and_keeps_float32(module):
   assert images.dtype == jnp.float32
   exact = module(32, 1).apply(variables, jnp.ones((N, 64)), KEYS, train=False)
   assert 0 < abs(images - exact).max() < 0.05
+
+
+def test_a_hidden_layer_follows_what_tells_how_various_examples_are():
+  """PGGAN's channel is combined with features before D's last words."""
+  group = partial(mlp.Discriminator, dropout=0.0, stddev_group=2)
+  x = jnp.array([[0.0, 1], [2, 3], [4, 4], [4, 4]]).reshape(N, 1, 1, 2)
+  variables, _ = make(group(hidden=(5, 3)), x)
+  shapes = {k: v['kernel'].shape for k, v in variables['params'].items()}
+  assert shapes == {'Dense_0': (2, 5), 'Dense_1': (5 + 1, 3), 'Dense_2': (3, 1)}
+  # Of a single layer by hand: w.x + w' s, with s = 1 of the pair that differs
+  # by 2 in both coordinates, 0 of the pair that does not.
+  variables, logits = make(group(hidden=()), x)
+  *w, w_s = variables['params']['Dense_0']['kernel'][:, 0]
+  expected = x.reshape(N, 2) @ jnp.array(w) + w_s * jnp.array([1, 1, 0, 0])
+  np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)

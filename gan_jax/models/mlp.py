@@ -56,8 +56,8 @@ class Discriminator(nn.Module):
   Attributes:
     hidden: Widths of the hidden layers.
     dropout: The share of units that are dropped.
-    stddev_group: Examples that are compared, before the last layer, by how
-      various they are (`layers.minibatch_stddev`); 0: they are not.
+    stddev_group: Examples that are compared, before the last hidden layer, by
+      how various they are (`layers.minibatch_stddev`); 0: they are not.
     axis_name: The devices' axis under pmap.
     The others: as the generator's.
   """
@@ -79,16 +79,22 @@ class Discriminator(nn.Module):
     labels: Float[Array, 'n k'] | None = None,
   ) -> Float[Array, ' n']:
     """Labels go beside the pixels (Mirza & Osindero 2014)."""
-    x = _beside(images.reshape(images.shape[0], -1), labels).astype(self.dtype)
-    for width in self.hidden:
+
+    def hidden(width: int, x: Array) -> Array:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
-      x = Dropout(self.dropout)(x, keys, train)
+      return Dropout(self.dropout)(x, keys, train)
+
+    x = _beside(images.reshape(images.shape[0], -1), labels).astype(self.dtype)
+    for width in self.hidden[:-1]:
+      x = hidden(width, x)
     if self.stddev_group:
       # (The networks are made outside of the devices' axis.)
       axis_name = None if self.is_initializing() else self.axis_name
       x = minibatch_stddev(x[:, None, None], self.stddev_group, axis_name)
       x = x[:, 0, 0]
+    for width in self.hidden[-1:]:
+      x = hidden(width, x)
     return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]
 
 
