@@ -41,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """The README's table: small networks, two cores, half an hour."""
+  """The README's table: small networks, two cores, an hour."""
   penalty = 'game.penalties.{}.weight'.format
   return {
     'losses': {
