@@ -356,8 +356,8 @@ def keep_compiled() -> None:
 
   JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
   """
-  if not jax.config.jax_compilation_cache_dir:
-    _keep_compiled_in(str(cache_folder() / 'compiled'))
+  folder = jax.config.jax_compilation_cache_dir
+  _keep_compiled_in(folder or str(cache_folder() / 'compiled'))
 
 
 @contextlib.contextmanager
@@ -376,4 +376,4 @@ def compiled_anew() -> Iterator[None]:
 
 def _keep_compiled_in(folder: str) -> None:
   jax.config.update('jax_compilation_cache_dir', folder)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

@@ -11,7 +11,10 @@ from gan_jax import train
 ROUNDS, EVERY = 200, 20
 
 
-@pytest.mark.parametrize('name', ['vanilla_mnist', 'dcgan_mnist'])
+@pytest.mark.parametrize(
+  'name',
+  ['vanilla_mnist', pytest.param('dcgan_mnist', marks=pytest.mark.slow)],
+)
 def test_bfloat16_tracks_float32(name, tmp_path):
   """The same 200 rounds: losses, in means of 20, stay within a hundredth, and
   change by more than five times that; everything that is kept is float32.

