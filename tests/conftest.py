@@ -9,9 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before jax is imported: two devices, and threads enough that collectives on
-# more devices than cores do not wait for each other for ever.
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'
+# Before jax is imported: two devices, threads enough that collectives on more
+# devices than cores do not wait for each other for ever, and no more than a
+# little of LLVM's work: most of the time of these tests is compilation.
+os.environ['XLA_FLAGS'] = (
+  '--xla_backend_optimization_level=1 --xla_force_host_platform_device_count=2'
+)
 os.environ['NPROC'] = '32'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 

@@ -1,6 +1,7 @@
 """One run, on any number of devices and processes: the same curve."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -42,8 +43,8 @@ STEADY = (
 
 def environment(devices):
   """Of a process that has so many devices."""
-  flags = f'--xla_force_host_platform_device_count={devices}'
-  return {**os.environ, 'XLA_FLAGS': flags, 'NPROC': '32'}
+  flags = re.sub('count=[0-9]+', f'count={devices}', os.environ['XLA_FLAGS'])
+  return {**os.environ, 'XLA_FLAGS': flags}
 
 
 def start(name, workdir, devices, *flags):

@@ -29,12 +29,11 @@ SHARED_KEYS = (
 )  # fmt: skip
 
 
-# One of each kind of game and network; the others are tried by `-m slow`, but
-# for those whose `:tiny` run is that of one before.
+# What the others have in common; those are tried by `-m slow`, but for such
+# whose `:tiny` run is that of one before. (Growing runs: test_progressive.py.)
 ALWAYS = (
   'cgan_digits',
   'dcgan_celeba',
-  'progressive_celeba',
   'toy_ring',
   'vanilla_mnist',
 )

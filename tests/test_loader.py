@@ -26,7 +26,7 @@ def squares(round):
   return {'square': np.full((3, 2), round**2)}
 
 
-@pytest.mark.parametrize('workers', [0, 1, 3])
+@pytest.mark.parametrize('workers', [0, 3])
 def test_order_whatever_the_workers(workers):
   made = list(load(squares, range(10, 31, 5), workers))
   assert [part['square'][0, 0] for part in made] == [100, 225, 400, 625, 900]
@@ -148,7 +148,14 @@ def children(pid):
   return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+  'how',
+  [
+    signal.SIGINT,
+    pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    signal.SIGKILL,
+  ],
+)
 def test_workers_leave_with_the_run(pictures, tmp_path, how):
   """Ctrl-C or SIGTERM, as a terminal or a scheduler sends it: to all of them;
   or the run alone is killed.

@@ -1,5 +1,6 @@
 """Progressive growing: networks, game and runs, against the paper."""
 
+import functools
 import itertools
 import math
 import time
@@ -228,6 +229,7 @@ def test_what_is_in_play():
   assert of(4) == ['4x4', '8x8', '16x16', '16x16_to_rgb']
 
 
+@functools.cache
 def compute(**fields):
   """Images, logits, and the gradient of these for G, while 8x8 fades in."""
   gen = progressive.Generator(3, **SMALL, **fields)
