@@ -1,8 +1,9 @@
 """The auxiliary classifier on the ten classes of CIFAR-10.
 
 Odena et al. 2017, "Conditional image synthesis with auxiliary classifier GANs":
-D says also which class an image is of. Networks, loss and weights (1 for D, 0.1
-for G) are those of the conditional WGAN-GP (Gulrajani et al. 2017).
+D says also which class an image is of, and learns it from reals and fakes.
+Networks, loss and weights (1 for D, 0.1 for G) are those of the conditional
+WGAN-GP (Gulrajani et al. 2017), whose D learns classes from the reals alone.
 
   python launch.py --config=experiments/acgan_cifar10.py
 
@@ -19,5 +20,4 @@ def get_config(arg: str = '') -> ConfigDict:
   config = wgangp_cifar10.get_config(arg)
   config.data.classes = 10
   config.game.auxiliary = ConfigDict({'gen': 0.1, 'disc': 1.0})
-  config.model.disc.sorts = True
   return config

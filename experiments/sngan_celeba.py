@@ -23,7 +23,6 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.split = 'all'
   config.data.crop = 178
   config.data.resolution = 64
-  config.data.flip = False
   config.gen_batch_size = 64
   config.model.gen.features = (1024, 512, 256, 128, 64)
   config.model.disc.features = (64, 128, 256, 512, 1024)

@@ -50,7 +50,7 @@ def get_config(arg: str = '') -> ConfigDict:
       'spectral': True,
     }
   )
-  config.data.flip = True
+  config.data.flip = False
   if arg == 'tiny':
     config.model.gen.features = (16, 16, 8)
     config.model.disc.features = (8, 16)

@@ -21,7 +21,9 @@ REMEDIES = ('pack', 'r1', 'stddev', 'wgan_gp')
 
 def get_config(arg: str = '') -> ConfigDict:
   """The config; arg: a remedy; or 'tiny': seconds on a laptop."""
-  config = toy_ring.get_config('' if arg in REMEDIES else arg)
+  if arg not in ('', 'tiny', *REMEDIES):
+    raise ValueError(f'unknown argument {arg!r} (valid: tiny, {REMEDIES})')
+  config = toy_ring.get_config('tiny' if arg == 'tiny' else '')
   config.game.penalties.r1.weight = 1.0 if arg == 'r1' else 0.0
   config.game.penalties.r2.weight = 0.0
   config.game.pack = 4 if arg == 'pack' else 1
@@ -32,6 +34,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.game.penalties.gradient_penalty.weight = 0.1
     config.disc_steps = 5
     config.gen_batch_size = 256
+    config.ema_halflife_images *= config.disc_steps  # as many rounds
     adam |= {'b1': 0.0, 'b2': 0.9}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
   config.optimizer.disc.learning_rate = 2e-4

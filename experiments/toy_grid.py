@@ -16,7 +16,9 @@ from experiments import toy_ring
 
 def get_config(arg: str = '') -> ConfigDict:
   """The config; arg 'wgan_gp'; 'tiny': seconds on a laptop."""
-  config = toy_ring.get_config('' if arg == 'wgan_gp' else arg)
+  if arg not in ('', 'tiny', 'wgan_gp'):
+    raise ValueError(f"unknown argument {arg!r} (valid: 'tiny', 'wgan_gp')")
+  config = toy_ring.get_config('tiny' if arg == 'tiny' else '')
   config.data.source = 'toy:grid'
   if arg == 'wgan_gp':
     config.game.loss.name = 'wasserstein'

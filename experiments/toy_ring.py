@@ -65,7 +65,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """How strong R1 and R2 are to be, and how fast to learn: minutes."""
+  """How strong R1 and R2 are to be, and G's momentum: minutes."""
   return {
     'penalties': {
       'score': 'wasserstein',

@@ -102,6 +102,7 @@ POSITIVE = (
   'evaluation.seeds',
   'game.clip',
   'game.latent_dim',
+  'game.pack',
   'gen_batch_size',
   'log_every_steps',
   'optimizer.disc.learning_rate',

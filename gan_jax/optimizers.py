@@ -24,8 +24,12 @@ def adam(
 def rmsprop(
   decay: float = 0.99, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-  """RMSprop (Hinton 2012), with the defaults that WGAN was published with."""
-  return optax.scale_by_rms(decay, eps)
+  """RMSprop (Hinton 2012): g / (sqrt v + eps), as WGAN was published with.
+
+  (With eps in the root, gradients below its own are as good as none, and those
+  of a clipped critic are.)
+  """
+  return optax.scale_by_rms(decay, eps, eps_in_sqrt=False)
 
 
 def sgd(momentum: float = 0.0) -> optax.GradientTransformation:

@@ -51,7 +51,8 @@ class Weighted(NamedTuple):
     of: (what D was shown) -> its value.
     weight: What it is multiplied by.
     every: Of 2 or more: a move of its own at every so many of D's steps, as
-      many times as strong (StyleGAN2's lazy regularisation).
+      many times as strong (StyleGAN2's lazy regularisation; Adam's rate and
+      betas are not corrected, as they are there).
   """
 
   name: str
@@ -104,7 +105,7 @@ def r2() -> Penalty:
 def dragan(target: float = 1.0, deviation: float = 0.5) -> Penalty:
   """E (|grad_x D(x + d)| - target)^2, d ~ N(0, deviation^2), x a real.
 
-  Kodali et al. 2017 (DRAGAN), equation 5: near the data alone.
+  Kodali et al. 2017 (DRAGAN): near the data alone.
   """
 
   def penalty(shown: Shown) -> Scalar:

@@ -2,14 +2,15 @@
 
 import functools
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, PyTree, Shaped, UInt8
+from jaxtyping import Array, Float, Int32, PyTree, Shaped, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -38,6 +39,9 @@ BATCH, PIXELS = 256, 2**22
 # Training images that are compared with samples at a time.
 CHUNK = 4096
 
+# Of each sample, or one of all.
+Labels = int | Sequence[int] | np.ndarray | Array
+
 
 class Run:
   """A generator and what is known of it.
@@ -60,6 +64,7 @@ class Run:
     self._phase = table.phase(step)
     self._generate = jax.jit(self.generator)
     self._points = is_toy(settings.data.source)
+    self._classes = settings.data.get('classes', 0)
 
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
@@ -74,7 +79,11 @@ class Run:
     return self._game.sample(params, inputs, self._phase)
 
   def inputs(
-    self, n: int, seed: int = 0, truncation: float | None = None, **given: Any
+    self,
+    n: int,
+    seed: int = 0,
+    truncation: float | None = None,
+    labels: Labels | None = None,
   ) -> PyTree:
     """What the generator is fed for `n` samples; the first ones of any more.
 
@@ -83,16 +92,19 @@ class Run:
       seed: Other samples for another one.
       truncation: The latents' largest value: the smaller, the better and the
         less various are the samples. None: as they are drawn.
-      **given: What the game draws from besides its keys, [n, ...] each or one
-        for all: `labels=3`.
+      labels: Of a conditional run: the class of each, or one of all. None: any.
     """
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
-    given = {name: _of_each(n, value) for name, value in given.items()}
-    inputs = self._game.draw(keys, given, self._phase)
+    batch = {} if labels is None else {'labels': self._of_each(n, labels)}
+    inputs = self._game.draw(keys, batch, self._phase)
     return truncated(self._game, inputs, truncation)
 
   def sample(
-    self, n: int, seed: int = 0, truncation: float | None = None, **given: Any
+    self,
+    n: int,
+    seed: int = 0,
+    truncation: float | None = None,
+    labels: Labels | None = None,
   ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
     """Draws `n` images; the same ones for the same seed. See `inputs`.
 
@@ -100,7 +112,7 @@ class Run:
     """
     if n < 1:
       raise UserError(f'run.sample({n}): ask for 1 image or more')
-    return self._draw(self.inputs(n, seed, truncation, **given), n)
+    return self._draw(self.inputs(n, seed, truncation, labels), n)
 
   def interpolate(
     self, n: int = 4, steps: int = 9, seed: int = 0
@@ -137,7 +149,7 @@ class Run:
   def discriminator(
     self,
     images: UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d'],
-    labels: Any = None,
+    labels: Labels | None = None,
   ) -> Float[np.ndarray, ' n']:
     """D's logits of images, or of points, each judged by itself.
 
@@ -147,6 +159,10 @@ class Run:
     """
     if self._game.judge is None:
       raise UserError('this game has no discriminator of images alone')
+    if self._classes and labels is None:
+      raise UserError(
+        'this D is told classes: run.discriminator(x, labels=...)'
+      )
     if images.dtype == np.uint8:
       images = images.astype(np.float32) / 127.5 - 1
     elif self._points:
@@ -155,7 +171,8 @@ class Run:
     for start in range(0, len(images), BATCH):
       batch = {'images': images[start : start + BATCH]}
       if labels is not None:
-        batch['labels'] = _of_each(len(images), labels)[start : start + BATCH]
+        of_all = self._of_each(len(images), labels)
+        batch['labels'] = of_all[start : start + BATCH]
       judged = self._game.judge(self.disc_vars, batch, self._phase)
       parts.append(np.asarray(judged.logits))
     return np.concatenate(parts)
@@ -169,10 +186,10 @@ class Run:
     if self._points:
       scene = scene_of(self._game, self.config)(self._variables, self._phase)
       return to_pil(paint(jax.tree.map(np.asarray, scene), self.config))
-    if classes := self.config.data.get('classes', 0):
-      labels = np.asarray(of_each_class(classes, n))
+    if self._classes:
+      labels = np.asarray(of_each_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
-      return show(samples, columns=columns_of(classes, n))
+      return show(samples, columns=columns_of(self._classes, n))
     return show(self.sample(n, seed))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
@@ -239,6 +256,18 @@ class Run:
     rows = np.concatenate([samples[:, None], shown], axis=1)
     return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
 
+  def _of_each(self, n: int, labels: Labels) -> Int32[Array, ' n']:
+    """The label of each of `n`; one is for all of them."""
+    if not self._classes:
+      raise UserError('labels are of conditional runs, and this is none')
+    labels = np.asarray(labels)
+    labels = np.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
+    if labels.shape != (n,):
+      raise UserError(f'labels of {n} are {n}, or one: not {labels.shape}')
+    if not np.isin(labels, np.arange(self._classes)).all():
+      raise UserError(f'labels are from 0 to {self._classes - 1}')
+    return jnp.asarray(labels, jnp.int32)
+
   def _draw(self, inputs: PyTree, n: int) -> Shaped[np.ndarray, 'n ...']:
     parts = []
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
@@ -249,11 +278,6 @@ class Run:
         np.asarray(made)[:, 0, 0] if self._points else to_uint8(made)
       )
     return np.concatenate(parts)
-
-
-def _of_each(n: int, value: Any) -> Array:
-  value = jnp.asarray(value)
-  return jnp.broadcast_to(value, (n,)) if value.ndim == 0 else value
 
 
 def load(

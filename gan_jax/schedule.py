@@ -41,7 +41,7 @@ class Phase:
     ema_decay: What the moving average of G keeps, in a round.
     disc_step: D's steps before this round.
     values: What else the game wants to know that changes with time, by name:
-      how far a stage has faded in, the strength of a penalty.
+      how far a stage has faded in, the noise that D sees images in.
   """
 
   stage: int = dataclasses.field(metadata={'static': True})

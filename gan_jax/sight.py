@@ -34,7 +34,7 @@ def color(key: Key[Array, ''], image: Image) -> Image:
 
 def translation(key: Key[Array, ''], image: Image) -> Image:
   """Moved by up to an eighth of its size in each direction; zeros come in."""
-  most = [round(side / 8) for side in image.shape[:2]]
+  most = [int(side / 8 + 0.5) for side in image.shape[:2]]
   padded = jnp.pad(image, (*((side, side) for side in most), (0, 0)))
   highest = jnp.array([2 * side + 1 for side in most])
   row, column = jax.random.randint(key, (2,), 0, highest)
@@ -46,7 +46,7 @@ def cutout(key: Key[Array, ''], image: Image) -> Image:
   keys = jax.random.split(key)
   inside = []
   for one, side in zip(keys, image.shape[:2], strict=True):
-    size = round(side / 2)
+    size = int(side / 2 + 0.5)
     centre = jax.random.randint(one, (), 0, side + 1 - size % 2)
     first = centre - size // 2
     places = jnp.arange(side)

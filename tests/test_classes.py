@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from runs import get_config
 from tables import constant_table
@@ -154,7 +155,12 @@ def test_one_power_iteration_a_step():
   unit = lambda t: t / np.linalg.norm(t)
   _, aux, _ = disc_step(game, variables)
   new = aux.collections['spectral']['Dense_0']['u']
-  np.testing.assert_allclose(new, unit(w.T @ unit(w @ u)), rtol=1e-5)
+  u = unit(w.T @ unit(w @ u))
+  np.testing.assert_allclose(new, u, rtol=1e-5)
+  # R1 of a linear D, divided by the norm that u gives, is |w / s|^2 / 2.
+  s = np.linalg.norm(w @ u)
+  expected = np.sum((w / s) ** 2) / 2
+  np.testing.assert_allclose(aux.metrics['r1'], expected, rtol=1e-5)
 
 
 def test_an_image_is_judged_by_itself():
@@ -237,6 +243,12 @@ def test_a_run_of_classes(tmp_path):
   sevens = run.sample(3, labels=7)
   np.testing.assert_array_equal(sevens, run.sample(3, labels=[7, 7, 7]))
   assert (sevens != run.sample(3, labels=8)).any()
+  assert run.discriminator(sevens, labels=7).shape == (3,)
+  for labels, message in ((10, '0 to 9'), ([1, -1, 2], '0 to 9'), ([1], 'one')):
+    with pytest.raises(UserError, match=message):
+      run.sample(3, labels=labels)
+  with pytest.raises(UserError, match='labels='):
+    run.discriminator(sevens)
   assert run.sample(5).shape == run.interpolate(1, 5)[0].shape
   # 64 images of 10 classes: 6 of each, a class a row.
   last = sorted((tmp_path / 'samples').iterdir())[-1]
@@ -253,3 +265,33 @@ def test_labels_that_are_not_there():
   config = get_config('cgan_digits', 'tiny')
   with pytest.raises(UserError, match='classes=7, and digits has 10 labels'):
     data.make(cfg.changed(config, 'data.classes', 7))
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'message'),
+  [
+    ('cgan_digits', {'game.agument': ()}, "key 'agument'; did you mean 'augm"),
+    ('cgan_digits', {'game.auxiliary': {'gen': 1.0}}, 'does not say a class'),
+    (
+      'acgan_cifar10',
+      {'game.auxiliary': {'dics': 1.0}},
+      'weights gen and disc',
+    ),
+    ('acgan_cifar10', {'data.classes': 0}, 'auxiliary is of classes'),
+    ('dcgan_mnist', {'data.classes': 10}, 'model.gen is of a network that is'),
+    (
+      'cgan_digits',
+      {'schedule': ({'values': {'r1': 1.0}},)},
+      "no use for a value 'r1'",
+    ),
+  ],
+)
+def test_what_does_not_go_together(name, changes, message):
+  config = get_config(name, 'tiny')
+  with config.unlocked():
+    for key, value in changes.items():
+      block, _, leaf = key.rpartition('.')
+      where = config[block] if block else config
+      where[leaf] = ConfigDict(value) if isinstance(value, dict) else value
+  with pytest.raises(UserError, match=message):
+    games.make(config)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gan_jax.errors import UserError
-from gan_jax.models import dcgan, mlp
+from gan_jax.models import dcgan, mlp, progressive, resnet
 from gan_jax.models.layers import ACTIVATIONS, Conv, ConvTranspose, PRelu
 
 N = 4
@@ -147,3 +147,22 @@ def test_a_hidden_layer_follows_what_tells_how_various_examples_are():
   *w, w_s = variables['params']['Dense_0']['kernel'][:, 0]
   expected = x.reshape(N, 2) @ jnp.array(w) + w_s * jnp.array([1, 1, 0, 0])
   np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  'disc',
+  [
+    mlp.Discriminator(hidden=(8,), dtype=jnp.bfloat16),
+    dcgan.Discriminator(16, features=4, dtype=jnp.bfloat16),
+    resnet.Discriminator(features=(4, 8), dtype=jnp.bfloat16),
+    progressive.Discriminator(16, 6, dtype=jnp.bfloat16),
+  ],
+)
+def test_logits_are_of_float32(disc):
+  """Losses take differences of them."""
+  x = jax.random.normal(jax.random.key(1), (N, 16, 16, 3))
+  how = {'stage': 4} if isinstance(disc, progressive.Discriminator) else {}
+  variables = disc.init(jax.random.key(0), x, KEYS, train=False, **how)
+  logits = disc.apply(variables, x, KEYS, train=False, **how)
+  assert logits.dtype == jnp.float32
+  assert (logits != logits.astype(jnp.bfloat16)).any()

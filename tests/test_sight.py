@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import get_config, metrics
 
-from gan_jax import sight
+from gan_jax import sight, train
 from gan_jax.errors import UserError
 
 N, SIDE = 6, 16
@@ -30,30 +31,34 @@ def test_color_shifts_and_scales():
     close(seen - grey(seen), by_both)
 
 
-def test_translation_moves_by_an_eighth_at_most():
-  padded = np.pad(IMAGES[0], ((2, 2), (2, 2), (0, 0)))
+@pytest.mark.parametrize('side, most', [(4, 1), (12, 2), (16, 2)])
+def test_translation_moves_by_an_eighth_at_most(side, most):
+  """A half is rounded up."""
+  image = IMAGES[0, :side, :side]
+  padded = np.pad(image, ((most, most), (most, most), (0, 0)))
   windows = {
-    (i, j): padded[i : i + SIDE, j : j + SIDE]
-    for i in range(5)
-    for j in range(5)
+    (i, j): padded[i : i + side, j : j + side]
+    for i in range(2 * most + 1)
+    for j in range(2 * most + 1)
   }
   found = set()
   for key in jax.random.split(jax.random.key(1), 300):
-    seen = np.asarray(sight.translation(key, IMAGES[0]))
+    seen = np.asarray(sight.translation(key, image))
     (place,) = [k for k, v in windows.items() if np.array_equal(v, seen)]
     found.add(place)
   assert found == set(windows)
 
 
-def test_cutout_takes_half_of_each_side():
+@pytest.mark.parametrize('side, most', [(9, 5), (16, 8)])
+def test_cutout_takes_half_of_each_side(side, most):
   for key in jax.random.split(jax.random.key(1), 50):
-    seen = np.asarray(sight.cutout(key, jnp.ones((SIDE, SIDE, 3))))
+    seen = np.asarray(sight.cutout(key, jnp.ones((side, side, 3))))
     gone = np.argwhere(seen[..., 0] == 0)
     sides = np.ptp(gone, axis=0) + 1
-    assert (sides <= 8).all()
+    assert (sides <= most).all()
     assert sides.prod() == len(gone)  # one rectangle
-    touches = (gone.min(0) == 0) | (gone.max(0) == SIDE - 1)
-    assert (touches | (sides == 8)).all()
+    touches = (gone.min(0) == 0) | (gone.max(0) == side - 1)
+    assert (touches | (sides == most)).all()
 
 
 def test_gradients_come_back_through_it():
@@ -101,3 +106,25 @@ def test_packs_are_of_consecutive_images():
 def test_an_augmentation_that_there_is_not():
   with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
     sight.make(('colour',))
+
+
+def test_a_run_that_sees_in_noise_and_augmented(tmp_path):
+  """What the schedule gives alone is seen; by jit and by pmap it is the same.
+
+  Noise of 1,000 deviations drowns what D is shown, and then it fades.
+  """
+  config = get_config('vanilla_mnist', 'tiny')
+  noise = {'instance_noise': (1000.0, 0.0)}
+  config.schedule = ({'images': config.total_images, 'values': noise},)
+  config.game.augment = ('translation', 'cutout')
+  runs = []
+  for parallel in ('jit', 'pmap'):
+    config.parallel = parallel
+    train.train(config, tmp_path / parallel)
+    runs.append(metrics(tmp_path / parallel))
+  for one, other in zip(*runs, strict=True):
+    assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
+  assert runs[0][0]['disc/loss'] > 10 * runs[0][-1]['disc/loss']
+  del config.game.augment
+  train.train(config, tmp_path / 'noise')
+  assert metrics(tmp_path / 'noise')[0]['disc/loss'] > 10

@@ -143,6 +143,11 @@ def drawing(path: str) -> Toy:
   try:
     with Image.open(Path(path).expanduser()) as opened:
       picture = opened.convert('RGBA')
+  except FileNotFoundError as error:
+    raise UserError(
+      f'data.source=drawing:{path}: there is no such file, seen from here '
+      f'({Path.cwd()})'
+    ) from error
   except (OSError, UnidentifiedImageError) as error:
     raise UserError(
       f'data.source=drawing:FILE takes a picture, and {path!r} is none '

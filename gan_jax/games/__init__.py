@@ -3,11 +3,14 @@
 A row is a function (config, axis_name) -> Game.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from flax import linen as nn
+
 from gan_jax import latents, losses, models, penalties, sight
-from gan_jax.errors import UserError, build, choose
+from gan_jax.errors import UserError, build, choose, nearest
 from gan_jax.games.game import Aux, Game, Move, View
 from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
@@ -18,28 +21,58 @@ __all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'make']
 
 # What of `config.game` changes what D sees of images.
 SIGHT = ('augment', 'instance_noise', 'pack')
+# What else a game of images has there.
+KEYS = (
+  'auxiliary', 'clip', 'latent', 'latent_dim', 'loss', 'name', 'penalties',
+  *SIGHT,
+)  # fmt: skip
 
 
 def _image(config: Any, axis_name: str | None) -> Game:
+  _check_values(config, ('instance_noise',))
   return image_game(**_of_images(config, axis_name))
 
 
 def _progressive(config: Any, axis_name: str | None) -> Game:
+  _check_values(config, ('alpha', 'instance_noise'))
   resolution = config.data.resolution
   of_images = _of_images(config, axis_name)
   return progressive_game(resolution=resolution, **of_images)
 
 
+def _values(config: Any) -> set[str]:
+  """What the schedule gives the game, by name."""
+  spans = config.get('schedule', ())
+  return {name for span in spans for name in span.get('values', {})}
+
+
+def _check_values(config: Any, known: tuple[str, ...]) -> None:
+  """Refuses values of the schedule that the game does not read."""
+  for name in sorted(_values(config) - {*known}):
+    raise UserError(
+      f'config.schedule: the game has no use for a value {name!r}'
+      f'{nearest(name, known)} (valid: {", ".join(known)})'
+    )
+
+
 def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
   """What every game of images is made of."""
+  game, classes = config.game, config.data.get('classes', 0)
+  for key in game:
+    if key not in KEYS:
+      raise UserError(
+        f'config.game has no key {key!r}{nearest(key, KEYS)} '
+        f'(valid: {", ".join(sorted(KEYS))})'
+      )
   networks = models.make(
     config.model.to_dict(),
     resolution=config.data.resolution,
     channels=config.data.channels,
     precision=config.precision,
     axis_name=axis_name,
+    sorts='auxiliary' in game,
   )
-  game = config.game
+  _check_classes(networks, game, classes)
   named = game.penalties.to_dict() if 'penalties' in game else {}
   return {
     **networks._asdict(),
@@ -49,16 +82,36 @@ def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
     'penalties': [
       _penalty(*item) for item in named.items() if item[1]['weight']
     ],
-    **_of_disc(game),
-    'classes': config.data.get('classes', 0),
+    **_of_disc(game, 'instance_noise' in _values(config)),
+    'classes': classes,
   }
 
 
-def _of_disc(game: Any) -> dict[str, Any]:
+def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
+  """Refuses networks that cannot do what is asked for of classes."""
+  if 'auxiliary' in game:
+    if not classes:
+      raise UserError(
+        'config.game.auxiliary is of classes: config.data.classes'
+      )
+    if not hasattr(networks.disc, 'sorts'):
+      raise UserError('config.game.auxiliary: this D does not say a class')
+    if {*game.auxiliary} != {'gen', 'disc'}:
+      raise UserError('config.game.auxiliary has the weights gen and disc')
+  for player, module in networks._asdict().items():
+    takes = inspect.signature(type(module).__call__).parameters
+    if classes and 'labels' not in takes:
+      raise UserError(
+        f'config.data.classes={classes}: config.model.{player} is of a network '
+        'that is told no class'
+      )
+
+
+def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
   """What D is shown, and held to, besides."""
   parts = {'clip': game.get('clip')}
   how = {key: game[key] for key in SIGHT if key in game}
-  if how:
+  if how or noisy:
     parts |= {'sight': sight.make(**how), 'pack': how.get('pack', 1)}
   if 'auxiliary' in game:
     parts['auxiliary'] = Pair(**game.auxiliary)

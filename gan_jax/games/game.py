@@ -94,8 +94,8 @@ class Game(NamedTuple):
     init: (key, batch) -> both players' variables, game_state.
     draw: (keys, batch, phase) -> inputs: what G is fed: latents, labels,
       images. One key an example; each row depends on its own key, and its own
-      row of the batch, alone. When a run is read, the batch has in it what
-      the reader gives (`run.sample(n, labels=...)`), or nothing.
+      row of the batch, alone. When a run is read, the batch has in it the
+      labels that the reader gives (`run.sample(n, labels=...)`), or nothing.
     play: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
       pytree of float arrays; the collections G's new ones, as in Aux.
     sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.

@@ -61,12 +61,13 @@ class Judging(NamedTuple):
   sorts: bool
 
   def init(self, key: Key[Array, ''], batch: Batch, keys: Any) -> Variables:
-    """D's variables."""
-    images = batch['images']
+    """D's variables; of as many images as it judges as one."""
+    batch = {name: x[: self.pack] for name, x in batch.items()}
+    images, keys = batch['images'], keys[: self.pack]
     if self.sight is not None:
       images = self.sight(images, keys, {})
     how = self.told(None, labels_of(batch, self.classes))
-    return self.disc.init(key, images, keys[:: self.pack], False, **how)
+    return self.disc.init(key, images, keys[:1], False, **how)
 
   def alone(
     self, loss: Adversarial, disc_vars: Variables, batch: Batch, phase: Phase

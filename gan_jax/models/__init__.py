@@ -35,6 +35,7 @@ def make(
   channels: int,
   precision: str,
   axis_name: str | None,
+  sorts: bool,
 ) -> Pair[nn.Module]:
   """Both networks, from `config.model`: `name`, and fields of the module."""
   given = {
@@ -42,6 +43,7 @@ def make(
     'channels': channels,
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
+    'sorts': sorts,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),

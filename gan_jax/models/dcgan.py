@@ -106,7 +106,7 @@ class Discriminator(nn.Module):
       x = activation(self.activation, self.negative_slope)(x)
     # A 4x4 convolution of 4x4 pixels is a dense layer.
     x = x.reshape(x.shape[0], -1)
-    x = nn.Dense(1, use_bias=False, kernel_init=weight_init, dtype=self.dtype)(
-      x
+    last = nn.Dense(
+      1, use_bias=False, kernel_init=weight_init, dtype=jnp.float32
     )
-    return x.astype(jnp.float32)[:, 0]
+    return last(x)[:, 0]

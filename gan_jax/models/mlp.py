@@ -45,7 +45,9 @@ class Generator(nn.Module):
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
     shape = (self.resolution, self.resolution, self.channels)
-    x = nn.Dense(shape[0] * shape[1] * shape[2], dtype=self.dtype)(x)
+    # Points lie closer together than bfloat16 has numbers.
+    dtype = jnp.float32 if self.output == 'linear' else self.dtype
+    x = nn.Dense(shape[0] * shape[1] * shape[2], dtype=dtype)(x)
     bound = choose('config.model.gen.output', self.output, OUTPUTS)
     return bound(x.astype(jnp.float32)).reshape(-1, *shape)
 
@@ -95,7 +97,7 @@ class Discriminator(nn.Module):
       x = x[:, 0, 0]
     for width in self.hidden[-1:]:
       x = hidden(width, x)
-    return nn.Dense(1, dtype=self.dtype)(x).astype(jnp.float32)[:, 0]
+    return nn.Dense(1, dtype=jnp.float32)(x)[:, 0]
 
 
 def _beside(x: Float[Array, 'n d'], labels: Array | None) -> Array:

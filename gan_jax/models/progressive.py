@@ -136,7 +136,7 @@ class _Last(nn.Module):
     x = x.reshape(len(x), -1)
     dense = EqualDense(self.width_below, dtype=self.dtype, name='dense')
     x = leaky_relu(dense(x))
-    return EqualDense(1, 1.0, self.dtype, name='logit')(x)[:, 0]
+    return EqualDense(1, 1.0, name='logit')(x)[:, 0]
 
 
 class Generator(nn.Module):

@@ -156,13 +156,11 @@ class Discriminator(nn.Module):
       x = _Down(width, halve, first, self.spectral, self.dtype)(x)
     pool = choose('config.model.disc.pool', self.pool, POOLS)
     x = pool(nn.relu(x).astype(jnp.float32), axis=(1, 2))
-    dense = partial(
-      Dense, spectral=self.spectral, kernel_init=glorot_init, dtype=self.dtype
-    )
-    logits = dense(1)(x)[:, 0].astype(jnp.float32)
+    dense = partial(Dense, spectral=self.spectral, kernel_init=glorot_init)
+    logits = dense(1)(x)[:, 0]
     if labels is None:
       return logits
     if self.sorts:
-      return logits, dense(labels.shape[-1])(x).astype(jnp.float32)
+      return logits, dense(labels.shape[-1])(x)
     embed = Embed(x.shape[-1], spectral=self.spectral, kernel_init=glorot_init)
     return logits + jnp.sum(embed(labels) * x, axis=-1)
