@@ -19,9 +19,10 @@ from gan_jax import checkpoint
 
 EXPERIMENTS = (
   'vanilla_mnist',
-  'dcgan_mnist',
-  pytest.param('toy_ring', marks=pytest.mark.slow),
-  pytest.param('progressive_celebahq', marks=pytest.mark.slow),
+  *(
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ('dcgan_mnist', 'toy_ring', 'progressive_celebahq')
+  ),
 )
 # Samples that no number of devices here divides.
 EVALUATED = (

@@ -32,7 +32,6 @@ SHARED_KEYS = (
 # What the others have in common; those are tried by `-m slow`, but for such
 # whose `:tiny` run is that of one before. (Growing runs: test_progressive.py.)
 ALWAYS = (
-  'cgan_digits',
   'dcgan_celeba',
   'toy_ring',
   'vanilla_mnist',

@@ -16,7 +16,9 @@ def get_config(seed: int) -> ConfigDict:
   return config
 
 
-@pytest.mark.parametrize('seed', [0, 1, 2])
+@pytest.mark.parametrize(
+  'seed', [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+)
 def test_samples_move_onto_the_diagonal(tmp_path, seed):
   """Untrained, a pixel is anywhere; trained, it is where the people's are:
   3/4 to 1 on the diagonal and 0 to 1/4 off it, give or take 1/8.
