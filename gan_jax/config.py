@@ -164,10 +164,13 @@ def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
   if any(valid.startswith(f'{key}.') for valid in known):
     raise UserError(f'config.{key} is a block: override a key of it')
   block = key.rpartition('.')[0]
-  valid = [k for k in known if k.rpartition('.')[0] == block] or known
+  valid = [k for k in known if k.rpartition('.')[0] == block]
+  listed = f' (valid: {", ".join(valid)})' if valid else ''
+  # Games and networks take more than a file need say.
+  more = key.startswith(('game.', 'model.'))
+  hint = ' (what a file does not set can be added to it)' if more else ''
   raise UserError(
-    f'{where} has no key {key!r}'
-    f'{nearest(key, known) or " (valid: " + ", ".join(valid) + ")"}'
+    f'{where} has no key {key!r}{nearest(key, known) or listed}{hint}'
   )
 
 

@@ -148,10 +148,13 @@ class Run:
 
   def discriminator(
     self,
-    images: UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d'],
+    images: Shaped[np.ndarray, 'n ...'],
     labels: Labels | None = None,
   ) -> Float[np.ndarray, ' n']:
     """D's logits of images, or of points, each judged by itself.
+
+    Images are uint8, or floats in [-1, 1], [n, h, w, c]; points floats [n, d].
+    A conditional D is told the labels.
 
     Where D is at its best, and its loss is a cross-entropy without smoothing,
     they are log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
@@ -163,10 +166,7 @@ class Run:
       raise UserError(
         'this D is told classes: run.discriminator(x, labels=...)'
       )
-    if images.dtype == np.uint8:
-      images = images.astype(np.float32) / 127.5 - 1
-    elif self._points:
-      images = images.reshape(len(images), 1, 1, -1)
+    images = self._as_shown(images)
     parts = []
     for start in range(0, len(images), BATCH):
       batch = {'images': images[start : start + BATCH]}
@@ -256,6 +256,24 @@ class Run:
     rows = np.concatenate([samples[:, None], shown], axis=1)
     return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
 
+  def _as_shown(
+    self, images: Shaped[np.ndarray, 'n ...']
+  ) -> Float[np.ndarray, 'n h w c']:
+    """Images, or points, as D is shown them."""
+    data = self.config.data
+    shape = (data.resolution, data.resolution, data.channels)
+    wanted = shape[2:] if self._points else shape
+    if images.shape[1:] != wanted:
+      raise UserError(
+        f'run.discriminator of this run takes [n, '
+        f'{", ".join(map(str, wanted))}], not {list(images.shape)}'
+      )
+    if images.dtype == np.uint8:
+      return images.astype(np.float32) / 127.5 - 1
+    if not self._points and np.abs(images).max(initial=0) > 2:
+      raise UserError('images are uint8, or floats in [-1, 1]')
+    return images.reshape(len(images), *shape)
+
   def _of_each(self, n: int, labels: Labels) -> Int32[Array, ' n']:
     """The label of each of `n`; one is for all of them."""
     if not self._classes:
@@ -316,7 +334,7 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
     there = sorted({score.name for score in known if score.step in steps})
     raise UserError(
       f'no checkpoint of {workdir} has a score {name!r}{nearest(name, there)} '
-      f'(there: {", ".join(there) or "none: --mode=evaluate makes them"})'
+      f'(there: {", ".join(there) or "none, it was not evaluated yet"})'
     )
   by_stamp: dict[str, list[scores.Score]] = {}
   for score in named:

@@ -249,6 +249,12 @@ def test_a_run_of_classes(tmp_path):
       run.sample(3, labels=labels)
   with pytest.raises(UserError, match='labels='):
     run.discriminator(sevens)
+  for images, message in (
+    (sevens.astype(np.float32), r'floats in \[-1, 1\]'),
+    (sevens[..., 0], r'takes \[n, 28, 28, 1\], not \[3, 28, 28\]'),
+  ):
+    with pytest.raises(UserError, match=message):
+      run.discriminator(images, labels=7)
   assert run.sample(5).shape == run.interpolate(1, 5)[0].shape
   # 64 images of 10 classes: 6 of each, a class a row.
   last = sorted((tmp_path / 'samples').iterdir())[-1]
@@ -278,6 +284,12 @@ def test_labels_that_are_not_there():
       'weights gen and disc',
     ),
     ('acgan_cifar10', {'data.classes': 0}, 'auxiliary is of classes'),
+    ('cgan_digits', {'game.penalties': {'r1': {'every': 2}}}, 'has no weight'),
+    (
+      'cgan_digits',
+      {'game.penalties': {'r1': {'weight': 1.0, 'evry': 2}}},
+      "r1 has no key 'evry'; did you mean 'every'",
+    ),
     ('dcgan_mnist', {'data.classes': 10}, 'model.gen is of a network that is'),
     (
       'cgan_digits',

@@ -245,7 +245,10 @@ def test_the_scene_is_what_both_players_say(trained):
     ({'data.channels': 1}, 'config.data.channels to their coordinates, 2'),
     ({'data.channels': 3}, 'is 1 or 2 coordinates, not 3'),
     ({'data.flip': True}, 'is not mirrored'),
-    ({'data.source': 'drawing:nowhere.png'}, "takes a picture, and 'nowhere"),
+    (
+      {'data.source': 'drawing:nowhere.png'},
+      'nowhere.png: there is no such fil',
+    ),
     ({'evaluation.metrics': ('fid',)}, 'fid is no metric of these points'),
     (
       {'data.source': 'toy:moons', 'evaluation.metrics': ('modes',)},

@@ -80,7 +80,7 @@ def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
     'latent': choose('config.game.latent', game.latent, latents.LATENTS),
     'latent_dim': game.latent_dim,
     'penalties': [
-      _penalty(*item) for item in named.items() if item[1]['weight']
+      _penalty(*item) for item in named.items() if item[1].get('weight', 1)
     ],
     **_of_disc(game, 'instance_noise' in _values(config)),
     'classes': classes,
@@ -120,6 +120,13 @@ def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
 
 def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:
   where = f'config.game.penalties.{name}'
+  if 'weight' not in block:
+    raise UserError(f'{where} has no weight')
+  rows = penalties.PENALTIES.values()
+  known = {key for row in rows for key in inspect.signature(row).parameters}
+  for key in block.keys() - known - {'weight', 'every'}:
+    near = nearest(key, ('weight', 'every', *known))
+    raise UserError(f'{where} has no key {key!r}{near}')
   weight, every = block.pop('weight'), block.pop('every', 1)
   if not weight > 0 or every < 1:
     raise UserError(f'{where}: weight={weight} and every={every} are positive')
