@@ -123,4 +123,4 @@ def test_a_run_that_sees_in_noise(tmp_path):
     runs.append(metrics(tmp_path / parallel))
   for one, other in zip(*runs, strict=True):
     assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
-  assert runs[0][0]['disc/loss'] > 10 * runs[0][-1]['disc/loss']
+  assert runs[0][0]['disc/loss'] > 5 * runs[0][-1]['disc/loss']
