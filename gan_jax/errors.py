@@ -4,7 +4,7 @@ import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,16 @@ def choose(what: str, name: str, table: Mapping[str, T]) -> T:
       f'(valid: {", ".join(sorted(table))})'
     )
   return table[name]
+
+
+def check_keys(where: str, keys: Iterable[str], valid: Sequence[str]) -> None:
+  """Refuses a key that is none of the valid ones, which are listed."""
+  for key in keys:
+    if key not in valid:
+      raise UserError(
+        f'{where} has no key {key!r}{nearest(key, valid)} '
+        f'(valid: {", ".join(valid)})'
+      )
 
 
 def build(

@@ -167,12 +167,13 @@ class Run:
         'this D is told classes: run.discriminator(x, labels=...)'
       )
     images = self._as_shown(images)
+    if labels is not None:
+      labels = self._of_each(len(images), labels)
     parts = []
     for start in range(0, len(images), BATCH):
       batch = {'images': images[start : start + BATCH]}
       if labels is not None:
-        of_all = self._of_each(len(images), labels)
-        batch['labels'] = of_all[start : start + BATCH]
+        batch['labels'] = labels[start : start + BATCH]
       judged = self._game.judge(self.disc_vars, batch, self._phase)
       parts.append(np.asarray(judged.logits))
     return np.concatenate(parts)

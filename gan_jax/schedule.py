@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, check_keys
 from gan_jax.state import Pair
 
 # float32 [] or int32 []; [rounds] where the rounds of a dispatch are stacked.
@@ -233,12 +233,8 @@ def _span(index: int, fields: Mapping[str, Any]) -> Span:
   """A span of the schedule, checked."""
   where = f'config.schedule[{index}]'
   valid = [field.name for field in dataclasses.fields(Span)]
+  check_keys(where, fields, valid)
   for key, value in fields.items():
-    if key not in valid:
-      raise UserError(
-        f'{where} has no key {key!r}{nearest(key, valid)} '
-        f'(valid: {", ".join(valid)})'
-      )
     sizes = ('images', 'batch_size', 'gen_batch_size', 'disc_steps')
     if key in sizes and value is not None and not value > 0:
       raise UserError(f'{where}: {key}={value} must be positive')

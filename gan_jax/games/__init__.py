@@ -10,7 +10,7 @@ from typing import Any
 from flax import linen as nn
 
 from gan_jax import latents, losses, models, penalties, sight
-from gan_jax.errors import UserError, build, choose, nearest
+from gan_jax.errors import UserError, build, check_keys, choose, nearest
 from gan_jax.games.game import Aux, Game, Move, View
 from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
@@ -58,12 +58,7 @@ def _check_values(config: Any, known: tuple[str, ...]) -> None:
 def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
   """What every game of images is made of."""
   game, classes = config.game, config.data.get('classes', 0)
-  for key in game:
-    if key not in KEYS:
-      raise UserError(
-        f'config.game has no key {key!r}{nearest(key, KEYS)} '
-        f'(valid: {", ".join(sorted(KEYS))})'
-      )
+  check_keys('config.game', game, sorted(KEYS))
   networks = models.make(
     config.model.to_dict(),
     resolution=config.data.resolution,
@@ -124,9 +119,7 @@ def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:
     raise UserError(f'{where} has no weight')
   rows = penalties.PENALTIES.values()
   known = {key for row in rows for key in inspect.signature(row).parameters}
-  for key in block.keys() - known - {'weight', 'every'}:
-    near = nearest(key, ('weight', 'every', *known))
-    raise UserError(f'{where} has no key {key!r}{near}')
+  check_keys(where, block, sorted({'weight', 'every', *known}))
   weight, every = block.pop('weight'), block.pop('every', 1)
   if not weight > 0 or every < 1:
     raise UserError(f'{where}: weight={weight} and every={every} are positive')

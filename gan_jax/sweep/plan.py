@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import optuna
 from ml_collections import ConfigDict
 
-from gan_jax.errors import UserError, build, choose, nearest, where_in
+from gan_jax.errors import UserError, build, check_keys, choose, where_in
 from gan_jax.metrics.measure import HIGHER, METRICS, UNRANKED
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
@@ -133,12 +133,7 @@ def make(
   path = experiment.partition(':')[0]
   name, block = _described(path, name)
   where = f'sweep {name!r} of {path}'
-  for key in block:
-    if key not in KEYS:
-      raise UserError(
-        f'{where} has no key {key!r}{nearest(key, KEYS)} '
-        f'(valid: {", ".join(KEYS)})'
-      )
+  check_keys(where, block, KEYS)
   space, fixed = block.get('space', {}), block.get('fixed', {})
   check.check_space(where, space, fixed, config, overrides)
   base, config = {**fixed, **overrides}, copy.deepcopy(config)
