@@ -38,31 +38,32 @@ Time and score of the full run: not yet measured.
 
 from ml_collections import ConfigDict, config_dict
 
-# By the argument; resolution: batch size, learning rate of both players.
+# By the argument; resolution: batch size, and the factor by which both
+# optimizers' learning rates are multiplied.
 SETTINGS = {
   '': {
-    4: (16, 1e-3),
-    8: (16, 1e-3),
-    16: (16, 1e-3),
-    32: (16, 1e-3),
-    64: (16, 1e-3),
-    128: (16, 1e-3),
-    256: (14, 1e-3),
-    512: (6, 1e-3),
-    1024: (3, 1.5e-3),
+    4: (16, 1.0),
+    8: (16, 1.0),
+    16: (16, 1.0),
+    32: (16, 1.0),
+    64: (16, 1.0),
+    128: (16, 1.0),
+    256: (14, 1.0),
+    512: (6, 1.0),
+    1024: (3, 1.5),
   },
   'many': {
-    4: (512, 1e-3),
-    8: (256, 1e-3),
-    16: (128, 1e-3),
-    32: (64, 1e-3),
-    64: (32, 1e-3),
-    128: (32, 1.5e-3),
-    256: (32, 2e-3),
-    512: (32, 3e-3),
-    1024: (32, 3e-3),
+    4: (512, 1.0),
+    8: (256, 1.0),
+    16: (128, 1.0),
+    32: (64, 1.0),
+    64: (32, 1.0),
+    128: (32, 1.5),
+    256: (32, 2.0),
+    512: (32, 3.0),
+    1024: (32, 3.0),
   },
-  'tiny': {4: (32, 1e-3), 8: (16, 1e-3), 16: (8, 1e-3)},
+  'tiny': {4: (32, 1.0), 8: (16, 1.0), 16: (8, 1.0)},
 }
 
 
@@ -81,10 +82,10 @@ def growth(
   block.stable_images = stage_images
   block.fade_images = stage_images
   block.last_images = last_images
-  for side, (batch_size, learning_rate) in SETTINGS[arg].items():
+  for side, (batch_size, factor) in SETTINGS[arg].items():
     if side <= resolution:
       block[f'at_{side}'] = ConfigDict(
-        {'batch_size': batch_size, 'learning_rate': learning_rate}
+        {'batch_size': batch_size, 'learning_rate_factor': factor}
       )
   return block
 
@@ -100,15 +101,15 @@ def grow(resolution: int) -> tuple[dict, ...]:
       'stage': stage,
       'images': f'growth.{images}',
       'batch_size': f'growth.at_{side}.batch_size',
-      'gen_learning_rate': f'growth.at_{side}.learning_rate',
-      'disc_learning_rate': f'growth.at_{side}.learning_rate',
+      'gen_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
+      'disc_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
     }
 
   spans, stage, side = [span(0, 4, 'stable_images')], 0, 4
   while side < resolution:
     stage, side = stage + 2, 2 * side
     fading = span(stage - 1, side, 'fade_images')
-    spans.append({**fading, 'values': {'alpha': (0.0, 1.0)}})
+    spans.append({**fading, 'values': {'alpha': ('linear', 0.0, 1.0)}})
     spans.append(span(stage, side, 'stable_images'))
   spans[-1]['images'] = 'growth.last_images'
   return tuple(spans)
@@ -168,7 +169,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.game.name = 'progressive'
   config.game.latent = 'gaussian'
   config.game.latent_dim = 512
-  config.game.loss = ConfigDict({'name': 'wasserstein', 'real_label': 1.0})
+  config.game.loss = ConfigDict({'name': 'wasserstein'})
   config.game.penalties = ConfigDict(
     {
       'gradient_penalty': {

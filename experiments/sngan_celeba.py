@@ -28,6 +28,4 @@ def get_config(arg: str = '') -> ConfigDict:
   config.model.disc.features = (64, 128, 256, 512, 1024)
   config.model.disc.halvings = 5
   config.total_images = 100_000 * config.batch_size * config.disc_steps
-  (span,) = config.schedule
-  config.schedule = ({**span, 'images': config.total_images},)
   return config

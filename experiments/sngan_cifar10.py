@@ -25,12 +25,11 @@ def get_config(arg: str = '') -> ConfigDict:
   config.disc_steps = 2 if arg == 'tiny' else 5
   steps = 8 if arg == 'tiny' else 50_000
   config.total_images = steps * config.batch_size * config.disc_steps
-  rate = (2e-4, 0.0)
+  falling = ('linear', 1.0, 0.0)  # to the end of the run
   config.schedule = (
     {
-      'images': config.total_images,
-      'gen_learning_rate': rate,
-      'disc_learning_rate': rate,
+      'gen_learning_rate_factor': falling,
+      'disc_learning_rate_factor': falling,
     },
   )
   adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.0, 'b2': 0.9}

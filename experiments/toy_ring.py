@@ -48,12 +48,11 @@ def get_config(arg: str = '') -> ConfigDict:
   config.batch_size = 256
   config.rounds_per_dispatch = 50
   config.total_images = 256 * 8_000
-  rate = (1e-3, 0.0)
+  falling = ('linear', 1.0, 0.0)  # to the end of the run
   config.schedule = (
     {
-      'images': config.total_images,
-      'gen_learning_rate': rate,
-      'disc_learning_rate': rate,
+      'gen_learning_rate_factor': falling,
+      'disc_learning_rate_factor': falling,
     },
   )
   config.ema_halflife_images = 25_600

@@ -36,6 +36,4 @@ def get_config(arg: str = '') -> ConfigDict:
   if arg != 'tiny':
     config.model.gen.features = (128, 128, 128, 128)
     config.total_images = 100_000 * config.batch_size * config.disc_steps
-    (span,) = config.schedule
-    config.schedule = ({**span, 'images': config.total_images},)
   return config

@@ -59,12 +59,11 @@ def announce(
     f'Rounds:   {table.total_rounds:,}, '
     f'{table.images(table.total_rounds):,} images'
   )
-  if len(table.rows) > 1:
-    times = _times(workdir, table, round)
-    print(schedule(table, sizes, {'time': times} if any(times) else {}))
-    side = config.data.resolution
-    if table.stage_ends and sizes[-1] != f'{side}x{side}':
-      warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
+  times = _times(workdir, table, round)
+  print(schedule(table, sizes, {'time': times} if any(times) else {}))
+  side = config.data.resolution
+  if table.stage_ends and sizes[-1] != f'{side}x{side}':
+    warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
   if round >= table.total_rounds:
@@ -118,7 +117,7 @@ def schedule(
   """
   columns: dict[str, list[str]] = {}
   for row, size in zip(table.rows, sizes, strict=True):
-    for name, cell in _cells(row, size).items():
+    for name, cell in _cells(table, row, size).items():
       columns.setdefault(name, []).append(cell)
   drawn = rich.table.Table(box=None, pad_edge=False)
   columns = {k: cells for k, cells in columns.items() if any(cells)} | more
@@ -131,12 +130,13 @@ def schedule(
   return '\n'.join(map(str.rstrip, written.getvalue().splitlines()))
 
 
-def _cells(row: Row, size: str) -> dict[str, str]:
+def _cells(table: Table, row: Row, size: str) -> dict[str, str]:
   span = row.span
   steps = '' if span.disc_steps == 1 else f'{span.disc_steps}'
   own = span.gen_batch_size
+  pairs = zip(table.learning_rate, span.factors.values(), strict=True)
   # Once, where they are the same.
-  rates = {_ramp(span.gen_learning_rate): 0, _ramp(span.disc_learning_rate): 0}
+  rates = dict.fromkeys(_ramp(factor, rate) for rate, factor in pairs)
   values = [f'{name} {_ramp(ramp)}' for name, ramp in span.values.items()]
   return {
     'from image': f'{row.first_image:,}',
@@ -151,9 +151,12 @@ def _cells(row: Row, size: str) -> dict[str, str]:
   }
 
 
-def _ramp(ramp: Ramp) -> str:
-  ends = ramp if isinstance(ramp, tuple) else (ramp,)
-  return ' to '.join(f'{x:g}' for x in ends)
+def _ramp(ramp: Ramp, unit: float | int = 1) -> str:
+  """In words: 0.0002 to 0 (linear); `unit`: what the ramp multiplies."""
+  if not isinstance(ramp, tuple):
+    return f'{unit * ramp:g}'
+  shape, start, end = ramp
+  return f'{unit * start:g} to {unit * end:g} ({shape})'
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from gan_jax import parallel
 from gan_jax.errors import UserError, choose, nearest
 from gan_jax.files import write_whole
 from gan_jax.schedule import Table, tabulate
+from gan_jax.state import Pair
 
 # What a run that was killed early may have left in its workdir.
 OURS = ('.lock', 'config.json.*.part')
@@ -182,9 +183,11 @@ def table(config: ConfigDict) -> Table:
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,
       'disc_steps': config.disc_steps,
-      'gen_learning_rate': config.optimizer.gen.learning_rate,
-      'disc_learning_rate': config.optimizer.disc.learning_rate,
     },
+    learning_rate=Pair(
+      gen=config.optimizer.gen.learning_rate,
+      disc=config.optimizer.disc.learning_rate,
+    ),
     total_images=config.total_images,
     rounds_per_dispatch=config.rounds_per_dispatch,
     ema_halflife_images=config.ema_halflife_images,
@@ -197,6 +200,31 @@ def _resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
   known = flatten(config.to_dict().get('growth', {}), 'growth.')
   look_up = lambda key: choose('key of config.schedule', key, known)
   return {k: look_up(x) if isinstance(x, str) else x for k, x in span.items()}
+
+
+def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
+  """Refuses to resume a run with a length that changes its past.
+
+  Args:
+    config: As it is now.
+    workdir: Of the run.
+    trained: Iterations that its newest checkpoint has.
+  """
+  course = table(config)
+  now = config.total_images
+  if trained > course.total_rounds:
+    raise UserError(
+      f'config.total_images={now} is below the {course.images(trained):,} that '
+      f'{workdir} has seen already: read it with gan_jax.load(workdir, '
+      'step=...), or prolong it'
+    )
+  before = read(workdir).total_images if trained else now
+  if before != now and course.follows_its_end:
+    raise UserError(
+      f'config.total_images={now}, and {workdir} was begun with {before}: its '
+      'schedule changes until the end of the run, so one of another length is '
+      'another run: keep the length, or name another --workdir'
+    )
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:

@@ -7,20 +7,26 @@ dispatches of rounds. Constant settings are the trivial table, of one span.
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from gan_jax.errors import UserError, check_keys
+from gan_jax.errors import UserError, check_keys, choose
 from gan_jax.state import Pair
 
 # float32 [] or int32 []; [rounds] where the rounds of a dispatch are stacked.
 # (As any pytree's, these fields also hold what JAX puts in the leaves' place.)
 Scalar = Any
-# A constant, or (start, end): linear over the span.
-Ramp = float | int | tuple[float | int, float | int]
+# A constant, or (shape, start, end), a row of SHAPES: over the span.
+Ramp = float | int | tuple[str, float | int, float | int]
+
+# (share of the span that is over, 0 to 1) -> share of the way, start to end.
+SHAPES: dict[str, Callable[[float], float]] = {
+  'cosine': lambda share: (1 - math.cos(math.pi * share)) / 2,
+  'linear': lambda share: share,
+}
 
 
 @jax.tree_util.register_dataclass
@@ -62,8 +68,10 @@ class Span:
   may have the key under which `config.growth` has it.
 
   Attributes:
-    images: Its length in reals shown to D; None: to the end of the run.
-    gen_learning_rate, disc_learning_rate: Ramps.
+    images: Its length in reals shown to D; None: to the end of the run, which
+      its ramps then follow.
+    gen_learning_rate_factor, disc_learning_rate_factor: Ramps, by which the
+      optimizer's learning rate is multiplied.
     values: Ramps, by name.
     The others: as in `Phase`.
   """
@@ -71,8 +79,8 @@ class Span:
   disc_steps: int
   batch_size: int
   gen_batch_size: int | None
-  gen_learning_rate: Ramp
-  disc_learning_rate: Ramp
+  gen_learning_rate_factor: Ramp = 1.0
+  disc_learning_rate_factor: Ramp = 1.0
   images: int | None = None
   stage: int = 0
   values: Mapping[str, Ramp] = dataclasses.field(default_factory=dict)
@@ -80,6 +88,17 @@ class Span:
   @property
   def images_per_round(self) -> int:
     return self.batch_size * self.disc_steps
+
+  @property
+  def factors(self) -> dict[str, Ramp]:
+    """The factors of the learning rates, by their field."""
+    names = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
+    return {name: getattr(self, name) for name in names}
+
+  @property
+  def ramps(self) -> dict[str, Ramp]:
+    """All that may change within the span, by name."""
+    return {**self.factors, **self.values}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +127,7 @@ class Table:
 
   Attributes:
     rows: The spans, end to end; the last ends the run.
+    learning_rate: The optimizers' own, which the spans' factors multiply.
     rounds_per_dispatch: Rounds in one compiled call. A row is a whole number
       of dispatches, so a resumed run dispatches as the straight one does.
     ema_halflife_images: Of the moving average of G.
@@ -117,6 +137,7 @@ class Table:
   """
 
   rows: tuple[Row, ...]
+  learning_rate: Pair[float]
   rounds_per_dispatch: int
   ema_halflife_images: int
   ema_rampup: float | None
@@ -124,6 +145,13 @@ class Table:
   @property
   def total_rounds(self) -> int:
     return self.rows[-1].end_round
+
+  @property
+  def follows_its_end(self) -> bool:
+    """Whether what holds in a round depends on how long the run is."""
+    last = self.rows[-1].span
+    ramps = last.ramps.values()
+    return last.images is None and any(isinstance(x, tuple) for x in ramps)
 
   def row(self, round: int) -> Row:
     """The row that `round` lies in; past the end, the last."""
@@ -164,12 +192,16 @@ class Table:
       batch_size=span.batch_size,
       gen_batch_size=span.gen_batch_size,
       learning_rate=Pair(
-        gen=_ramp(span.gen_learning_rate, share),
-        disc=_ramp(span.disc_learning_rate, share),
+        *(
+          np.float32(rate * _value(factor, share))
+          for rate, factor in zip(
+            self.learning_rate, span.factors.values(), strict=True
+          )
+        )
       ),
       ema_decay=np.float32(decay),
       disc_step=np.int32(row.first_disc_step + done * span.disc_steps),
-      values={k: _ramp(ramp, share) for k, ramp in span.values.items()},
+      values={k: np.float32(_value(x, share)) for k, x in span.values.items()},
     )
 
   def signature(self, round: int) -> Any:
@@ -182,15 +214,19 @@ class Table:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *phases)
 
 
-def _ramp(ramp: Ramp, share: float) -> np.float32:
-  start, end = ramp if isinstance(ramp, tuple) else (ramp, ramp)
-  return np.float32(start + (end - start) * share)
+def _value(ramp: Ramp, share: float) -> float | int:
+  """The value of a ramp when `share` of its span is over."""
+  if not isinstance(ramp, tuple):
+    return ramp
+  shape, start, end = ramp
+  return start + (end - start) * SHAPES[shape](share)
 
 
 def tabulate(
   spans: Sequence[Mapping[str, Any]],
   *,
   defaults: Mapping[str, Any],
+  learning_rate: Pair[float],
   total_images: int | None,
   rounds_per_dispatch: int,
   ema_halflife_images: int,
@@ -200,8 +236,12 @@ def tabulate(
 
   The run is cut at `total_images`; if that lies beyond the last span, the run
   goes on as that ends; of None, it is as long as the spans are. Every row is
-  rounded up to whole dispatches. What holds in a round never depends on
-  `total_images`: a run can be prolonged.
+  rounded up to whole dispatches. What holds in a round does not depend on
+  `total_images`, so that a run can be prolonged, unless the last span has a
+  ramp and no length of its own (`Table.follows_its_end`).
+
+  Raises:
+    UserError: A span is wrong, or a learning rate has come to 0 before the end.
   """
   placed = [_span(i, {**defaults, **span}) for i, span in enumerate(spans)]
   rows = []
@@ -224,9 +264,31 @@ def tabulate(
     round += rounds
     image += rounds * span.images_per_round
     disc_step += rounds * span.disc_steps
+    if last and span.images is not None and left > span.images:
+      _check_goes_on(index, span, rows[-1].first_image + span.images)
+  if max(round, disc_step) >= 2**31:  # they are int32 on the devices
+    raise UserError(
+      f'config.total_images={total_images} makes {round:,} iterations: at most '
+      f'{2**31 - 1:,} are possible'
+    )
   return Table(
-    tuple(rows), rounds_per_dispatch, ema_halflife_images, ema_rampup
+    tuple(rows),
+    learning_rate,
+    rounds_per_dispatch,
+    ema_halflife_images,
+    ema_rampup,
   )
+
+
+def _check_goes_on(index: int, span: Span, images: int) -> None:
+  """Refuses to train on with a learning rate that has come to 0."""
+  for name, ramp in span.factors.items():
+    if _value(ramp, 1.0) == 0:
+      raise UserError(
+        f'config.schedule[{index}]: {name} is 0 from image {images:,} on, and '
+        'config.total_images lies beyond: leave its images out, and it spans '
+        'the rest of the run'
+      )
 
 
 def _span(index: int, fields: Mapping[str, Any]) -> Span:
@@ -239,13 +301,24 @@ def _span(index: int, fields: Mapping[str, Any]) -> Span:
     if key in sizes and value is not None and not value > 0:
       raise UserError(f'{where}: {key}={value} must be positive')
   span = Span(**fields)
-  rates = {
-    'gen_learning_rate': span.gen_learning_rate,
-    'disc_learning_rate': span.disc_learning_rate,
-  }
-  for name, ramp in {**rates, **span.values}.items():
-    if not np.isfinite(ramp).all():
-      raise UserError(f'{where}: {name}={ramp} must be finite')
-    if span.images is None and isinstance(ramp, tuple):
-      raise UserError(f'{where}: {name} is a ramp, and needs images=...')
+  for name, ramp in span.ramps.items():
+    _check_ramp(f'{where}: {name}', ramp, positive=name in span.factors)
   return span
+
+
+def _check_ramp(where: str, ramp: Ramp, positive: bool) -> None:
+  ends = [ramp]
+  if isinstance(ramp, tuple):
+    if len(ramp) != 3 or not isinstance(ramp[0], str):
+      raise UserError(
+        f"{where}={ramp!r} is to be a number or ('linear', START, END)"
+      )
+    choose(f'shape of {where}', ramp[0], SHAPES)
+    ends = list(ramp[1:])
+  for end in ends:
+    if isinstance(end, bool) or not isinstance(end, int | float):
+      raise UserError(f'{where}={ramp!r}: {end!r} is no number')
+    if not math.isfinite(end):
+      raise UserError(f'{where}={ramp!r} must be finite')
+    if positive and end < 0:
+      raise UserError(f'{where}={ramp!r} must be 0 or more')

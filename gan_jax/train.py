@@ -112,7 +112,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   table = cfg.table(config)
-  _check_total(config, workdir, table)
+  cfg.check_length(config, workdir, max(steps(workdir), default=0))
   source = data.make(config)
   config = cfg.with_data_size(config, source.size)
   cfg.check_workdir(config, workdir)
@@ -327,17 +327,6 @@ def _left(stop: signal.Signals | None, saved: str) -> BaseException:
   return (
     Preempted(saved) if stop == signal.SIGTERM else KeyboardInterrupt(saved)
   )
-
-
-def _check_total(config: ConfigDict, workdir: str | Path, table: Table) -> None:
-  """Refuses to train less than what has been trained."""
-  trained = max(steps(workdir), default=0)
-  if trained > table.total_rounds:
-    raise UserError(
-      f'config.total_images={config.total_images} is below the '
-      f'{table.images(trained):,} that {workdir} has seen already: read it '
-      'with gan_jax.load(workdir, step=...), or prolong it'
-    )
 
 
 def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:

@@ -1,6 +1,7 @@
 """A schedule of one span, for tests of what takes its batches from one."""
 
 from gan_jax.schedule import tabulate
+from gan_jax.state import Pair
 
 
 def constant_table(total_images, rounds_per_dispatch, **span):
@@ -9,12 +10,11 @@ def constant_table(total_images, rounds_per_dispatch, **span):
     'batch_size': 4,
     'gen_batch_size': None,
     'disc_steps': 2,
-    'gen_learning_rate': 0.1,
-    'disc_learning_rate': 0.1,
   }
   return tabulate(
     ({},),
     defaults={**defaults, **span},
+    learning_rate=Pair(0.1, 0.1),
     total_images=total_images,
     rounds_per_dispatch=rounds_per_dispatch,
     ema_halflife_images=10,

@@ -149,7 +149,11 @@ def test_a_schedule(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = (
     {'images': 128, 'disc_steps': 2, 'gen_batch_size': 8},
-    {'images': 256, 'batch_size': 32, 'gen_learning_rate': (2e-4, 0.0)},
+    {
+      'images': 256,
+      'batch_size': 32,
+      'gen_learning_rate_factor': ('linear', 1.0, 0.0),
+    },
   )
   train.train(config, tmp_path)
   # 128 images in rounds of 2 x 16, then 256 in rounds of 32.

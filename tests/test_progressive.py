@@ -341,7 +341,7 @@ def test_reals_fade_too():
   variables = variables._replace(disc=disc_vars)
   spans = (
     {'stage': 4, 'images': 8},
-    {'stage': 3, 'images': 64, 'values': {'alpha': (0.25, 0.25)}},
+    {'stage': 3, 'images': 64, 'values': {'alpha': ('linear', 0.25, 0.25)}},
     {'stage': 0},
   )
   table = table_of(config, *spans)

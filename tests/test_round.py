@@ -32,15 +32,18 @@ def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
   return tabulate(
     (
       {'images': per_stage},
-      {'images': per_stage, 'stage': 1, 'values': {'alpha': (0.0, 1.0)}},
+      {
+        'images': per_stage,
+        'stage': 1,
+        'values': {'alpha': ('linear', 0.0, 1.0)},
+      },
     ),
     defaults={
       'batch_size': 8,
       'gen_batch_size': gen_batch_size,
       'disc_steps': disc_steps,
-      'gen_learning_rate': RATE,
-      'disc_learning_rate': RATE,
     },
+    learning_rate=Pair(RATE, RATE),
     total_images=2 * per_stage,
     rounds_per_dispatch=dispatch,
     ema_halflife_images=halflife,

@@ -4,13 +4,12 @@ import pytest
 
 from gan_jax.errors import UserError
 from gan_jax.schedule import tabulate
+from gan_jax.state import Pair
 
 DEFAULTS = {
   'batch_size': 10,
   'gen_batch_size': None,
   'disc_steps': 1,
-  'gen_learning_rate': 0.1,
-  'disc_learning_rate': 0.2,
 }
 
 
@@ -18,6 +17,7 @@ def table(*spans, total, dispatch=1, rampup=None):
   return tabulate(
     spans or ({},),
     defaults=DEFAULTS,
+    learning_rate=Pair(0.1, 0.2),
     total_images=total,
     rounds_per_dispatch=dispatch,
     ema_halflife_images=100,
@@ -71,8 +71,12 @@ def test_progressive_growing():
   """A stage fades in linearly while its images are shown."""
   t = table(
     {'images': 100},
-    {'images': 200, 'stage': 1, 'values': {'alpha': (0.0, 1.0)}},
-    {'images': 100, 'stage': 2, 'gen_learning_rate': (0.1, 0.0)},
+    {'images': 200, 'stage': 1, 'values': {'alpha': ('linear', 0.0, 1.0)}},
+    {
+      'images': 100,
+      'stage': 2,
+      'gen_learning_rate_factor': ('linear', 1.0, 0.5),
+    },
     total=400,
   )
   stages = [int(t.phase(r).stage) for r in (0, 9, 10, 29, 30, 39)]
@@ -82,8 +86,10 @@ def test_progressive_growing():
     0.25,
     0.5,
   ]
-  assert t.phase(35).learning_rate.gen == pytest.approx(0.05)
-  assert t.phase(40).learning_rate.gen == 0  # past the end, as at the end
+  # Halfway from 0.1 to 0.05; past the end as at the end.
+  assert t.phase(35).learning_rate.gen == pytest.approx(0.075)
+  assert t.phase(40).learning_rate.gen == pytest.approx(0.05)
+  assert t.phase(35).learning_rate.disc == pytest.approx(0.2)
 
 
 def test_a_span_may_be_cut_short_by_the_end():
@@ -100,11 +106,42 @@ def test_stacked_phases():
 
 def test_a_run_can_be_prolonged():
   """What holds in a round does not depend on where the run ends."""
-  spans = {'images': 100, 'gen_learning_rate': (0.1, 0.0)}, {'stage': 1}
+  falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
+  spans = {'images': 100, **falling}, {'stage': 1}
   short, long = table(*spans, total=60), table(*spans, total=300)
   assert short.total_rounds == 6
   assert [short.phase(r) for r in range(6)] == [long.phase(r) for r in range(6)]
   assert short.phase(5).learning_rate.gen == pytest.approx(0.05)
+  assert not long.follows_its_end
+
+
+def test_a_ramp_without_images_follows_the_end():
+  """From 1 to 0 over the run, whatever its length; a cosine's half by then."""
+  falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
+  for total in (100, 300):
+    t = table(falling, total=total)
+    assert t.follows_its_end
+    rates = [
+      t.phase(r).learning_rate.gen for r in (0, total // 20, total // 10)
+    ]
+    assert rates == pytest.approx([0.1, 0.05, 0.0])
+  wave = {'disc_learning_rate_factor': ('cosine', 1.0, 0.2)}
+  t = table(wave, total=1200)
+  # 0.2 (0.2 + 0.8 (1 + cos(pi s)) / 2) at s = 0, 1/3, 1/2, 1.
+  rates = [t.phase(r).learning_rate.disc for r in (0, 40, 60, 120)]
+  assert rates == pytest.approx([0.2, 0.2 * 0.8, 0.2 * 0.6, 0.2 * 0.2])
+
+
+def test_training_on_at_a_rate_of_0_is_refused():
+  falling = {'images': 100, 'disc_learning_rate_factor': ('cosine', 1.0, 0.0)}
+  assert table(falling, total=100).total_rounds == 10
+  with pytest.raises(UserError, match='is 0 from image 200 on'):
+    table({'images': 100}, falling, total=210)
+
+
+def test_more_iterations_than_the_devices_count():
+  with pytest.raises(UserError, match='at most 2,147,483,647 are possible'):
+    table(total=10 * 2**31)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +152,11 @@ def test_a_run_can_be_prolonged():
     ([{'images': -1}], 'images=-1 must be positive'),
     ([{'values': {'x': float('nan')}}], 'x=nan must be finite'),
     ([{}, {'stage': 1}], r'schedule\[0\] must say its images'),
-    ([{'gen_learning_rate': (1.0, 0.0)}], 'gen_learning_rate is a ramp'),
+    ([{'gen_learning_rate_factor': (1.0, 0.0)}], r"number or \('linear', STAR"),
+    ([{'gen_learning_rate_factor': -1.0}], 'factor=-1.0 must be 0 or more'),
+    ([{'values': {'x': ('linaer', 1, 0)}}], "did you mean 'linear'"),
+    ([{'values': {'x': ('linear', 1, None)}}], 'None is no number'),
+    ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )
 def test_bad_spans(spans, message):

@@ -114,7 +114,7 @@ def test_a_run_that_sees_in_noise(tmp_path):
   Noise of 1,000 deviations drowns what D is shown, and then it fades.
   """
   config = get_config('vanilla_mnist', 'tiny')
-  noise = {'instance_noise': (1000.0, 0.0)}
+  noise = {'instance_noise': ('linear', 1000.0, 0.0)}
   config.schedule = ({'images': config.total_images, 'values': noise},)
   runs = []
   for parallel in ('jit', 'pmap'):

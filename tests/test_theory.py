@@ -31,7 +31,7 @@ def against_a_fixed_generator(config, deviation, mean, rounds):
   config.game.latent_dim = 1
   config.total_images = rounds * config.batch_size
   (span,) = config.schedule
-  span = {**span, 'images': config.total_images, 'gen_learning_rate': 0.0}
+  span = {**span, 'gen_learning_rate_factor': 0.0}
   config.schedule = (span,)
   table, source = cfg.table(config), data.make(config)
   game = games.make(config)
@@ -104,7 +104,7 @@ def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
   config.model.gen.hidden = ()
   config.total_images = 256 * 2000
   (span,) = config.schedule
-  span = {**span, 'images': config.total_images, 'gen_learning_rate': 0.0}
+  span = {**span, 'gen_learning_rate_factor': 0.0}
   config.schedule = (span,)
   config.evaluation.every_images = None
   for key in ('sample', 'checkpoint'):
