@@ -22,6 +22,9 @@ Scalar = Any
 # A constant, or (shape, start, end), a row of SHAPES: over the span.
 Ramp = float | int | tuple[str, float | int, float | int]
 
+# Of a span: what multiplies the learning rates.
+FACTORS = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
+
 # (share of the span that is over, 0 to 1) -> share of the way, start to end.
 SHAPES: dict[str, Callable[[float], float]] = {
   'cosine': lambda share: (1 - math.cos(math.pi * share)) / 2,
@@ -92,8 +95,7 @@ class Span:
   @property
   def factors(self) -> dict[str, Ramp]:
     """The factors of the learning rates, by their field."""
-    names = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
-    return {name: getattr(self, name) for name in names}
+    return {name: getattr(self, name) for name in FACTORS}
 
   @property
   def ramps(self) -> dict[str, Ramp]:
@@ -300,13 +302,15 @@ def _span(index: int, fields: Mapping[str, Any]) -> Span:
     sizes = ('images', 'batch_size', 'gen_batch_size', 'disc_steps')
     if key in sizes and value is not None and not value > 0:
       raise UserError(f'{where}: {key}={value} must be positive')
-  span = Span(**fields)
-  for name, ramp in span.ramps.items():
-    _check_ramp(f'{where}: {name}', ramp, positive=name in span.factors)
-  return span
+  for name in FACTORS:
+    _check_ramp(f'{where}: {name}', fields.get(name, 1.0), positive=True)
+  for name, ramp in fields.get('values', {}).items():
+    _check_ramp(f'{where}: {name}', ramp)
+  return Span(**fields)
 
 
-def _check_ramp(where: str, ramp: Ramp, positive: bool) -> None:
+def _check_ramp(where: str, ramp: Any, positive: bool = False) -> None:
+  """Refuses what is no ramp, or is one of numbers that cannot be."""
   ends = [ramp]
   if isinstance(ramp, tuple):
     if len(ramp) != 3 or not isinstance(ramp[0], str):
