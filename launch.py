@@ -23,7 +23,8 @@ from ml_collections import ConfigDict, config_flags
 
 import gan_jax
 from gan_jax import parallel
-from gan_jax.config import CHANGEABLE, NULLABLE, check_key, flatten
+from gan_jax.bounds import bound_of
+from gan_jax.config import CHANGEABLE, check_key, flatten
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
@@ -33,6 +34,7 @@ from gan_jax.errors import (
   nearest,
   where_in,
 )
+from gan_jax.overrides import settle
 from gan_jax.precompile import is_compiling
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
@@ -156,6 +158,7 @@ def main(argv: list[str]) -> None:
       raise UserError('one process drives a sweep: without its coordinator')
     else:
       parallel.leave_devices()  # to the trials
+    _settle()
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
@@ -205,6 +208,13 @@ def _of_mode() -> dict[str, Any]:
   return given
 
 
+def _settle() -> None:
+  """Makes of the experiment's config what the flags make of it."""
+  for note in settle(_CONFIG.value, _overrides()):
+    if parallel.is_main():
+      print(f'Left out: {note}', flush=True)
+
+
 def _overrides() -> dict[str, Any]:
   """What was typed of the config, by key."""
   given = config_flags.get_override_values(flags.FLAGS['config'])
@@ -238,8 +248,6 @@ def parse(argv: list[str]) -> list[str]:
     rest = flags.FLAGS([arg for arg in argv if not _nulled([arg])])
     for key in _nulled(argv):
       _CONFIG.value.update_from_flattened_dict({key: None})
-    for key, default in defaults.items():
-      _check_tuple(key, default, flatten(_CONFIG.value.to_dict())[key])
     return rest
   except flags.UnrecognizedFlagError as error:
     key = error.flagname.rpartition('config.')[2]
@@ -285,14 +293,8 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
 def _nulled(argv: list[str]) -> list[str]:
   """The keys that are set to None: the flags library has no such integer."""
   given = re.findall(r'^--?config\.(\S+)=None$', '\n'.join(argv), re.MULTILINE)
-  return [key for key in given if key in NULLABLE]
-
-
-def _check_tuple(key: str, default: Any, value: Any) -> None:
-  """The flags library checks what a value is, but not what is in a tuple."""
-  kinds = {type(item) for item in default} if isinstance(default, tuple) else {}
-  if kinds and any(type(item) not in kinds for item in value):
-    raise UserError(f'--config.{key}={value} is not of the kind of {default}')
+  bounds = {key: bound_of(key) for key in given}
+  return [key for key, bound in bounds.items() if bound and bound.none]
 
 
 def _complain(error: Exception | str) -> int:

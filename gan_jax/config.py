@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
+from gan_jax.bounds import check_values
 from gan_jax.errors import UserError, choose, nearest
 from gan_jax.files import write_whole
 from gan_jax.schedule import Table, tabulate
@@ -39,21 +40,6 @@ CHANGEABLE = (
   'sample_every_images',
   'total_images',
   'wandb',
-)
-
-# What may be None, also by a flag: `--config.data.crop=None`.
-NULLABLE = (
-  'data.crop',
-  'data.dir',
-  'data.files',
-  'data.workers',
-  'ema_rampup',
-  'evaluation.every_images',
-  'evaluation.features',
-  'evaluation.held_out',
-  'game.clip',
-  'gen_batch_size',
-  'total_images',
 )
 
 # What every experiment says; `model`, `optimizer` and `game` have more.
@@ -90,46 +76,12 @@ ON_DIVERGENCE = {
   'rollback': 'go back to it, and on with other data and other latents',
 }
 
-POSITIVE = (
-  'batch_size',
-  'checkpoint_every_images',
-  'checkpoints_to_keep',
-  'data.crop',
-  'data.resolution',
-  'disc_steps',
-  'ema_halflife_images',
-  'evaluation.every_images',
-  'evaluation.num_samples',
-  'evaluation.seeds',
-  'game.clip',
-  'game.latent_dim',
-  'game.pack',
-  'gen_batch_size',
-  'log_every_steps',
-  'optimizer.disc.learning_rate',
-  'optimizer.gen.learning_rate',
-  'rounds_per_dispatch',
-  'sample_every_images',
-  'total_images',
-)
-
 
 def check(config: ConfigDict) -> None:
   """Refuses what no run can be made of."""
   flat = flatten(config.to_dict())
   _check_keys(flat)
-  for key, value in flat.items():
-    sizes = value if isinstance(value, tuple) else (value,)
-    widths = key.startswith('model.') and isinstance(value, tuple)
-    grows = key.startswith('growth.')
-    if value is None or not (widths or grows or key in POSITIVE):
-      continue
-    if not all(size > 0 for size in sizes):  # so that NaN is refused too
-      raise UserError(f'config.{key}={value} must be positive')
-  if config.data.workers is not None and config.data.workers < 0:
-    raise UserError(
-      f'config.data.workers={config.data.workers} must be 0 or more'
-    )
+  check_values(flat)
   choose('config.on_divergence', config.on_divergence, ON_DIVERGENCE)
   if config.wandb and importlib.util.find_spec('wandb') is None:
     raise UserError(
@@ -177,8 +129,15 @@ def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
 
 def table(config: ConfigDict) -> Table:
   """The course of the run: `config.schedule`, over the top-level settings."""
+  spans = config.get('schedule', ({},))
+  if not (
+    isinstance(spans, tuple)
+    and spans
+    and all(isinstance(span, Mapping) for span in spans)
+  ):
+    raise UserError(f'config.schedule={spans!r} is to be a tuple of dicts')
   return tabulate(
-    [_resolved(span, config) for span in config.get('schedule', ({},))],
+    [_resolved(span, config) for span in spans],
     defaults={
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,

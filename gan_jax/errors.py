@@ -87,22 +87,26 @@ def build(
   Args:
     what: Where the block stands, for the message: `config.model.gen`.
     table: Names to functions or modules.
-    block: `name`, and arguments of what it names; those of another row of
-      the table alone have no effect.
+    block: `name`, and arguments of what it names.
     **given: Further arguments, passed to what accepts them.
+
+  Raises:
+    UserError: There is no such row, or it takes no such argument.
   """
   block = dict(block)
   name = block.pop('name')
   make = choose(f'{what}.name', name, table)
-  accepts = lambda function: inspect.signature(function).parameters
-  known = {key for row in table.values() for key in accepts(row)}
+  taken = accepts(make)
+  valid = sorted(set(taken) - {'parent', 'name', *given})
   for key in block:
-    if key not in known:
-      valid = sorted(set(accepts(make)) - {'parent', 'name'} - set(given))
+    if key not in valid:
       raise UserError(
         f'{what} has no key {key!r}{nearest(key, valid)} '
         f'(valid for {name}: {", ".join(valid) or "none"})'
       )
-  # Another row's keys are left over when the name alone was overridden.
-  fields = {**given, **block}
-  return make(**{k: v for k, v in fields.items() if k in accepts(make)})
+  return make(**{k: v for k, v in given.items() if k in taken}, **block)
+
+
+def accepts(make: Callable[..., Any]) -> list[str]:
+  """The names of the arguments that a function, or a module, takes."""
+  return list(inspect.signature(make).parameters)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gan_jax.bounds import BOUNDS, Bound
 from gan_jax.errors import UserError, check_keys, choose
 from gan_jax.state import Pair
 
@@ -22,6 +23,16 @@ Scalar = Any
 # A constant, or (shape, start, end), a row of SHAPES: over the span.
 Ramp = float | int | tuple[str, float | int, float | int]
 
+# Images of a dispatch, whose indices are in memory at once.
+MOST_IN_DISPATCH = 2**24
+# Of a span: what is counted.
+SIZES = {
+  'batch_size': BOUNDS['batch_size'],
+  'disc_steps': BOUNDS['disc_steps'],
+  'gen_batch_size': BOUNDS['gen_batch_size'],
+  'images': BOUNDS['total_images'],
+  'stage': Bound(int, 0, 64),
+}
 # Of a span: what multiplies the learning rates.
 FACTORS = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
 
@@ -259,6 +270,12 @@ def tabulate(
     if left <= 0:
       break
     dispatch = span.images_per_round * rounds_per_dispatch
+    if dispatch > MOST_IN_DISPATCH:
+      raise UserError(
+        f'config.rounds_per_dispatch={rounds_per_dispatch}: one dispatch shows '
+        f'{dispatch:,} images to D, and at most {MOST_IN_DISPATCH:,} are '
+        'possible: take fewer, or a smaller batch'
+      )
     whole = lambda n, per=dispatch: math.ceil(n / per) * rounds_per_dispatch
     rounds = whole(left if last else min(span.images, left))
     ramp_rounds = whole(span.images or left)
@@ -298,13 +315,16 @@ def _span(index: int, fields: Mapping[str, Any]) -> Span:
   where = f'config.schedule[{index}]'
   valid = [field.name for field in dataclasses.fields(Span)]
   check_keys(where, fields, valid)
-  for key, value in fields.items():
-    sizes = ('images', 'batch_size', 'gen_batch_size', 'disc_steps')
-    if key in sizes and value is not None and not value > 0:
-      raise UserError(f'{where}: {key}={value} must be positive')
+  for key, bound in SIZES.items():
+    value = fields.get(key, bound.low)
+    if problem := bound.problem(value):
+      raise UserError(f'{where}: {key}={value!r} {problem}')
   for name in FACTORS:
     _check_ramp(f'{where}: {name}', fields.get(name, 1.0), positive=True)
-  for name, ramp in fields.get('values', {}).items():
+  values = fields.get('values', {})
+  if not isinstance(values, Mapping):
+    raise UserError(f"{where}: values={values!r} is to be {{'NAME': RAMP}}")
+  for name, ramp in values.items():
     _check_ramp(f'{where}: {name}', ramp)
   return Span(**fields)
 

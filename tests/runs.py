@@ -18,6 +18,17 @@ def get_config(name, arg=''):
   return runpy.run_path(str(path))['get_config'](arg)
 
 
+EXPERIMENTS = sorted(
+  path.stem
+  for path in (ROOT / 'experiments').glob('*.py')
+  if path.stem != '__init__'
+)
+# Each `:tiny` run once: (its config, the first experiment that has it).
+TINY = {
+  get_config(name, 'tiny').to_json(): name for name in reversed(EXPERIMENTS)
+}
+
+
 def everything(workdir, step):
   """All arrays of the state, by name, as bytes."""
   state = checkpoint.read(workdir, checkpoint.STATE, step)

@@ -11,18 +11,20 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, launch
-from runs import everything, get_config, logged_steps, metrics
+from runs import (
+  EXPERIMENTS,
+  TINY,
+  everything,
+  get_config,
+  logged_steps,
+  metrics,
+)
 
 import gan_jax
 from gan_jax import checkpoint, train
 from gan_jax import config as cfg
 from gan_jax.errors import UserError
 
-EXPERIMENTS = sorted(
-  path.stem
-  for path in (ROOT / 'experiments').glob('*.py')
-  if path.stem != '__init__'
-)
 SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
   'log_every_steps', 'sample_every_images', 'checkpoint_every_images',
@@ -36,9 +38,6 @@ ALWAYS = (
   'toy_ring',
   'vanilla_mnist',
 )
-TINY = {
-  get_config(name, 'tiny').to_json(): name for name in reversed(EXPERIMENTS)
-}
 RUNS = [
   name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
   for name in sorted(TINY.values())

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ MISTAKES = [
   ),
   ([VANILLA, '--config.batch_size=many'], "int() with base 10: 'many'"),
   ([VANILLA, '--config.total_images=1.5'], "int() with base 10: '1.5'"),
-  ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'not of the kind of (32,)'),
+  ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'must be an integer'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
   ([VANILLA, '--confg=1'], "no flag --confg; did you mean '--config'?"),
   ([VANILLA, '--truncaton=1'], "did you mean '--truncation'?"),
@@ -42,7 +43,10 @@ MISTAKES = [
   ([VANILLA, '-config.sede=1'], "no key 'sede'"),
   ([VANILLA, '--noconfig.data.flop'], "did you mean 'data.flip'?"),
   ([VANILLA, '--config.game.latent_dim=0'], 'latent_dim=0 must be positive'),
-  ([VANILLA, '--config.model.disc.dropout=1'], 'dropout=1.0 must be from 0'),
+  (
+    [VANILLA, '--config.model.disc.dropout=1'],
+    'dropout=1.0 must be from 0 to below 1',
+  ),
   ([VANILLA, '--config.game.name=imag'], "did you mean 'image'?"),
   ([VANILLA, '--config.game.loss.name=minmax'], "did you mean 'minimax'?"),
   ([VANILLA, '--config.game.latent=normal'], 'valid: gaussian, sphere, unif'),
@@ -55,6 +59,39 @@ MISTAKES = [
     '(valid: optimizer.gen.b1, optimizer.gen.b2, optimizer.gen.learning_rate,',
   ),
   ([VANILLA, '--config.optimizer.gen.b1=7'], 'from 0 to below 1'),
+  (
+    [
+      VANILLA,
+      '--config.game.loss.name=hinge',
+      '--config.game.loss.real_label=0.9',
+    ],
+    "config.game.loss has no key 'real_label' (valid for hinge: none)",
+  ),
+  (
+    [VANILLA, '--config.model.gen.negative_slope=0.3'],
+    'negative_slope has no effect: config.model.gen.activation is relu',
+  ),
+  (
+    [
+      '--config=experiments/losses_mnist.py:tiny',
+      '--config.game.penalties.dragan.target=2',
+    ],
+    'dragan.target has no effect: config.game.penalties.dragan.weight is 0',
+  ),
+  (
+    ['--config=experiments/progressive_folder.py', '--config.batch_size=8'],
+    'batch_size has no effect: each span of config.schedule has its own',
+  ),
+  ([VANILLA, '--config.ema_rampup=nan'], 'ema_rampup=nan must be positive'),
+  ([VANILLA, '--config.ema_rampup=-1'], 'ema_rampup=-1.0 must be positive'),
+  ([VANILLA, '--config.data.max_device_bytes=-1'], 'must be 0 or more'),
+  ([VANILLA, '--config.data.workers=1000'], 'must be from 0 to 256'),
+  (
+    [VANILLA, '--config.optimizer.gen.learning_rate=1e30'],
+    'learning_rate=1e+30 must be above 0 to 10',
+  ),
+  ([VANILLA, '--config.seed=-1'], 'seed=-1 must be 0 or more'),
+  ([VANILLA, '--config.seed=99999999999'], 'must be from 0 to 4,294,967,295'),
   ([VANILLA, '--config.game.loss.real_label=5'], 'must be above 0, to 1'),
   ([VANILLA, '--config.model.gen.hidden=(0,)'], 'hidden=(0,) must be positive'),
   ([VANILLA, '--config.precision=float16'], 'valid: bfloat16, float32'),
@@ -300,19 +337,38 @@ def test_another_run_shows_what_differs(tmp_path):
 
 
 def test_another_optimizer_needs_no_more_than_its_name(tmp_path):
-  """What was Adam's has no effect on it."""
+  """What is left over of Adam is removed, and said."""
   flag = '--config.optimizer.gen.name=sgd'
-  run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
+  done = run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
+  left = 'optimizer.gen.name=sgd does not take optimizer.gen.b1, optimizer.gen'
+  assert f'Left out: {left}.b2\n' in done.stdout
+  settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert settings['optimizer']['gen'].keys() == {'name', 'learning_rate'}
+
+
+def test_a_run_whose_rate_falls_to_its_end_has_one_length(tmp_path):
+  """Prolonged, it would have been another run from its first iteration on."""
+  sngan = '--config=experiments/sngan_cifar10.py:tiny'
+  done = run(sngan, f'--workdir={tmp_path}/run', check=True)
+  assert '0.0002 to 0 (linear)' in done.stdout
+  longer = run(sngan, f'--workdir={tmp_path}/run', '--config.total_images=256')
+  assert longer.returncode == 2
+  (line,) = longer.stderr.splitlines()
+  assert 'total_images=256, and ' in line
+  assert 'was begun with 128' in line
+  assert 'keep the length, or name another --workdir' in line
 
 
 def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
-  rate = '--config.optimizer.disc.learning_rate=1e30'
-  result = run(VANILLA, rate, f'--workdir={tmp_path}/run')
+  flags = (
+    '--config.game.loss.name=least_squares',
+    '--config.optimizer.disc.name=sgd',
+    '--config.optimizer.disc.learning_rate=10',
+  )
+  result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # by which a sweep tells it from a mistake
   (line,) = result.stderr.splitlines()
-  # D has leapt to where its logits overflow: it is G that sees them first.
-  assert 'gen/loss' in line
-  assert 'not finite at round 1: the game has diverged' in line
+  assert re.search(r'/loss\S* not finite at round \d+: the game has', line)
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 

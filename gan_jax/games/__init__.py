@@ -75,7 +75,9 @@ def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
     'latent': choose('config.game.latent', game.latent, latents.LATENTS),
     'latent_dim': game.latent_dim,
     'penalties': [
-      _penalty(*item) for item in named.items() if item[1].get('weight', 1)
+      penalty
+      for penalty in (_penalty(*item) for item in named.items())
+      if penalty.weight
     ],
     **_of_disc(game, 'instance_noise' in _values(config)),
     'classes': classes,
@@ -104,7 +106,8 @@ def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
 
 def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
   """What D is shown, and held to, besides."""
-  parts = {'clip': game.get('clip')}
+  clip = game.get('clip')
+  parts = {'clip': None if clip is None else float(clip)}
   how = {key: game[key] for key in SIGHT if key in game}
   if how or noisy:
     parts |= {'sight': sight.make(**how), 'pack': how.get('pack', 1)}
@@ -117,12 +120,7 @@ def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:
   where = f'config.game.penalties.{name}'
   if 'weight' not in block:
     raise UserError(f'{where} has no weight')
-  rows = penalties.PENALTIES.values()
-  known = {key for row in rows for key in inspect.signature(row).parameters}
-  check_keys(where, block, sorted({'weight', 'every', *known}))
   weight, every = block.pop('weight'), block.pop('every', 1)
-  if not weight > 0 or every < 1:
-    raise UserError(f'{where}: weight={weight} and every={every} are positive')
   penalty = build(where, penalties.PENALTIES, {'name': name, **block})
   return penalties.Weighted(name, penalty, weight, every)
 

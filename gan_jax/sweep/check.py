@@ -1,7 +1,7 @@
 """What a sweep's space must be, and the configs that come of it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import games
+from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
+from gan_jax.overrides import settle
 from gan_jax.sweep import space as spaces
 
 # Every trial of a grid up to this size has its config checked; of a larger one,
@@ -83,7 +85,8 @@ def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
   wrong = isinstance(value, bool) != isinstance(default, bool)
   wrong = wrong and default is not None
   if value is None:
-    wrong = key not in cfg.NULLABLE
+    bound = bound_of(key)
+    wrong = bound is None or not bound.none
   try:
     if not wrong:
       config.update_from_flattened_dict({key: value})
@@ -93,8 +96,17 @@ def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
   raise UserError(f'{where}: {key}={value!r} is not of the kind of {default!r}')
 
 
-def check_trials(where: str, space: spaces.Space, config: ConfigDict) -> None:
-  """Refuses a space that has trials of which no run can be made."""
+def check_trials(
+  where: str, space: spaces.Space, config: ConfigDict, typed: Iterable[str]
+) -> None:
+  """Refuses a space that has trials of which no run can be made.
+
+  Args:
+    where: For the message.
+    space: What varies.
+    config: The experiment's, with what all trials override.
+    typed: The keys that all trials override.
+  """
   listed = spaces.cover(space)
   if not spaces.has_range(space):
     whole = spaces.grid(space)[:CHECKED]
@@ -105,6 +117,7 @@ def check_trials(where: str, space: spaces.Space, config: ConfigDict) -> None:
     for key, value in overrides.items():
       override(where, trial, key, value)
     try:
+      settle(trial, {*typed, *overrides})
       cfg.check(trial)
       games.make(trial)
     except UserError as error:

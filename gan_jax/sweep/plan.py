@@ -159,7 +159,7 @@ def make(
   )
   choose(f'sampler of {where}', plan.sampler, SAMPLERS)
   pruner(plan)
-  check.check_trials(where, space, config)
+  check.check_trials(where, space, config, base)
   return plan
 
 

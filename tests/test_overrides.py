@@ -1,0 +1,263 @@
+"""Every key of every experiment: overriding it acts, or is refused.
+
+A key acts if what a run is made of differs: the schedule, the data, or what is
+traced of the networks, the losses and the optimizers.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import EXPERIMENTS, TINY, get_config
+
+from gan_jax import config as cfg
+from gan_jax import data, games, optimizers
+from gan_jax.bounds import bound_of
+from gan_jax.data.stream import Stream
+from gan_jax.errors import UserError
+from gan_jax.games import View
+from gan_jax.overrides import settle
+from gan_jax.state import player_params
+from gan_jax.supply import create_state
+
+# Keys that change nothing of what is computed: how it is placed on the devices,
+# logged, saved and measured. Each has its test elsewhere. `total_images`, which
+# is one of them since a run can be prolonged, acts on the schedule.
+ELSEWHERE = {*cfg.CHANGEABLE} - {'total_images'}
+# Keys whose other values mean the same, and why.
+SAME = {
+  'data.split': "of a set that is not divided 'all' and 'train' are the same",
+  'data.crop': 'what is drawn is never cropped',
+  'evaluation.labels': 'of what is measured alone',
+}
+
+# Of a text that chooses, another choice.
+OTHER = {
+  'adam': 'sgd',
+  'all': 'train',
+  'dcgan': 'mlp',
+  'digits': 'toy:ring',
+  'float32': 'bfloat16',
+  'gaussian': 'uniform',
+  'hinge': 'minimax',
+  'image': 'progressive',
+  'leaky_relu': 'relu',
+  'least_squares': 'hinge',
+  'linear': 'tanh',
+  'mean': 'sum',
+  'mlp': 'dcgan',
+  'non_saturating': 'hinge',
+  'progressive': 'image',
+  'relu': 'leaky_relu',
+  'resnet': 'mlp',
+  'rmsprop': 'sgd',
+  'sum': 'mean',
+  'train': 'all',
+  'wasserstein': 'hinge',
+}
+
+
+def other_value(key, value):
+  """Another value of the key, of the same kind and within its bounds."""
+  if value is None:
+    return {float: 0.5, int: 2, str: 'other'}[bound_of(key).kind]
+  kind = type(value)
+  if isinstance(value, tuple):
+    return tuple(2 * item for item in value)
+  if kind is str:
+    return OTHER.get(value, 'toy:moons')
+  if kind is bool:
+    return not value
+  if kind is int:
+    return value // 2 if value > 1 else value + 1
+  return value / 2 if value else 0.25
+
+
+def overridden(config, key):
+  """The config with another value of the key, as launch.py makes it.
+
+  Raises:
+    UserError: It is refused.
+  """
+  value = other_value(key, cfg.flatten(config.to_dict())[key])
+  config = cfg.changed(config, key, value)
+  settle(config, {key})
+  cfg.check(config)
+  return config
+
+
+def schedule_of(config):
+  """What holds early, in the middle and at the end of each row."""
+  table = cfg.table(config)
+  phases = [
+    table.phase(row.first_round + done)
+    for row in table.rows
+    for done in (1, row.rounds // 2, row.rounds - 1)
+  ]
+  leaves = [float(x) for x in jax.tree.leaves(phases)]
+  static = str(jax.tree.structure(phases))
+  dispatch = table.rounds_per_dispatch
+  return table.total_rounds, dispatch, static, leaves
+
+
+def order_of(config):
+  """What the seed decides."""
+  key = jax.random.key_data(jax.random.key(config.seed)).tolist()
+  return key, Stream(config.seed, 100).indices(np.arange(5)).tolist()
+
+
+def data_of(config):
+  """The first images of the set."""
+  source = data.make(config)
+  images = source.fetch(np.arange(3))['images']
+  return source.size, images.shape, images.tobytes(), config.data.flip
+
+
+def traced(config):
+  """What is computed in the last iteration, as JAX writes it."""
+  game = games.make(config)
+  tx = optimizers.make(config.optimizer.to_dict())
+  table, side, n = cfg.table(config), config.data.resolution, 16
+  batch = {
+    'images': jnp.zeros((n, side, side, config.data.channels)),
+    'example': jnp.arange(n),
+    'labels': jnp.zeros(n, jnp.int32),
+  }
+  phase = table.phase(table.total_rounds - 1)
+
+  def run(key):
+    variables, state = game.init(key, batch)
+    keys = jax.random.split(key, n)
+    inputs = game.draw(keys, batch, phase)
+    fakes, _ = game.play(variables.gen, inputs, phase)
+    view = View(variables, inputs, state, game.frozen())
+    parts = [game.sample(variables.gen, inputs, phase)]
+    for player in ('gen', 'disc'):
+      params = getattr(variables, player)['params']
+      for move in getattr(game.moves, player):
+        loss, _ = move.loss(params, view, batch, fakes, keys, phase)
+        parts.append(loss * move.every)
+        parts.append(move.project(params) if move.project else ())
+    for optimizer, p in zip(tx, player_params(variables), strict=True):
+      parts.append(optimizer.update(p, optimizer.init(p), p))
+    return parts
+
+  text = str(jax.make_jaxpr(run)(jax.random.key(0)))
+  return re.sub('0x[0-9a-f]+', '', text)  # where functions lie in memory
+
+
+def keys_of(config):
+  flat = cfg.flatten(config.to_dict())
+  rampup, total = config.ema_rampup, config.total_images
+  if rampup and total and rampup * total / 2 <= config.ema_halflife_images:
+    del flat['ema_halflife_images']  # the ramp-up holds to the end
+  return [k for k in flat if k not in ELSEWHERE | SAME.keys() | {'schedule'}]
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_every_key_has_bounds(name):
+  for arg in ('', 'tiny'):
+    flat = cfg.flatten(get_config(name, arg).to_dict())
+    assert [k for k in flat if k != 'schedule' and not bound_of(k)] == []
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_what_the_schedule_is_made_of_acts(name):
+  """Of the experiments as they are, whose networks would take long to trace."""
+  config = get_config(name)
+  parts = r'(gen_)?batch_size|disc_steps|rounds_per_dispatch|total_images|seed'
+  pattern = rf'{parts}|ema_.*|optimizer\..*\.learning_rate|growth\..*'
+  idle = []
+  for key in filter(re.compile(pattern).fullmatch, keys_of(config)):
+    try:
+      other = overridden(config, key)
+    except UserError:
+      continue
+    same = schedule_of(other) == schedule_of(config)
+    if same and order_of(other) == order_of(config):
+      idle.append(key)
+  assert idle == []
+
+
+@pytest.mark.parametrize('name', sorted(TINY.values()))
+def test_every_key_acts_or_is_refused(name):
+  """Of the `:tiny` runs: traced, and compared."""
+  config = get_config(name, 'tiny')
+  looks = [schedule_of, order_of, data_of, traced]
+  before = [look(config) for look in looks]
+  idle = []
+  for key in keys_of(config):
+    try:
+      other = overridden(config, key)
+      acts = any(
+        look(other) != old for look, old in zip(looks, before, strict=True)
+      )
+    except UserError:
+      continue
+    if not acts:
+      idle.append(key)
+  assert idle == []
+
+
+def test_a_flag_that_does_nothing_is_found():
+  """The test above, of a config in which a rate does nothing."""
+  config = get_config('sngan_cifar10', 'tiny')
+  constant = cfg.changed(config, 'optimizer.gen.learning_rate', 1e-4)
+  assert schedule_of(constant) != schedule_of(config)
+  assert traced(constant) == traced(config)
+
+
+# Any experiment, any key of it, and whatever somebody may type for it.
+TINY_CONFIGS = {name: get_config(name, 'tiny') for name in TINY.values()}
+ANY_KEY = st.sampled_from(
+  [
+    (name, key)
+    for name, config in sorted(TINY_CONFIGS.items())
+    for key in cfg.flatten(config.to_dict())
+  ]
+)
+SCALARS = st.one_of(
+  st.none(),
+  st.booleans(),
+  st.integers(),
+  st.floats(),
+  st.sampled_from([0, 1, -1, 2**31, 2**63, 1e30, 1e-30]),
+  st.text(max_size=8),
+)
+VALUES = st.one_of(SCALARS, st.tuples(SCALARS), st.tuples(SCALARS, SCALARS))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(ANY_KEY, VALUES)
+def test_any_value_of_any_key(name_and_key, value):
+  """It is refused in a line, or a run can be made of it: all but its data."""
+  name, key = name_and_key
+  config = TINY_CONFIGS[name]
+  try:
+    config = cfg.changed(config, key, value)
+  except (TypeError, ValueError):  # which the flags library tells in a line
+    return
+  try:
+    settle(config, {key})
+    cfg.check(config)
+    table = cfg.table(config)
+    game = games.make(config)
+    tx = optimizers.make(config.optimizer.to_dict())
+    side = config.data.resolution
+    batch = {
+      'images': jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32),
+      'example': jax.ShapeDtypeStruct((2,), jnp.int32),
+      'labels': jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    make = lambda: create_state(game, tx, batch, table.phase(0), config.seed)
+    state = jax.eval_shape(make)
+  except UserError as error:
+    assert str(error).isprintable()
+    return
+  assert state.variables.gen['params']
+  for phase in (table.phase(0), table.phase(table.total_rounds - 1)):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(phase))
