@@ -298,7 +298,7 @@ def _tell(
     until = run.table.images(run.table.row(round - 1).end_round)
     monitor.log(round, images, means, until)
     if parallel.is_main():
-      alarm.read(images, means)
+      alarm.read(round, images, means)
   if draw:
     shown = parallel.fetch(look.shown)
     if parallel.is_main():

@@ -447,15 +447,24 @@ def test_alarms(bad, lines, message, capsys):
   """Told once, after so many lines, and again when it begins again."""
   alarm = Alarm(quiet_until=100)
   for _ in range(lines):
-    alarm.read(50, {**GOOD, **bad})  # too early
-  alarm.read(150, GOOD)
+    alarm.read(600, 50, {**GOOD, **bad})  # 5% of the images are not seen yet
+    alarm.read(500, 150, {**GOOD, **bad})  # nor so many iterations
+  alarm.read(601, 150, GOOD)
   assert not capsys.readouterr().err
   for again in range(2):
     for line in range(lines + 5):
-      alarm.read(200, {**GOOD, **bad})
+      alarm.read(602, 200, {**GOOD, **bad})
       told = capsys.readouterr().err
       assert (message in told) == (line + 1 == lines), (again, line)
-    alarm.read(300, GOOD)
+    alarm.read(603, 300, GOOD)
+
+
+def test_a_lazy_penalty_without_a_gradient_is_no_alarm(capsys):
+  """A one-sided gradient penalty of a smooth D: nothing is to be done."""
+  alarm = Alarm(quiet_until=0)
+  lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
+  alarm.read(600, 1000, {**GOOD, **lazy})
+  assert not capsys.readouterr().err
 
 
 def test_what_the_alarms_read_is_logged(straight):
@@ -476,6 +485,13 @@ def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
     return game._replace(sample=same)
 
   monkeypatch.setattr(games, 'make', make_collapsed)
-  train.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
+  config = get_config('vanilla_mnist', 'tiny')
+  train.train(config, tmp_path / 'short')  # 24 iterations tell nothing
+  assert 'Warning' not in capsys.readouterr().err
+  config.total_images = 16 * 512
+  config.log_every_steps = 4
+  config.sample_every_images = config.checkpoint_every_images = 16 * 512
+  train.train(config, tmp_path / 'long')
+  # The second line after 500 iterations: after 508, of 16 images each.
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith('Warning: at 128 images, the samples are 0% as far')
+  assert line.startswith('Warning: at 8,128 images, the samples are 0% as far')
