@@ -201,6 +201,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   monitor = Monitor(
     run.workdir if parallel.is_main() else None,
     round=round,
+    attempt=attempt,
     images=table.images(round),
     total_images=total_images,
     wandb=config.wandb,

@@ -9,6 +9,9 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -392,6 +395,51 @@ def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
   with pytest.raises(Diverged):
     train.train(config, tmp_path)
   assert capsys.readouterr().err.count('Going back') == train.MOST_ATTEMPTS
+
+
+class FakeWandb(ModuleType):
+  """Notes which runs are started, and which steps are logged to each."""
+
+  def __init__(self):
+    super().__init__('wandb')
+    self.__spec__ = ModuleSpec('wandb', None)  # so that it counts as installed
+    self.inits, self.steps, self.finished = [], {}, []
+
+  def init(self, **how):
+    self.inits.append(how)
+    steps = self.steps.setdefault(how['id'], [])
+    return SimpleNamespace(
+      log=lambda line, step: steps.append(step),
+      finish=lambda: self.finished.append(how['id']),
+    )
+
+
+def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
+  """No run's steps go back; a run that is resumed is the same one."""
+  fake = FakeWandb()
+  monkeypatch.setitem(sys.modules, 'wandb', fake)
+  unlucky(monkeypatch)
+  config = unlucky_config(on_divergence='rollback', seed=SEED, wandb=True)
+  attempts = int(train.train(config, tmp_path / 'one').attempt)
+  assert attempts >= 1
+  before = list(fake.inits)
+  assert len(before) == len({how['id'] for how in before}) == attempts + 1
+  assert {how['group'] for how in before} == {'one'}
+  assert [how['name'] for how in before] == [
+    'one', *(f'one, attempt {n}' for n in range(1, attempts + 1))
+  ]  # fmt: skip
+  assert {how['resume'] for how in before} == {'allow'}
+  assert fake.finished == [how['id'] for how in before]
+  config.total_images += 16 * 8
+  state = train.train(config, tmp_path / 'one')
+  assert fake.inits[attempts + 1] == before[-1]
+  assert int(state.round) == 104
+  for steps in fake.steps.values():
+    assert steps == sorted(set(steps))
+  with monitor.Monitor(
+    tmp_path / 'other', round=0, attempt=0, images=0, total_images=1, wandb=True
+  ):
+    assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
 
 
 def test_attempts_differ_in_data_and_latents():
