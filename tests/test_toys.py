@@ -1,9 +1,12 @@
 """Points of known distributions: drawn, measured, watched."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 from runs import get_config, metrics
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +14,7 @@ from scipy.stats import spearmanr, wasserstein_distance
 
 import gan_jax
 from gan_jax import data, games
-from gan_jax.data.toys import TOYS, toy_of
+from gan_jax.data.toys import TOYS, drawing, toy_of
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
@@ -78,6 +81,21 @@ def test_a_drawing_is_drawn_from_by_its_ink(tmp_path):
   assert left.mean() == pytest.approx(255 * 1600 / whole, abs=0.01)
   assert (~left & above).mean() == pytest.approx(127 * 800 / whole, abs=0.01)
   assert not (~left & ~above).any()
+
+
+def test_a_drawing_is_looked_for_here_and_in_the_project(tmp_path, monkeypatch):
+  """The experiment's own is found from anywhere; one's own comes first."""
+  monkeypatch.chdir(tmp_path)
+  name = 'experiments/drawing.png'
+  assert len(points_of(drawing(name)))
+  Path('experiments').mkdir()
+  Image.new('L', (40, 80)).save(name)  # black: twice as high as wide
+  points = points_of(drawing(name))
+  assert np.abs(points[:, 0]).max() <= 0.5 < np.abs(points[:, 1]).max()
+  with pytest.raises(UserError) as told:
+    drawing('nowhere.png')
+  for folder in (tmp_path, ROOT):
+    assert str(folder / 'nowhere.png') in str(told.value)
 
 
 def test_modes_by_hand():
