@@ -10,7 +10,9 @@ The experiment's file shows every key that can be overridden.
 
 # Parses flags, and delegates: everything else can be imported.
 
+import hashlib
 import importlib
+import json
 import os
 import re
 import runpy
@@ -23,7 +25,13 @@ from ml_collections import ConfigDict, config_flags
 
 import gan_jax
 from gan_jax import parallel
-from gan_jax.config import CHANGEABLE, NULLABLE, check_key, flatten
+from gan_jax.config import (
+  CHANGEABLE,
+  NULLABLE,
+  check_key,
+  differences,
+  flatten,
+)
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
@@ -45,6 +53,7 @@ MODES = {
   'evaluate': 'gan_jax.evaluation:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
 }
+RUNS = Path('runs')  # where default workdirs are
 # The flags that one mode alone takes.
 OF_MODE = {
   'evaluate': ('step', 'truncation'),
@@ -70,7 +79,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'The folder of the run; the same one again resumes it. Default: '
-  'runs/EXPERIMENT, with the overridden keys.',
+  'runs/EXPERIMENT, and a digest of the settings that differ from its file.',
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address',
@@ -196,6 +205,9 @@ def _of_mode() -> dict[str, Any]:
         raise UserError(f'--{name} is for --mode={mode}')
     if mode == _MODE.value:
       given = values
+  if _MODE.value == 'train':
+    latest = None if _WORKDIR.value else RUNS / 'latest'
+    given = {'settings': changed_settings(), 'latest': latest}
   if _MODE.value == 'sweep':
     given |= {
       'launcher': __file__,
@@ -211,24 +223,35 @@ def _overrides() -> dict[str, Any]:
   return given | {key: None for key in _nulled(sys.argv)}
 
 
-def default_workdir() -> str:
-  """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder.
+def changed_settings() -> dict[str, Any]:
+  """The settings that differ from those of the experiment's file, by key."""
+  named = config_flags.get_config_filename(flags.FLAGS['config'])
+  own, here = _settings_of(named), flatten(_CONFIG.value.to_dict())
+  return {key: value for key, _, value in differences(own, here, but=())}
 
-  Of a sweep: what its trials share, and .sweep[-NAME].
+
+def default_workdir() -> str:
+  """runs/EXPERIMENT[-ARGUMENT][-HASH]; of a sweep followed by -sweep[-NAME].
+
+  HASH is a digest of the settings that differ from those of the file and make
+  it another run.
   """
   path, _, argument = config_flags.get_config_filename(
     flags.FLAGS['config']
   ).partition(':')
-  name = '-'.join(filter(None, [Path(path).stem, argument]))
-  parts = [
-    f'{key}={value}'.replace('/', '_')
-    for key, value in sorted(_overrides().items())
+  changes = {
+    key: value
+    for key, value in changed_settings().items()
     if key not in CHANGEABLE
-  ]
-  kind = ''
+  }
+  parts = [Path(path).stem, argument]
+  if changes:
+    told = json.dumps(changes, sort_keys=True)
+    parts.append(hashlib.sha256(told.encode()).hexdigest()[:8])
   if _MODE.value == 'sweep':
-    kind = '-'.join(filter(None, ['.sweep', flags.FLAGS['sweep'].value]))
-  return str(Path('runs', ','.join([name, *parts]) + kind))
+    parts += ['sweep', flags.FLAGS['sweep'].value]
+  name = '-'.join(filter(None, parts))
+  return str(RUNS / re.sub(r'[^A-Za-z0-9._-]', '_', name))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -253,14 +276,25 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _defaults(argv: list[str]) -> dict[str, Any]:
-  """The experiment's own config, flat; checks the keys that are overridden.
+  """The experiment's own settings, flat; checks the keys that are overridden.
 
   The flags library tells of a broken file, or an unknown key, by traceback.
   """
   named = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
   if not named:
     return {}
-  path, _, argument = named[-1].partition(':')
+  defaults = _settings_of(named[-1])
+  path = named[-1].partition(':')[0]
+  for arg in argv:
+    match = re.match(r'--?(no)?config\.([^=]*)', arg)
+    if match is not None:
+      check_key(path, match[2], defaults)
+  return defaults
+
+
+def _settings_of(named: str) -> dict[str, Any]:
+  """The settings of an experiment's file, FILE.py[:ARGUMENT], flat."""
+  path, _, argument = named.partition(':')
   if not Path(path).is_file():
     near = nearest(path, map(str, Path(path).parent.glob('*.py')))
     raise UserError(f'there is no experiment file {path!r}{near}')
@@ -274,12 +308,7 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     ) from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config of {path} must return a ConfigDict')
-  defaults = flatten(config.to_dict())
-  for arg in argv:
-    match = re.match(r'--?(no)?config\.([^=]*)', arg)
-    if match is not None:
-      check_key(path, match[2], defaults)
-  return defaults
+  return flatten(config.to_dict())
 
 
 def _nulled(argv: list[str]) -> list[str]:
