@@ -250,7 +250,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path, folder):
     ({}, '0 images below'),
     ({'a.png': 1}, '1 images below'),
     ({'a.png': 0, 'b.jpg': 0, 'c.webp': 0}, '3 of 3 files in'),
-    ({'a.gif': 1, 'b.txt': 1}, '0 images below'),
+    ({'a.tiff': 1, 'b.txt': 1}, '0 images below'),
   ],
 )
 def test_a_folder_without_enough_images(tmp_path, files, message):
