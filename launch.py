@@ -10,6 +10,7 @@ The experiment's file shows every key that can be overridden.
 
 # Parses flags, and delegates: everything else can be imported.
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -52,6 +53,13 @@ MODES = {
   'benchmark': 'gan_jax.benchmark:benchmark',
   'evaluate': 'gan_jax.evaluation:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
+}
+# What is expected of a flag, by the type that the flags library gives it.
+EXPECTED = {
+  'bool': 'True or False',
+  'float': 'a number',
+  'int': 'an integer',
+  'multi tuple': 'a tuple',
 }
 RUNS = Path('runs')  # where default workdirs are
 # The flags that one mode alone takes.
@@ -271,6 +279,8 @@ def parse(argv: list[str]) -> list[str]:
     listed = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
     told = f'there is no flag --{error.flagname}{own or near or listed}'
     sys.exit(_complain(told))
+  except flags.IllegalFlagValueError as error:
+    sys.exit(_complain(_expected(error)))
   except (flags.Error, UserError) as error:
     sys.exit(_complain(error))
 
@@ -290,6 +300,23 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     if match is not None:
       check_key(path, match[2], defaults)
   return defaults
+
+
+def _expected(error: flags.IllegalFlagValueError) -> str:
+  """What a flag's value should be, in place of what its parser says."""
+  match = re.match(r'flag --([^=]+)=(.*?): ', str(error), re.DOTALL)
+  flag = flags.FLAGS[match[1]] if match else None
+  if flag is None or flag.flag_type() not in EXPECTED:
+    return str(error)
+  value, hint = match[2], ''
+  if (default := flag.default) is not None:
+    own = tuple(default) if isinstance(default, list) else default
+    hint = f' (as in "{own}")'
+  with contextlib.suppress(ValueError):
+    if flag.flag_type() == 'int' and float(value).is_integer():
+      hint = f' (type {int(float(value))})'
+  expected = EXPECTED[flag.flag_type()]
+  return f'--{flag.name}={value}: {expected} is expected{hint}'
 
 
 def _settings_of(named: str) -> dict[str, Any]:

@@ -30,8 +30,31 @@ MISTAKES = [
     [VANILLA, '--config.optimizer.gen.learning_rat=1'],
     "did you mean 'optimizer.gen.learning_rate'?",
   ),
-  ([VANILLA, '--config.batch_size=many'], "int() with base 10: 'many'"),
-  ([VANILLA, '--config.total_images=1.5'], "int() with base 10: '1.5'"),
+  (
+    [VANILLA, '--config.batch_size=1e3'],
+    '--config.batch_size=1e3: an integer is expected (type 1000)',
+  ),
+  (
+    [VANILLA, '--config.batch_size=many'],
+    '--config.batch_size=many: an integer is expected (as in "16")',
+  ),
+  (
+    [VANILLA, '--config.total_images=1.5'],
+    '--config.total_images=1.5: an integer is expected',
+  ),
+  (
+    [VANILLA, '--config.optimizer.gen.b1=x'],
+    '--config.optimizer.gen.b1=x: a number is expected (as in "0.9")',
+  ),
+  (
+    [VANILLA, '--config.data.flip=maybe'],
+    '--config.data.flip=maybe: True or False is expected (as in "False")',
+  ),
+  (
+    [VANILLA, '--config.model.gen.hidden=(32,'],
+    '--config.model.gen.hidden=(32,: a tuple is expected (as in "(32,)")',
+  ),
+  ([VANILLA, '--trials=x'], '--trials=x: an integer is expected'),
   ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'not of the kind of (32,)'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
   ([VANILLA, '--confg=1'], "no flag --confg; did you mean '--config'?"),
