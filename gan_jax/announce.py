@@ -69,6 +69,8 @@ def announce(
     side = config.data.resolution
     if table.stage_ends and sizes[-1] != f'{side}x{side}':
       warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
+  if advice := games.advice(config):
+    warn(advice)
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
   if round >= table.total_rounds:

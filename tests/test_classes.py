@@ -325,3 +325,37 @@ def test_what_does_not_go_together(name, changes, message):
       where[leaf] = ConfigDict(value) if isinstance(value, dict) else value
   with pytest.raises(UserError, match=message):
     games.make(config)
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'told'),
+  [
+    ('losses_mnist', {}, False),
+    ('losses_mnist', {'loss.name': 'wasserstein'}, True),
+    ('losses_mnist', {'loss.name': 'wasserstein', 'clip': 0.01}, False),
+    (
+      'losses_mnist',
+      {'loss.name': 'wasserstein', 'penalties.gradient_penalty.weight': 1.0},
+      False,
+    ),
+    ('wgan_mnist', {}, False),
+    ('wgan_mnist', {'clip': None}, True),
+    ('wgangp_cifar10', {}, False),
+    ('wgangp_cifar10', {'penalties.gradient_penalty.weight': 0.0}, True),
+    ('sngan_cifar10', {'loss.name': 'wasserstein'}, False),
+    ('progressive_celebahq', {}, False),
+  ],
+)
+def test_a_critic_that_nothing_bounds(name, changes, told):
+  config = get_config(name, 'tiny')
+  for key, value in changes.items():
+    config = cfg.changed(config, f'game.{key}', value)
+  assert (games.advice(config) is not None) == told
+
+
+def test_a_critic_that_nothing_bounds_is_told_of_once(tmp_path, capsys):
+  config = get_config('losses_mnist', 'tiny')
+  config.game.loss.name, config.total_images = 'wasserstein', 32
+  train.train(config, tmp_path)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('Warning: the wasserstein loss')

@@ -44,7 +44,7 @@ MISTAKES = [
   ),
   (
     [VANILLA, '--config.optimizer.gen.b1=x'],
-    '--config.optimizer.gen.b1=x: a number is expected (as in "0.9")',
+    '--config.optimizer.gen.b1=x: a number is expected (as in "0.0")',
   ),
   (
     [VANILLA, '--config.data.flip=maybe'],
