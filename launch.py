@@ -10,7 +10,10 @@ The experiment's file shows every key that can be overridden.
 
 # Parses flags, and delegates: everything else can be imported.
 
+import contextlib
+import hashlib
 import importlib
+import json
 import os
 import re
 import runpy
@@ -24,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 import gan_jax
 from gan_jax import parallel
 from gan_jax.bounds import bound_of
-from gan_jax.config import CHANGEABLE, check_key, flatten
+from gan_jax.config import CHANGEABLE, check_key, differences, flatten
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
@@ -47,6 +50,14 @@ MODES = {
   'evaluate': 'gan_jax.evaluation:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
 }
+# What is expected of a flag, by the type that the flags library gives it.
+EXPECTED = {
+  'bool': 'True or False',
+  'float': 'a number',
+  'int': 'an integer',
+  'multi tuple': 'a tuple',
+}
+RUNS = Path('runs')  # where default workdirs are
 # The flags that one mode alone takes.
 OF_MODE = {
   'evaluate': ('step', 'truncation'),
@@ -72,7 +83,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
   'The folder of the run; the same one again resumes it. Default: '
-  'runs/EXPERIMENT, with the overridden keys.',
+  'runs/EXPERIMENT, and a digest of the settings that differ from its file.',
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address',
@@ -199,6 +210,9 @@ def _of_mode() -> dict[str, Any]:
         raise UserError(f'--{name} is for --mode={mode}')
     if mode == _MODE.value:
       given = values
+  if _MODE.value == 'train':
+    latest = None if _WORKDIR.value else RUNS / 'latest'
+    given = {'settings': changed_settings(), 'latest': latest}
   if _MODE.value == 'sweep':
     given |= {
       'launcher': __file__,
@@ -221,24 +235,35 @@ def _overrides() -> dict[str, Any]:
   return given | {key: None for key in _nulled(sys.argv)}
 
 
-def default_workdir() -> str:
-  """runs/EXPERIMENT[-ARGUMENT][,KEY=VALUE...]: another run, another folder.
+def changed_settings() -> dict[str, Any]:
+  """The settings that differ from those of the experiment's file, by key."""
+  named = config_flags.get_config_filename(flags.FLAGS['config'])
+  own, here = _settings_of(named), flatten(_CONFIG.value.to_dict())
+  return {key: value for key, _, value in differences(own, here, but=())}
 
-  Of a sweep: what its trials share, and .sweep[-NAME].
+
+def default_workdir() -> str:
+  """runs/EXPERIMENT[-ARGUMENT][-HASH]; of a sweep followed by -sweep[-NAME].
+
+  HASH is a digest of the settings that differ from those of the file and make
+  it another run.
   """
   path, _, argument = config_flags.get_config_filename(
     flags.FLAGS['config']
   ).partition(':')
-  name = '-'.join(filter(None, [Path(path).stem, argument]))
-  parts = [
-    f'{key}={value}'.replace('/', '_')
-    for key, value in sorted(_overrides().items())
+  changes = {
+    key: value
+    for key, value in changed_settings().items()
     if key not in CHANGEABLE
-  ]
-  kind = ''
+  }
+  parts = [Path(path).stem, argument]
+  if changes:
+    told = json.dumps(changes, sort_keys=True)
+    parts.append(hashlib.sha256(told.encode()).hexdigest()[:8])
   if _MODE.value == 'sweep':
-    kind = '-'.join(filter(None, ['.sweep', flags.FLAGS['sweep'].value]))
-  return str(Path('runs', ','.join([name, *parts]) + kind))
+    parts += ['sweep', flags.FLAGS['sweep'].value]
+  name = '-'.join(filter(None, parts))
+  return str(RUNS / re.sub(r'[^A-Za-z0-9._-]', '_', name))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -256,19 +281,49 @@ def parse(argv: list[str]) -> list[str]:
     listed = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
     told = f'there is no flag --{error.flagname}{own or near or listed}'
     sys.exit(_complain(told))
+  except flags.IllegalFlagValueError as error:
+    sys.exit(_complain(_expected(error)))
   except (flags.Error, UserError) as error:
     sys.exit(_complain(error))
 
 
 def _defaults(argv: list[str]) -> dict[str, Any]:
-  """The experiment's own config, flat; checks the keys that are overridden.
+  """The experiment's own settings, flat; checks the keys that are overridden.
 
   The flags library tells of a broken file, or an unknown key, by traceback.
   """
   named = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
   if not named:
     return {}
-  path, _, argument = named[-1].partition(':')
+  defaults = _settings_of(named[-1])
+  path = named[-1].partition(':')[0]
+  for arg in argv:
+    match = re.match(r'--?(no)?config\.([^=]*)', arg)
+    if match is not None:
+      check_key(path, match[2], defaults)
+  return defaults
+
+
+def _expected(error: flags.IllegalFlagValueError) -> str:
+  """What a flag's value should be, in place of what its parser says."""
+  match = re.match(r'flag --([^=]+)=(.*?): ', str(error), re.DOTALL)
+  flag = flags.FLAGS[match[1]] if match else None
+  if flag is None or flag.flag_type() not in EXPECTED:
+    return str(error)
+  value, hint = match[2], ''
+  if (default := flag.default) is not None:
+    own = tuple(default) if isinstance(default, list) else default
+    hint = f' (as in "{own}")'
+  with contextlib.suppress(ValueError):
+    if flag.flag_type() == 'int' and float(value).is_integer():
+      hint = f' (type {int(float(value))})'
+  expected = EXPECTED[flag.flag_type()]
+  return f'--{flag.name}={value}: {expected} is expected{hint}'
+
+
+def _settings_of(named: str) -> dict[str, Any]:
+  """The settings of an experiment's file, FILE.py[:ARGUMENT], flat."""
+  path, _, argument = named.partition(':')
   if not Path(path).is_file():
     near = nearest(path, map(str, Path(path).parent.glob('*.py')))
     raise UserError(f'there is no experiment file {path!r}{near}')
@@ -282,12 +337,7 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
     ) from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config of {path} must return a ConfigDict')
-  defaults = flatten(config.to_dict())
-  for arg in argv:
-    match = re.match(r'--?(no)?config\.([^=]*)', arg)
-    if match is not None:
-      check_key(path, match[2], defaults)
-  return defaults
+  return flatten(config.to_dict())
 
 
 def _nulled(argv: list[str]) -> list[str]:

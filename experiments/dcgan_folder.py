@@ -1,7 +1,7 @@
 """DCGAN on any folder of images.
 
-As dcgan_celeba.py, mirrored at random. Every PNG, JPEG and WebP below the
-folder is read, centre-cropped to a square, and resized:
+As dcgan_celeba.py, mirrored at random. Every PNG, JPEG, WebP, GIF and BMP below
+the folder is read, centre-cropped to a square, and resized:
 
   python launch.py --config=experiments/dcgan_folder.py \
     --config.data.source=folder:/path/to/images --config.data.resolution=64

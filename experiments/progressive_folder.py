@@ -1,8 +1,8 @@
 """Progressive growing on any folder of images; to 128x128, or as it is told.
 
-As progressive_celebahq.py, with half of the feature maps. Every PNG, JPEG and
-WebP below the folder is read, centre-cropped to a square, and resized to what
-the argument says:
+As progressive_celebahq.py, with half of the feature maps. Every PNG, JPEG,
+WebP, GIF and BMP below the folder is read, centre-cropped to a square, and
+resized to what the argument says:
 
   python launch.py --config=experiments/progressive_folder.py:64 \
     --config.data.source=folder:/path/to/images

@@ -3,6 +3,7 @@
 A warning when it begins, none while it lasts: the numbers are in the metrics.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -14,8 +15,13 @@ from gan_jax.errors import warn
 COLLAPSED = 0.1
 # D is right about so many reals, and fakes, for so many lines of the log.
 CERTAIN, LINES = 0.995, 10
-# A gradient whose norm is below this moves nobody.
+# A player whose gradient's norm is below this learns nothing. (Of the losses
+# named here alone: the gradient of a lazy penalty may well be 0.)
 VANISHED = 1e-8
+ADVERSARIAL = ('gen/loss_grad_norm', 'disc/loss_grad_norm')
+# Iterations before which nothing is said: G begins with images that are all
+# alike.
+QUIET_ITERATIONS = 500
 
 
 def diversity(images: Float[Array, 'n h w c']) -> Float[Array, '']:
@@ -41,9 +47,9 @@ def _collapsed(means: Mapping[str, float]) -> str | None:
 
 
 def _vanished(means: Mapping[str, float]) -> str | None:
-  for name, mean in means.items():
-    if name.endswith('grad_norm') and mean < VANISHED:
-      return f'{name} is {mean:.1e}: that player learns nothing any more'
+  for name in ADVERSARIAL:
+    if means.get(name, math.inf) < VANISHED:
+      return f'{name} is {means[name]:.1e}: that player learns nothing any more'
   return None
 
 
@@ -66,18 +72,21 @@ class Alarm:
   """Reads each line of the log, and warns.
 
   Args:
-    quiet_until: Nothing is said before so many images: G begins with images
-      that are all alike.
+    quiet_until: Images up to which nothing is said; nor is anything up to
+      `QUIET_ITERATIONS`, whichever comes later.
   """
 
   def __init__(self, quiet_until: int):
     self._quiet_until = quiet_until
     self._lasted = [0] * len(SIGNS)
 
-  def read(self, images: int, means: Mapping[str, float]) -> None:
-    """Looks at the means of a line, logged after `images`."""
+  def read(
+    self, iteration: int, images: int, means: Mapping[str, float]
+  ) -> None:
+    """Checks the means of a line that was logged after `iteration`."""
+    quiet = iteration <= QUIET_ITERATIONS or images <= self._quiet_until
     for index, (sign, lines) in enumerate(SIGNS):
-      message = sign(means) if images > self._quiet_until else None
+      message = None if quiet else sign(means)
       self._lasted[index] = self._lasted[index] + 1 if message else 0
       if self._lasted[index] == lines:
         warn(f'at {images:,} images, {message}')

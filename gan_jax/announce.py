@@ -34,6 +34,7 @@ def announce(
   source: Source,
   state: State,
   sizes: Sequence[str],
+  settings: Mapping[str, Any],
 ) -> None:
   """Prints what is about to be trained, on what, and where it goes.
 
@@ -41,6 +42,7 @@ def announce(
     config, workdir, table, source: The run's.
     state: That it begins or resumes with.
     sizes: As of `sizes_of`.
+    settings: What differs from the experiment's file, by key.
   """
   if not parallel.is_main():
     return
@@ -48,6 +50,8 @@ def announce(
   params = player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {workdir}')
+  if settings:
+    print(f'Settings: {", ".join(f"{k}={x}" for k, x in settings.items())}')
   where = ', on the devices' if is_resident(config, source) else ', streamed'
   print(data.describe(config, source) + ('' if source.draw else where))
   print(
@@ -64,6 +68,8 @@ def announce(
   side = config.data.resolution
   if table.stage_ends and sizes[-1] != f'{side}x{side}':
     warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
+  if advice := games.advice(config):
+    warn(advice)
   if round:
     print(f'Resuming at round {round:,}, {table.images(round):,} images')
   if round >= table.total_rounds:

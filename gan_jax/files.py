@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and where the cached ones are."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,6 +16,21 @@ def write_whole(path: epath.PathLike, content: bytes | str) -> None:
   else:
     part.write_bytes(content)
   part.replace(path)
+
+
+def point_link(link: Path, folder: str | Path) -> None:
+  """Makes `link` a relative symbolic link to `folder`, in place of an older.
+
+  It is replaced in one step. A file system that has no links, or something else
+  of that name, leaves all as it is.
+  """
+  part = link.with_name(f'{link.name}.{os.getpid()}.part')
+  with contextlib.suppress(OSError, NotImplementedError):
+    try:
+      part.symlink_to(os.path.relpath(folder, link.parent))
+      part.replace(link)
+    finally:
+      part.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -30,6 +30,7 @@ class Monitor:
     workdir: The run's; None on a process that does not write.
     round: The one that the run begins or resumes at: what the metrics tell of
       later rounds is of a future that was lost, and is removed.
+    attempt: How often the run has diverged and was rolled back before `round`.
     images: Shown to D by `round`.
     total_images: Of the whole run.
     wandb: Whether to log to Weights & Biases too.
@@ -41,6 +42,7 @@ class Monitor:
     workdir: str | Path | None,
     *,
     round: int,
+    attempt: int,
     images: int,
     total_images: int,
     wandb: bool,
@@ -69,8 +71,9 @@ class Monitor:
         str(self._workdir / 'tensorboard'), purge_step=round + 1
       )
     )
-    self._wandb = _start_wandb(workdir, self._workdir) if wandb else None
-    if self._wandb:
+    self._wandb = None
+    if wandb:
+      self._wandb = _start_wandb(workdir, self._workdir, attempt)
       self._outputs.callback(self._wandb.finish)
     self._console = rich.console.Console()
     self._bar = None
@@ -217,15 +220,21 @@ def _step_of(line: str) -> int | float:
     return math.inf  # a line that is damaged: it is left out
 
 
-def _start_wandb(workdir: str | Path, folder: Path):
+def _start_wandb(workdir: str | Path, folder: Path, attempt: int) -> Any:
+  """Starts a W&B run, or resumes it: one for each attempt of a run here.
+
+  Steps of a W&B run cannot go back, as they do where a run is rolled back; its
+  attempts are a group.
+  """
   import wandb
 
-  # One run there for one run here, however often it is resumed.
-  name = str(workdir) if is_remote(workdir) else str(folder.resolve())
-  identity = hashlib.sha256(name.encode()).hexdigest()[:16]
+  folder = folder.resolve()
+  where = str(workdir) if is_remote(workdir) else str(folder)
+  identity = hashlib.sha256(f'{where} {attempt}'.encode()).hexdigest()[:16]
   return wandb.init(
-    dir=str(folder.resolve()),
-    name=folder.name,
+    dir=str(folder),
+    name=f'{folder.name}, attempt {attempt}' if attempt else folder.name,
+    group=folder.name,
     project='gan_jax',
     id=identity,
     resume='allow',

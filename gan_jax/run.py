@@ -154,7 +154,7 @@ class Run:
     """D's logits of images, or of points, each judged by itself.
 
     Images are uint8, or floats in [-1, 1], [n, h, w, c]; points floats [n, d].
-    A conditional D is told the labels.
+    A conditional D needs the labels; an auxiliary classifier does not.
 
     Where D is at its best, and its loss is a cross-entropy without smoothing,
     they are log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
@@ -162,10 +162,6 @@ class Run:
     """
     if self._game.judge is None:
       raise UserError('this game has no discriminator of images alone')
-    if self._classes and labels is None:
-      raise UserError(
-        'this D is told classes: run.discriminator(x, labels=...)'
-      )
     images = self._as_shown(images)
     if labels is not None:
       labels = self._of_each(len(images), labels)

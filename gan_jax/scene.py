@@ -22,6 +22,8 @@ POINTS, ARROWS = 1000, 150
 PLACES = {1: 400, 2: 80}
 # Lines of the latent grid, each way; of them in the plane so many bends.
 LINES, BENDS = 21, 101
+# How long an arrow is, of a gradient of norm 1, and at most; in `Toy.limit`s.
+ARROW, LONGEST_ARROW = 0.1, 0.25
 # Inches, at 100 pixels each.
 PANEL = 4.6
 
@@ -139,6 +141,15 @@ def _on_the_line(figure, scene: Scene, toy: Toy) -> None:
   below.set(yticks=(0, 1), yticklabels=('z', 'G(z)'))
 
 
+def arrows(
+  slopes: Float[np.ndarray, 'k 2'], limit: float
+) -> Float[np.ndarray, 'k 2']:
+  """Gradients as arrows of one scale, so that pictures can be compared."""
+  norms = np.linalg.norm(slopes, axis=1, keepdims=True)
+  lengths = limit * np.minimum(ARROW * norms, LONGEST_ARROW)
+  return slopes * (lengths / np.maximum(norms, 1e-12))
+
+
 def _in_the_plane(figure, scene: Scene, toy: Toy) -> None:
   """D's map with all points and D's slopes; the latent grid, as G bends it."""
   left, right = figure.subplots(1, 2)
@@ -156,7 +167,10 @@ def _in_the_plane(figure, scene: Scene, toy: Toy) -> None:
   count = len(scene.slopes)
   fakes = scene.fake[:count]
   left.plot(*scene.fake.T, '.', color='C2', ms=2, label='G')
-  left.quiver(*fakes.T, *scene.slopes.T, width=0.003, color='0.1')
+  left.quiver(
+    *fakes.T, *arrows(scene.slopes, toy.limit).T, angles='xy',
+    scale_units='xy', scale=1.0, width=0.003, color='0.1',
+  )  # fmt: skip
   left.set_title('data, G, and where D would have G go', fontsize=9)
   if scene.warped is not None:
     for line in scene.warped:

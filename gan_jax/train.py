@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from gan_jax.data.stream import Stream, read
 from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.evaluation import of_ema
+from gan_jax.files import point_link
 from gan_jax.games.game import Batch
 from gan_jax.interrupt import Asked, interruptible
 from gan_jax.lock import locked
@@ -87,14 +88,23 @@ class _Run(NamedTuple):
   frozen: PyTree
   data_diversity: float
   sizes: list[str]
+  settings: Mapping[str, Any]
 
 
-def train(config: ConfigDict, workdir: str | Path) -> State:
+def train(
+  config: ConfigDict,
+  workdir: str | Path,
+  *,
+  settings: Mapping[str, Any] | None = None,
+  latest: Path | None = None,
+) -> State:
   """Trains the run in `workdir`, from where it was left if it was begun.
 
   Args:
     config: The experiment's.
     workdir: Holds the whole run: config, metrics, samples, checkpoints.
+    settings: What differs from the experiment's file, by key: for the summary.
+    latest: Where a symbolic link to `workdir` is made as training starts.
 
   Returns:
     The state after the last round.
@@ -132,6 +142,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   with hold:
     if parallel.is_main():
       cfg.write(config, workdir)
+      if latest is not None:
+        point_link(latest, workdir)
     parallel.wait_for_all('config written')
     checkpoints = Checkpoints(
       workdir, config.checkpoints_to_keep, rank, always=table.stage_ends
@@ -157,6 +169,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
         frozen=on_devices(spread, game.frozen()),
         data_diversity=float(diversity(shown['images'])),
         sizes=sizes,
+        settings=settings or {},
       )
       with interruptible() as asked:
         state = _attempt(run, asked)
@@ -168,7 +181,15 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
-  announce(run.config, run.workdir, run.table, run.source, state, run.sizes)
+  announce(
+    run.config,
+    run.workdir,
+    run.table,
+    run.source,
+    state,
+    run.sizes,
+    run.settings,
+  )
   if run.measure is not None and not int(parallel.fetch(state.round)):
     # What would fail, fails before anything is trained.
     _record(run, 0, 0, run.measure(state.ema, run.table.phase(0)))
@@ -201,6 +222,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   monitor = Monitor(
     run.workdir if parallel.is_main() else None,
     round=round,
+    attempt=attempt,
     images=table.images(round),
     total_images=total_images,
     wandb=config.wandb,
@@ -298,7 +320,7 @@ def _tell(
     until = run.table.images(run.table.row(round - 1).end_round)
     monitor.log(round, images, means, until)
     if parallel.is_main():
-      alarm.read(images, means)
+      alarm.read(round, images, means)
   if draw:
     shown = parallel.fetch(look.shown)
     if parallel.is_main():

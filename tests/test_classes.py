@@ -19,7 +19,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.image import image_game
 from gan_jax.games.judging import class_loss
 from gan_jax.latents import LATENTS
-from gan_jax.models import mlp
+from gan_jax.models import mlp, resnet
 from gan_jax.models.spectral import Dense
 from gan_jax.pictures import of_each_class, show
 from gan_jax.state import Pair
@@ -144,6 +144,24 @@ def test_auxiliary_classifier_by_hand():
   total, _ = game.moves.gen[0].loss({}, view, BATCH, fakes, KEYS, PHASE)
   expected = -fake.mean() + 0.1 * class_loss(sorted_fake, labels)
   np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_a_classifier_is_asked_without_labels():
+  """What it says of "real" depends on none; a conditional D asks for them."""
+  disc = resnet.Discriminator((4,), halvings=0, sorts=True)
+  how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
+  game, variables = make(disc, **how)
+  images = {'images': BATCH['images']}
+  told = game.judge(variables.disc, BATCH, PHASE).logits
+  np.testing.assert_array_equal(
+    game.judge(variables.disc, images, PHASE).logits, told
+  )
+  assert len(np.unique(told)) == N
+  disc = resnet.Discriminator((4,), halvings=0)
+  game, variables = make(disc, classes=CLASSES)
+  with pytest.raises(UserError, match=r'conditional.* labels=') as error:
+    game.judge(variables.disc, images, PHASE)
+  assert '\n' not in str(error.value)
 
 
 def test_one_power_iteration_a_step():
@@ -307,3 +325,37 @@ def test_what_does_not_go_together(name, changes, message):
       where[leaf] = ConfigDict(value) if isinstance(value, dict) else value
   with pytest.raises(UserError, match=message):
     games.make(config)
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'told'),
+  [
+    ('losses_mnist', {}, False),
+    ('losses_mnist', {'loss.name': 'wasserstein'}, True),
+    ('losses_mnist', {'loss.name': 'wasserstein', 'clip': 0.01}, False),
+    (
+      'losses_mnist',
+      {'loss.name': 'wasserstein', 'penalties.gradient_penalty.weight': 1.0},
+      False,
+    ),
+    ('wgan_mnist', {}, False),
+    ('wgan_mnist', {'clip': None}, True),
+    ('wgangp_cifar10', {}, False),
+    ('wgangp_cifar10', {'penalties.gradient_penalty.weight': 0.0}, True),
+    ('sngan_cifar10', {'loss.name': 'wasserstein'}, False),
+    ('progressive_celebahq', {}, False),
+  ],
+)
+def test_a_critic_that_nothing_bounds(name, changes, told):
+  config = get_config(name, 'tiny')
+  for key, value in changes.items():
+    config = cfg.changed(config, f'game.{key}', value)
+  assert (games.advice(config) is not None) == told
+
+
+def test_a_critic_that_nothing_bounds_is_told_of_once(tmp_path, capsys):
+  config = get_config('losses_mnist', 'tiny')
+  config.game.loss.name, config.total_images = 'wasserstein', 32
+  train.train(config, tmp_path)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('Warning: the wasserstein loss')

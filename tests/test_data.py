@@ -254,6 +254,35 @@ def test_too_many_bad_files(pictures):
     make(f'folder:{pictures}')
 
 
+def test_gif_bmp_and_animations(tmp_path, capsys):
+  """Of an animation the first frame; told how many there are, once."""
+  plain = lambda level: Image.new('RGB', (12, 12), (level,) * 3)
+  plain(40).save(tmp_path / '0.bmp')
+  plain(80).save(tmp_path / '1.GIF')
+  many = {'save_all': True, 'append_images': [plain(250), plain(5)]}
+  plain(120).save(tmp_path / '2.gif', **many)
+  plain(160).save(tmp_path / '3.png', **many)
+  plain(200).save(tmp_path / '4.webp', lossless=True, **many)
+  for bytes_on_device in (2**30, 0):  # kept, and streamed
+    source = make(f'folder:{tmp_path}', max_device_bytes=bytes_on_device)
+    images = source.fetch(np.arange(5))['images']
+    levels = images.reshape(5, -1)
+    assert (levels.min(1) == levels.max(1)).all()
+    assert levels[:, 0].tolist() == [40, 80, 120, 160, 200]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert '3 of 5 files' in line
+    assert 'animations' in line
+
+
+@pytest.mark.parametrize('path', ['/nowhere', './x', '~/x', '../x', 'here'])
+def test_a_path_is_no_source(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'here').mkdir()
+  with pytest.raises(UserError) as told:
+    make(path)
+  assert f'--config.data.source=folder:{path}' in str(told.value)
+
+
 @pytest.mark.parametrize(
   ('source', 'message'),
   [

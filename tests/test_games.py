@@ -8,8 +8,10 @@ import optax
 import pytest
 
 from gan_jax import losses, parallel, state
+from gan_jax.errors import UserError
 from gan_jax.games.image import image_game
 from gan_jax.latents import LATENTS
+from gan_jax.models import progressive
 from gan_jax.round import play_round
 from gan_jax.schedule import tabulate
 from gan_jax.state import Pair
@@ -129,3 +131,37 @@ def test_samples_use_the_average_statistics(played):
   expected = (np.asarray(inputs['z'])[:, 0] - mean) / np.sqrt(var)
   images = game.sample(end.ema, inputs, phase)
   np.testing.assert_allclose(images[:, 0, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('gen', 'disc', 'message'),
+  [
+    (
+      nn.Dense(3),
+      Discriminator(),
+      'the generator is called with (z, keys, train), and Dense takes (inputs)',
+    ),
+    (
+      Generator(),
+      nn.Sequential([nn.Dense(1)]),
+      'the discriminator is called with (images, keys, train), and Sequential',
+    ),
+    (
+      progressive.Generator(1),
+      Discriminator(),
+      'Generator takes (z, keys, train, stage, alpha)',
+    ),
+  ],
+)
+def test_a_network_that_is_called_otherwise(gen, disc, message):
+  """Any module of Flax, or one of another game: told in a line."""
+  with pytest.raises(UserError) as told:
+    image_game(
+      gen,
+      disc,
+      loss=losses.non_saturating(),
+      latent=LATENTS['gaussian'],
+      latent_dim=1,
+    )
+  assert message in str(told.value)
+  assert '\n' not in str(told.value)

@@ -1,5 +1,7 @@
 """What a user sees who makes a mistake: one line, and nothing written."""
 
+import functools
+import hashlib
 import importlib.util
 import json
 import os
@@ -12,7 +14,9 @@ import pytest
 from conftest import ROOT, launch
 from PIL import Image
 
-from gan_jax import checkpoint
+import gan_jax
+from gan_jax import checkpoint, scores
+from gan_jax.files import point_link
 
 VANILLA = '--config=experiments/vanilla_mnist.py:tiny'
 DCGAN = '--config=experiments/dcgan_folder.py:tiny'
@@ -26,8 +30,31 @@ MISTAKES = [
     [VANILLA, '--config.optimizer.gen.learning_rat=1'],
     "did you mean 'optimizer.gen.learning_rate'?",
   ),
-  ([VANILLA, '--config.batch_size=many'], "int() with base 10: 'many'"),
-  ([VANILLA, '--config.total_images=1.5'], "int() with base 10: '1.5'"),
+  (
+    [VANILLA, '--config.batch_size=1e3'],
+    '--config.batch_size=1e3: an integer is expected (type 1000)',
+  ),
+  (
+    [VANILLA, '--config.batch_size=many'],
+    '--config.batch_size=many: an integer is expected (as in "16")',
+  ),
+  (
+    [VANILLA, '--config.total_images=1.5'],
+    '--config.total_images=1.5: an integer is expected',
+  ),
+  (
+    [VANILLA, '--config.optimizer.gen.b1=x'],
+    '--config.optimizer.gen.b1=x: a number is expected (as in "0.0")',
+  ),
+  (
+    [VANILLA, '--config.data.flip=maybe'],
+    '--config.data.flip=maybe: True or False is expected (as in "False")',
+  ),
+  (
+    [VANILLA, '--config.model.gen.hidden=(32,'],
+    '--config.model.gen.hidden=(32,: a tuple is expected (as in "(32,)")',
+  ),
+  ([VANILLA, '--trials=x'], '--trials=x: an integer is expected'),
   ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'must be an integer'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
   ([VANILLA, '--confg=1'], "no flag --confg; did you mean '--config'?"),
@@ -181,12 +208,15 @@ import launch
 import gan_jax.evaluation, gan_jax.benchmark, gan_jax.train
 
 for line in sys.stdin:
-  sys.argv, told = json.loads(line)
+  sys.argv, told, *code = json.loads(line)
   child = os.fork()
   if not child:
     file = os.open(told, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if code:
+      exec(code[0])
+      sys.exit()
     app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -279,7 +309,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path, folder):
     ({}, '0 images below'),
     ({'a.png': 1}, '1 images below'),
     ({'a.png': 0, 'b.jpg': 0, 'c.webp': 0}, '3 of 3 files in'),
-    ({'a.gif': 1, 'b.txt': 1}, '0 images below'),
+    ({'a.tiff': 1, 'b.txt': 1}, '0 images below'),
   ],
 )
 def test_a_folder_without_enough_images(tmp_path, files, message):
@@ -305,8 +335,8 @@ def test_none_by_a_flag(tmp_path):
     '--config.evaluation.every_images=None',
   )
   done = run(*flags, cwd=tmp_path, check=True)
-  (workdir,) = (tmp_path / 'runs').iterdir()
-  assert workdir.name == 'vanilla_mnist-tiny,ema_rampup=None'
+  workdir = (tmp_path / 'runs' / 'latest').resolve()
+  assert re.fullmatch('vanilla_mnist-tiny-[0-9a-f]{8}', workdir.name)
   settings = json.loads((workdir / 'config.json').read_text())
   assert settings['ema_rampup'] is None
   assert 'Done' in done.stdout
@@ -392,21 +422,102 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
   assert f'Interrupted, saved at round {step:,}' in rest
 
 
-def test_the_derived_workdir_is_printed_and_resumed(tmp_path):
+def named(forks, tmp_path, *flags):
+  """The default workdir of a command line."""
+  code = 'import launch, sys; launch.parse(sys.argv); '
+  code += 'print(launch.default_workdir())'
+  argv = ['launch.py', f'--config={ROOT}/experiments/vanilla_mnist.py', *flags]
+  told = tmp_path / 'name'
+  told.unlink(missing_ok=True)
+  print(json.dumps([argv, str(told), code]), file=forks.stdin, flush=True)
+  assert forks.stdout.readline() == '0\n', told.read_text()
+  return told.read_text().strip()
+
+
+def test_default_workdirs(forks, tmp_path):
+  """By what differs from the file, however it was typed."""
+  name = functools.partial(named, forks, tmp_path)
+  assert name() == 'runs/vanilla_mnist'
+  # What is as in the file, or changes no run's course, is no other run.
+  assert name('--config.seed=0', '--config.parallel=pmap') == name()
+  rate = '--config.optimizer.gen.learning_rate='
+  other = name('--config.seed=5', f'{rate}1e-3')
+  assert re.fullmatch('runs/vanilla_mnist-[0-9a-f]{8}', other)
+  assert name(f'{rate}0.001', '--config.seed', '5') == other
+  others = [
+    name('--config.seed=5'),
+    name('--config.seed=6'),
+    name('--config.seed=5', f'{rate}2e-3'),
+    name('--config.data.source=folder:/a,b/../c=d'),
+    name('--config.ema_rampup=None'),
+  ]
+  assert len({other, *others}) == 6
+  digest = hashlib.sha256(b'{"seed": 5}').hexdigest()[:8]
+  assert others[0] == f'runs/vanilla_mnist-{digest}'
+  assert others[0] in (ROOT / 'README.md').read_text()
+  assert all(re.fullmatch('runs/[A-Za-z0-9._-]+', one) for one in others)
+  assert name('--mode=sweep') == 'runs/vanilla_mnist-sweep'
+  sweep = name('--mode=sweep', '--sweep=my rates', '--config.seed=5')
+  assert sweep == f'{others[0]}-sweep-my_rates'
+  tiny = name(f'--config={ROOT}/experiments/vanilla_mnist.py:tiny')
+  assert tiny == 'runs/vanilla_mnist-tiny'
+
+
+def test_the_link_to_the_newest_run(tmp_path):
+  """Is relative, and replaced; what is not a link is left alone."""
+  link = tmp_path / 'runs' / 'latest'
+  for name in ('one', 'two'):
+    (tmp_path / 'runs' / name).mkdir(parents=True)
+    point_link(link, tmp_path / 'runs' / name)
+    assert str(link.readlink()) == name
+  link.unlink()
+  link.mkdir()
+  (link / 'config.json').touch()
+  point_link(link, tmp_path / 'runs' / 'one')
+  assert [path.name for path in link.iterdir()] == ['config.json']
+  left = {path.name for path in link.parent.iterdir()}
+  assert left == {'one', 'two', 'latest'}
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+  def refuse(*args, **how):
+    raise OSError('no links here')
+
+  monkeypatch.setattr(os, 'symlink', refuse)
+  point_link(tmp_path / 'latest', tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   """Named by the experiment and by what changes it; not by what does not."""
-  command = launch(
-    '--config', ROOT / 'experiments/vanilla_mnist.py:tiny',
-    '--config.seed=5', '--config.log_every_steps=8',
-  )  # fmt: skip
-  run = lambda: subprocess.run(
-    command, cwd=tmp_path, capture_output=True, text=True, check=True
-  )
-  first = run().stdout
-  assert 'runs/vanilla_mnist-tiny,seed=5\n' in first
-  assert "gan_jax.load('runs/vanilla_mnist-tiny,seed=5')" in first
+  flags = [f'--config={ROOT}/experiments/vanilla_mnist.py:tiny']
+  run(*flags, cwd=tmp_path, check=True)
+  assert (tmp_path / 'runs' / 'latest').readlink().name == 'vanilla_mnist-tiny'
+  flags += ['--config.seed=5', '--config.log_every_steps=8']
+  first = run(*flags, cwd=tmp_path, check=True).stdout
+  workdir = f'runs/{(tmp_path / "runs" / "latest").readlink()}'
+  assert re.fullmatch('runs/vanilla_mnist-tiny-[0-9a-f]{8}', workdir)
+  assert f'Workdir:  {workdir}\n' in first
+  assert 'Settings: log_every_steps=8, seed=5\n' in first
+  assert f"gan_jax.load('{workdir}')" in first
   assert 'round 24  384/384 images' in first
-  assert (tmp_path / 'runs' / 'vanilla_mnist-tiny,seed=5').is_dir()
-  second = run().stdout
+  config, *others = flags
+  second = run(config, *reversed(others), cwd=tmp_path, check=True).stdout
   assert 'Resuming at round 24' in second
   assert 'Nothing is left to do' in second
   assert 'images/s' not in second
+
+  # Both are read, and compared, by these names.
+  monkeypatch.chdir(tmp_path)
+  latest = gan_jax.load('runs/latest')
+  assert (latest.config.seed, latest.sample(2).shape) == (5, (2, 28, 28, 1))
+  workdirs = ['runs/vanilla_mnist-tiny', workdir]
+  for folder, value in zip(workdirs, (7.5, 2.5), strict=True):
+    scores.record(folder, [scores.Score('fid', value, None, 24, 384, {})])
+  table = run(
+    f'--compare={",".join(workdirs)}', cwd=tmp_path, check=True
+  ).stdout
+  rows = [line.split() for line in table.splitlines()[1:]]
+  assert [(row[1], row[4]) for row in rows] == [
+    (workdir, '2.5'), (workdirs[0], '7.5')
+  ]  # fmt: skip

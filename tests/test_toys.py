@@ -1,9 +1,14 @@
 """Points of known distributions: drawn, measured, watched."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
+from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
 from PIL import Image
 from runs import get_config, metrics
 from scipy.optimize import linear_sum_assignment
@@ -11,11 +16,18 @@ from scipy.stats import spearmanr, wasserstein_distance
 
 import gan_jax
 from gan_jax import data, games
-from gan_jax.data.toys import TOYS, toy_of
+from gan_jax.data.toys import TOYS, drawing, toy_of
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
-from gan_jax.scene import paint, places, scene_of
+from gan_jax.scene import (
+  Scene,
+  _in_the_plane,
+  arrows,
+  paint,
+  places,
+  scene_of,
+)
 from gan_jax.train import train
 
 
@@ -78,6 +90,21 @@ def test_a_drawing_is_drawn_from_by_its_ink(tmp_path):
   assert left.mean() == pytest.approx(255 * 1600 / whole, abs=0.01)
   assert (~left & above).mean() == pytest.approx(127 * 800 / whole, abs=0.01)
   assert not (~left & ~above).any()
+
+
+def test_a_drawing_is_looked_for_here_and_in_the_project(tmp_path, monkeypatch):
+  """The experiment's own is found from anywhere; one's own comes first."""
+  monkeypatch.chdir(tmp_path)
+  name = 'experiments/drawing.png'
+  assert len(points_of(drawing(name)))
+  Path('experiments').mkdir()
+  Image.new('L', (40, 80)).save(name)  # black: twice as high as wide
+  points = points_of(drawing(name))
+  assert np.abs(points[:, 0]).max() <= 0.5 < np.abs(points[:, 1]).max()
+  with pytest.raises(UserError) as told:
+    drawing('nowhere.png')
+  for folder in (tmp_path, ROOT):
+    assert str(folder / 'nowhere.png') in str(told.value)
 
 
 def test_modes_by_hand():
@@ -236,6 +263,26 @@ def test_the_scene_is_what_both_players_say(trained):
     assert near.mean() > 0.9  # (the others have a bend of D within the step)
   assert scene.warped.shape == (42, 101, 2)
   assert paint(jax.tree.map(np.asarray, scene), config).shape[2] == 3
+
+
+def test_arrows_have_one_scale():
+  """A tenth of the limit for a slope of 1, a quarter at most."""
+  slopes = np.array([[0.6, 0.8], [0.0, -2.0], [30.0, 40.0], [0.0, 0.0]])
+  expected = np.array([[0.12, 0.16], [0.0, -0.4], [0.3, 0.4], [0.0, 0.0]])
+  np.testing.assert_allclose(arrows(slopes, 2.0), expected, atol=1e-12)
+  # And so they are drawn, in the units of the axes, however many others.
+  points = np.zeros((9, 2))
+  for some in ([0, 1], [0, 2, 3]):
+    scene = Scene(points, points, np.zeros(6400), False, slopes[some], None)
+    figure = Figure()
+    _in_the_plane(figure, scene, toy_of('toy:moons'))
+    (drawn,) = (
+      part for part in figure.axes[0].collections if isinstance(part, Quiver)
+    )
+    assert (drawn.angles, drawn.scale_units, drawn.scale) == ('xy', 'xy', 1)
+    first = np.array([drawn.U[0], drawn.V[0]])
+    limit = toy_of('toy:moons').limit
+    np.testing.assert_allclose(first, [0.06 * limit, 0.08 * limit])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -394,6 +397,51 @@ def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
   assert capsys.readouterr().err.count('Going back') == train.MOST_ATTEMPTS
 
 
+class FakeWandb(ModuleType):
+  """Notes which runs are started, and which steps are logged to each."""
+
+  def __init__(self):
+    super().__init__('wandb')
+    self.__spec__ = ModuleSpec('wandb', None)  # so that it counts as installed
+    self.inits, self.steps, self.finished = [], {}, []
+
+  def init(self, **how):
+    self.inits.append(how)
+    steps = self.steps.setdefault(how['id'], [])
+    return SimpleNamespace(
+      log=lambda line, step: steps.append(step),
+      finish=lambda: self.finished.append(how['id']),
+    )
+
+
+def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
+  """No run's steps go back; a run that is resumed is the same one."""
+  fake = FakeWandb()
+  monkeypatch.setitem(sys.modules, 'wandb', fake)
+  unlucky(monkeypatch)
+  config = unlucky_config(on_divergence='rollback', seed=SEED, wandb=True)
+  attempts = int(train.train(config, tmp_path / 'one').attempt)
+  assert attempts >= 1
+  before = list(fake.inits)
+  assert len(before) == len({how['id'] for how in before}) == attempts + 1
+  assert {how['group'] for how in before} == {'one'}
+  assert [how['name'] for how in before] == [
+    'one', *(f'one, attempt {n}' for n in range(1, attempts + 1))
+  ]  # fmt: skip
+  assert {how['resume'] for how in before} == {'allow'}
+  assert fake.finished == [how['id'] for how in before]
+  config.total_images += 16 * 8
+  state = train.train(config, tmp_path / 'one')
+  assert fake.inits[attempts + 1] == before[-1]
+  assert int(state.round) == 104
+  for steps in fake.steps.values():
+    assert steps == sorted(set(steps))
+  with monitor.Monitor(
+    tmp_path / 'other', round=0, attempt=0, images=0, total_images=1, wandb=True
+  ):
+    assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
+
+
 def test_attempts_differ_in_data_and_latents():
   from gan_jax.data.stream import Stream
   from gan_jax.state import another_attempt
@@ -447,15 +495,24 @@ def test_alarms(bad, lines, message, capsys):
   """Told once, after so many lines, and again when it begins again."""
   alarm = Alarm(quiet_until=100)
   for _ in range(lines):
-    alarm.read(50, {**GOOD, **bad})  # too early
-  alarm.read(150, GOOD)
+    alarm.read(600, 50, {**GOOD, **bad})  # 5% of the images are not seen yet
+    alarm.read(500, 150, {**GOOD, **bad})  # nor so many iterations
+  alarm.read(601, 150, GOOD)
   assert not capsys.readouterr().err
   for again in range(2):
     for line in range(lines + 5):
-      alarm.read(200, {**GOOD, **bad})
+      alarm.read(602, 200, {**GOOD, **bad})
       told = capsys.readouterr().err
       assert (message in told) == (line + 1 == lines), (again, line)
-    alarm.read(300, GOOD)
+    alarm.read(603, 300, GOOD)
+
+
+def test_a_lazy_penalty_without_a_gradient_is_no_alarm(capsys):
+  """A one-sided gradient penalty of a smooth D: nothing is to be done."""
+  alarm = Alarm(quiet_until=0)
+  lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
+  alarm.read(600, 1000, {**GOOD, **lazy})
+  assert not capsys.readouterr().err
 
 
 def test_what_the_alarms_read_is_logged(straight):
@@ -476,6 +533,13 @@ def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
     return game._replace(sample=same)
 
   monkeypatch.setattr(games, 'make', make_collapsed)
-  train.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
+  config = get_config('vanilla_mnist', 'tiny')
+  train.train(config, tmp_path / 'short')  # 24 iterations tell nothing
+  assert 'Warning' not in capsys.readouterr().err
+  config.total_images = 16 * 512
+  config.log_every_steps = 4
+  config.sample_every_images = config.checkpoint_every_images = 16 * 512
+  train.train(config, tmp_path / 'long')
+  # The second line after 500 iterations: after 508, of 16 images each.
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith('Warning: at 128 images, the samples are 0% as far')
+  assert line.startswith('Warning: at 8,128 images, the samples are 0% as far')

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from gan_jax.data import catalogue, prepared
@@ -111,6 +112,13 @@ def describe(config: Any, source: Source) -> str:
 def _find(config: Any) -> tuple[Row, Wanted]:
   data = config.data
   name, _, path = data.source.partition(':')
+  is_path = data.source.startswith(('/', './', '../', '~'))
+  is_path = is_path or Path(data.source).is_dir()
+  if name not in SOURCES and is_path:
+    raise UserError(
+      f'config.data.source={data.source} is a path: a folder of images is '
+      f'--config.data.source=folder:{data.source}'
+    )
   row = choose('config.data.source', name, SOURCES)
   if data.channels not in row.channels:
     raise UserError(

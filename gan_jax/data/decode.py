@@ -24,6 +24,8 @@ R = TypeVar('R')
 # thinks it is.
 MOST_BAD = 0.1
 MOST_BAD_NAMED = 5
+# What Pillow raises of a file that is none of its kind, or damaged.
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 # What is decoded in one go: no more than this waits to be taken.
 CHUNK = 1024
 
@@ -41,8 +43,19 @@ def decode(file: Path | io.BytesIO, wanted: Wanted) -> np.ndarray | None:
       return standardize(image, wanted)
   except UserError:
     raise
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+  except BROKEN:
     return None
+
+
+def is_animated(path: Path) -> bool:
+  """Whether a file that decodes has several frames."""
+  if path.suffix.lower() in ('.bmp', '.jpeg', '.jpg'):  # they cannot
+    return False
+  try:
+    with Image.open(path) as image:
+      return getattr(image, 'is_animated', False)
+  except BROKEN:  # behind the first frame
+    return True
 
 
 def threaded(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_jax.data.decode import decode, progress, report, threaded
+from gan_jax.data.decode import (
+  decode,
+  is_animated,
+  progress,
+  report,
+  threaded,
+)
 from gan_jax.data.source import (
   Examples,
   Source,
@@ -17,14 +23,15 @@ from gan_jax.data.source import (
 )
 from gan_jax.errors import UserError, warn
 
-SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
+SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
 
 
 def folder(wanted: Wanted) -> Source:
-  """Every PNG, JPEG and WebP below `path`; its sub-folders are the labels.
+  """Every PNG, JPEG, WebP, GIF and BMP below `path`; sub-folders are labels.
 
-  Files are taken in the order of their names. All are decoded once: one that
-  cannot be is named and left out. A set that fits on the device is kept, a
+  Files are taken in the order of their names; of an animation the first frame,
+  and a warning tells how many there are. All are decoded once: one that cannot
+  be is named and left out. A set that fits on the device is kept, a
   larger one decoded again whenever it is fetched.
   """
   check_undivided('a folder', wanted)
@@ -42,12 +49,23 @@ def folder(wanted: Wanted) -> Source:
     )
   keep = len(paths) * wanted.image_bytes <= wanted.max_device_bytes
 
+  animated: list[Path] = []
+
   def look(path: Path) -> np.ndarray | bool:
     image = decode(path, wanted)
-    return image if keep and image is not None else image is not None
+    if image is None:
+      return False
+    if is_animated(path):
+      animated.append(path)
+    return image if keep else True
 
   looked = threaded(look, paths)
   looked = list(progress(looked, f'Reading {root}', len(paths)))
+  if animated:
+    warn(
+      f'{len(animated)} of {len(paths)} files in {root} are animations: '
+      'the first frame of each is taken'
+    )
   good = [image is not False for image in looked]
   bad = [str(p) for p, fine in zip(paths, good, strict=True) if not fine]
   report(bad, len(paths), str(root))

@@ -28,6 +28,8 @@ from gan_jax.pictures import to_uint8
 REFERENCE = 16_384
 # The largest side, in pixels, of a drawing that is drawn from.
 DRAWING = 512
+# Where `experiments/drawing.png` is, from whatever folder a run is started.
+ROOT = Path(__file__).parents[2]
 
 Point = Float[Array, ' d']
 
@@ -139,15 +141,22 @@ def line() -> Toy:
 
 
 def drawing(path: str) -> Toy:
-  """The ink of a picture: where it is darker there are more points."""
-  try:
-    with Image.open(Path(path).expanduser()) as opened:
-      picture = opened.convert('RGBA')
-  except FileNotFoundError as error:
+  """The ink of a picture: where it is darker there are more points.
+
+  A relative path is looked for from the current folder, and then from the
+  project's.
+  """
+  # (Where `path` is absolute, both are it.)
+  places = [folder / Path(path).expanduser() for folder in (Path.cwd(), ROOT)]
+  file = next(filter(Path.is_file, places), None)
+  if file is None:
     raise UserError(
-      f'data.source=drawing:{path}: there is no such file, seen from here '
-      f'({Path.cwd()})'
-    ) from error
+      f'data.source=drawing:{path}: there is no such file '
+      f'(looked for: {", ".join(map(str, dict.fromkeys(places)))})'
+    )
+  try:
+    with Image.open(file) as opened:
+      picture = opened.convert('RGBA')
   except (OSError, UnidentifiedImageError) as error:
     raise UserError(
       f'data.source=drawing:FILE takes a picture, and {path!r} is none '

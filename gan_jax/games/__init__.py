@@ -16,7 +16,7 @@ from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
 from gan_jax.state import Pair
 
-__all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'make']
+__all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'advice', 'make']
 
 
 # What of `config.game` changes what D sees of images.
@@ -123,6 +123,23 @@ def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:
   weight, every = block.pop('weight'), block.pop('every', 1)
   penalty = build(where, penalties.PENALTIES, {'name': name, **block})
   return penalties.Weighted(name, penalty, weight, every)
+
+
+def advice(config: Any) -> str | None:
+  """What may not be as intended with a game that can be trained."""
+  game, block = config.game, config.model.disc
+  if game.get('loss', {}).get('name') != 'wasserstein':
+    return None
+  penalties = game.get('penalties', {}).values()
+  disc = models.MODELS.disc.get(block.name)
+  spectral = hasattr(disc, 'spectral') and block.get('spectral', disc.spectral)
+  if game.get('clip') or spectral or any(p.weight > 0 for p in penalties):
+    return None
+  return (
+    'the wasserstein loss is of a critic whose slopes are bounded, and nothing '
+    'bounds them: set config.game.clip, or the weight of a penalty such as '
+    'config.game.penalties.gradient_penalty'
+  )
 
 
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {

@@ -1,5 +1,6 @@
 """The game of images: G makes them of latents, D tells them from the real."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -68,6 +69,7 @@ def image_game(
 
   if classes and pack > 1:
     raise UserError('config.game.pack is of images without classes')
+  _check_calls(gen, disc, [*stage(None), *(['labels'] if classes else [])])
 
   def told(phase, labels):
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
@@ -168,6 +170,27 @@ def image_game(
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )
+
+
+def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
+  """Refuses networks that cannot be called as the game calls them."""
+  arguments = dict.fromkeys(('train', *names))
+  for player, first, module in (
+    ('generator', 'z', gen),
+    ('discriminator', 'images', disc),
+  ):
+    signature = inspect.signature(type(module).__call__)
+    try:
+      signature.bind(module, first, 'keys', **arguments)
+      known = 'train' in signature.parameters  # not swallowed by **kwargs
+    except TypeError:
+      known = False
+    if not known:
+      takes = ', '.join(list(signature.parameters)[1:])
+      raise UserError(
+        f'the {player} is called with ({first}, keys, {", ".join(arguments)}), '
+        f'and {type(module).__name__} takes ({takes}): define its __call__ so'
+      )
 
 
 def _interpolate(latent, a, b, t):

@@ -83,11 +83,23 @@ class Judging(NamedTuple):
       said = self.disc.apply(disc_vars, image[None], key[None], False, **how)
       return (said[0] if self.sorts else said)[0]
 
-    logits = jax.vmap(of_one)(images, labels_of(batch, self.classes))
+    logits = jax.vmap(of_one)(images, self._labels_alone(batch))
     if not loss.probability:
       return Judged(logits, None)
     logits = loss.says_real(logits)
     return Judged(logits, nn.sigmoid(logits))
+
+  def _labels_alone(self, batch: Batch) -> Float[Array, 'n classes'] | None:
+    """The labels of a batch that may have none."""
+    if not self.classes or 'labels' in batch:
+      return labels_of(batch, self.classes)
+    if not self.sorts:
+      raise UserError(
+        'this D is conditional: it needs the labels of the images, as in '
+        'run.discriminator(images, labels=...)'
+      )
+    # Its logit of "real" does not depend on them.
+    return jnp.zeros((len(batch['images']), self.classes))
 
   def __call__(
     self,
