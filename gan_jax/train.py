@@ -123,18 +123,17 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   # What cannot be built is refused, and nothing written.
   made = jax.eval_shape(create).variables
   sizes = sizes_of(config, table, made.gen, shapes)
-  evaluator = measure = rank = None
+  evaluator = measure = None
   if config.evaluation.every_images is not None:
     evaluator = evaluation.make(config, source)
     measure = evaluator.player(games.make(config))
-    rank = evaluator.rank if evaluator.main else None
   hold = locked(workdir) if parallel.is_main() else nullcontext()
   with hold:
     if parallel.is_main():
       cfg.write(config, workdir)
     parallel.wait_for_all('config written')
     checkpoints = Checkpoints(
-      workdir, config.checkpoints_to_keep, rank, always=table.stage_ends
+      workdir, config.checkpoints_to_keep, always=table.stage_ends
     )
     with closing(checkpoints):
       resident = is_resident(config, source)
@@ -251,10 +250,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
         means, news = tell(news), None
         monitor.keep()
         whole = run.spread.whole(state)
-        noted = dict(means)
-        if evaluate:
-          noted['eval/protocol'] = run.evaluator.protocol
-        run.checkpoints.save(round, whole, noted, config.to_dict())
+        run.checkpoints.save(round, whole, means, config.to_dict())
       if stop is not None:
         break
   state = run.spread.whole(state)

@@ -21,6 +21,7 @@ from gan_jax.metrics import cifar10, fid
 from gan_jax.metrics import digits as classifier
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.metrics.measure import METRICS
 from gan_jax.pictures import quantize, to_uint8
 
 
@@ -87,24 +88,85 @@ def test_evaluated_moments_are_kept(workdir):
     gan_jax.load(workdir, best='fad')
 
 
-def test_the_best_outlives_the_newest(tmp_path):
-  """With one checkpoint kept, the best one is there beside the newest."""
-  source = digits(Wanted('', 28, 1))
-  evaluator = Evaluator(evaluated().evaluation, source, {})
-  checkpoints = checkpoint.Checkpoints(tmp_path, 1, evaluator.rank)
+def some_score(step, value, ranks=True, fakes=90, **stamp):
+  """An FID, of so many fakes."""
+  stamp = {'metric': {'name': 'fid', 'version': 1}, **stamp}
+  stamp['fakes'] = {'images': fakes, 'generator': 'ema'}
+  return scores.Score('fid', value, None, step, 16 * step, stamp, ranks)
+
+
+def save_and_score(workdir, given):
+  """A run of one checkpoint after the other, the newest alone being kept."""
   from test_trust import some_state
 
-  values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 6: 0.1, 7: 7.0}
-  for step, value in values.items():
-    means = {'gen/loss': 0.0, 'eval/protocol': evaluator.protocol}
-    if step == 6:
-      means['eval/protocol'] = 'another'
-    if value is not None:
-      means['eval/fid'] = value
-    checkpoints.save(step, some_state(), means, {})
-  checkpoints.finish()
+  checkpoints = checkpoint.Checkpoints(workdir, 1)
+  for step, listed in given.items():
+    scores.record(workdir, listed)
+    checkpoints.save(step, some_state(), {'gen/loss': 0.0}, {})
+    checkpoints.finish()
   checkpoints.close()
-  assert checkpoint.steps(tmp_path) == [2, 7]
+  return checkpoint.steps(workdir)
+
+
+def test_the_best_outlives_the_newest(tmp_path):
+  """With one checkpoint kept, the best one is there beside the newest."""
+  values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 7: 7.0}
+  given = {
+    step: [] if value is None else [some_score(step, value)]
+    for step, value in values.items()
+  }
+  given[6] = [some_score(6, 0.1, ranks=False)]  # it is not what chooses
+  assert save_and_score(tmp_path, dict(sorted(given.items()))) == [2, 7]
+
+
+def test_a_better_one_must_be_measured_in_the_same_way(tmp_path):
+  """Another number of fakes: both of the best ones are kept."""
+  given = {
+    1: [some_score(1, 9.0)],
+    2: [some_score(2, 4.0)],
+    3: [some_score(3, 3.0, fakes=50)],
+    4: [some_score(4, 5.0, fakes=50)],
+    5: [],  # resumed without evaluations
+    6: [],
+  }
+  assert save_and_score(tmp_path, given) == [2, 3, 6]
+  assert save_and_score(tmp_path, {7: [some_score(7, 3.5)], 8: []}) == [3, 7, 8]
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+  """FIDs as they are listed, one an evaluation; nothing is measured."""
+  values = []
+
+  def player(self, game, truncation=None):
+    def measure(gen_vars, phase):
+      value = values.pop(0)
+      return {m: {METRICS[m].main: [value]} for m in self.metrics}
+
+    return measure
+
+  monkeypatch.setattr(Evaluator, 'player', player)
+  return values
+
+
+def test_the_best_survives_a_resume(tmp_path, scripted):
+  """Without evaluations; with a metric more; a worse one does not take over."""
+  config = evaluated(metrics=('fid',))
+  config.checkpoints_to_keep = 1
+  scripted += [9.0, 1.0, 5.0]  # at rounds 0, 12 and 24
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 24]
+  config.evaluation.every_images = None
+  config.total_images = 16 * 32
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 32]
+  config.evaluation.every_images = 16 * 12
+  config.evaluation.metrics = ('fid', 'ms_ssim')
+  config.total_images = 16 * 36
+  scripted += [4.0, 4.0]
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 36]
+  assert gan_jax.load(tmp_path, best='fid').step == 12
 
 
 def test_stamps(workdir):
@@ -112,15 +174,40 @@ def test_stamps(workdir):
   newest = next(
     s for s in scores.read(workdir) if (s.name, s.step) == ('fid', 24)
   )
-  assert newest.stamp['features'] == {'name': 'pixels', 'sha256': ''}
+  assert newest.stamp['metric'] == {'name': 'fid', 'version': 1}
+  pixels = {'name': 'pixels', 'sha256': '', 'version': 1}
+  assert newest.stamp['features'] == pixels
   reference = newest.stamp['reference']
   assert (reference['source'], reference['images']) == ('digits', 5000)
   assert (reference['resolution'], reference['resize'][:7]) == (28, 'Lanczos')
+  assert reference['preprocessing'] == 1
   assert newest.stamp['fakes'] == {
     'seeds': 1, 'images': 90, 'generator': 'ema', 'truncation': None,
   }  # fmt: skip
   swd = {s.name: s for s in scores.read(workdir)}['swd']
   assert swd.stamp['features'] is None
+  ranking = {s.name for s in scores.read(workdir) if s.ranks}
+  assert ranking == {'fid'}
+
+
+def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
+  """Other metrics beside it change nothing; its version does."""
+  source = digits(Wanted('', 28, 1))
+  of = lambda *metrics: (
+    Evaluator(evaluated(metrics=metrics).evaluation, source, {}).protocol
+  )
+  assert of('fid') == of('fid', 'swd') == of('ms_ssim', 'fid', 'kid')
+  assert of('fid') != of('swd')
+  row, before = measures.METRICS['fid'], of('fid')
+  monkeypatch.setitem(measures.METRICS, 'fid', row._replace(version=2))
+  assert of('fid') != before
+
+
+def test_scores_print_as_what_they_are():
+  score = some_score(24, 10.5641)
+  assert f'{ {"fid": score} }' == "{'fid': 10.564}"
+  several = score._replace(deviation=0.2)
+  assert (str(several), repr(several)) == ('fid 10.564 +- 0.2', '10.564 +- 0.2')
 
 
 def test_evaluate_afterwards(workdir, capsys):
@@ -402,4 +489,4 @@ def test_scores_that_are_damaged_are_told(tmp_path):
 
 def test_recorded_lines_are_whole(workdir):
   for line in (workdir / 'scores.jsonl').read_text().splitlines():
-    assert json.loads(line)['stamp']['gan_jax']
+    assert json.loads(line)['stamp']['metric']['version']

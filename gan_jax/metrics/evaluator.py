@@ -1,10 +1,7 @@
 """Measures generators, all of them in one way."""
 
-import functools
 import hashlib
-import importlib.metadata
 import io
-import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +15,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import parallel
 from gan_jax.data.source import Source
+from gan_jax.data.standard import VERSION
 from gan_jax.data.stream import Stream
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError, choose, warn
@@ -29,7 +27,6 @@ from gan_jax.metrics import inception
 from gan_jax.metrics.features import Features
 from gan_jax.metrics.measure import (
   CUSTOMARY,
-  HIGHER,
   METRICS,
   OF_POINTS,
   UNRANKED,
@@ -41,15 +38,13 @@ from gan_jax.metrics.measure import (
 from gan_jax.metrics.moments import Moments
 from gan_jax.pictures import quantize
 from gan_jax.schedule import Phase
-from gan_jax.scores import Score, protocol
+from gan_jax.scores import Score, protocol, way
 
 # Images that are made, or looked at, in one go: so many, and of so many pixels
 # together.
 BATCH, PIXELS = 250, 2**22
 # So many bytes, or of a larger set so many images, tell it from another.
 PROBED_BYTES, PROBED = 2**26, 256
-# What makes images, and numbers of them.
-CODE = ('metrics/*.py', 'data/decode.py', 'data/standard.py', 'pictures.py')
 
 # Metric to its scores, each of every seed.
 Values = dict[str, dict[str, list[float]]]
@@ -100,7 +95,7 @@ class Evaluator:
     self._look = parallel.by_rows(self._seen)
     self._image = source.fetch(np.arange(1))['images']
     self._check_network()
-    self._data = {**described, **_content(source)}
+    self._data = {**described, 'preprocessing': VERSION, **_content(source)}
     self._held_out_data = held_out and _content(held_out)
     self._reference: Reference | None = None
 
@@ -110,34 +105,26 @@ class Evaluator:
     names = [METRICS[metric].main for metric in self.metrics]
     return next((name for name in names if name not in UNRANKED), None)
 
-  def rank(self, metrics: Mapping[str, Any]) -> float:
-    """How good a checkpoint is, by the metrics that it was saved with.
-
-    One that was evaluated in another way is none.
-    """
-    value = metrics.get(f'eval/{self.main}')
-    known = value is not None and np.isfinite(value)
-    if not known or metrics.get('eval/protocol') != self.protocol:
-      return -math.inf
-    return value if self.main in HIGHER else -value
-
   @property
   def protocol(self) -> str:
-    """In short, how generators are measured here."""
-    return protocol([self._stamp(metric, {}) for metric in self.metrics])
+    """In short, how the score is obtained by which a checkpoint is the best.
+
+    Where none tells that, how the first one is.
+    """
+    ranking = [m for m in self.metrics if METRICS[m].main == self.main]
+    first = ranking[0] if ranking else self.metrics[0]
+    return way(self._stamp(first, {}))
 
   def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """What a score of the metric depends on beside the generator."""
-    network = None
-    if METRICS[metric].needs != 'images':
-      network = {'name': self.features.name, 'sha256': self.features.sha256}
+    row = METRICS[metric]
+    network = None if row.needs == 'images' else self.features.identity
     return {
-      'metric': metric,
+      'metric': {'name': metric, 'version': row.version},
       'features': network,
       'reference': self._data,
       'held_out': self._held_out_data if metric == 'memorisation' else None,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
-      'gan_jax': _version(),
     }
 
   def player(
@@ -191,7 +178,8 @@ class Evaluator:
         one = len(several) == 1
         spread = None if one else float(np.std(several, ddof=1))
         mean = float(np.mean(several))
-        listed.append(Score(name, mean, spread, step, images, stamp))
+        ranks = name == self.main
+        listed.append(Score(name, mean, spread, step, images, stamp, ranks))
     return listed
 
   def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
@@ -220,10 +208,9 @@ class Evaluator:
       count = min(count, self.num_samples)
     told = {
       'data': self._data if source is self._source else self._held_out_data,
-      'features': self.features and self.features[:2],
-      'needs': sorted(self._needs),
+      'features': self.features and self.features.identity,
+      'needs': {need: self._versions(need) for need in sorted(self._needs)},
       'most': self.num_samples,
-      'gan_jax': _version(),
       'process': parallel.process_rows().args,
     }
     file = cache_folder() / 'references' / f'{protocol(told)}.npz'
@@ -238,6 +225,11 @@ class Evaluator:
       if kept:
         _write(file, seen)
     return seen
+
+  def _versions(self, need: str) -> list[int]:
+    """Of the metrics that need it."""
+    rows = [METRICS[name] for name in self.metrics]
+    return sorted({row.version for row in rows if row.needs == need})
 
   def _batches(self, source: Source, count: int) -> Batches:
     """Of so many images of a source, chosen as by chance."""
@@ -302,16 +294,6 @@ def _content(source: Source) -> dict[str, Any]:
     images = images.round(3)[:PROBED]
   content = hashlib.sha256(images.tobytes()).hexdigest()[:16]
   return {'images': source.size, 'content': content}
-
-
-@functools.cache
-def _version() -> str:
-  """Of this package, and of the code that a score hangs on."""
-  root = Path(__file__).parents[1]
-  files = sorted(file for pattern in CODE for file in root.glob(pattern))
-  code = hashlib.sha256(b''.join(file.read_bytes() for file in files))
-  version = importlib.metadata.version('gan_jax')
-  return f'{version}+{code.hexdigest()[:8]}'
 
 
 def _choose(
