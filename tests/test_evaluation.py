@@ -1,6 +1,7 @@
 """Scores of a run: while it trains, afterwards, in a notebook."""
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -367,6 +368,54 @@ def test_the_reference_is_seen_once(workdir, capsys):
   for file in (cache_folder() / 'references').iterdir():
     file.write_bytes(file.read_bytes()[:100])
   assert gan_jax.evaluate(run, **how)['fid'].value == first
+
+
+def of_noise(folder, seed, chosen=range(20)):
+  """A folder of 20 pictures, of which some are made anew."""
+  for i in chosen:
+    shape = (8, 8 + seed)
+    pixels = np.random.default_rng((seed, i)).integers(0, 256, shape, np.uint8)
+    path = folder / f'{"ab"[i % 2]}' / f'{i:02}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def reference_of(folder, seen):
+  """The stamp of a folder, and whether its reference had to be looked at."""
+  how = {'metrics': ('fid',), 'features': 'pixels'}
+  images = np.zeros((5, 8, 8, 1), np.uint8)
+  score = gan_jax.evaluate(images, str(folder), **how)['fid']
+  return score.stamp['reference'], 'Looking at 20' in seen().out
+
+
+def test_a_large_set_is_known_by_all_of_it(tmp_path, monkeypatch, capsys):
+  """By its files: one that has changed makes another reference."""
+  monkeypatch.setattr('gan_jax.metrics.evaluator.SMALL_BYTES', 0)
+  of = lambda folder: reference_of(folder, capsys.readouterr)
+  one, other = tmp_path / 'one', tmp_path / 'other'
+  of_noise(one, 0)
+  stamp, anew = of(one)
+  assert anew
+  assert of(one) == (stamp, False)
+  # Elsewhere, or touched: the same set, which is looked at anew.
+  shutil.copytree(one, other)
+  for path in other.rglob('*.png'):
+    os.utime(path, ns=(1, 1))
+  assert of(other) == (stamp, True)
+  of_noise(one, 1, range(1, 20))
+  changed, anew = of(one)
+  assert anew
+  assert changed['content'] != stamp['content']
+
+
+def test_a_small_set_is_known_by_its_pixels(tmp_path, capsys):
+  of_noise(tmp_path, 0)
+  first = reference_of(tmp_path, capsys.readouterr)
+  assert first[1]
+  (tmp_path / 'a' / '00.png').rename(tmp_path / 'a' / '000.png')
+  assert reference_of(tmp_path, capsys.readouterr) == (first[0], False)
+  of_noise(tmp_path, 1, [7])
+  assert reference_of(tmp_path, capsys.readouterr)[1]
 
 
 def test_nearest_finds_a_copy(workdir, monkeypatch):

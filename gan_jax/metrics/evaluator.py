@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
-from gan_jax.data.source import Source
+from gan_jax.data.source import Fingerprint, Source
 from gan_jax.data.standard import VERSION
 from gan_jax.data.stream import Stream
 from gan_jax.data.toys import Toy
@@ -43,8 +43,13 @@ from gan_jax.scores import Score, protocol, way
 # Images that are made, or looked at, in one go: so many, and of so many pixels
 # together.
 BATCH, PIXELS = 250, 2**22
-# So many bytes, or of a larger set so many images, tell it from another.
-PROBED_BYTES, PROBED = 2**26, 256
+# A set up to so many bytes is told from another by all its pixels; a larger one
+# by its files.
+SMALL_BYTES = 2**26
+# A distribution is known by so many of its examples.
+DRAWN = 256
+# Images that are fetched at a time where all are.
+CHUNK = 4096
 
 # Metric to its scores, each of every seed.
 Values = dict[str, dict[str, list[float]]]
@@ -95,8 +100,9 @@ class Evaluator:
     self._look = parallel.by_rows(self._seen)
     self._image = source.fetch(np.arange(1))['images']
     self._check_network()
-    self._data = {**described, 'preprocessing': VERSION, **_content(source)}
-    self._held_out_data = held_out and _content(held_out)
+    self._described = {**described, 'preprocessing': VERSION}
+    self._fingerprint = _fingerprint(source)
+    self._held_out_fingerprint = held_out and _fingerprint(held_out)
     self._reference: Reference | None = None
 
   @property
@@ -119,11 +125,17 @@ class Evaluator:
     """What a score of the metric depends on beside the generator."""
     row = METRICS[metric]
     network = None if row.needs == 'images' else self.features.identity
+    held_out = None
+    if metric == 'memorisation':
+      held_out = _stamp_of(self._held_out, self._held_out_fingerprint)
     return {
       'metric': {'name': metric, 'version': row.version},
       'features': network,
-      'reference': self._data,
-      'held_out': self._held_out_data if metric == 'memorisation' else None,
+      'reference': {
+        **self._described,
+        **_stamp_of(self._source, self._fingerprint),
+      },
+      'held_out': held_out,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
     }
 
@@ -198,16 +210,20 @@ class Evaluator:
     if self._reference is None:
       held_out = self._held_out
       self._reference = Reference(
-        self._kept(self._source), held_out and self._kept(held_out), self._toy
+        self._kept(self._source, self._fingerprint),
+        held_out and self._kept(held_out, self._held_out_fingerprint),
+        self._toy,
       )
     return self._reference
 
-  def _kept(self, source: Source) -> Seen:
+  def _kept(self, source: Source, fingerprint: Fingerprint) -> Seen:
     count = source.size
     if self._needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
     told = {
-      'data': self._data if source is self._source else self._held_out_data,
+      'described': self._described,
+      'images': source.size,
+      'data': fingerprint,
       'features': self.features and self.features.identity,
       'needs': {need: self._versions(need) for need in sorted(self._needs)},
       'most': self.num_samples,
@@ -284,16 +300,26 @@ class Evaluator:
       )
 
 
-def _content(source: Source) -> dict[str, Any]:
-  """What tells one set of images from another."""
-  small = source.size * source.example_bytes <= PROBED_BYTES
-  count = source.size if small else PROBED
-  probed = np.linspace(0, source.size - 1, count).astype(int)
-  images = source.fetch(probed)['images']
+def _stamp_of(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
+  """What a stamp says of a set of images."""
+  return {'images': source.size, 'content': fingerprint.content}
+
+
+def _fingerprint(source: Source) -> Fingerprint:
+  """What tells a set of images from another."""
+  small = source.size * source.example_bytes <= SMALL_BYTES
   if source.draw is not None:  # machines differ in the last bit
-    images = images.round(3)[:PROBED]
-  content = hashlib.sha256(images.tobytes()).hexdigest()[:16]
-  return {'images': source.size, 'content': content}
+    images = source.fetch(np.arange(min(DRAWN, source.size)))['images']
+    content = hashlib.sha256(images.round(3).tobytes()).hexdigest()[:16]
+    return Fingerprint(content, content)
+  if source.fingerprint is not None and not small:
+    whole = source.fingerprint()
+    return Fingerprint(*(digest[:16] for digest in whole))
+  pixels = hashlib.sha256()
+  for first in range(0, source.size, CHUNK):
+    rows = np.arange(first, min(first + CHUNK, source.size))
+    pixels.update(source.fetch(rows)['images'].tobytes())
+  return Fingerprint(*2 * [pixels.hexdigest()[:16]])
 
 
 def _choose(
