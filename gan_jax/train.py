@@ -306,7 +306,9 @@ def _record(
   run: _Run, round: int, images: int, values: Values
 ) -> dict[str, float]:
   """Writes what an evaluation gave to `scores.jsonl`; the means, by name."""
-  listed = run.evaluator.list_scores(values, of_ema(), round, images)
+  listed = run.evaluator.list_scores(
+    values, of_ema(run.evaluator.labels), round, images
+  )
   if parallel.is_main():
     print(f'At {images:,} images: {", ".join(map(str, listed))}', flush=True)
     try:

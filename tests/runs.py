@@ -18,6 +18,21 @@ def get_config(name, arg=''):
   return runpy.run_path(str(path))['get_config'](arg)
 
 
+def evaluated(**changes):
+  """The `:tiny` run, evaluated twice, by pixels."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.evaluation.update(
+    {
+      'every_images': 16 * 12,
+      'num_samples': 90,
+      'metrics': ('fid', 'precision_recall', 'swd', 'ms_ssim'),
+      'features': 'pixels',
+      **changes,
+    }
+  )
+  return config
+
+
 def everything(workdir, step):
   """All arrays of the state, by name, as bytes."""
   state = checkpoint.read(workdir, checkpoint.STATE, step)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Int32, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
@@ -18,19 +18,15 @@ from gan_jax.data.source import Fingerprint, Source
 from gan_jax.data.standard import VERSION
 from gan_jax.data.stream import Stream
 from gan_jax.data.toys import Toy
-from gan_jax.errors import UserError, choose, warn
+from gan_jax.errors import UserError, warn
 from gan_jax.files import cache_folder, write_whole
 from gan_jax.games.game import Game, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
-from gan_jax.metrics import inception
-from gan_jax.metrics.features import Features
+from gan_jax.metrics.choice import choose_metrics
 from gan_jax.metrics.measure import (
-  CUSTOMARY,
   METRICS,
-  OF_POINTS,
   UNRANKED,
-  WITHOUT_FEATURES,
   Reference,
   Seen,
   collect,
@@ -65,6 +61,8 @@ class Evaluator:
     described: What it is, for the stamp.
     held_out: Data that is not in it, where a metric asks for that.
     toy: Of whose points it is, if it is not of images.
+    labels: Of the fakes of a conditional G: 'data', drawn from the labels of
+      `source`; 'uniform', each class as often. None: G is not conditional.
 
   Raises:
     UserError: A metric is unknown, or what it needs is not there.
@@ -77,12 +75,14 @@ class Evaluator:
     described: Mapping[str, Any],
     held_out: Source | None = None,
     toy: Toy | None = None,
+    labels: str | None = None,
   ):
-    if toy is None:
-      self.metrics, self.features = _choose(block.metrics, block.features)
-    else:
-      self.metrics, self.features = _of_toy(block.metrics, toy), None
-    self._toy = toy
+    self.choice = choose_metrics(block.metrics, block.features, toy)
+    self.metrics = self.choice.metrics
+    self.features = None
+    if self.choice.features is not None:
+      self.features = networks.make(self.choice.features)
+    self._toy, self.labels = toy, labels
     self.num_samples, self.seeds = block.num_samples, block.seeds
     for name, value in (('num_samples', 2), ('seeds', 1)):
       if block[name] < value:
@@ -119,7 +119,7 @@ class Evaluator:
     """
     ranking = [m for m in self.metrics if METRICS[m].main == self.main]
     first = ranking[0] if ranking else self.metrics[0]
-    return way(self._stamp(first, {}))
+    return way(self._stamp(first, {'labels': self.labels}))
 
   def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """What a score of the metric depends on beside the generator."""
@@ -149,11 +149,18 @@ class Evaluator:
       truncation: As of `Run.inputs`.
     """
     size = self._size(self.num_samples)
+    labels = None
+    if self.labels == 'data':
+      labels = parallel.replicate(self._source.labels())
 
     @parallel.by_rows
-    def play(examples, gen_vars, weights, phase, key):
+    def play(examples, gen_vars, weights, labels, phase, key):
       keys = example_keys(key, Purpose.EVALUATE, examples)
-      inputs = truncated(game, game.draw(keys, {}, phase), truncation)
+      batch = {}  # of which the game draws each class as often
+      if labels is not None:
+        own = example_keys(key, Purpose.LABELS, examples)
+        batch['labels'] = _drawn(labels, own)
+      inputs = truncated(game, game.draw(keys, batch, phase), truncation)
       images = game.sample(gen_vars, inputs, phase)
       if self._toy is None:
         images = quantize(images)
@@ -164,7 +171,7 @@ class Evaluator:
         key = jax.random.key(seed)
         for first in range(0, self.num_samples, size):
           examples = jnp.arange(first, first + size)
-          yield play(examples, gen_vars, self._weights, phase, key)
+          yield play(examples, gen_vars, self._weights, labels, phase, key)
 
       return self._values(batches, self.num_samples)
 
@@ -300,6 +307,14 @@ class Evaluator:
       )
 
 
+def _drawn(
+  labels: Int32[Array, 'n ...'], keys: Key[Array, ' m']
+) -> Int32[Array, 'm ...']:
+  """A label for each key, as likely as it is among all."""
+  index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(labels)))
+  return labels[index(keys)]
+
+
 def _stamp_of(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
   """What a stamp says of a set of images."""
   return {'images': source.size, 'content': fingerprint.content}
@@ -320,43 +335,6 @@ def _fingerprint(source: Source) -> Fingerprint:
     rows = np.arange(first, min(first + CHUNK, source.size))
     pixels.update(source.fetch(rows)['images'].tobytes())
   return Fingerprint(*2 * [pixels.hexdigest()[:16]])
-
-
-def _choose(
-  metrics: tuple[str, ...], features: str | None
-) -> tuple[tuple[str, ...], Features | None]:
-  """The metrics and the network; where none are named, what there is."""
-  if features is None and (not metrics or _need_network(metrics)):
-    if parallel.all_agree(inception.is_there()):
-      features = 'inception'
-    elif metrics:
-      inception.load()  # tells what is missing
-  if not metrics:
-    metrics = CUSTOMARY if features else WITHOUT_FEATURES
-  for name in metrics:
-    choose('config.evaluation.metrics', name, METRICS)
-    if name in OF_POINTS and name != 'wasserstein':
-      raise UserError(f'config.evaluation.metrics: {name} is of toy:... points')
-  if not _need_network(metrics):
-    return metrics, None
-  return metrics, networks.make(features)
-
-
-def _of_toy(metrics: tuple[str, ...], toy: Toy) -> tuple[str, ...]:
-  """The metrics of a toy; where none are named, all that it has."""
-  known = tuple(m for m in OF_POINTS if m != 'modes' or len(toy.modes))
-  for name in metrics:
-    if name not in known:
-      raise UserError(
-        f'config.evaluation.metrics: {name} is no metric of these points '
-        f'(valid: {", ".join(known)})'
-      )
-  return metrics or known
-
-
-def _need_network(metrics: tuple[str, ...]) -> bool:
-  known = [METRICS[name] for name in metrics if name in METRICS]
-  return any(metric.needs != 'images' for metric in known)
 
 
 def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
