@@ -6,9 +6,10 @@ code, and every score carries how it was obtained.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ from gan_jax import config as cfg
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import Source, Wanted, in_memory
 from gan_jax.data.toys import is_toy, toy_of
-from gan_jax.errors import UserError, choose, nearest
+from gan_jax.errors import UserError, choose, nearest, warn
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.run import Run, choose_step
+from gan_jax.schedule import Table
 from gan_jax.scores import Score
 
 # What of `config.data` makes the images what they are.
@@ -90,6 +92,80 @@ def _labels(block: ConfigDict, classes: int, source: Source) -> str | None:
       "of G: set it to 'uniform'"
     )
   return wanted or ('data' if known else 'uniform')
+
+
+class Evaluated(NamedTuple):
+  """What one evaluation gave, and the seconds that it took."""
+
+  scores: list[Score]
+  seconds: float
+
+  @property
+  def means(self) -> dict[str, float]:
+    """As a line of metrics has them."""
+    means = {f'eval/{score.name}': score.value for score in self.scores}
+    for score in self.scores:
+      if score.deviation is not None:
+        means[f'eval/{score.name}_deviation'] = score.deviation
+    return {**means, 'eval/seconds': float(f'{self.seconds:.4g}')}
+
+
+class Evaluations:
+  """The evaluations of a run that trains.
+
+  Args:
+    config, workdir, table, source: The run's.
+
+  Raises:
+    UserError: It cannot be measured as its config says.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: str | Path,
+    table: Table,
+    source: Source,
+  ):
+    self.evaluator = make(config, source)
+    self._workdir, self._table = workdir, table
+    self._measure = self.evaluator.player(games.make(config))
+
+  def measure(self, ema: PyTree, round: int) -> Evaluated:
+    """Measures the average G, as it is at `round`."""
+    jax.block_until_ready(ema)  # what is still trained is not measured
+    began = time.perf_counter()
+    values = self._measure(ema, self._table.phase(round))
+    fakes = of_ema(self.evaluator.labels)
+    images = self._table.images(round)
+    listed = self.evaluator.list_scores(values, fakes, round, images)
+    return Evaluated(listed, time.perf_counter() - began)
+
+  def record(self, evaluated: Evaluated) -> None:
+    """Prints the scores, and adds them to `scores.jsonl`."""
+    if not parallel.is_main():
+      return
+    images = evaluated.scores[0].images
+    told = ', '.join(map(str, evaluated.scores))
+    print(f'At {images:,} images: {told}', flush=True)
+    try:
+      scores.record(self._workdir, evaluated.scores)
+    except (OSError, UserError) as error:
+      warn(f'scores.jsonl of {self._workdir} is not written: {error}')
+
+  def is_recorded(self, round: int) -> bool:
+    """Whether `scores.jsonl` has the scores of `round`."""
+    try:
+      known = scores.read(self._workdir)
+    except (OSError, UserError):
+      known = []
+    protocol = self.evaluator.protocol
+    there = any(
+      score.step == round and scores.way(score.stamp) == protocol
+      for score in known
+    )
+    # Another process may not see the file yet.
+    return bool(parallel.of_main(int(there)))
 
 
 def evaluate(
