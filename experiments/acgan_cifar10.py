@@ -19,5 +19,6 @@ def get_config(arg: str = '') -> ConfigDict:
   """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
   config = wgangp_cifar10.get_config(arg)
   config.data.classes = 10
+  config.evaluation.labels = 'data'  # of samples; or 'uniform'
   config.game.auxiliary = ConfigDict({'gen': 0.1, 'disc': 1.0})
   return config

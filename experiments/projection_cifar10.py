@@ -18,4 +18,5 @@ def get_config(arg: str = '') -> ConfigDict:
   """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
   config = sngan_cifar10.get_config(arg)
   config.data.classes = 10
+  config.evaluation.labels = 'data'  # of samples; or 'uniform'
   return config

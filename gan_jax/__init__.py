@@ -53,7 +53,7 @@ def evaluate(
     run_or_images: A run; uint8 [n, h, w, c]; or a folder of images.
     reference: What it is compared with, likewise (of a run: its data); None:
       the run's own data.
-    **how: metrics, features, num_samples, seeds, held_out, as in
+    **how: metrics, features, num_samples, seeds, held_out, labels, as in
       `config.evaluation`; truncation, as in `run.sample`. What is not given is
       as the run has it; of images all are taken, once.
 

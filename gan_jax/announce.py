@@ -165,13 +165,41 @@ def _ramp(ramp: Ramp, unit: float | int = 1) -> str:
   return f'{unit * start:g} to {unit * end:g} ({shape})'
 
 
+def scheduled(
+  table: Table, sizes: Sequence[str], round: int
+) -> dict[str, float | int]:
+  """What changes with time, as it is in `round`, for a line of metrics.
+
+  Args:
+    table: The schedule.
+    sizes: Of what G makes in each row.
+    round: Which.
+  """
+  phase = table.phase(round)
+  values = {
+    'gen_learning_rate': phase.learning_rate.gen,
+    'disc_learning_rate': phase.learning_rate.disc,
+    **phase.values,
+  }
+  # The shortest number that is this float32.
+  told = {f'schedule/{name}': float(str(x)) for name, x in values.items()}
+  if table.stage_ends:
+    size = sizes[table.rows.index(table.row(round))]
+    told['schedule/stage'] = phase.stage
+    told['schedule/resolution'] = int(size.partition('x')[0])
+  return told
+
+
 def duration(seconds: float) -> str:
   """1:02:03."""
   return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
-  """What each row takes, by the rounds that `metrics.jsonl` has, to `until`."""
+  """What each row takes, by the rounds that `metrics.jsonl` has, to `until`.
+
+  With the evaluations.
+  """
   file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
   seconds, seen = [0.0] * len(table.rows), [0] * len(table.rows)
   before = 0
@@ -186,7 +214,7 @@ def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
     if round > until:
       break  # what came after the checkpoint is lost
     index = table.rows.index(table.row(round - 1))
-    seconds[index] += (images - before) / speed
+    seconds[index] += (images - before) / speed + said.get('eval/seconds', 0)
     seen[index] += images - before
     before = images
   whole = [row.rounds * row.span.images_per_round for row in table.rows]

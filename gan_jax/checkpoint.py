@@ -18,7 +18,7 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
-from gan_jax import parallel
+from gan_jax import parallel, scores
 from gan_jax.bucket import is_remote
 from gan_jax.errors import UserError, warn
 from gan_jax.files import write_whole
@@ -36,32 +36,48 @@ def folder(workdir: str | Path) -> epath.Path:
   return path if is_remote(path) else path.resolve()
 
 
+class Best:
+  """Preserves the best checkpoints by `scores.jsonl`, as an Orbax policy.
+
+  Of scores that are not comparable (another metric, network, reference, number
+  of samples, ...) none replaces the other's best.
+  """
+
+  def __init__(self, workdir: str | Path):
+    self._workdir = workdir
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any
+  ) -> list[bool]:
+    """Whether each of the checkpoints is the best by some score."""
+    del context
+    try:
+      known = scores.read(self._workdir)
+    except (OSError, UserError):  # nothing is known: nothing is deleted
+      return [True] * len(checkpoints)
+    best = scores.best_steps(known, {info.step for info in checkpoints})
+    return [info.step in best for info in checkpoints]
+
+
 class Checkpoints:
   """The checkpoints of a run that trains.
 
   Args:
     workdir: The run's.
-    keep: How many of the newest are kept.
-    rank: (metrics of a checkpoint) -> how good it is: the best one is kept
-      too, whatever its age. None: none is.
+    keep: How many of the newest are kept; the best ones are kept too, whatever
+      their age.
     always: The steps of those that are kept for ever.
   """
 
   def __init__(
-    self,
-    workdir: str | Path,
-    keep: int,
-    rank: Callable[[Mapping[str, Any]], float] | None = None,
-    always: Sequence[int] = (),
+    self, workdir: str | Path, keep: int, always: Sequence[int] = ()
   ):
     self._workdir = workdir
-    self._policies = [policies.LatestN(keep), policies.CustomSteps(always)]
-    if rank is not None:
-      self._policies.append(
-        policies.BestN(
-          get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False
-        )
-      )
+    self._policies = [
+      policies.LatestN(keep),
+      policies.CustomSteps(always),
+      Best(workdir),
+    ]
     self._writing: threading.Thread | None = None
     self._failure: str | None = None
     self._open()

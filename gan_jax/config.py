@@ -31,6 +31,7 @@ CHANGEABLE = (
   'evaluation.every_images',
   'evaluation.features',
   'evaluation.held_out',
+  'evaluation.labels',
   'evaluation.metrics',
   'evaluation.num_samples',
   'evaluation.seeds',
@@ -68,7 +69,7 @@ OPEN = (
 # `schedule` is the table of what changes with time, and may call by its key
 # what `growth` has; the program itself notes `data.size` in the workdir, so
 # that a set that has changed is noticed.
-OPTIONAL = ('data.classes', 'data.size', 'schedule')
+OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
 
 # What is done when a loss or a gradient is not finite.
 ON_DIVERGENCE = {

@@ -6,9 +6,10 @@ code, and every score carries how it was obtained.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ from gan_jax import config as cfg
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import Source, Wanted, in_memory
 from gan_jax.data.toys import is_toy, toy_of
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, choose, nearest, warn
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.run import Run, choose_step
+from gan_jax.schedule import Table
 from gan_jax.scores import Score
 
 # What of `config.data` makes the images what they are.
@@ -35,13 +37,29 @@ BLOCK = {
   'num_samples': 10_000,
   'seeds': 1,
   'held_out': None,
+  'labels': None,
+}
+# Which labels a conditional G is given when it is measured.
+LABELS = {
+  'data': 'drawn from the labels of the data',
+  'uniform': 'each class as often',
 }
 RESIZE = 'Lanczos, antialiased'
 
 
-def make(config: ConfigDict, source: Source) -> Evaluator:
-  """The evaluator that `config.evaluation` describes, for the run's data."""
+def make(
+  config: ConfigDict, source: Source, classes: int | None = None
+) -> Evaluator:
+  """The evaluator that `config.evaluation` describes, for the run's data.
+
+  Args:
+    config, source: The run's.
+    classes: Of the G that is measured; None: those of the run.
+  """
   block = config.evaluation
+  if classes is None:
+    classes = config.data.get('classes', 0)
+  labels = _labels(block, classes, source)
   held_out = None
   if block.held_out is not None:
     held_out = data.make(cfg.changed(config, 'data.split', block.held_out))
@@ -52,7 +70,102 @@ def make(config: ConfigDict, source: Source) -> Evaluator:
   described['resize'] = RESIZE
   name = config.data.source
   toy = toy_of(name) if is_toy(name) else None
-  return Evaluator(block, source, described, held_out, toy)
+  return Evaluator(block, source, described, held_out, toy, labels)
+
+
+def _labels(block: ConfigDict, classes: int, source: Source) -> str | None:
+  """Which labels the fakes get; None: G is not conditional."""
+  wanted = block.get('labels')
+  if wanted is not None:
+    choose('config.evaluation.labels', wanted, LABELS)
+    if not classes:
+      raise UserError(
+        f'evaluation.labels={wanted!r}, and what is measured has no classes: '
+        'set it to None'
+      )
+  if not classes:
+    return None
+  known = source.labels is not None and len(source.classes) == classes
+  if wanted == 'data' and not known:
+    raise UserError(
+      f"evaluation.labels='data', and the data has not the {classes} classes "
+      "of G: set it to 'uniform'"
+    )
+  return wanted or ('data' if known else 'uniform')
+
+
+class Evaluated(NamedTuple):
+  """What one evaluation gave, and the seconds that it took."""
+
+  scores: list[Score]
+  seconds: float
+
+  @property
+  def means(self) -> dict[str, float]:
+    """As a line of metrics has them."""
+    means = {f'eval/{score.name}': score.value for score in self.scores}
+    for score in self.scores:
+      if score.deviation is not None:
+        means[f'eval/{score.name}_deviation'] = score.deviation
+    return {**means, 'eval/seconds': float(f'{self.seconds:.4g}')}
+
+
+class Evaluations:
+  """The evaluations of a run that trains.
+
+  Args:
+    config, workdir, table, source: The run's.
+
+  Raises:
+    UserError: It cannot be measured as its config says.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: str | Path,
+    table: Table,
+    source: Source,
+  ):
+    self.evaluator = make(config, source)
+    self._workdir, self._table = workdir, table
+    self._measure = self.evaluator.player(games.make(config))
+
+  def measure(self, ema: PyTree, round: int) -> Evaluated:
+    """Measures the average G, as it is at `round`."""
+    jax.block_until_ready(ema)  # what is still trained is not measured
+    began = time.perf_counter()
+    values = self._measure(ema, self._table.phase(round))
+    fakes = of_ema(self.evaluator.labels)
+    images = self._table.images(round)
+    listed = self.evaluator.list_scores(values, fakes, round, images)
+    return Evaluated(listed, time.perf_counter() - began)
+
+  def record(self, evaluated: Evaluated) -> None:
+    """Prints the scores, and adds them to `scores.jsonl`."""
+    if not parallel.is_main():
+      return
+    images = evaluated.scores[0].images
+    told = ', '.join(map(str, evaluated.scores))
+    print(f'At {images:,} images: {told}', flush=True)
+    try:
+      scores.record(self._workdir, evaluated.scores)
+    except (OSError, UserError) as error:
+      warn(f'scores.jsonl of {self._workdir} is not written: {error}')
+
+  def is_recorded(self, round: int) -> bool:
+    """Whether `scores.jsonl` has the scores of `round`."""
+    try:
+      known = scores.read(self._workdir)
+    except (OSError, UserError):
+      known = []
+    protocol = self.evaluator.protocol
+    there = any(
+      score.step == round and scores.way(score.stamp) == protocol
+      for score in known
+    )
+    # Another process may not see the file yet.
+    return bool(parallel.of_main(int(there)))
 
 
 def evaluate(
@@ -92,15 +205,24 @@ def _measurer(
   def scored(ema: PyTree, rounds: int) -> list[Score]:
     gen_vars = parallel.replicate(jax.tree.map(np.asarray, ema))
     values = measure(gen_vars, table.phase(rounds))
-    fakes, images = of_ema(truncation), table.images(rounds)
+    fakes = of_ema(evaluator.labels, truncation)
+    images = table.images(rounds)
     return evaluator.list_scores(values, fakes, rounds, images)
 
   return scored
 
 
-def of_ema(truncation: float | None = None) -> dict[str, Any]:
-  """What a stamp says of fakes that the average of G has made."""
-  return {'generator': 'ema', 'truncation': truncation}
+def of_ema(
+  labels: str | None, truncation: float | None = None
+) -> dict[str, Any]:
+  """What a stamp says of fakes that the average of G has made.
+
+  Args:
+    labels: As of `Evaluator`.
+    truncation: As of `Run.inputs`.
+  """
+  conditional = {} if labels is None else {'labels': labels}
+  return {'generator': 'ema', 'truncation': truncation, **conditional}
 
 
 def _steps(
@@ -129,17 +251,23 @@ def evaluate_here(
   truncation = how.pop('truncation', None)
   block = _block([run_or_images, reference], how)
   shape = _shape(run_or_images, reference)
-  if not of_run:
+  classes = 0
+  if of_run:
+    classes = run_or_images.config.data.get('classes', 0)
+  else:
     images = _source(run_or_images, shape)
     block.num_samples, block.seeds = images.size, 1
+    block.labels = how.get('labels')
   if isinstance(reference, Run):
     config = reference.config.copy_and_resolve_references()
     config.evaluation = block
-    evaluator = make(config, data.make(config))
+    evaluator = make(config, data.make(config), classes)
   else:
     resolution, channels = shape
     described = {'resolution': resolution, 'channels': channels}
-    evaluator = Evaluator(block, _source(reference, shape), described)
+    source = _source(reference, shape)
+    labels = _labels(block, classes, source)
+    evaluator = Evaluator(block, source, described, labels=labels)
   if of_run:
     run = run_or_images
     measure = _measurer(evaluator, run.config, truncation)

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and where the cached ones are."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -31,6 +32,26 @@ def point_link(link: Path, folder: str | Path) -> None:
       part.replace(link)
     finally:
       part.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+  """The SHA-256 of a file.
+
+  It is kept in the cache, so that a file is read again only when its size or
+  its time of modification has changed.
+  """
+  stat = path.stat()
+  identity = f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+  name = hashlib.sha256(identity.encode()).hexdigest()
+  kept = cache_folder() / 'digests' / name
+  with contextlib.suppress(OSError):
+    return kept.read_text()
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  with contextlib.suppress(OSError):
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(kept, digest)
+  return digest
 
 
 def cache_folder() -> Path:

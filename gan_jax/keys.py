@@ -24,6 +24,7 @@ class Purpose(enum.IntEnum):
   ATTEMPT = 6  # all of a run that was rolled back
   EVALUATE = 7  # samples that are measured
   REFERENCE = 8  # points of a toy that they are measured against
+  LABELS = 9  # labels of samples that are measured
 
 
 def example_keys(

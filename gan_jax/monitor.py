@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from gan_jax.bucket import Mirror, is_remote
 from gan_jax.errors import warn
 from gan_jax.files import write_whole
 from gan_jax.pictures import film, write_png
+
+# What is logged, by name.
+Scalars = Mapping[str, float | int | None]
 
 
 class Monitor:
@@ -50,6 +53,7 @@ class Monitor:
   ):
     self._total_images, self._animated = total_images, animated
     self._last = (time.perf_counter(), images)
+    self._first_image, self._evaluated_seconds = images, 0.0
     self._outputs = contextlib.ExitStack()
     self._workdir = None
     self._unwritten: list[str] = []
@@ -65,7 +69,9 @@ class Monitor:
     self._workdir = self._mirror.path
     enter = self._outputs.enter_context
     (self._workdir / 'samples').mkdir(parents=True, exist_ok=True)
-    self._jsonl = enter(_open_until(self._workdir / 'metrics.jsonl', round))
+    self._metrics = self._workdir / 'metrics.jsonl'
+    self._jsonl = _open_until(self._metrics, round)
+    self._outputs.callback(lambda: self._jsonl.close())
     self._tensorboard = enter(
       tensorboardX.SummaryWriter(
         str(self._workdir / 'tensorboard'), purge_step=round + 1
@@ -90,32 +96,60 @@ class Monitor:
     self._outputs.close()
 
   def log(
-    self, round: int, images: int, means: dict[str, float], until: int
+    self,
+    round: int,
+    images: int,
+    means: Scalars,
+    until: int,
+    evaluated_seconds: float = 0.0,
   ) -> None:
     """Writes a line of metrics, and moves the bar.
 
-    Speed is the mean since the last line: the first one's has the compilation
-    in it. The time that is left is told up to the image `until`: as long as a
-    round is what it is now.
+    Speed is the mean since the last line, the seconds apart that an evaluation
+    took: the first one's has the compilation in it. The time that is left is
+    told up to the image `until`: as long as a round is what it is now.
     """
     now = (time.perf_counter(), images)
-    speed = (now[1] - self._last[1]) / (now[0] - self._last[0])
+    trained_seconds = now[0] - self._last[0] - evaluated_seconds
+    speed = (now[1] - self._last[1]) / trained_seconds
     self._last = now
+    self._evaluated_seconds += evaluated_seconds
     if self._workdir is None:
       return
     scalars = {**means, 'images_per_second': float(f'{speed:.5g}')}
     line = {'step': round, 'images': images, **scalars}
-    # JSON has no NaN: what is not finite is null.
-    finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-    self._unwritten.append(json.dumps(finite) + '\n')
+    self._unwritten.append(_as_json(line))
     with self._tolerant():
       self._write_lines()
-      for name, value in scalars.items():
-        if math.isfinite(value):
-          self._tensorboard.add_scalar(name, value, round)
+      self._add_scalars(round, scalars)
     if self._wandb:
       self._wandb.log(line, step=round)
     self._show(line, until)
+
+  def amend(self, round: int, images: int, means: Scalars) -> None:
+    """Adds to the line of `round`, at which the run resumes.
+
+    Where there is no such line, one is written.
+    """
+    if self._workdir is None:
+      return
+    line = {'step': round, 'images': images}
+    with self._tolerant():
+      lines = self._metrics.read_text().splitlines(keepends=True)
+      if lines and _step_of(lines[-1]) == round:
+        line = json.loads(lines.pop())
+      lines.append(_as_json({**line, **means}))
+      write_whole(self._metrics, ''.join(lines))
+      self._jsonl.close()
+      self._jsonl = self._metrics.open('ab', buffering=0)
+      self._add_scalars(round, means)
+    if self._wandb:
+      self._wandb.log({**line, **means}, step=round)
+
+  def _add_scalars(self, round: int, scalars: Scalars) -> None:
+    for name, value in scalars.items():
+      if math.isfinite(value):
+        self._tensorboard.add_scalar(name, value, round)
 
   def samples(self, round: int, images: int, picture: np.ndarray) -> None:
     """Writes a picture, uint8 [h, w, c], called by the images seen."""
@@ -170,7 +204,9 @@ class Monitor:
     speed = line['images_per_second']
     digits = 0 if speed >= 10 else 2
     rate = f'{speed:,.{digits}f} images/s'
-    seconds = int((until - line['images']) / speed)
+    trained = max(line['images'] - self._first_image, 1)
+    evaluation = self._evaluated_seconds / trained
+    seconds = int((until - line['images']) * (1 / speed + evaluation))
     left = f'{datetime.timedelta(seconds=seconds)} left'
     if until < self._total_images:
       left += f' to image {until:,}'
@@ -211,6 +247,14 @@ def _open_until(path: Path, round: int):
         kept.append(line)
     write_whole(path, ''.join(kept))
   return path.open('ab', buffering=0)
+
+
+def _as_json(line: Scalars) -> str:
+  """JSON has no NaN: what is not finite is null."""
+  finite = {
+    k: None if v is None or not math.isfinite(v) else v for k, v in line.items()
+  }
+  return json.dumps(finite) + '\n'
 
 
 def _step_of(line: str) -> int | float:

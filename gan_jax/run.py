@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -326,7 +327,11 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
   if name in UNRANKED:
     raise UserError(f'{name} tells no better checkpoint from a worse one')
   known = scores.read(workdir)
-  named = [s for s in known if s.name == name and s.step in steps]
+  named = [
+    score
+    for score in known
+    if score.name == name and score.step in steps and math.isfinite(score.value)
+  ]
   if not named:
     there = sorted({score.name for score in known if score.step in steps})
     raise UserError(

@@ -8,7 +8,8 @@ and scores whose stamps differ are not ranked.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,7 @@ class Score(NamedTuple):
     deviation: The standard deviation over them; None: there was one.
     step, images: Of the generator; None: it was images that were measured.
     stamp: What the value depends on beside the generator.
+    ranks: Whether the best checkpoint is chosen by this score.
   """
 
   name: str
@@ -47,10 +49,16 @@ class Score(NamedTuple):
   step: int | None
   images: int | None
   stamp: dict[str, Any]
+  ranks: bool = False
 
   def __repr__(self) -> str:
+    """10.564 +- 0.2."""
     spread = '' if self.deviation is None else f' +- {self.deviation:.2g}'
-    return f'{self.name} {self.value:.5g}{spread}'
+    return f'{self.value:.5g}{spread}'
+
+  def __str__(self) -> str:
+    """fid 10.564 +- 0.2."""
+    return f'{self.name} {self!r}'
 
 
 def read(workdir: str | Path) -> list[Score]:
@@ -75,6 +83,29 @@ def record(workdir: str | Path, scores: Iterable[Score]) -> None:
     kept = [score for score in read(workdir) if _identity(score) not in new]
     lines = [json.dumps(score._asdict()) for score in (*kept, *new.values())]
     write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
+
+
+def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
+  """The steps of the best checkpoints, one for each way of measuring.
+
+  Args:
+    scores: Those that do not rank, or are not finite, choose nothing.
+    steps: Of the checkpoints that exist.
+  """
+  best: dict[str, Score] = {}
+  for score in scores:
+    if score.ranks and score.step in steps and math.isfinite(score.value):
+      other = best.setdefault(way(score.stamp), score)
+      if is_better(score, other):
+        best[way(score.stamp)] = score
+  return {score.step for score in best.values()}
+
+
+def is_better(one: Score, other: Score) -> bool:
+  """Whether a score is better than another of the same name."""
+  if one.name in HIGHER:
+    return one.value > other.value
+  return one.value < other.value
 
 
 def protocol(told: Any) -> str:
@@ -115,12 +146,12 @@ def compare(
     str(run) if isinstance(run, str | Path) else f'evaluation {index}'
     for index, run in enumerate(runs, 1)
   ]
-  shared = set.intersection(*(set(map(_way, some)) for some in known))
-  ways = [_way(score) for score in reversed(known[0])]
+  shared = set.intersection(*({way(s.stamp) for s in some} for some in known))
+  ways = [way(score.stamp) for score in reversed(known[0])]
   # The newest in which all were measured; if there is none, it is told why.
-  way = next((way for way in ways if way in shared), None)
+  common = next((one for one in ways if one in shared), None)
   found = [
-    next((s for s in reversed(some) if _way(s) == way), some[-1])
+    next((s for s in reversed(some) if way(s.stamp) == common), some[-1])
     for some in known
   ]
   check_same_protocol(dict(zip(titles, found, strict=True)))
@@ -171,7 +202,7 @@ def _of(run: str | Path | Mapping[str, Score], name: str) -> list[Score]:
   return found
 
 
-def _way(score: Score) -> str:
-  """How it was obtained, in short; not of what."""
-  told = flatten(score.stamp)
+def way(stamp: Mapping[str, Any]) -> str:
+  """How a score was obtained, in short; not of what."""
+  told = flatten(stamp)
   return protocol({k: told[k] for k in told if k not in OF_WHAT and told[k]})

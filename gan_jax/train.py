@@ -13,26 +13,25 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, evaluation, games, optimizers, parallel, scores
+from gan_jax import data, games, optimizers, parallel
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
-from gan_jax.announce import announce, point_to, sizes_of
+from gan_jax.announce import announce, point_to, scheduled, sizes_of
 from gan_jax.checkpoint import Checkpoints, steps
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, read
 from gan_jax.data.toys import is_toy
-from gan_jax.errors import Diverged, Preempted, UserError, warn
-from gan_jax.evaluation import of_ema
+from gan_jax.errors import Diverged, Preempted, warn
+from gan_jax.evaluation import Evaluated, Evaluations
 from gan_jax.files import point_link
 from gan_jax.games.game import Batch
 from gan_jax.interrupt import Asked, interruptible
 from gan_jax.lock import locked
-from gan_jax.metrics.evaluator import Evaluator, Values
 from gan_jax.monitor import Monitor
 from gan_jax.precompile import Precompiler
 from gan_jax.round import Metrics, play_dispatch
-from gan_jax.schedule import Phase, Table
+from gan_jax.schedule import Table
 from gan_jax.state import State
 from gan_jax.supply import (
   Look,
@@ -58,7 +57,7 @@ class _News(NamedTuple):
     metrics: Of the dispatches since the last line; none: no line is written.
     look: At the average G.
     draw: Whether its images are to be drawn.
-    values: What an evaluation gave, if there was one.
+    evaluated: What an evaluation gave, if there was one.
   """
 
   round: int
@@ -66,7 +65,7 @@ class _News(NamedTuple):
   metrics: list[Metrics]
   look: Look
   draw: bool
-  values: Values | None = None
+  evaluated: Evaluated | None = None
 
 
 class _Run(NamedTuple):
@@ -81,8 +80,7 @@ class _Run(NamedTuple):
   step: Callable[..., tuple[State, Metrics]]
   sitter: Sitter
   shown: Batch
-  evaluator: Evaluator | None
-  measure: Callable[[PyTree, Phase], Values] | None
+  evaluations: Evaluations | None
   create: Callable[[], State]
   dataset: PyTree
   frozen: PyTree
@@ -133,11 +131,9 @@ def train(
   # What cannot be built is refused, and nothing written.
   made = jax.eval_shape(create).variables
   sizes = sizes_of(config, table, made.gen, shapes)
-  evaluator = measure = rank = None
+  evaluations = None
   if config.evaluation.every_images is not None:
-    evaluator = evaluation.make(config, source)
-    measure = evaluator.player(games.make(config))
-    rank = evaluator.rank if evaluator.main else None
+    evaluations = Evaluations(config, workdir, table, source)
   hold = locked(workdir) if parallel.is_main() else nullcontext()
   with hold:
     if parallel.is_main():
@@ -146,7 +142,7 @@ def train(
         point_link(latest, workdir)
     parallel.wait_for_all('config written')
     checkpoints = Checkpoints(
-      workdir, config.checkpoints_to_keep, rank, always=table.stage_ends
+      workdir, config.checkpoints_to_keep, always=table.stage_ends
     )
     with closing(checkpoints):
       resident = is_resident(config, source)
@@ -162,8 +158,7 @@ def train(
         step=spread.compile(play),
         sitter=sitter(games.make(config), config),
         shown=shown,
-        evaluator=evaluator,
-        measure=measure,
+        evaluations=evaluations,
         create=create,
         dataset=on_devices(spread, fetch_all(source) if resident else {}),
         frozen=on_devices(spread, game.frozen()),
@@ -190,9 +185,6 @@ def _attempt(run: _Run, asked: Asked) -> State:
     run.sizes,
     run.settings,
   )
-  if run.measure is not None and not int(parallel.fetch(state.round)):
-    # What would fail, fails before anything is trained.
-    _record(run, 0, 0, run.measure(state.ema, run.table.phase(0)))
   while True:
     attempt = int(parallel.fetch(state.attempt))
     try:
@@ -215,6 +207,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   """Plays from the state on, and tells the world."""
   config, table = run.config, run.table
   round = int(parallel.fetch(state.round))
+  owed = _measure_owed(run, round, state)
   state = run.spread.own(state)
   fed = feeds(config, run.source, table, round, attempt)
   total_images = table.images(table.total_rounds)
@@ -232,6 +225,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
+    _record_owed(run, monitor, owed)
     if round == 0:
       look = run.sitter.look(state, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
@@ -267,20 +261,17 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
         pending = [] if log else pending
       if evaluate:
         ema = run.spread.whole(state).ema
-        values = run.measure(ema, table.phase(round))
-        news = news._replace(values=values)
+        evaluated = run.evaluations.measure(ema, round)
+        news = news._replace(evaluated=evaluated)
       if save:
-        means, news = tell(news), None
+        line, news = tell(news), None
         monitor.keep()
         whole = run.spread.whole(state)
-        noted = dict(means)
-        if evaluate:
-          noted['eval/protocol'] = run.evaluator.protocol
-        run.checkpoints.save(round, whole, noted, config.to_dict())
+        run.checkpoints.save(round, whole, line, config.to_dict())
       if stop is not None:
         break
   state = run.spread.whole(state)
-  if round < table.total_rounds:
+  if stop is not None and not _is_complete(run, round):
     run.checkpoints.finish()
     raise _left(stop, f'saved at round {round:,}')
   return state
@@ -300,48 +291,35 @@ def _compile(run: _Run, round: int, state: State) -> None:
 
 def _tell(
   run: _Run, monitor: Monitor, alarm: Alarm, news: _News
-) -> dict[str, float]:
+) -> dict[str, float | int]:
   """Writes a line of metrics, if there is one, and draws; waits for devices.
 
   Returns:
-    The line's means.
+    The line.
 
   Raises:
     Diverged: One is not finite.
   """
-  round, images, metrics, look, draw, values = news
-  means = {}
+  round, images, metrics, look, draw, evaluated = news
+  line = {}
   if metrics:
     means = _means(metrics, round, run.table.rounds_per_dispatch)
     apart = float(parallel.fetch(look.diversity))
     means['gen/diversity'] = apart / (run.data_diversity or 1.0)
-    if values is not None:
-      means.update(_record(run, round, images, values))
+    line = {**means, **scheduled(run.table, run.sizes, round - 1)}
+    seconds = 0.0
+    if evaluated is not None:
+      run.evaluations.record(evaluated)
+      line, seconds = {**line, **evaluated.means}, evaluated.seconds
     until = run.table.images(run.table.row(round - 1).end_round)
-    monitor.log(round, images, means, until)
+    monitor.log(round, images, line, until, seconds)
     if parallel.is_main():
       alarm.read(round, images, means)
   if draw:
     shown = parallel.fetch(look.shown)
     if parallel.is_main():
       monitor.samples(round, images, run.sitter.paint(shown))
-  return means
-
-
-def _record(
-  run: _Run, round: int, images: int, values: Values
-) -> dict[str, float]:
-  """Writes what an evaluation gave to `scores.jsonl`; the means, by name."""
-  listed = run.evaluator.list_scores(values, of_ema(), round, images)
-  if parallel.is_main():
-    print(f'At {images:,} images: {", ".join(map(str, listed))}', flush=True)
-    try:
-      scores.record(run.workdir, listed)
-    except (OSError, UserError) as error:
-      warn(f'scores.jsonl of {run.workdir} is not written: {error}')
-  means = {f'eval/{score.name}': score.value for score in listed}
-  spreads = {f'eval/{s.name}_deviation': s.deviation for s in listed}
-  return means | {k: v for k, v in spreads.items() if v is not None}
+  return line
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:
@@ -360,6 +338,40 @@ def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
     return False
   passed = table.images(before) // every_images
   return passed < table.images(now) // every_images or now == table.total_rounds
+
+
+def _measure_owed(run: _Run, round: int, state: State) -> Evaluated | None:
+  """Makes the evaluation that was due at `round`, if it was not made.
+
+  (One is due before the first round: what would fail, fails at once.)
+  """
+  if not _is_owed(run, round):
+    return None
+  return run.evaluations.measure(state.ema, round)
+
+
+def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated | None) -> None:
+  """Adds it to the line of its round, and to the scores."""
+  if owed is None:
+    return
+  score = owed.scores[0]
+  monitor.amend(score.step, score.images, owed.means)
+  run.evaluations.record(owed)  # last: from then on it is not owed
+
+
+def _is_owed(run: _Run, round: int) -> bool:
+  """Whether an evaluation was due at `round`, and was not made."""
+  if run.evaluations is None:
+    return False
+  every = run.config.evaluation.every_images
+  before = round - run.table.rounds_per_dispatch
+  due = round == 0 or _due(run.table, before, round, every)
+  return due and not run.evaluations.is_recorded(round)
+
+
+def _is_complete(run: _Run, round: int) -> bool:
+  """Whether nothing is left to be trained, or measured."""
+  return round >= run.table.total_rounds and not _is_owed(run, round)
 
 
 def _means(

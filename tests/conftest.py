@@ -60,6 +60,25 @@ def caches(tmp_path_factory):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
+@pytest.fixture
+def scripted(monkeypatch):
+  """FIDs as they are listed, one an evaluation; nothing is measured."""
+  from gan_jax.metrics.evaluator import Evaluator
+  from gan_jax.metrics.measure import METRICS
+
+  values = []
+
+  def player(self, game, truncation=None):
+    def measure(gen_vars, phase):
+      value = values.pop(0)
+      return {m: {METRICS[m].main: [value]} for m in self.metrics}
+
+    return measure
+
+  monkeypatch.setattr(Evaluator, 'player', player)
+  return values
+
+
 def launch(*args: object) -> list[str]:
   """The command line of a run."""
   return [sys.executable, str(ROOT / 'launch.py'), *map(str, args)]

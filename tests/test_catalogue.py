@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import shutil
 import subprocess
 import sys
 
@@ -80,6 +81,28 @@ def test_a_prepared_set(folder, name):
   ]  # fmt: skip
   assert examples['labels'].tolist() == [1, 0, 1]
   assert make(folder, name, split='all').size == 30
+
+
+def test_labels_and_fingerprint(folder, tmp_path, monkeypatch):
+  """Of all records, without a look at an image."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setattr('gan_jax.data.catalogue.decode', None)
+  source = make(folder, 'tfds:flags', split='all')
+  assert source.labels().tolist() == [i % 2 for i in range(30)]
+  assert source.labels().dtype == np.int32
+  parts = {
+    split: make(folder, 'tfds:flags', split=split).fingerprint()
+    for split in ('train', 'test', 'train[:50%]', 'all')
+  }
+  assert len(set(parts.values())) == 4
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  of_copy = lambda: make(copy, 'tfds:flags').fingerprint()
+  assert of_copy() == parts['train']
+  (shard,) = copy.rglob('*train.array_record*')
+  content = bytearray(shard.read_bytes())
+  content[-1] ^= 1
+  shard.write_bytes(content)
+  assert of_copy() != parts['train']
 
 
 def test_without_tensorflow(folder):

@@ -1,6 +1,7 @@
 """Scores of a run: while it trains, afterwards, in a notebook."""
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from runs import get_config, metrics
+from runs import evaluated, metrics
 
 import gan_jax
 from gan_jax import checkpoint, evaluation, games, scores, train
@@ -22,21 +23,6 @@ from gan_jax.metrics import digits as classifier
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.pictures import quantize, to_uint8
-
-
-def evaluated(**changes):
-  """The `:tiny` run, evaluated twice, by pixels."""
-  config = get_config('vanilla_mnist', 'tiny')
-  config.evaluation.update(
-    {
-      'every_images': 16 * 12,
-      'num_samples': 90,
-      'metrics': ('fid', 'precision_recall', 'swd', 'ms_ssim'),
-      'features': 'pixels',
-      **changes,
-    }
-  )
-  return config
 
 
 @pytest.fixture(scope='module')
@@ -87,40 +73,25 @@ def test_evaluated_moments_are_kept(workdir):
     gan_jax.load(workdir, best='fad')
 
 
-def test_the_best_outlives_the_newest(tmp_path):
-  """With one checkpoint kept, the best one is there beside the newest."""
-  source = digits(Wanted('', 28, 1))
-  evaluator = Evaluator(evaluated().evaluation, source, {})
-  checkpoints = checkpoint.Checkpoints(tmp_path, 1, evaluator.rank)
-  from test_trust import some_state
-
-  values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 6: 0.1, 7: 7.0}
-  for step, value in values.items():
-    means = {'gen/loss': 0.0, 'eval/protocol': evaluator.protocol}
-    if step == 6:
-      means['eval/protocol'] = 'another'
-    if value is not None:
-      means['eval/fid'] = value
-    checkpoints.save(step, some_state(), means, {})
-  checkpoints.finish()
-  checkpoints.close()
-  assert checkpoint.steps(tmp_path) == [2, 7]
-
-
 def test_stamps(workdir):
   """How each was obtained: the network, the data, the fakes."""
   newest = next(
     s for s in scores.read(workdir) if (s.name, s.step) == ('fid', 24)
   )
-  assert newest.stamp['features'] == {'name': 'pixels', 'sha256': ''}
+  assert newest.stamp['metric'] == {'name': 'fid', 'version': 1}
+  pixels = {'name': 'pixels', 'sha256': '', 'version': 1}
+  assert newest.stamp['features'] == pixels
   reference = newest.stamp['reference']
   assert (reference['source'], reference['images']) == ('digits', 5000)
   assert (reference['resolution'], reference['resize'][:7]) == (28, 'Lanczos')
+  assert reference['preprocessing'] == 1
   assert newest.stamp['fakes'] == {
     'seeds': 1, 'images': 90, 'generator': 'ema', 'truncation': None,
   }  # fmt: skip
   swd = {s.name: s for s in scores.read(workdir)}['swd']
   assert swd.stamp['features'] is None
+  ranking = {s.name for s in scores.read(workdir) if s.ranks}
+  assert ranking == {'fid'}
 
 
 def test_evaluate_afterwards(workdir, capsys):
@@ -282,6 +253,54 @@ def test_the_reference_is_seen_once(workdir, capsys):
   assert gan_jax.evaluate(run, **how)['fid'].value == first
 
 
+def of_noise(folder, seed, chosen=range(20)):
+  """A folder of 20 pictures, of which some are made anew."""
+  for i in chosen:
+    shape = (8, 8 + seed)
+    pixels = np.random.default_rng((seed, i)).integers(0, 256, shape, np.uint8)
+    path = folder / f'{"ab"[i % 2]}' / f'{i:02}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def reference_of(folder, seen):
+  """The stamp of a folder, and whether its reference had to be looked at."""
+  how = {'metrics': ('fid',), 'features': 'pixels'}
+  images = np.zeros((5, 8, 8, 1), np.uint8)
+  score = gan_jax.evaluate(images, str(folder), **how)['fid']
+  return score.stamp['reference'], 'Looking at 20' in seen().out
+
+
+def test_a_large_set_is_known_by_all_of_it(tmp_path, monkeypatch, capsys):
+  """By its files: one that has changed makes another reference."""
+  monkeypatch.setattr('gan_jax.metrics.evaluator.SMALL_BYTES', 0)
+  of = lambda folder: reference_of(folder, capsys.readouterr)
+  one, other = tmp_path / 'one', tmp_path / 'other'
+  of_noise(one, 0)
+  stamp, anew = of(one)
+  assert anew
+  assert of(one) == (stamp, False)
+  # Elsewhere, or touched: the same set, which is looked at anew.
+  shutil.copytree(one, other)
+  for path in other.rglob('*.png'):
+    os.utime(path, ns=(1, 1))
+  assert of(other) == (stamp, True)
+  of_noise(one, 1, range(1, 20))
+  changed, anew = of(one)
+  assert anew
+  assert changed['content'] != stamp['content']
+
+
+def test_a_small_set_is_known_by_its_pixels(tmp_path, capsys):
+  of_noise(tmp_path, 0)
+  first = reference_of(tmp_path, capsys.readouterr)
+  assert first[1]
+  (tmp_path / 'a' / '00.png').rename(tmp_path / 'a' / '000.png')
+  assert reference_of(tmp_path, capsys.readouterr) == (first[0], False)
+  of_noise(tmp_path, 1, [7])
+  assert reference_of(tmp_path, capsys.readouterr)[1]
+
+
 def test_nearest_finds_a_copy(workdir, monkeypatch):
   """A generator that has learnt by heart: its sample, and itself beside it."""
   run = gan_jax.load(workdir)
@@ -402,4 +421,4 @@ def test_scores_that_are_damaged_are_told(tmp_path):
 
 def test_recorded_lines_are_whole(workdir):
   for line in (workdir / 'scores.jsonl').read_text().splitlines():
-    assert json.loads(line)['stamp']['gan_jax']
+    assert json.loads(line)['stamp']['metric']['version']

@@ -15,6 +15,7 @@ from PIL import Image
 
 from gan_jax.errors import UserError
 from gan_jax.metrics import inception
+from gan_jax.metrics.features import FEATURES
 
 ALL = tuple(inception.WIDTHS)
 features = jax.jit(inception.features, static_argnames='outputs')
@@ -64,6 +65,15 @@ def test_features_are_those_of_torch_fidelity(weights_file):
     assert made[name].dtype == np.float32
     got = made[name][0, np.array([0, 1, 2, -1])]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)
+
+
+def test_the_version_of_these_features(weights_file, monkeypatch):
+  """Where the numbers above change on purpose, it is raised by one."""
+  monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
+  network = FEATURES['inception']()
+  assert network.version == 1
+  seen = jax.jit(network.look)(network.weights, pattern())['features']
+  assert seen[0, :3] == pytest.approx(BY_TORCH_FIDELITY['2048'][:3], rel=1e-4)
 
 
 def test_grey_images_are_repeated(weights_file):

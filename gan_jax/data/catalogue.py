@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
 from gan_jax.data.decode import decode
-from gan_jax.data.prepared import records_of
+from gan_jax.data.prepared import fingerprint_of, labels_in, records_of
 from gan_jax.data.source import Examples, Source, Wanted
 from gan_jax.errors import UserError
 
@@ -113,6 +113,8 @@ def _source(builder: Any, wanted: Wanted) -> Source:
     example_bytes=wanted.image_bytes + (4 if labels else 0),
     classes=tuple(features[label].names) if label else (),
     decodes=True,
+    labels=partial(labels_in, records, label) if label else None,
+    fingerprint=partial(fingerprint_of, records),
   )
 
 

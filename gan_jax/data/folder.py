@@ -1,5 +1,6 @@
 """A folder of the user's own images."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from gan_jax.data.decode import (
 )
 from gan_jax.data.source import (
   Examples,
+  Fingerprint,
   Source,
   Wanted,
   check_undivided,
@@ -73,7 +75,8 @@ def folder(wanted: Wanted) -> Source:
   labels, classes = _labels(root, paths)
   if keep:
     images = np.stack([image for image in looked if image is not False])
-    return in_memory({'images': images, **labels}, classes)
+    source = in_memory({'images': images, **labels}, classes)
+    return source._replace(fingerprint=partial(_fingerprint, root, paths))
   label_bytes = 4 if labels else 0
   return Source(
     size=len(paths),
@@ -81,7 +84,21 @@ def folder(wanted: Wanted) -> Source:
     example_bytes=wanted.image_bytes + label_bytes,
     classes=classes,
     decodes=True,
+    labels=partial(labels.__getitem__, 'labels') if labels else None,
+    fingerprint=partial(_fingerprint, root, paths),
   )
+
+
+def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
+  """By the files' names and sizes; here also by their times."""
+  content, here = hashlib.sha256(), hashlib.sha256()
+  for path in paths:
+    stat = path.stat()
+    told = f'{path.relative_to(root).as_posix()}\0{stat.st_size}\0'
+    content.update(told.encode(errors='surrogateescape'))
+    here.update(f'{stat.st_mtime_ns}\0'.encode())
+  here.update(content.digest())
+  return Fingerprint(content.hexdigest(), here.hexdigest())
 
 
 def _fetch(

@@ -4,6 +4,7 @@ TFDS writes and reads them (array_record); TensorFlow is not needed.
 """
 
 import contextlib
+import hashlib
 import io
 import shutil
 import sys
@@ -17,16 +18,20 @@ import rich.console
 import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
+from jaxtyping import Int32
 from rich.progress import track
 
 from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
 from gan_jax.data.original import Original, Split, download, locate
-from gan_jax.data.source import Examples, Source, Wanted
+from gan_jax.data.source import Examples, Fingerprint, Source, Wanted
 from gan_jax.errors import UserError, nearest, warn
+from gan_jax.files import sha256_of
 from gan_jax.lock import held
 
 VERSION = '1.0.0'
+# Records that are read at a time, where all are.
+CHUNK = 4096
 
 
 def open_or_prepare(original: Original, wanted: Wanted) -> Source:
@@ -94,6 +99,8 @@ def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
     fetch=partial(_fetch, records),
     example_bytes=image_bytes + label_bytes,
     classes=classes if labelled else (),
+    labels=partial(labels_in, records, 'label') if labelled else None,
+    fingerprint=partial(fingerprint_of, records),
   )
 
 
@@ -111,6 +118,28 @@ def records_of(builder: Any, split: str, decoders: Any = None) -> Any:
   if not size:
     raise UserError(f'config.data.split={split!r} has no examples')
   return records
+
+
+def labels_in(records: Any, name: str) -> Int32[np.ndarray, 'n ...']:
+  """The labels of all records, of which nothing else is decoded."""
+  feature = records.dataset_info.features[name]
+  alone = tfds.features.FeaturesDict({name: feature})
+  found = []
+  for first in range(0, len(records), CHUNK):
+    rows = range(first, min(first + CHUNK, len(records)))
+    raw = records.data_source.__getitems__(list(rows))
+    found += [alone.deserialize_example_np(record)[name] for record in raw]
+  return np.asarray(found, np.int32)
+
+
+def fingerprint_of(records: Any) -> Fingerprint:
+  """By what is in the files that the records are in, and which of them."""
+  told = hashlib.sha256()
+  for part in records.dataset_info.splits[records.split].file_instructions:
+    file = Path(part.filename)
+    line = f'{file.name} {sha256_of(file)} {part.skip} {part.take}\n'
+    told.update(line.encode())
+  return Fingerprint(told.hexdigest(), told.hexdigest())
 
 
 def _fetch(records: Any, indices: np.ndarray) -> Examples:

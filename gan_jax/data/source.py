@@ -4,13 +4,25 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int32, Key
 
 from gan_jax.errors import UserError
 
 # {'images': uint8 [n, h, w, c], or float where they are drawn from a
 # distribution; 'labels': int32, where there are any}
 Examples = dict[str, np.ndarray]
+
+
+class Fingerprint(NamedTuple):
+  """What tells one set of images from another.
+
+  Attributes:
+    content: A digest of the whole set, the same on every machine.
+    here: A digest that also changes when a file of this machine is touched.
+  """
+
+  content: str
+  here: str
 
 
 class Source(NamedTuple):
@@ -28,6 +40,10 @@ class Source(NamedTuple):
     draw: (key) -> an example's image [h, w, c], float: the rounds are fed with
       new ones, drawn on the devices, and what is fetched stands for them where
       they are measured. None: they are fed with what is fetched.
+    labels: () -> the labels of all examples, without decoding an image. None:
+      there are none, or only `fetch` has them.
+    fingerprint: () -> the set's, without decoding an image. None: a digest of
+      everything that is fetched tells the set from others.
   """
 
   size: int
@@ -36,6 +52,8 @@ class Source(NamedTuple):
   classes: tuple[str, ...] = ()
   decodes: bool = False
   draw: Callable[[Key[Array, '']], Float[Array, 'h w c']] | None = None
+  labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None
+  fingerprint: Callable[[], Fingerprint] | None = None
 
 
 class Wanted(NamedTuple):
@@ -73,6 +91,7 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
     fetch=lambda indices: {k: v[indices] for k, v in examples.items()},
     example_bytes=sum(array.nbytes for array in examples.values()) // size,
     classes=classes,
+    labels=(lambda: examples['labels']) if 'labels' in examples else None,
   )
 
 

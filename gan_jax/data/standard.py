@@ -6,6 +6,11 @@ from PIL import Image, ImageOps
 from gan_jax.data.source import Wanted
 from gan_jax.errors import UserError
 
+# Of what makes uint8 images of pictures (here, and how data/decode.py has JPEGs
+# drafted) and of what G generates (pictures.quantize). Raised by one whenever
+# pixels change on purpose: scores of two versions are not comparable.
+VERSION = 1
+
 # PIL's modes: what the config's number of channels asks for.
 MODES = {1: 'L', 3: 'RGB'}
 

@@ -1,10 +1,7 @@
 """Measures generators, all of them in one way."""
 
-import functools
 import hashlib
-import importlib.metadata
 import io
-import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,27 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Int32, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from gan_jax import parallel
-from gan_jax.data.source import Source
+from gan_jax.data.source import Fingerprint, Source
+from gan_jax.data.standard import VERSION
 from gan_jax.data.stream import Stream
 from gan_jax.data.toys import Toy
-from gan_jax.errors import UserError, choose, warn
+from gan_jax.errors import UserError, warn
 from gan_jax.files import cache_folder, write_whole
 from gan_jax.games.game import Game, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
-from gan_jax.metrics import inception
-from gan_jax.metrics.features import Features
+from gan_jax.metrics.choice import choose_metrics
 from gan_jax.metrics.measure import (
-  CUSTOMARY,
-  HIGHER,
   METRICS,
-  OF_POINTS,
   UNRANKED,
-  WITHOUT_FEATURES,
   Reference,
   Seen,
   collect,
@@ -41,15 +34,18 @@ from gan_jax.metrics.measure import (
 from gan_jax.metrics.moments import Moments
 from gan_jax.pictures import quantize
 from gan_jax.schedule import Phase
-from gan_jax.scores import Score, protocol
+from gan_jax.scores import Score, protocol, way
 
 # Images that are made, or looked at, in one go: so many, and of so many pixels
 # together.
 BATCH, PIXELS = 250, 2**22
-# So many bytes, or of a larger set so many images, tell it from another.
-PROBED_BYTES, PROBED = 2**26, 256
-# What makes images, and numbers of them.
-CODE = ('metrics/*.py', 'data/decode.py', 'data/standard.py', 'pictures.py')
+# A set up to so many bytes is told from another by all its pixels; a larger one
+# by its files.
+SMALL_BYTES = 2**26
+# A distribution is known by so many of its examples.
+DRAWN = 256
+# Images that are fetched at a time where all are.
+CHUNK = 4096
 
 # Metric to its scores, each of every seed.
 Values = dict[str, dict[str, list[float]]]
@@ -65,6 +61,8 @@ class Evaluator:
     described: What it is, for the stamp.
     held_out: Data that is not in it, where a metric asks for that.
     toy: Of whose points it is, if it is not of images.
+    labels: Of the fakes of a conditional G: 'data', drawn from the labels of
+      `source`; 'uniform', each class as often. None: G is not conditional.
 
   Raises:
     UserError: A metric is unknown, or what it needs is not there.
@@ -77,12 +75,14 @@ class Evaluator:
     described: Mapping[str, Any],
     held_out: Source | None = None,
     toy: Toy | None = None,
+    labels: str | None = None,
   ):
-    if toy is None:
-      self.metrics, self.features = _choose(block.metrics, block.features)
-    else:
-      self.metrics, self.features = _of_toy(block.metrics, toy), None
-    self._toy = toy
+    self.choice = choose_metrics(block.metrics, block.features, toy)
+    self.metrics = self.choice.metrics
+    self.features = None
+    if self.choice.features is not None:
+      self.features = networks.make(self.choice.features)
+    self._toy, self.labels = toy, labels
     self.num_samples, self.seeds = block.num_samples, block.seeds
     for name, value in (('num_samples', 2), ('seeds', 1)):
       if block[name] < value:
@@ -100,8 +100,9 @@ class Evaluator:
     self._look = parallel.by_rows(self._seen)
     self._image = source.fetch(np.arange(1))['images']
     self._check_network()
-    self._data = {**described, **_content(source)}
-    self._held_out_data = held_out and _content(held_out)
+    self._described = {**described, 'preprocessing': VERSION}
+    self._fingerprint = _fingerprint(source)
+    self._held_out_fingerprint = held_out and _fingerprint(held_out)
     self._reference: Reference | None = None
 
   @property
@@ -110,34 +111,32 @@ class Evaluator:
     names = [METRICS[metric].main for metric in self.metrics]
     return next((name for name in names if name not in UNRANKED), None)
 
-  def rank(self, metrics: Mapping[str, Any]) -> float:
-    """How good a checkpoint is, by the metrics that it was saved with.
-
-    One that was evaluated in another way is none.
-    """
-    value = metrics.get(f'eval/{self.main}')
-    known = value is not None and np.isfinite(value)
-    if not known or metrics.get('eval/protocol') != self.protocol:
-      return -math.inf
-    return value if self.main in HIGHER else -value
-
   @property
   def protocol(self) -> str:
-    """In short, how generators are measured here."""
-    return protocol([self._stamp(metric, {}) for metric in self.metrics])
+    """In short, how the score is obtained by which a checkpoint is the best.
+
+    Where none tells that, how the first one is.
+    """
+    ranking = [m for m in self.metrics if METRICS[m].main == self.main]
+    first = ranking[0] if ranking else self.metrics[0]
+    return way(self._stamp(first, {'labels': self.labels}))
 
   def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """What a score of the metric depends on beside the generator."""
-    network = None
-    if METRICS[metric].needs != 'images':
-      network = {'name': self.features.name, 'sha256': self.features.sha256}
+    row = METRICS[metric]
+    network = None if row.needs == 'images' else self.features.identity
+    held_out = None
+    if metric == 'memorisation':
+      held_out = _stamp_of(self._held_out, self._held_out_fingerprint)
     return {
-      'metric': metric,
+      'metric': {'name': metric, 'version': row.version},
       'features': network,
-      'reference': self._data,
-      'held_out': self._held_out_data if metric == 'memorisation' else None,
+      'reference': {
+        **self._described,
+        **_stamp_of(self._source, self._fingerprint),
+      },
+      'held_out': held_out,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
-      'gan_jax': _version(),
     }
 
   def player(
@@ -150,11 +149,18 @@ class Evaluator:
       truncation: As of `Run.inputs`.
     """
     size = self._size(self.num_samples)
+    labels = None
+    if self.labels == 'data':
+      labels = parallel.replicate(self._source.labels())
 
     @parallel.by_rows
-    def play(examples, gen_vars, weights, phase, key):
+    def play(examples, gen_vars, weights, labels, phase, key):
       keys = example_keys(key, Purpose.EVALUATE, examples)
-      inputs = truncated(game, game.draw(keys, {}, phase), truncation)
+      batch = {}  # of which the game draws each class as often
+      if labels is not None:
+        own = example_keys(key, Purpose.LABELS, examples)
+        batch['labels'] = _drawn(labels, own)
+      inputs = truncated(game, game.draw(keys, batch, phase), truncation)
       images = game.sample(gen_vars, inputs, phase)
       if self._toy is None:
         images = quantize(images)
@@ -165,7 +171,7 @@ class Evaluator:
         key = jax.random.key(seed)
         for first in range(0, self.num_samples, size):
           examples = jnp.arange(first, first + size)
-          yield play(examples, gen_vars, self._weights, phase, key)
+          yield play(examples, gen_vars, self._weights, labels, phase, key)
 
       return self._values(batches, self.num_samples)
 
@@ -191,7 +197,8 @@ class Evaluator:
         one = len(several) == 1
         spread = None if one else float(np.std(several, ddof=1))
         mean = float(np.mean(several))
-        listed.append(Score(name, mean, spread, step, images, stamp))
+        ranks = name == self.main
+        listed.append(Score(name, mean, spread, step, images, stamp, ranks))
     return listed
 
   def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
@@ -210,20 +217,23 @@ class Evaluator:
     if self._reference is None:
       held_out = self._held_out
       self._reference = Reference(
-        self._kept(self._source), held_out and self._kept(held_out), self._toy
+        self._kept(self._source, self._fingerprint),
+        held_out and self._kept(held_out, self._held_out_fingerprint),
+        self._toy,
       )
     return self._reference
 
-  def _kept(self, source: Source) -> Seen:
+  def _kept(self, source: Source, fingerprint: Fingerprint) -> Seen:
     count = source.size
     if self._needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
     told = {
-      'data': self._data if source is self._source else self._held_out_data,
-      'features': self.features and self.features[:2],
-      'needs': sorted(self._needs),
+      'described': self._described,
+      'images': source.size,
+      'data': fingerprint,
+      'features': self.features and self.features.identity,
+      'needs': {need: self._versions(need) for need in sorted(self._needs)},
       'most': self.num_samples,
-      'gan_jax': _version(),
       'process': parallel.process_rows().args,
     }
     file = cache_folder() / 'references' / f'{protocol(told)}.npz'
@@ -238,6 +248,11 @@ class Evaluator:
       if kept:
         _write(file, seen)
     return seen
+
+  def _versions(self, need: str) -> list[int]:
+    """Of the metrics that need it."""
+    rows = [METRICS[name] for name in self.metrics]
+    return sorted({row.version for row in rows if row.needs == need})
 
   def _batches(self, source: Source, count: int) -> Batches:
     """Of so many images of a source, chosen as by chance."""
@@ -292,63 +307,34 @@ class Evaluator:
       )
 
 
-def _content(source: Source) -> dict[str, Any]:
-  """What tells one set of images from another."""
-  small = source.size * source.example_bytes <= PROBED_BYTES
-  count = source.size if small else PROBED
-  probed = np.linspace(0, source.size - 1, count).astype(int)
-  images = source.fetch(probed)['images']
+def _drawn(
+  labels: Int32[Array, 'n ...'], keys: Key[Array, ' m']
+) -> Int32[Array, 'm ...']:
+  """A label for each key, as likely as it is among all."""
+  index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(labels)))
+  return labels[index(keys)]
+
+
+def _stamp_of(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
+  """What a stamp says of a set of images."""
+  return {'images': source.size, 'content': fingerprint.content}
+
+
+def _fingerprint(source: Source) -> Fingerprint:
+  """What tells a set of images from another."""
+  small = source.size * source.example_bytes <= SMALL_BYTES
   if source.draw is not None:  # machines differ in the last bit
-    images = images.round(3)[:PROBED]
-  content = hashlib.sha256(images.tobytes()).hexdigest()[:16]
-  return {'images': source.size, 'content': content}
-
-
-@functools.cache
-def _version() -> str:
-  """Of this package, and of the code that a score hangs on."""
-  root = Path(__file__).parents[1]
-  files = sorted(file for pattern in CODE for file in root.glob(pattern))
-  code = hashlib.sha256(b''.join(file.read_bytes() for file in files))
-  version = importlib.metadata.version('gan_jax')
-  return f'{version}+{code.hexdigest()[:8]}'
-
-
-def _choose(
-  metrics: tuple[str, ...], features: str | None
-) -> tuple[tuple[str, ...], Features | None]:
-  """The metrics and the network; where none are named, what there is."""
-  if features is None and (not metrics or _need_network(metrics)):
-    if parallel.all_agree(inception.is_there()):
-      features = 'inception'
-    elif metrics:
-      inception.load()  # tells what is missing
-  if not metrics:
-    metrics = CUSTOMARY if features else WITHOUT_FEATURES
-  for name in metrics:
-    choose('config.evaluation.metrics', name, METRICS)
-    if name in OF_POINTS and name != 'wasserstein':
-      raise UserError(f'config.evaluation.metrics: {name} is of toy:... points')
-  if not _need_network(metrics):
-    return metrics, None
-  return metrics, networks.make(features)
-
-
-def _of_toy(metrics: tuple[str, ...], toy: Toy) -> tuple[str, ...]:
-  """The metrics of a toy; where none are named, all that it has."""
-  known = tuple(m for m in OF_POINTS if m != 'modes' or len(toy.modes))
-  for name in metrics:
-    if name not in known:
-      raise UserError(
-        f'config.evaluation.metrics: {name} is no metric of these points '
-        f'(valid: {", ".join(known)})'
-      )
-  return metrics or known
-
-
-def _need_network(metrics: tuple[str, ...]) -> bool:
-  known = [METRICS[name] for name in metrics if name in METRICS]
-  return any(metric.needs != 'images' for metric in known)
+    images = source.fetch(np.arange(min(DRAWN, source.size)))['images']
+    content = hashlib.sha256(images.round(3).tobytes()).hexdigest()[:16]
+    return Fingerprint(content, content)
+  if source.fingerprint is not None and not small:
+    whole = source.fingerprint()
+    return Fingerprint(*(digest[:16] for digest in whole))
+  pixels = hashlib.sha256()
+  for first in range(0, source.size, CHUNK):
+    rows = np.arange(first, min(first + CHUNK, source.size))
+    pixels.update(source.fetch(rows)['images'].tobytes())
+  return Fingerprint(*2 * [pixels.hexdigest()[:16]])
 
 
 def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:

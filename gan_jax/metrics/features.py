@@ -4,7 +4,7 @@ import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -26,12 +26,20 @@ class Features(NamedTuple):
     weights: Its arrays.
     look: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and
       'probabilities' [n, classes] where it is a classifier.
+    version: Raised by one whenever `look` gives other numbers with the same
+      weights. Part of every stamp.
   """
 
   name: str
   sha256: str
   weights: PyTree
   look: Callable[[PyTree, UInt8[Array, 'n h w c']], Looked]
+  version: int = 1
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """What a stamp says of the network."""
+    return {'name': self.name, 'sha256': self.sha256, 'version': self.version}
 
 
 def _digits() -> Features:

@@ -57,13 +57,20 @@ class Metric(NamedTuple):
 
   Attributes:
     needs: What of `Seen`.
-    main: Which of its scores tells how good a generator is.
+    scores: Names of its scores; the first tells how good a generator is.
     of: (reference, fake) -> its scores.
+    version: Raised by one whenever the numbers change on purpose: scores of two
+      versions are not comparable. Part of every stamp.
   """
 
   needs: str
-  main: str
+  scores: tuple[str, ...]
   of: Callable[[Reference, Seen], dict[str, float]]
+  version: int = 1
+
+  @property
+  def main(self) -> str:
+    return self.scores[0]
 
 
 def _as_many(
@@ -150,20 +157,26 @@ def _wasserstein(reference: Reference, fake: Seen) -> dict[str, float]:
 
 
 METRICS: dict[str, Metric] = {
-  'classes': Metric('probabilities', 'classes_kl', _classes),
-  'density_coverage': Metric('features', 'coverage', _density_coverage),
-  'divergence': Metric('images', 'jensen_shannon', _divergence),
-  'fid': Metric('moments', 'fid', _fid),
-  'inception_score': Metric(
-    'probabilities', 'inception_score', _inception_score
+  'classes': Metric(
+    'probabilities', ('classes_kl', 'classes_covered'), _classes
   ),
-  'kid': Metric('features', 'kid', _kid),
-  'memorisation': Metric('all_features', 'memorisation', _memorisation),
-  'modes': Metric('images', 'high_quality', _modes),
-  'ms_ssim': Metric('images', 'ms_ssim', _ms_ssim),
-  'precision_recall': Metric('features', 'precision', _precision_recall),
-  'swd': Metric('images', 'swd', _swd),
-  'wasserstein': Metric('images', 'wasserstein', _wasserstein),
+  'density_coverage': Metric(
+    'features', ('coverage', 'density'), _density_coverage
+  ),
+  'divergence': Metric('images', ('jensen_shannon', 'kl'), _divergence),
+  'fid': Metric('moments', ('fid',), _fid),
+  'inception_score': Metric(
+    'probabilities', ('inception_score',), _inception_score
+  ),
+  'kid': Metric('features', ('kid',), _kid),
+  'memorisation': Metric('all_features', ('memorisation',), _memorisation),
+  'modes': Metric('images', ('high_quality', 'modes_found'), _modes),
+  'ms_ssim': Metric('images', ('ms_ssim',), _ms_ssim),
+  'precision_recall': Metric(
+    'features', ('precision', 'recall'), _precision_recall
+  ),
+  'swd': Metric('images', ('swd',), _swd),  # and swd_SIDE of each level
+  'wasserstein': Metric('images', ('wasserstein',), _wasserstein),
 }
 # Of points, and of points that have modes, alone.
 OF_POINTS = ('divergence', 'modes', 'wasserstein')

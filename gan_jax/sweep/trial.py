@@ -104,8 +104,9 @@ class Tail:
     for line in self._file.read_text().splitlines():
       try:
         said = json.loads(line)
-        self.points.append(Point(said['images'], said.get(self._score)))
         self.names |= said.keys()
+        if said['images']:  # what is not trained yet is no result
+          self.points.append(Point(said['images'], said.get(self._score)))
       except (ValueError, KeyError, TypeError):
         continue  # it is being written
     return True

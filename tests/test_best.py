@@ -1,0 +1,95 @@
+"""Which checkpoints are kept as the best, and by what."""
+
+from runs import evaluated
+
+import gan_jax
+from gan_jax import checkpoint, scores, train
+from gan_jax.data.digits import digits
+from gan_jax.data.source import Wanted
+from gan_jax.metrics import measure as measures
+from gan_jax.metrics.evaluator import Evaluator
+
+
+def some_score(step, value, ranks=True, fakes=90, **stamp):
+  """An FID, of so many fakes."""
+  stamp = {'metric': {'name': 'fid', 'version': 1}, **stamp}
+  stamp['fakes'] = {'images': fakes, 'generator': 'ema'}
+  return scores.Score('fid', value, None, step, 16 * step, stamp, ranks)
+
+
+def save_and_score(workdir, given):
+  """A run of one checkpoint after the other, the newest alone being kept."""
+  from test_trust import some_state
+
+  checkpoints = checkpoint.Checkpoints(workdir, 1)
+  for step, listed in given.items():
+    scores.record(workdir, listed)
+    checkpoints.save(step, some_state(), {'gen/loss': 0.0}, {})
+    checkpoints.finish()
+  checkpoints.close()
+  return checkpoint.steps(workdir)
+
+
+def test_the_best_outlives_the_newest(tmp_path):
+  """With one checkpoint kept, the best one is there beside the newest."""
+  values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 7: 7.0}
+  given = {
+    step: [] if value is None else [some_score(step, value)]
+    for step, value in values.items()
+  }
+  given[6] = [some_score(6, 0.1, ranks=False)]  # it is not what chooses
+  assert save_and_score(tmp_path, dict(sorted(given.items()))) == [2, 7]
+
+
+def test_a_better_one_must_be_measured_in_the_same_way(tmp_path):
+  """Another number of fakes: both of the best ones are kept."""
+  given = {
+    1: [some_score(1, 9.0)],
+    2: [some_score(2, 4.0)],
+    3: [some_score(3, 3.0, fakes=50)],
+    4: [some_score(4, 5.0, fakes=50)],
+    5: [],  # resumed without evaluations
+    6: [],
+  }
+  assert save_and_score(tmp_path, given) == [2, 3, 6]
+  assert save_and_score(tmp_path, {7: [some_score(7, 3.5)], 8: []}) == [3, 7, 8]
+
+
+def test_the_best_survives_a_resume(tmp_path, scripted):
+  """Without evaluations; with a metric more; a worse one does not take over."""
+  config = evaluated(metrics=('fid',))
+  config.checkpoints_to_keep = 1
+  scripted += [9.0, 1.0, 5.0]  # at rounds 0, 12 and 24
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 24]
+  config.evaluation.every_images = None
+  config.total_images = 16 * 32
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 32]
+  config.evaluation.every_images = 16 * 12
+  config.evaluation.metrics = ('fid', 'ms_ssim')
+  config.total_images = 16 * 36
+  scripted += [4.0, 4.0]
+  train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path) == [12, 36]
+  assert gan_jax.load(tmp_path, best='fid').step == 12
+
+
+def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
+  """Other metrics beside it change nothing; its version does."""
+  source = digits(Wanted('', 28, 1))
+  of = lambda *metrics: (
+    Evaluator(evaluated(metrics=metrics).evaluation, source, {}).protocol
+  )
+  assert of('fid') == of('fid', 'swd') == of('ms_ssim', 'fid', 'kid')
+  assert of('fid') != of('swd')
+  row, before = measures.METRICS['fid'], of('fid')
+  monkeypatch.setitem(measures.METRICS, 'fid', row._replace(version=2))
+  assert of('fid') != before
+
+
+def test_scores_print_as_what_they_are():
+  score = some_score(24, 10.5641)
+  assert f'{ {"fid": score} }' == "{'fid': 10.564}"
+  several = score._replace(deviation=0.2)
+  assert (str(several), repr(several)) == ('fid 10.564 +- 0.2', '10.564 +- 0.2')

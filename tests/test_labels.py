@@ -1,0 +1,92 @@
+"""Which labels a conditional G is given when it is measured."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from runs import evaluated, get_config
+
+from gan_jax import config as cfg
+from gan_jax import evaluation, games, scores, train
+from gan_jax.data.digits import digits
+from gan_jax.data.source import Wanted, in_memory
+from gan_jax.errors import UserError
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.metrics import measure as measures
+from gan_jax.metrics.evaluator import Evaluator
+
+
+def unbalanced():
+  """100 pictures: 85 of the first class, 12 of the second, 3 of the third."""
+  labels = np.repeat(np.arange(3, dtype=np.int32), [85, 12, 3])
+  pixels = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 1), np.uint8)
+  source = in_memory({'images': pixels, 'labels': labels}, ('a', 'b', 'c'))
+  return source, labels
+
+
+def labels_given(labels, count, monkeypatch):
+  """Which a conditional G is given, its pictures being 1 / 255 a class."""
+  config = evaluated(num_samples=count, metrics=('swd',), features=None)
+  source, _ = unbalanced()
+  evaluator = Evaluator(config.evaluation, source, {}, labels=labels)
+
+  def draw(keys, batch, phase):
+    uniform = jax.vmap(lambda key: jax.random.randint(key, (), 0, 3))(keys)
+    return batch.get('labels', uniform)
+
+  def sample(gen_vars, given, phase):
+    flat = given.astype('float32')[:, None, None, None] / 127.5 - 1
+    return jax.numpy.broadcast_to(flat, (len(given), 4, 4, 1))
+
+  seen = []
+
+  def watch(batches, needs, count, most):
+    seen.append(measures.collect(batches, needs, count, most))
+    raise StopIteration
+
+  monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
+  game = games.make(config)._replace(draw=draw, sample=sample)
+  with pytest.raises(StopIteration):
+    evaluator.player(game)({}, cfg.table(config).phase(0))
+  return seen[0].images[:, 0, 0, 0]
+
+
+def test_labels_are_as_frequent_as_in_the_data(monkeypatch):
+  """By a chi-squared test; and each is a function of (seed, example)."""
+  count = 4000
+  given = labels_given('data', count, monkeypatch)
+  counts = np.bincount(given, minlength=3)
+  test = scipy.stats.chisquare(counts, count * np.array([0.85, 0.12, 0.03]))
+  assert test.pvalue > 0.01
+  keys = example_keys(
+    jax.random.key(0), Purpose.LABELS, jax.numpy.arange(count)
+  )
+  index = jax.vmap(lambda key: jax.random.randint(key, (), 0, 100))(keys)
+  np.testing.assert_array_equal(given, unbalanced()[1][np.asarray(index)])
+  # On a few of them, which other batches and devices take: the same.
+  few = labels_given('data', 7, monkeypatch)
+  np.testing.assert_array_equal(few, given[:7])
+
+
+def test_labels_are_uniform_by_choice(monkeypatch):
+  counts = np.bincount(labels_given('uniform', 3000, monkeypatch), minlength=3)
+  assert scipy.stats.chisquare(counts).pvalue > 0.01
+
+
+def test_which_labels_is_in_the_stamp(tmp_path, scripted):
+  """Of conditional runs alone."""
+  config = get_config('cgan_digits', 'tiny')
+  config.evaluation.every_images = 16 * 24
+  scripted += [2.0, 1.0]
+  train.train(config, tmp_path)
+  stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
+  assert {stamp['labels'] for stamp in stamps} == {'data'}
+  config.evaluation.labels = 'uniform'
+  other = evaluation.make(config, digits(Wanted('', 28, 1)))
+  assert other.labels == 'uniform'
+  assert scores.way(scores.read(tmp_path)[0].stamp) != other.protocol
+  config.evaluation.labels = 'unifrom'
+  with pytest.raises(UserError, match="did you mean 'uniform'"):
+    evaluation.make(config, digits(Wanted('', 28, 1)))
+  with pytest.raises(UserError, match='has no classes: set it to None'):
+    train.train(evaluated(labels='data'), tmp_path / 'other')

@@ -1,0 +1,193 @@
+"""Evaluations that were due when a run was stopped, and what they take."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from runs import evaluated, everything, get_config, metrics
+from tensorboard.backend.event_processing.event_accumulator import (
+  EventAccumulator,
+)
+
+import gan_jax
+from gan_jax import checkpoint, monitor, scores, train
+from gan_jax.announce import scheduled
+from gan_jax.errors import Preempted
+from gan_jax.schedule import tabulate
+from gan_jax.sweep.trial import Tail
+
+
+def measured():
+  """By the features of `digits`, which are fewer than the pixels."""
+  return evaluated(metrics=('fid',), features='digits')
+
+
+def told_at(round, monkeypatch):
+  """SIGTERM comes in the dispatch that ends at `round`."""
+  keep_up, dispatches = train.parallel.keep_up, []
+
+  def tell(pending):
+    keep_up(pending)
+    dispatches.append(1)
+    if 4 * len(dispatches) == round:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(train.parallel, 'keep_up', tell)
+
+
+def fids(workdir):
+  """By step, of `scores.jsonl`, of `metrics.jsonl` and of TensorBoard."""
+  events = EventAccumulator(str(workdir / 'tensorboard')).Reload()
+  return (
+    {s.step: s.value for s in scores.read(workdir) if s.name == 'fid'},
+    {
+      line['step']: line['eval/fid']
+      for line in metrics(workdir)
+      if 'eval/fid' in line
+    },
+    {
+      event.step: pytest.approx(event.value, rel=1e-6)
+      for event in events.Scalars('eval/fid')
+    },
+  )
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  """Measured after 0, 12 and 24 rounds, which are all."""
+  workdir = tmp_path_factory.mktemp('straight')
+  train.train(measured(), workdir)
+  return workdir
+
+
+def test_the_untrained_g_is_measured_too(straight):
+  """Its line says nothing of training."""
+  of_scores, of_lines, of_tensorboard = fids(straight)
+  assert of_scores.keys() == {0, 12, 24}
+  assert of_scores == of_lines == of_tensorboard
+  assert metrics(straight)[0].keys() == {'step', 'images', 'eval/fid'}
+  first = gan_jax.load(straight).metrics().iloc[0]
+  assert (first['step'], first['eval/fid']) == (0, of_scores[0])
+  assert np.isnan(first['images_per_second'])
+
+
+@pytest.mark.parametrize('round', [12, 24])
+def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, round):
+  """In the last dispatch, too: the run then is not done."""
+  config = measured()
+  with monkeypatch.context() as patch:
+    told_at(round, patch)
+    with pytest.raises(Preempted, match=f'saved at round {round}'):
+      train.train(config, tmp_path)
+  assert checkpoint.steps(tmp_path)[-1] == round
+  assert round not in fids(tmp_path)[0]
+  tail = Tail(str(tmp_path), 'eval/fid')
+  tail.read()
+  train.train(config, tmp_path)
+  assert metrics(tmp_path) == metrics(straight)
+  assert everything(tmp_path, 24) == everything(straight, 24)
+  assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
+  assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
+  # A sweep sees it.
+  tail.read()
+  assert tail.points[-1].score == pytest.approx(fids(straight)[0][24])
+  # Once made, it is not made again.
+  monkeypatch.setattr(train.Evaluations, 'measure', None)
+  train.train(config, tmp_path)
+
+
+def test_what_was_never_asked_for_is_not_owed(tmp_path, scripted):
+  config = measured()
+  config.evaluation.every_images = None
+  train.train(config, tmp_path)
+  config.evaluation.every_images = 16 * 12
+  scripted += [3.0]  # of the end alone
+  train.train(config, tmp_path)
+  assert {s.step for s in scores.read(tmp_path)} == {24}
+  assert metrics(tmp_path)[-1]['eval/fid'] == 3.0
+
+
+def test_untrained_is_no_result_of_a_trial(straight):
+  tail = Tail(str(straight), 'eval/fid')
+  assert tail.read()
+  known = [point for point in tail.points if point.score is not None]
+  assert [point.images for point in known] == [192, 384]
+
+
+def test_evaluations_are_no_training(tmp_path, monkeypatch):
+  """Half a second each, as they are told; the speed is that of training."""
+
+  def player(self, game, truncation=None):
+    def measure(gen_vars, phase):
+      time.sleep(0.5)
+      return {'ms_ssim': {'ms_ssim': [0.5]}}
+
+    return measure
+
+  monkeypatch.setattr('gan_jax.metrics.evaluator.Evaluator.player', player)
+  told = []
+  log = monitor.Monitor.log
+
+  def watch(self, round, images, *rest):
+    told.append((time.perf_counter(), images))
+    log(self, round, images, *rest)
+
+  monkeypatch.setattr(monitor.Monitor, 'log', watch)
+  train.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  lines = [json.loads(line) for line in lines]
+  seconds = [line['eval/seconds'] for line in lines if 'eval/seconds' in line]
+  assert len(seconds) == 3
+  assert all(0.5 <= x < 0.9 for x in seconds)
+  index = next(i for i, (_, images) in enumerate(told) if images == 384)
+  between = told[index][0] - told[index - 1][0]
+  speed = (told[index][1] - told[index - 1][1]) / (between - seconds[-1])
+  assert lines[-1]['images_per_second'] == pytest.approx(speed, rel=0.2)
+
+
+# What changes with time.
+
+
+def test_a_line_has_what_is_scheduled():
+  """Two dispatches of 4 rounds of 16: linear ramps, by hand."""
+  spans = [
+    {'images': 128, 'gen_learning_rate': (8e-4, 0.0), 'values': {'a': 0.25}},
+    {'images': 128, 'stage': 1, 'values': {'b': (0.0, 1.0)}},
+  ]
+  defaults = {
+    'batch_size': 16, 'gen_batch_size': None, 'disc_steps': 1,
+    'gen_learning_rate': 2e-4, 'disc_learning_rate': 1e-4,
+  }  # fmt: skip
+  table = tabulate(
+    spans, defaults=defaults, total_images=None, rounds_per_dispatch=4,
+    ema_halflife_images=1, ema_rampup=None,
+  )  # fmt: skip
+  assert scheduled(table, ['4x4', '8x8'], 3) == {
+    'schedule/gen_learning_rate': 5e-4,  # 3/8 of the way
+    'schedule/disc_learning_rate': 1e-4,
+    'schedule/a': 0.25,
+    'schedule/stage': 0,
+    'schedule/resolution': 4,
+  }
+  assert scheduled(table, ['4x4', '8x8'], 15) == {
+    'schedule/gen_learning_rate': 2e-4,
+    'schedule/disc_learning_rate': 1e-4,
+    'schedule/b': 0.875,
+    'schedule/stage': 1,
+    'schedule/resolution': 8,
+  }
+
+
+def test_lines_of_a_run_have_it(tmp_path):
+  """The last round that each covers; without stages none is told."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.schedule = ({'images': 384, 'disc_learning_rate': (4.8e-4, 0.0)},)
+  train.train(config, tmp_path)
+  for line in metrics(tmp_path):
+    rate = 4.8e-4 * (1 - (line['step'] - 1) / 24)
+    assert line['schedule/disc_learning_rate'] == pytest.approx(rate, rel=1e-6)
+    assert line['schedule/gen_learning_rate'] == 2e-4
+    assert 'schedule/stage' not in line
