@@ -15,6 +15,9 @@ import os
 import re
 import runpy
 import sys
+import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,14 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import gan_jax
-from gan_jax import parallel
-from gan_jax.config import CHANGEABLE, NULLABLE, check_key, flatten
+from gan_jax import parallel, peers
+from gan_jax.config import (
+  CHANGEABLE,
+  NULLABLE,
+  OF_MACHINE,
+  check_key,
+  flatten,
+)
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
@@ -148,42 +157,74 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
+    _join()
     given = _of_mode()
-    group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    if _MODE.value != 'sweep':
-      parallel.join(*group)
-    elif any(value is not None for value in group):
-      raise UserError('one process drives a sweep: without its coordinator')
-    else:
-      parallel.leave_devices()  # to the trials
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
+    if _MODE.value != 'sweep':
+      peers.agree(_described(workdir, given))
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
     mode(_CONFIG.value, workdir, **given)
+    peers.part()
   except UserError as error:
     _complain(error)
-    code = DIVERGED if isinstance(error, Diverged) else 2
-    if parallel.is_one_of_many():
-      # The others wait for this process, and end when it is gone; to leave in
-      # peace would be to wait for them.
-      sys.stdout.flush()
-      os._exit(code)
-    _leave(code)
+    _leave(DIVERGED if isinstance(error, Diverged) else 2, str(error))
   except Preempted as preempted:
     print(f'Told to leave, {preempted}: the same command goes on.')
     _leave(PREEMPTED)
   except KeyboardInterrupt as interrupt:
     saved = str(interrupt) or 'nothing more was saved'
     print(f'Interrupted, {saved}: the same command goes on.')
-    _leave(130)
+    _leave(130, '' if str(interrupt) else 'interrupted')
+  except Exception as error:
+    if not parallel.is_one_of_many():
+      raise
+    # If it is that another process was lost, that is told, and this one ends.
+    time.sleep(peers.VERDICT_SECONDS)
+    traceback.print_exc()
+    _leave(1, f'{type(error).__name__}: {error}')
 
 
-def _leave(code: int) -> None:
-  """Ends the program; what is being compiled ahead is not waited for."""
+def _join() -> None:
+  """Joins the other processes of the run, if there are any."""
+  group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+  if _MODE.value != 'sweep':
+    parallel.join(*group)
+    peers.watch()
+  elif any(value is not None for value in group):
+    raise UserError('one process drives a sweep: without its coordinator')
+  else:
+    parallel.leave_devices()  # to the trials
+
+
+def _leave(code: int, line: str = '') -> None:
+  """Ends the program; what is being compiled ahead is not waited for.
+
+  `line`: why the other processes, if there are any, must end too.
+  """
+  if parallel.is_one_of_many():
+    peers.leave(code, line)
   if is_compiling():
     sys.stdout.flush()
     os._exit(code)
   sys.exit(code)
+
+
+def _described(workdir: str, given: Mapping[str, Any]) -> dict[str, Any]:
+  """What must be the same on all processes, by name."""
+  config = {
+    f'config.{key}': value
+    for key, value in flatten(_CONFIG.value.to_dict()).items()
+    if key not in OF_MACHINE
+  }
+  where = workdir if '://' in workdir else os.path.abspath(workdir)
+  return {
+    **{f'--{name}': value for name, value in given.items()},
+    **config,
+    '--mode': _MODE.value,
+    'workdir': where,
+    **peers.versions(),
+  }
 
 
 def _of_mode() -> dict[str, Any]:

@@ -40,6 +40,10 @@ CHANGEABLE = (
   'wandb',
 )
 
+# What each machine of a run may have as it suits it: none of these changes
+# what is computed.
+OF_MACHINE = ('data.dir', 'data.files', 'data.workers')
+
 # What may be None, also by a flag: `--config.data.crop=None`.
 NULLABLE = (
   'data.crop',

@@ -1,5 +1,6 @@
 """The only training loop."""
 
+import hashlib
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
@@ -13,7 +14,15 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, evaluation, games, optimizers, parallel, scores
+from gan_jax import (
+  data,
+  evaluation,
+  games,
+  optimizers,
+  parallel,
+  peers,
+  scores,
+)
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
 from gan_jax.announce import announce, point_to, sizes_of
@@ -118,6 +127,8 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   cfg.check_workdir(config, workdir)
 
   shown = first_examples(source, Stream(config.seed, source.size))
+  # (Where the data is does not matter; what it is does.)
+  peers.agree({'data.size': source.size, 'data (images)': _digest(shown)})
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
@@ -320,6 +331,14 @@ def _record(
   means = {f'eval/{score.name}': score.value for score in listed}
   spreads = {f'eval/{s.name}_deviation': s.deviation for s in listed}
   return means | {k: v for k, v in spreads.items() if v is not None}
+
+
+def _digest(batch: Batch) -> str:
+  """In short, what is in a batch."""
+  digest = hashlib.sha256()
+  for name in sorted(batch):
+    digest.update(np.asarray(batch[name]).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:
