@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import gan_jax
-from gan_jax import parallel, peers
+from gan_jax import logfile, parallel, peers
 from gan_jax.config import (
   CHANGEABLE,
   NULLABLE,
@@ -42,7 +42,6 @@ from gan_jax.errors import (
   nearest,
   where_in,
 )
-from gan_jax.precompile import is_compiling
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
 # are called: the loader's processes import this file too.
@@ -160,6 +159,7 @@ def main(argv: list[str]) -> None:
     _join()
     given = _of_mode()
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
+    logfile.divert(workdir)
     if _MODE.value != 'sweep':
       peers.agree(_described(workdir, given))
     module, _, function = MODES[_MODE.value].partition(':')
@@ -198,16 +198,15 @@ def _join() -> None:
 
 
 def _leave(code: int, line: str = '') -> None:
-  """Ends the program; what is being compiled ahead is not waited for.
+  """Ends the program at once: nothing is left that must be waited for.
 
   `line`: why the other processes, if there are any, must end too.
   """
   if parallel.is_one_of_many():
     peers.leave(code, line)
-  if is_compiling():
-    sys.stdout.flush()
-    os._exit(code)
-  sys.exit(code)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def _described(workdir: str, given: Mapping[str, Any]) -> dict[str, Any]:

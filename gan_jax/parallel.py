@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -404,8 +405,12 @@ def peak_memory() -> int | None:
 def keep_compiled() -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 
-  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
+  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax. A
+  folder that is full, or cannot be written to, is done without.
   """
+  warnings.filterwarnings(
+    'ignore', 'Error (reading|writing) persistent compilation cache'
+  )
   folder = jax.config.jax_compilation_cache_dir
   _keep_compiled_in(folder or str(cache_folder() / 'compiled'))
 

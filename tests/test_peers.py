@@ -196,3 +196,25 @@ def test_a_port_that_is_taken():
   assert done.returncode == 2
   assert 'launch.py: the processes cannot be joined' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.slow
+def test_one_process_loses_its_data_later(tmp_path):
+  for process in range(2):
+    pictures = tmp_path / f'of_{process}' / 'pictures'
+    pictures.mkdir(parents=True)
+    for number in range(3):
+      Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
+  processes = start_two(
+    tmp_path, FOLDER, LONG, '--config.data.source=folder:pictures',
+    '--config.data.max_device_bytes=0', '--config.data.workers=0',
+  )  # fmt: skip
+  wait_for_checkpoint(tmp_path, processes)
+  (tmp_path / 'of_1' / 'pictures' / '1.png').unlink()
+  begin = time.monotonic()
+  codes, said = finish(processes)
+  assert time.monotonic() - begin < 20
+  own = 'pictures/1.png is gone, or does not decode any more'
+  assert said[1] == [f'launch.py: {own}']
+  assert said[0] == [f'launch.py: process 1 has stopped: {own}']
+  assert codes == [2, 2]
