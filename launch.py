@@ -18,6 +18,9 @@ import os
 import re
 import runpy
 import sys
+import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,15 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import gan_jax
-from gan_jax import parallel
+from gan_jax import logfile, parallel, peers
 from gan_jax.bounds import bound_of
-from gan_jax.config import CHANGEABLE, check_key, differences, flatten
+from gan_jax.config import (
+  CHANGEABLE,
+  OF_MACHINE,
+  check_key,
+  differences,
+  flatten,
+)
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
@@ -38,7 +47,6 @@ from gan_jax.errors import (
   where_in,
 )
 from gan_jax.overrides import settle
-from gan_jax.precompile import is_compiling
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
 # are called: the loader's processes import this file too.
@@ -161,43 +169,75 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
-    given = _of_mode()
-    group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    if _MODE.value != 'sweep':
-      parallel.join(*group)
-    elif any(value is not None for value in group):
-      raise UserError('one process drives a sweep: without its coordinator')
-    else:
-      parallel.leave_devices()  # to the trials
+    _join()
     _settle()
+    given = _of_mode()
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
+    logfile.divert(workdir)
+    if _MODE.value != 'sweep':
+      peers.agree(_described(workdir, given))
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
     mode(_CONFIG.value, workdir, **given)
+    peers.part()
   except UserError as error:
     _complain(error)
-    code = DIVERGED if isinstance(error, Diverged) else 2
-    if parallel.is_one_of_many():
-      # The others wait for this process, and end when it is gone; to leave in
-      # peace would be to wait for them.
-      sys.stdout.flush()
-      os._exit(code)
-    _leave(code)
+    _leave(DIVERGED if isinstance(error, Diverged) else 2, str(error))
   except Preempted as preempted:
     print(f'Told to leave, {preempted}: the same command goes on.')
     _leave(PREEMPTED)
   except KeyboardInterrupt as interrupt:
     saved = str(interrupt) or 'nothing more was saved'
     print(f'Interrupted, {saved}: the same command goes on.')
-    _leave(130)
+    _leave(130, '' if str(interrupt) else 'interrupted')
+  except Exception as error:
+    if not parallel.is_one_of_many():
+      raise
+    # If it is that another process was lost, that is told, and this one ends.
+    time.sleep(peers.VERDICT_SECONDS)
+    traceback.print_exc()
+    _leave(1, f'{type(error).__name__}: {error}')
 
 
-def _leave(code: int) -> None:
-  """Ends the program; what is being compiled ahead is not waited for."""
-  if is_compiling():
-    sys.stdout.flush()
-    os._exit(code)
-  sys.exit(code)
+def _join() -> None:
+  """Joins the other processes of the run, if there are any."""
+  group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+  if _MODE.value != 'sweep':
+    parallel.join(*group)
+    peers.watch()
+  elif any(value is not None for value in group):
+    raise UserError('one process drives a sweep: without its coordinator')
+  else:
+    parallel.leave_devices()  # to the trials
+
+
+def _leave(code: int, line: str = '') -> None:
+  """Ends the program at once: nothing is left that must be waited for.
+
+  `line`: why the other processes, if there are any, must end too.
+  """
+  if parallel.is_one_of_many():
+    peers.leave(code, line)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
+def _described(workdir: str, given: Mapping[str, Any]) -> dict[str, Any]:
+  """What must be the same on all processes, by name."""
+  config = {
+    f'config.{key}': value
+    for key, value in flatten(_CONFIG.value.to_dict()).items()
+    if key not in OF_MACHINE
+  }
+  where = workdir if '://' in workdir else os.path.abspath(workdir)
+  return {
+    **{f'--{name}': value for name, value in given.items()},
+    **config,
+    '--mode': _MODE.value,
+    'workdir': where,
+    **peers.versions(),
+  }
 
 
 def _of_mode() -> dict[str, Any]:

@@ -115,7 +115,7 @@ BOUNDS: dict[str, Bound] = {
   'evaluation.every_images': _IMAGES._replace(none=True),
   'evaluation.features': _TEXT._replace(none=True),
   'evaluation.held_out': _TEXT._replace(none=True),
-  'evaluation.labels': _TEXT,
+  'evaluation.labels': _TEXT._replace(none=True),
   'evaluation.metrics': _TEXT._replace(several=True),
   'evaluation.num_samples': _integer(2, 10_000_000),
   'evaluation.seeds': _integer(1, 1000),

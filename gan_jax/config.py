@@ -43,6 +43,10 @@ CHANGEABLE = (
   'wandb',
 )
 
+# What each machine of a run may have as it suits it: none of these changes
+# what is computed.
+OF_MACHINE = ('data.dir', 'data.files', 'data.workers')
+
 # What every experiment says; `model`, `optimizer` and `game` have more.
 REQUIRED = (
   'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',

@@ -93,7 +93,8 @@ class Monitor:
     return self
 
   def __exit__(self, *exception: Any) -> None:
-    self._outputs.close()
+    with self._tolerant():
+      self._outputs.close()
 
   def log(
     self,

@@ -15,7 +15,10 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import sys
 import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,6 +46,8 @@ AXIS = 'devices'
 BATCH_AXES = Pair(gen=1, disc=2)
 # Dispatches that are on the devices before they are due.
 AHEAD = 2
+# For all processes to join.
+JOIN_SECONDS = 300
 # How often it was asked whether to stop: counted, for JAX wants every number.
 _asked = itertools.count()
 
@@ -154,7 +159,7 @@ def join(
         f'--process_id={process_id} from 0 to below --num_processes='
         f'{num_processes}'
       )
-    jax.distributed.initialize(*given)
+    _initialize(*given)
     return
   if any(x is not None for x in given):
     raise UserError('--num_processes and --process_id need an address: '
@@ -162,10 +167,41 @@ def join(
   # (A step of one task is left alone: JAX would give it one GPU of all.)
   tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
   if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
-    jax.distributed.initialize()
+    _initialize()
   elif importlib.util.find_spec('libtpu'):
     with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
-      jax.distributed.initialize()
+      _initialize()
+
+
+def _initialize(*given: Any) -> None:
+  """Waits for the other processes; leaves in a line where one is missing."""
+
+  def give_up() -> None:
+    print(
+      f'launch.py: not all processes have joined within {JOIN_SECONDS} seconds:'
+      ' start the same command on all of them',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(2)
+
+  # (JAX itself would abort, and dump its stack.)
+  timer = threading.Timer(JOIN_SECONDS, give_up)
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
+  except jax.errors.JaxRuntimeError as error:
+    line = ' '.join(str(error).split())[:200]
+    raise UserError(f'the processes cannot be joined: {line}') from error
+  finally:
+    timer.cancel()
+  devices = collections.Counter(d.process_index for d in jax.devices())
+  if len(set(devices.values())) > 1:
+    told = ', '.join(f'{n} in process {i}' for i, n in sorted(devices.items()))
+    raise UserError(
+      f'each process must have the same number of devices: {told}'
+    )
 
 
 def leave_devices() -> None:
@@ -318,6 +354,21 @@ def share_out(rows: PyTree) -> PyTree:
   return jax.tree.map(put, rows)
 
 
+def gather(text: str) -> list[str]:
+  """The text that each process has, by process; all must call it."""
+  if not is_one_of_many():
+    return [text]
+  raw = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(raw.size))
+  padded = np.zeros(sizes.max(), np.uint8)
+  padded[: raw.size] = raw
+  everyone = multihost_utils.process_allgather(padded)
+  return [
+    row[:size].tobytes().decode()
+    for row, size in zip(everyone, sizes, strict=True)
+  ]
+
+
 def all_agree(flag: bool) -> bool:
   """Whether it is so on every process."""
   if not is_one_of_many():
@@ -354,8 +405,12 @@ def peak_memory() -> int | None:
 def keep_compiled() -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 
-  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax.
+  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax. A
+  folder that is full, or cannot be written to, is done without.
   """
+  warnings.filterwarnings(
+    'ignore', 'Error (reading|writing) persistent compilation cache'
+  )
   folder = jax.config.jax_compilation_cache_dir
   _keep_compiled_in(folder or str(cache_folder() / 'compiled'))
 

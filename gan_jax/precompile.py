@@ -8,8 +8,6 @@ from gan_jax import parallel
 from gan_jax.schedule import Table
 from gan_jax.state import State
 
-NAME = 'precompile'
-
 
 class Precompiler:
   """Compiles ahead, in a thread, what the rows of a schedule need.
@@ -43,7 +41,6 @@ class Precompiler:
       self._begun = threading.Thread(
         target=self._try,
         args=(following, parallel.as_it_lies(state)),
-        name=NAME,
         daemon=True,
       )
       self._begun.start()
@@ -51,8 +48,3 @@ class Precompiler:
   def _try(self, round: int, state: State) -> None:
     with contextlib.suppress(Exception):
       self._compile(round, state)
-
-
-def is_compiling() -> bool:
-  """Whether something is being compiled that nobody may wait for any more."""
-  return any(thread.name == NAME for thread in threading.enumerate())

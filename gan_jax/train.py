@@ -1,5 +1,6 @@
 """The only training loop."""
 
+import hashlib
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
@@ -13,7 +14,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, games, optimizers, parallel
+from gan_jax import data, games, optimizers, parallel, peers
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
 from gan_jax.announce import announce, point_to, scheduled, sizes_of
@@ -126,6 +127,8 @@ def train(
   cfg.check_workdir(config, workdir)
 
   shown = first_examples(source, Stream(config.seed, source.size))
+  # (Where the data is does not matter; what it is does.)
+  peers.agree({'data.size': source.size, 'data (images)': _digest(shown)})
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
@@ -320,6 +323,14 @@ def _tell(
     if parallel.is_main():
       monitor.samples(round, images, run.sitter.paint(shown))
   return line
+
+
+def _digest(batch: Batch) -> str:
+  """In short, what is in a batch."""
+  digest = hashlib.sha256()
+  for name in sorted(batch):
+    digest.update(np.asarray(batch[name]).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:

@@ -224,6 +224,31 @@ def test_a_disk_that_is_full_for_a_while(
   assert checkpoint.steps(tmp_path) == [8, 16, 24]
 
 
+def test_a_full_disk_is_told_in_lines(tmp_path):
+  """What Orbax says of it, hundreds of lines, is in the workdir's log.txt."""
+  limit = (20_000, resource.RLIM_INFINITY)  # more than all but the checkpoints
+  done = subprocess.run(
+    launch(
+      '--config=experiments/vanilla_mnist.py:tiny', f'--workdir={tmp_path}/run'
+    ),
+    cwd=ROOT,
+    env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': f'{tmp_path}/compiled'},
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  *warnings, last = done.stderr.splitlines()
+  assert last.startswith('launch.py: round 24 could not be saved')
+  saves = [line for line in warnings if 'could not be saved' in line]
+  assert len(saves) == 3
+  others = [line for line in warnings if line not in saves]
+  assert all('cannot be written to now: File too large' in x for x in others)
+  assert len(others) <= 4
+  assert 'Traceback' in (tmp_path / 'run' / 'log.txt').read_text()
+
+
 def some_state():
   from gan_jax.state import Pair, State
 

@@ -1,0 +1,220 @@
+"""Several processes of one run: they start alike, and none waits in vain."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, launch
+from PIL import Image
+
+from gan_jax import checkpoint
+
+VANILLA = f'--config={ROOT}/experiments/vanilla_mnist.py:tiny'
+FOLDER = f'--config={ROOT}/experiments/dcgan_folder.py:tiny'
+LONG = '--config.total_images=1_000_000'
+LOST = (
+  'launch.py: process {} was lost: the same command on all processes goes on '
+  'from the last checkpoint'
+)
+
+
+def free_port():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
+def start_two(folder, *flags, own=((), ())):
+  """Two processes with one device each, each in a folder; `own`: flags."""
+  one = re.sub('count=[0-9]+', 'count=1', os.environ['XLA_FLAGS'])
+  group = f'--coordinator_address=localhost:{free_port()}', '--num_processes=2'
+  processes = []
+  for process in range(2):
+    where = folder / f'of_{process}'
+    where.mkdir(exist_ok=True)
+    processes.append(
+      subprocess.Popen(
+        launch(
+          f'--workdir={folder}/run', *group, f'--process_id={process}', *flags,
+          *own[process],
+        ),
+        cwd=where,
+        env={**os.environ, 'XLA_FLAGS': one},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+    )  # fmt: skip
+  return processes
+
+
+def finish(processes):
+  """Their exit codes, and the lines of their stderr; none hangs."""
+  try:
+    said = [process.communicate(timeout=60)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  codes = [process.returncode for process in processes]
+  return codes, [text.splitlines() for text in said]
+
+
+def wait_for_checkpoint(folder, processes):
+  while not checkpoint.steps(folder / 'run'):
+    assert [process.poll() for process in processes] == [None, None]
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.seed=7', 'config.seed (0 in process 0, 7 in process 1)'),
+    pytest.param(
+      '--config.parallel=pmap',
+      'config.parallel ("jit" in process 0, "pmap" in process 1)',
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      '--mode=preview',
+      '--mode ("train" in process 0, "preview" in process 1)',
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_processes_that_differ_are_refused(flag, message, tmp_path):
+  """Each says in what; and nothing is written."""
+  codes, said = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
+  line = (
+    f'launch.py: the processes of a run must be started alike, and differ in '
+    f'{message}'
+  )
+  assert said == [[line], [line]]
+  assert codes == [2, 2]
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('lost', [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_other_process_is_killed(lost, tmp_path):
+  """One line, and the code that says: run it again."""
+  processes = start_two(tmp_path, VANILLA, LONG)
+  wait_for_checkpoint(tmp_path, processes)
+  processes[lost].send_signal(signal.SIGKILL)
+  begin = time.monotonic()
+  codes, said = finish(processes)
+  assert time.monotonic() - begin < 10
+  assert said[1 - lost] == [LOST.format(lost)]
+  assert codes[1 - lost] == 75
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on(tmp_path):
+  processes = start_two(tmp_path, VANILLA, LONG)
+  wait_for_checkpoint(tmp_path, processes)
+  processes[1].kill()
+  assert finish(processes)[0] == [75, -9]
+  last = checkpoint.steps(tmp_path / 'run')[-1]
+  longer = f'--config.total_images={16 * (last + 8)}'
+  processes = start_two(tmp_path, VANILLA, longer)
+  codes, said = finish(processes)
+  assert codes == [0, 0], said
+  assert checkpoint.steps(tmp_path / 'run')[-1] == last + 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('without', [0, 1])
+def test_one_process_has_not_the_data(without, tmp_path):
+  for process in range(2):
+    pictures = tmp_path / f'of_{process}' / 'pictures'
+    pictures.mkdir(parents=True)
+    for number in range(3 if process != without else 0):
+      Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
+  source = '--config.data.source=folder:pictures'
+  codes, said = finish(start_two(tmp_path, FOLDER, source))
+  own = '0 images below pictures: at least 2 are needed'
+  (line,), (other,) = said[without], said[1 - without]
+  assert line.startswith(f'launch.py: {own}')
+  assert other.startswith(f'launch.py: process {without} has stopped: {own}')
+  assert codes == [2, 2]
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_the_data_differs(tmp_path):
+  for process in range(2):
+    pictures = tmp_path / f'of_{process}' / 'pictures'
+    pictures.mkdir(parents=True)
+    for number in range(3):
+      grey = 10 * number + process
+      Image.new('RGB', (40, 40), (grey,) * 3).save(pictures / f'{number}.png')
+  source = '--config.data.source=folder:pictures'
+  codes, said = finish(start_two(tmp_path, FOLDER, source))
+  for (line,) in said:
+    assert 'must be started alike, and differ in data (images) (' in line
+  assert codes == [2, 2]
+
+
+JOIN = """
+from gan_jax import parallel
+parallel.JOIN_SECONDS = 2
+parallel.join('localhost:{}', 2, {})
+"""
+
+
+@pytest.mark.parametrize('process', [0, 1])
+def test_the_others_do_not_come(process):
+  done = subprocess.run(
+    [sys.executable, '-c', JOIN.format(free_port(), process)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert 'not all processes have joined within 2 seconds' in line
+
+
+def test_a_port_that_is_taken():
+  with socket.create_server(('', 0)) as server:
+    port = server.getsockname()[1]
+    done = subprocess.run(
+      launch(
+        VANILLA, f'--coordinator_address=localhost:{port}',
+        '--num_processes=2', '--process_id=0',
+      ),
+      capture_output=True,
+      text=True,
+      timeout=60,
+      check=False,
+    )  # fmt: skip
+  assert done.returncode == 2
+  assert 'launch.py: the processes cannot be joined' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.slow
+def test_one_process_loses_its_data_later(tmp_path):
+  for process in range(2):
+    pictures = tmp_path / f'of_{process}' / 'pictures'
+    pictures.mkdir(parents=True)
+    for number in range(3):
+      Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
+  processes = start_two(
+    tmp_path, FOLDER, LONG, '--config.data.source=folder:pictures',
+    '--config.data.max_device_bytes=0', '--config.data.workers=0',
+  )  # fmt: skip
+  wait_for_checkpoint(tmp_path, processes)
+  (tmp_path / 'of_1' / 'pictures' / '1.png').unlink()
+  begin = time.monotonic()
+  codes, said = finish(processes)
+  assert time.monotonic() - begin < 20
+  own = 'pictures/1.png is gone, or does not decode any more'
+  assert said[1] == [f'launch.py: {own}']
+  assert said[0] == [f'launch.py: process 1 has stopped: {own}']
+  assert codes == [2, 2]
