@@ -11,12 +11,14 @@ Adam without momentum, reset with each stage.
 reads what TFDS has prepared of CelebA-HQ (its page tells how the 30,000 images
 come about; `--mode=prepare`), or any folder of it:
   --config.data.source=folder:/path/to/images
-The batches are those of the paper, on one device; the lengths of the stages
-(the paper: 800,000), the rate at 1024x1024 and the groups of 4 for the
-minibatch standard deviation are of its later implementation, of which `:many`
-has the batches and rates on eight devices. Each is a key, and a flag:
---config.growth.at_1024.batch_size, --config.growth.fade_images, and so on.
-`--mode=benchmark` tells how long each stage takes.
+The batches are those of the paper, on one device, and the minibatch standard
+deviation is that of a whole batch; the lengths of the stages (the paper:
+800,000) and the rate at 1024x1024 are of its later implementation, of which
+`:many` has the batches and rates on eight devices, and groups of 4. G has fakes
+of its own, as many as D. The half-life of G's moving average is in images: .999
+an iteration, as in the paper, is what it is at batch 16 only. Each is a key,
+and a flag: --config.growth.at_1024.batch_size, --config.growth.fade_images, and
+so on. `--mode=benchmark` tells how long each stage takes.
 
 Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
   --config.game.penalties.gradient_penalty.weight=0
@@ -101,6 +103,7 @@ def grow(resolution: int) -> tuple[dict, ...]:
       'stage': stage,
       'images': f'growth.{images}',
       'batch_size': f'growth.at_{side}.batch_size',
+      'gen_batch_size': f'growth.at_{side}.batch_size',  # G's own fakes
       'gen_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
       'disc_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
     }
@@ -126,11 +129,11 @@ def get_config(arg: str = '') -> ConfigDict:
   )
   config.schedule = grow(1024)
   config.batch_size = 16  # (the schedule has its own)
-  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.gen_batch_size = config_dict.placeholder(int)  # (likewise)
   config.disc_steps = 1
   config.rounds_per_dispatch = 1 if arg == 'many' else 4  # in a compiled call
   config.total_images = config_dict.placeholder(int)  # None: all stages
-  config.ema_halflife_images = 11_000  # .999 a step of 16
+  config.ema_halflife_images = 11_000  # .999 an iteration of 16
   config.ema_rampup = config_dict.placeholder(float)
   config.precision = 'float32'
   config.parallel = 'jit'
@@ -189,8 +192,10 @@ def get_config(arg: str = '') -> ConfigDict:
     'most_features': 512,
     'remat': False,  # True: less memory, more work
   }
+  # Of the minibatch standard deviation: up to 16, a batch is one group.
+  group = 4 if arg == 'many' else 16
   config.model = ConfigDict(
-    {'gen': dict(network), 'disc': {**network, 'group': 4}}
+    {'gen': dict(network), 'disc': {**network, 'group': group}}
   )
 
   adam = {'name': 'adam', 'learning_rate': 1e-3, 'b1': 0.0, 'b2': 0.99}

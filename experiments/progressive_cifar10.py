@@ -2,6 +2,7 @@
 
 As Karras et al. 2018 have it: 128 feature maps at most, a gradient of 750 asked
 for in WGAN-GP, 400,000 images a stage. As progressive_celebahq.py otherwise.
+(Their code updates both players at once here, on the same fakes.)
 
   python launch.py --config=experiments/progressive_cifar10.py
 

@@ -116,15 +116,21 @@ class Run:
     return self._draw(self.inputs(n, seed, truncation, labels), n)
 
   def interpolate(
-    self, n: int = 4, steps: int = 9, seed: int = 0
+    self,
+    n: int = 4,
+    steps: int = 9,
+    seed: int = 0,
+    labels: Labels | None = None,
   ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
     """Images along `n` paths through latent space, each between two samples.
 
-    Path i leads from sample 2i to sample 2i + 1 of `run.sample(2 * n, seed)`.
+    Path i leads from sample 2i to sample 2i + 1 of
+    `run.sample(2 * n, seed, labels=labels)`: of a conditional run, `labels` are
+    the classes of the 2n ends, or one of all.
     """
     if self._game.interpolate is None:
       raise UserError('this game has no latents to interpolate between')
-    ends = self.inputs(2 * n, seed)
+    ends = self.inputs(2 * n, seed, labels=labels)
     repeat = lambda x: jnp.repeat(x, steps, axis=0)
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
@@ -175,12 +181,17 @@ class Run:
       parts.append(np.asarray(judged.logits))
     return np.concatenate(parts)
 
-  def show(self, n: int = 64, seed: int = 0) -> Image.Image:
+  def show(
+    self, n: int = 64, seed: int = 0, labels: Labels | None = None
+  ) -> Image.Image:
     """A grid of `n` samples, which a notebook draws.
 
-    Where there are classes, one a row. Of a toy: the picture of its game, with
+    Of a conditional run, `labels` are the class of each sample, or one of all;
+    without them each class has a row. Of a toy: the picture of its game, with
     both players as they were, not their average.
     """
+    if labels is not None:
+      return show(self.sample(n, seed, labels=labels))
     if self._points:
       scene = scene_of(self._game, self.config)(self._variables, self._phase)
       return to_pil(paint(jax.tree.map(np.asarray, scene), self.config))
@@ -275,7 +286,7 @@ class Run:
   def _of_each(self, n: int, labels: Labels) -> Int32[Array, ' n']:
     """The label of each of `n`; one is for all of them."""
     if not self._classes:
-      raise UserError('labels are of conditional runs, and this is none')
+      raise UserError('this run is unconditional: remove labels=...')
     labels = np.asarray(labels)
     labels = np.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
     if labels.shape != (n,):

@@ -283,6 +283,17 @@ def test_a_run_of_classes(tmp_path):
   labels = np.repeat(np.arange(10), 6)
   shown = show(run.sample(60, labels=labels), columns=6)
   np.testing.assert_array_equal(run.show(64), shown)
+  for labels in (7, [3, 1, 4]):
+    shown = show(run.sample(3, seed=2, labels=labels))
+    np.testing.assert_array_equal(run.show(3, seed=2, labels=labels), shown)
+  # Paths between the classes that are asked for, or within one.
+  for labels in (7, [3, 1, 4, 1]):
+    paths = run.interpolate(2, 5, seed=2, labels=labels).astype(int)
+    ends = run.sample(4, seed=2, labels=labels)
+    assert abs(paths[:, 0] - ends[0::2]).max() <= 1
+    assert abs(paths[:, -1] - ends[1::2]).max() <= 1
+  with pytest.raises(UserError, match='labels of 4 are 4, or one'):
+    run.interpolate(2, labels=[1, 2])
 
 
 def test_labels_that_are_not_there():

@@ -90,11 +90,18 @@ def test_pixel_norm_by_hand():
   np.testing.assert_allclose(pixel_norm(x[0, 0]), pixel_norm(x)[0, 0])
 
 
-@pytest.mark.parametrize('n, size', [(8, 4), (6, 3), (14, 2), (3, 3), (5, 1)])
-def test_minibatch_stddev_by_hand(n, size):
-  """The largest group, to 4, that divides the batch."""
+@pytest.mark.parametrize(
+  'group, n, size',
+  [
+    *((4, n, size) for n, size in ((8, 4), (6, 3), (14, 2), (3, 3), (5, 1))),
+    *((16, n, n) for n in (16, 14, 6, 3)),  # the paper's batches, whole
+    (16, 32, 16),
+  ],
+)
+def test_minibatch_stddev_by_hand(group, n, size):
+  """The largest group, to `group`, that divides the batch."""
   x = DRAW(n, 2, 3, 5)
-  out = np.asarray(minibatch_stddev(x, 4, None))
+  out = np.asarray(minibatch_stddev(x, group, None))
   np.testing.assert_array_equal(out[..., :5], x)
   for first in range(0, n, size):
     group = np.asarray(x[first : first + size], np.float64)
@@ -408,6 +415,24 @@ def test_a_stage_that_there_is_not(tmp_path):
   assert not (tmp_path / 'a').exists()
 
 
+def test_batches_of_the_paper():
+  """G's own are as large as D's; D's groups are whole batches of the paper,
+  and of 4 in the later implementation.
+  """
+  config = get_config('progressive_celebahq')
+  spans = [row.span for row in cfg.table(config).rows]
+  expected = [16] + [16] * 10 + [14] * 2 + [6] * 2 + [3] * 2
+  assert [span.batch_size for span in spans] == expected
+  assert [span.gen_batch_size for span in spans] == expected
+  assert config.model.disc.group == 16
+  config = get_config('progressive_celebahq', 'many')
+  spans = [row.span for row in cfg.table(config).rows]
+  assert [span.gen_batch_size for span in spans[:3]] == [512, 256, 256]
+  assert config.model.disc.group == 4
+  half_life = np.log(0.5) / np.log(0.999) * 16
+  assert half_life == pytest.approx(config.ema_halflife_images, rel=0.01)
+
+
 def test_lengths_that_the_schedule_calls_by_their_key():
   config = get_config('progressive_celebahq', 'tiny')
   config.growth.fade_images = 128
@@ -439,6 +464,7 @@ def test_lengths_that_the_schedule_calls_by_their_key():
     'to',
     '1',
     '32',
+    '32',  # G's own
     '0.001',
   ]
 
@@ -475,12 +501,14 @@ def layers_on_paper(config, stage):
 
 @pytest.mark.parametrize('stage', range(5))
 def test_no_work_is_done_above_the_stage_or_twice(stage):
-  """WGAN-GP, one step of D. A layer takes as many multiplications for its
-  weights' gradient, and for its input's, as forward. G's first has none for z,
-  D's first none for the images, but in the penalty, which is the gradient for
-  the images. That is differentiated again: each of its products in both of its
-  factors, but for the last layer's, where it begins with ones; and, since the
-  minibatch's deviation is not linear, the layers before it once more.
+  """WGAN-GP, one step of D, and then one of G on fakes of its own.
+
+  A layer takes as many multiplications for its weights' gradient, and for its
+  input's, as forward. G's first has none for z, D's first none for the images,
+  but in the penalty, which is the gradient for the images. That is
+  differentiated again: each of its products in both of its factors, but for the
+  last layer's, where it begins with ones; and, since the minibatch's deviation
+  is not linear, the layers before it once more.
   """
   config = get_config('progressive_celebahq', 'tiny')
   gen, first, (rgb, blocks, end, last) = layers_on_paper(config, stage)
@@ -489,8 +517,9 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   penalty = disc - sum(last) + disc  # the gradient for the images
   penalty += disc + disc - sum(last)  # that, differentiated
   penalty += sum(rgb) + sum(blocks) + sum(blocks)
-  gen_move = 2 * disc + sum(gen) + sum(gen) - first
-  paper = reals_and_fakes + penalty + sum(gen) + gen_move
+  gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
+  for_disc = sum(gen)  # G's fakes for D
+  paper = for_disc + reals_and_fakes + penalty + gen_move
   table, source = cfg.table(config), bench.generate(config)
   row = table.rows[stage]
   assert row.span.stage == stage

@@ -55,6 +55,24 @@ def test_weights_come_to_have_norm_one(layer, shape):
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_fresh_layer_is_divided_by_its_estimate():
+  """s = |v^T W u| with u and v of length 1, before any power iteration."""
+  for layer, shape in (
+    (Dense(50, spectral=True), (N, 70)),
+    (Conv(50, spectral=True), (N, 4, 4, 3)),
+  ):
+    x = DRAW(*shape)
+    variables = layer.init(jax.random.key(0), x)
+    u = np.asarray(variables['spectral']['u'], np.float64)
+    assert np.linalg.norm(u) == pytest.approx(1, abs=1e-6)
+    w = np.asarray(variables['params']['kernel'], np.float64).reshape(-1, 50)
+    v = w @ u / np.linalg.norm(w @ u)
+    plain = layer.clone(spectral=False)
+    expected = plain.apply({'params': variables['params']}, x) / abs(v @ w @ u)
+    made = layer.apply(variables, x)
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_one_power_iteration_by_hand():
   """v <- W u / |W u|, u <- W^T v / |W^T v| where D takes a step, and nowhere
   else; then s = |W u| for every pass.

@@ -70,6 +70,12 @@ def test_paths_lead_from_sample_to_sample(run):
   assert abs(paths[:, -1] - ends[1::2]).max() <= 1
 
 
+def test_labels_of_an_unconditional_run(run):
+  for ask in (run.sample, run.show, run.interpolate):
+    with pytest.raises(UserError, match='this run is unconditional: remove la'):
+      ask(2, labels=1)
+
+
 def test_metrics_are_a_table(run):
   metrics = run.metrics()
   expected = ['step', 'images', 'gen/loss', 'disc/loss', 'images_per_second']

@@ -1,9 +1,10 @@
 """Layers with biases that may be spectrally normalised.
 
-W / s, with s = v^T W u, v = W u / |W u|. u moves by one power iteration in a
-pass in which the collection 'spectral' may change: once in a step of D, all of
-whose passes have the same s. W is a matrix [inputs, outputs]; a convolution's
-inputs are its taps. Miyato et al. 2018 (SNGAN), section 2.1 and algorithm 1.
+W / s, with s = v^T W u, v = W u / |W u|, u of length 1. u moves by one power
+iteration in a pass in which the collection 'spectral' may change: once in a
+step of D, all of whose passes have the same s. W is a matrix [inputs, outputs];
+a convolution's inputs are its taps. Miyato et al. 2018 (SNGAN), section 2.1 and
+algorithm 1.
 """
 
 from collections.abc import Callable
@@ -37,8 +38,8 @@ class _Layer(nn.Module):
     w = self.param('kernel', self.kernel_init, shape)
     if not self.spectral:
       return w.astype(self.dtype)
-    begin = lambda: jax.random.normal(self.make_rng('params'), shape[-1:])
-    kept = self.variable('spectral', 'u', begin)
+    normal = lambda: jax.random.normal(self.make_rng('params'), shape[-1:])
+    kept = self.variable('spectral', 'u', lambda: _unit(normal()))
     matrix = w.reshape(-1, shape[-1])
     fixed = jax.lax.stop_gradient(matrix)
     if self.is_mutable_collection('spectral') and not self.is_initializing():
