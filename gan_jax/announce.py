@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from gan_jax import data, games, parallel
 from gan_jax.data.source import Source
 from gan_jax.errors import warn
+from gan_jax.evaluation import Evaluations
 from gan_jax.games.game import Batch, Game
 from gan_jax.schedule import Ramp, Row, Table
 from gan_jax.state import State, Variables, player_params
@@ -34,6 +35,7 @@ def announce(
   source: Source,
   state: State,
   sizes: Sequence[str],
+  evaluations: Evaluations | None,
 ) -> None:
   """Prints what is about to be trained, on what, and where it goes.
 
@@ -41,6 +43,7 @@ def announce(
     config, workdir, table, source: The run's.
     state: That it begins or resumes with.
     sizes: As of `sizes_of`.
+    evaluations: The run's, if it is evaluated.
   """
   if not parallel.is_main():
     return
@@ -59,6 +62,8 @@ def announce(
     f'Rounds:   {table.total_rounds:,}, '
     f'{table.images(table.total_rounds):,} images'
   )
+  if evaluations is not None:
+    print(evaluations.describe(config.evaluation.every_images))
   if len(table.rows) > 1:
     times = _times(workdir, table, round)
     print(schedule(table, sizes, {'time': times} if any(times) else {}))

@@ -163,7 +163,10 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
-  announce(run.config, run.workdir, run.table, run.source, state, run.sizes)
+  announce(
+    run.config, run.workdir, run.table, run.source, state, run.sizes,
+    run.evaluations,
+  )  # fmt: skip
   while True:
     attempt = int(parallel.fetch(state.attempt))
     try:
