@@ -24,6 +24,7 @@ from gan_jax.data.source import Source, Wanted, in_memory
 from gan_jax.data.toys import is_toy, toy_of
 from gan_jax.errors import UserError, choose, nearest, warn
 from gan_jax.metrics import inception
+from gan_jax.metrics.choice import Choice, choose_metrics
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.run import Run, choose_step
 from gan_jax.schedule import Table
@@ -72,6 +73,14 @@ def make(
   name = config.data.source
   toy = toy_of(name) if is_toy(name) else None
   return Evaluator(block, source, described, held_out, toy, labels)
+
+
+def choose_for(
+  source: str, metrics: tuple[str, ...], features: str | None
+) -> Choice:
+  """As `choose_metrics`, for the data of that `config.data.source`."""
+  toy = toy_of(source) if is_toy(source) else None
+  return choose_metrics(metrics, features, toy)
 
 
 def _labels(block: ConfigDict, classes: int, source: Source) -> str | None:
