@@ -20,7 +20,10 @@ __all__ = ['compare', 'evaluate', 'load', 'load_sweep']
 
 
 def load(
-  workdir: str | Path, step: int | None = None, best: str | None = None
+  workdir: str | Path,
+  step: int | None = None,
+  best: str | None = None,
+  trust: bool = False,
 ) -> 'Run':
   """Opens the run in `workdir`, whatever machine and devices wrote it.
 
@@ -28,6 +31,8 @@ def load(
     workdir: The run's.
     step: The rounds after which it was saved; None: the newest.
     best: The score (fid, ...) by which it is the best that was kept.
+    trust: Whether a module that the run's config names may be imported
+      (evaluation.features=MODULE:FUNCTION), which runs it.
 
   Returns:
     A `gan_jax.run.Run`: `sample`, `interpolate`, `show`, `nearest`, `metrics`,
@@ -38,7 +43,7 @@ def load(
   """
   from gan_jax import run
 
-  return run.load(workdir, step, best)
+  return run.load(workdir, step, best, trust)
 
 
 def evaluate(
@@ -54,7 +59,8 @@ def evaluate(
     reference: What it is compared with, likewise (of a run: its data); None:
       the run's own data.
     **how: metrics, features, num_samples, seeds, held_out, labels, as in
-      `config.evaluation`; truncation, as in `run.sample`. What is not given is
+      `config.evaluation` (features may also be a function of uint8 images
+      [n, h, w, c]); truncation, as in `run.sample`. What is not given is
       as the run has it; of images all are taken, once.
 
   Raises:

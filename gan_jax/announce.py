@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from gan_jax import data, games, parallel
 from gan_jax.data.source import Source
 from gan_jax.errors import warn
+from gan_jax.evaluation import Evaluations
 from gan_jax.games.game import Batch, Game
 from gan_jax.schedule import Ramp, Row, Table
 from gan_jax.state import State, Variables, player_params
@@ -35,6 +36,7 @@ def announce(
   state: State,
   sizes: Sequence[str],
   settings: Mapping[str, Any],
+  evaluations: Evaluations | None,
 ) -> None:
   """Prints what is about to be trained, on what, and where it goes.
 
@@ -43,6 +45,7 @@ def announce(
     state: That it begins or resumes with.
     sizes: As of `sizes_of`.
     settings: What differs from the experiment's file, by key.
+    evaluations: The run's, if it is evaluated.
   """
   if not parallel.is_main():
     return
@@ -63,6 +66,8 @@ def announce(
     f'Rounds:   {table.total_rounds:,}, '
     f'{table.images(table.total_rounds):,} images'
   )
+  if evaluations is not None:
+    print(evaluations.describe(config.evaluation.every_images))
   times = _times(workdir, table, round)
   print(schedule(table, sizes, {'time': times} if any(times) else {}))
   side = config.data.resolution

@@ -23,6 +23,8 @@ from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import Source, Wanted, in_memory
 from gan_jax.data.toys import is_toy, toy_of
 from gan_jax.errors import UserError, choose, nearest, warn
+from gan_jax.metrics import inception
+from gan_jax.metrics.choice import Choice, choose_metrics
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.run import Run, choose_step
 from gan_jax.schedule import Table
@@ -71,6 +73,14 @@ def make(
   name = config.data.source
   toy = toy_of(name) if is_toy(name) else None
   return Evaluator(block, source, described, held_out, toy, labels)
+
+
+def choose_for(
+  source: str, metrics: tuple[str, ...], features: str | None
+) -> Choice:
+  """As `choose_metrics`, for the data of that `config.data.source`."""
+  toy = toy_of(source) if is_toy(source) else None
+  return choose_metrics(metrics, features, toy)
 
 
 def _labels(block: ConfigDict, classes: int, source: Source) -> str | None:
@@ -131,6 +141,17 @@ class Evaluations:
     self._workdir, self._table = workdir, table
     self._measure = self.evaluator.player(games.make(config))
 
+  def describe(self, every_images: int) -> str:
+    """What is measured, in a line; and what is missing, if anything is."""
+    choice, network = self.evaluator.choice, self.evaluator.features
+    line = f'Scores:   {", ".join(choice.metrics)}'
+    if network is not None:
+      line += f' (features: {network.name})'
+    line += f' every {every_images:,} images'
+    if choice.fell_back:
+      line += f" (FID needs Inception's weights: {inception.where_to_get()})"
+    return line
+
   def measure(self, ema: PyTree, round: int) -> Evaluated:
     """Measures the average G, as it is at `round`."""
     jax.block_until_ready(ema)  # what is still trained is not measured
@@ -187,12 +208,23 @@ def evaluate(
   cfg.check_workdir(config, workdir)
   evaluator = make(config, data.make(config))
   measure = _measurer(evaluator, config, truncation)
+  writable = True
   for rounds in _steps(workdir, step, evaluator.main):
     ema = checkpoint.read(workdir, ('ema',), rounds)['ema']
     listed = measure(ema, rounds)
     if parallel.is_main():
-      scores.record(workdir, listed)
-      print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)))
+      print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)), flush=True)
+      writable = writable and _try_to_record(workdir, listed)
+
+
+def _try_to_record(workdir: str | Path, listed: list[Score]) -> bool:
+  """Adds scores to `scores.jsonl`; warns where that cannot be written."""
+  try:
+    scores.record(workdir, listed)
+  except OSError as error:
+    warn(f'scores are not added to {workdir}: {error.strerror or error}')
+    return False
+  return True
 
 
 def _measurer(
@@ -288,6 +320,8 @@ def _block(given: list[Any], how: Mapping[str, Any]) -> ConfigDict:
   runs = [x for x in given if isinstance(x, Run)]
   settings = runs[0].config.get('evaluation', {}) if runs else {}
   known = {key: settings[key] for key in BLOCK if key in settings}
+  if runs and 'features' not in how:
+    known['features'] = runs[0].features_of_config()
   block = {**BLOCK, **known, **how}
   if isinstance(block['metrics'], str):
     block['metrics'] = (block['metrics'],)

@@ -3,7 +3,7 @@
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,11 @@ class Run:
       and of its BatchNorm statistics.
   """
 
-  def __init__(self, workdir: str, settings: ConfigDict, step: int):
+  def __init__(
+    self, workdir: str, settings: ConfigDict, step: int, trust: bool = False
+  ):
     self.workdir, self.config, self.step = workdir, settings, step
+    self._trust = trust
     table = config.table(settings)
     self.images = table.images(step)
     self.params = checkpoint.read(workdir, ('ema',), step)['ema']
@@ -219,8 +222,28 @@ class Run:
     rows = [shrunk(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
+  def features_of_config(self) -> str | None:
+    """The features that the run was measured by, as its config names them.
+
+    Raises:
+      UserError: They are a function, MODULE:FUNCTION, and to import a module
+        is to run it: whoever wrote the config could run anything.
+    """
+    named = self.config.get('evaluation', {}).get('features')
+    if named is not None and ':' in named and not self._trust:
+      raise UserError(
+        f'the run in {self.workdir} names features={named!r}, which would be '
+        'imported: pass features=FUNCTION, or open it by '
+        'gan_jax.load(workdir, trust=True)'
+      )
+    return named
+
   def nearest(
-    self, n: int = 8, seed: int = 0, k: int = 4, features: str | None = None
+    self,
+    n: int = 8,
+    seed: int = 0,
+    k: int = 4,
+    features: str | Callable[..., Array] | None = None,
   ) -> Image.Image:
     """`n` samples, each in a row before the `k` training images nearest to it.
 
@@ -229,8 +252,9 @@ class Run:
     Args:
       n, seed: As for `sample`.
       k: Training images in a row.
-      features: What is near is told by them, as `config.evaluation.features`;
-        None: by those of the run, or the pixels.
+      features: What is near is told by them, as `config.evaluation.features`,
+        or a function (uint8 images [n, h, w, c]) -> [n, d]; None: by those of
+        the run, or the pixels.
     """
     if self._points:
       raise UserError('run.nearest is of images, and this run makes points')
@@ -239,8 +263,7 @@ class Run:
     from gan_jax.metrics import nearest
     from gan_jax.metrics.features import make
 
-    of_run = self.config.get('evaluation', {}).get('features')
-    network = make(features or of_run or 'pixels')
+    network = make(features or self.features_of_config() or 'pixels')
     look = jax.jit(network.look)
 
     def of(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
@@ -308,12 +331,15 @@ class Run:
 
 
 def load(
-  workdir: str | Path, step: int | None = None, best: str | None = None
+  workdir: str | Path,
+  step: int | None = None,
+  best: str | None = None,
+  trust: bool = False,
 ) -> Run:
   """See `gan_jax.load`."""
   workdir = str(epath.Path(workdir).expanduser())
   settings = config.read(workdir)
-  return Run(workdir, settings, choose_step(workdir, step, best))
+  return Run(workdir, settings, choose_step(workdir, step, best), trust)
 
 
 def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:

@@ -187,6 +187,7 @@ def _attempt(run: _Run, asked: Asked) -> State:
     state,
     run.sizes,
     run.settings,
+    run.evaluations,
   )
   while True:
     attempt = int(parallel.fetch(state.attempt))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -118,6 +119,31 @@ def test_evaluate_afterwards(workdir, capsys):
     evaluation.evaluate(config, workdir, step='last')
 
 
+def test_what_is_measured_is_told(tmp_path, scripted, capsys):
+  """Of every run that is evaluated, in one line."""
+  config = evaluated(every_images=16 * 24, metrics=('fid', 'classes'))
+  config.evaluation.features = 'digits'
+  scripted += [2.0, 1.0]
+  train.train(config, tmp_path)
+  lines = capsys.readouterr().out.splitlines()
+  assert 'Scores:   fid, classes (features: digits) every 384 images' in lines
+
+
+def test_a_folder_that_is_read_only(workdir, tmp_path, capsys):
+  """The scores are printed; that they are not recorded is told once."""
+  copy = shutil.copytree(workdir, tmp_path / 'copy')
+  before = (copy / 'scores.jsonl').read_bytes()
+  (copy / '.scores.lock').unlink()
+  (copy / '.scores.lock').mkdir()  # (Nothing is read-only to root.)
+  config = evaluated(num_samples=40, metrics=('swd',))
+  evaluation.evaluate(config, copy, step='all')
+  told = capsys.readouterr()
+  assert told.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
+  (line,) = told.err.splitlines()
+  assert line.startswith('Warning: scores are not added to')
+  assert (copy / 'scores.jsonl').read_bytes() == before
+
+
 def test_compare(workdir, tmp_path):
   """By the newest score; only what was obtained in one way is ranked."""
   run = gan_jax.load(workdir)
@@ -207,13 +233,16 @@ def test_memorisation(workdir):
     gan_jax.compare(workdir, workdir, name='memorisation')
 
 
-def test_without_weights_there_are_metrics(tmp_path):
+def test_without_weights_there_are_metrics(tmp_path, capsys):
   """Of the pixels alone."""
   config = evaluated(metrics=(), features=None)
   train.train(config, tmp_path)
   line = metrics(tmp_path)[-1]
   assert {'eval/swd', 'eval/ms_ssim'} <= set(line)
   assert 'eval/fid' not in line
+  (told,) = re.findall('^Scores: .*', capsys.readouterr().out, re.MULTILINE)
+  assert told.startswith('Scores:   swd, ms_ssim every 192 images (FID needs')
+  assert 'weights-inception-2015-12-05-6726825d.pth' in told
 
 
 def pictures(images):

@@ -111,7 +111,9 @@ def sweep():
 """
 
 
-def make(folder, description, overrides=None, name=None, trials=None):
+def make(
+  folder, description, overrides=None, name=None, trials=None, elsewhere=False
+):
   """The plan of a description, or of several."""
   several = description if name is None else {'one': description}
   file = folder / 'swept.py'
@@ -119,7 +121,8 @@ def make(folder, description, overrides=None, name=None, trials=None):
   config = get_config('vanilla_mnist', 'tiny')
   for key, value in (overrides or {}).items():
     config = cfg.changed(config, key, value)
-  return plans.make(str(file), config, overrides or {}, name, trials)
+  typed = overrides or {}
+  return plans.make(str(file), config, typed, name, trials, elsewhere)
 
 
 RANKED = {'score': 'gen/loss', 'goal': 'min'}
@@ -200,11 +203,58 @@ def test_what_ranks_by_itself(tmp_path):
   assert found(of('fid', 'kid')) == ('eval/fid', 'min')
   assert found(of('precision_recall')) == ('eval/precision', 'max')
   assert found(of('ms_ssim', 'swd')) == ('eval/swd', 'min')
-  assert found(of('fid'), score='recall') == ('eval/recall', 'max')
+  both = of('fid', 'precision_recall')
+  assert found(both, score='recall') == ('eval/recall', 'max')
+  assert found(of('classes'), score='classes_kl') == ('eval/classes_kl', 'min')
   assert found(every, score='gen/diversity', goal='max') == (
     'gen/diversity',
     'max',
   )
+
+
+EVERY = {'evaluation.every_images': 100}
+
+
+@pytest.mark.parametrize(
+  ('fixed', 'more', 'message'),
+  [
+    ({'evaluation.features': None, **EVERY}, {},
+     'weights-inception-2015-12-05-6726825d.pth'),
+    ({'evaluation.features': None, 'evaluation.metrics': (), **EVERY},
+     {'score': 'fid'}, 'eval/fid is not measured (there: swd, ms_ssim)'),
+    ({'evaluation.metrics': ('fid',), **EVERY}, {'score': 'kid'},
+     'eval/kid is not measured (there: fid)'),
+    ({'evaluation.metrics': ('fidd',), **EVERY}, {'score': 'fid'},
+     "'fidd'; did you mean 'fid'"),
+  ],
+)  # fmt: skip
+def test_trials_that_cannot_be_measured(tmp_path, fixed, more, message):
+  """Told before any begins; not where trials run on other machines."""
+  description = {'space': RATES, 'fixed': fixed, **more}
+  with pytest.raises(UserError) as told:
+    make(tmp_path, description, name='one')
+  assert message in str(told.value)
+  make(tmp_path, description, name='one', elsewhere=True)
+
+
+def test_a_score_of_a_level_is_measured(tmp_path):
+  fixed = {'evaluation.metrics': ('swd',), **EVERY}
+  for score in ('swd', 'swd_28'):
+    make(tmp_path, {'space': RATES, 'fixed': fixed, 'score': score}, name='one')
+
+
+def test_what_could_rank_a_toy(tmp_path):
+  """Nothing is named: all that there is for those points is listed."""
+  file = tmp_path / 'swept.py'
+  sweeps = {'one': {'space': RATES}}
+  file.write_text(EXPERIMENT.replace('{sweeps}', repr(sweeps)))
+  expected = {
+    'toy_ring': 'jensen_shannon, kl, high_quality, modes_found, wasserstein',
+    'toy_line': 'jensen_shannon, kl, wasserstein',
+  }
+  for name, listed in expected.items():
+    with pytest.raises(UserError, match=f'there are {listed}$'):
+      plans.make(str(file), get_config(name, 'tiny'), {})
 
 
 def test_what_was_typed_comes_before_what_is_fixed(tmp_path):
@@ -275,7 +325,8 @@ def test_flags_give_the_same_values_back(tmp_path, monkeypatch):
 )
 def test_the_sweeps_of_the_experiments(name, trials):
   path = f'{ROOT}/experiments/{name}.py'
-  plan = plans.make(path, get_config(name), {})
+  # (Elsewhere: here may be no weights of Inception.)
+  plan = plans.make(path, get_config(name), {}, elsewhere=True)
   assert len(plans.entries(plan)) == trials
 
 

@@ -1,12 +1,12 @@
 """Which metrics a config is measured by, and by which features."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gan_jax import parallel
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError, choose
 from gan_jax.metrics import inception
+from gan_jax.metrics.features import Function
 from gan_jax.metrics.measure import (
   CUSTOMARY,
   METRICS,
@@ -15,7 +15,7 @@ from gan_jax.metrics.measure import (
 )
 
 # A row of FEATURES, MODULE:FUNCTION, or the function itself.
-Named = str | Callable[..., Any]
+Named = str | Function
 
 
 class Choice(NamedTuple):

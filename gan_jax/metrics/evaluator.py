@@ -238,7 +238,7 @@ class Evaluator:
     }
     file = cache_folder() / 'references' / f'{protocol(told)}.npz'
     # Of what a function of the user's depends on, nothing is known.
-    kept = self.features is None or ':' not in self.features.name
+    kept = not networks.is_of_user(self.choice.features)
     seen = _read(file) if kept else None
     if not parallel.all_agree(seen is not None):
       if parallel.is_main():

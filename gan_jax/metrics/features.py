@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from gan_jax.errors import UserError, choose
 from gan_jax.metrics import cifar10, digits, inception
 
 Looked = dict[str, Float[Array, 'n d']]
+# (uint8 images [n, h, w, c]) -> features [n, d]: a user's.
+Function = Callable[[Array], Array]
 
 
 class Features(NamedTuple):
@@ -82,27 +85,55 @@ FEATURES: dict[str, Callable[[], Features]] = {
 }
 
 
-def make(name: str) -> Features:
-  """The features that `config.evaluation.features` names."""
-  if ':' in name:
-    return _of_user(name)
-  return choose('config.evaluation.features', name, FEATURES)()
+def make(given: str | Function) -> Features:
+  """Features by name, or those of a function.
 
-
-def _of_user(name: str) -> Features:
-  """MODULE:FUNCTION, (uint8 images [n, h, w, c]) -> features [n, d].
-
-  Its hash is that of the module's file: of what that reads, nothing is known.
+  Args:
+    given: As `config.evaluation.features`; or (uint8 images [n, h, w, c]) ->
+      features [n, d].
   """
+  if callable(given):
+    if not hasattr(given, '__qualname__'):
+      raise UserError(
+        f'features={given!r} has no name, and scores say by what they were '
+        'measured: define a function, with def'
+      )
+    return _of_function(f'{given.__module__}:{given.__qualname__}', given)
+  if is_of_user(given):
+    return _imported(given)
+  return choose('config.evaluation.features', given, FEATURES)()
+
+
+def is_of_user(given: str | Function | None) -> bool:
+  """Whether it is not of FEATURES: a function, or MODULE:FUNCTION."""
+  return callable(given) or (given is not None and ':' in given)
+
+
+def _imported(name: str) -> Features:
+  """MODULE:FUNCTION: its module is imported, which runs it."""
   module, _, function = name.partition(':')
   try:
-    found = importlib.import_module(module)
-    given = getattr(found, function)
-    source = Path(found.__file__).read_bytes()
-  except (ImportError, AttributeError, TypeError, OSError) as error:
+    given = getattr(importlib.import_module(module), function)
+  except (ImportError, AttributeError) as error:
     raise UserError(
       f'config.evaluation.features={name!r} is to be MODULE:FUNCTION, which '
       f'can be imported from here ({type(error).__name__}: {error})'
+    ) from error
+  return _of_function(name, given)
+
+
+def _of_function(name: str, given: Function) -> Features:
+  """Its hash is that of its file: of what that reads, nothing is known."""
+  try:
+    module = inspect.getmodule(given)
+    if getattr(module, '__file__', None):
+      source = Path(module.__file__).read_bytes()
+    else:
+      source = inspect.getsource(given).encode()  # of a notebook's cell
+  except (TypeError, OSError) as error:
+    raise UserError(
+      f'the source of features={name} is not found, and scores say by what '
+      'they were measured: write the function in a file'
     ) from error
   return Features(
     name,

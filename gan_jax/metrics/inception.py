@@ -81,9 +81,8 @@ def load(path: str | Path | None = None) -> Inception:
   found = next((place for place in places if place.is_file()), None)
   if found is None:
     raise UserError(
-      f'no weights of Inception ({" or ".join(map(str, places))}): get {NAME} '
-      f'(SHA-256 {SHA256[:8]}...) from {URL} into {cache_folder()}, or '
-      f'name it by {VARIABLE}=FILE'
+      f'no weights of Inception ({" or ".join(map(str, places))}): '
+      f'{where_to_get()}'
     )
   with found.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
@@ -94,6 +93,14 @@ def load(path: str | Path | None = None) -> Inception:
       f'{VARIABLE}=FILE'
     )
   return Inception(_checked(found), sha256)
+
+
+def where_to_get() -> str:
+  """Tells how a user comes by the weights, in words."""
+  return (
+    f'get {NAME} (SHA-256 {SHA256[:8]}...) from {URL} into {cache_folder()}, '
+    f'or name it by {VARIABLE}=FILE'
+  )
 
 
 def _places() -> list[Path]:

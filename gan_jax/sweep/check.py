@@ -1,16 +1,18 @@
 """What a sweep's space must be, and the configs that come of it."""
 
 import copy
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import games
+from gan_jax import evaluation, games
 from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
+from gan_jax.metrics import features as networks
 from gan_jax.overrides import settle
 from gan_jax.sweep import space as spaces
 
@@ -97,7 +99,12 @@ def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
 
 
 def check_trials(
-  where: str, space: spaces.Space, config: ConfigDict, typed: Iterable[str]
+  where: str,
+  space: spaces.Space,
+  config: ConfigDict,
+  typed: Iterable[str],
+  score: str,
+  elsewhere: bool,
 ) -> None:
   """Refuses a space that has trials of which no run can be made.
 
@@ -106,7 +113,11 @@ def check_trials(
     space: What varies.
     config: The experiment's, with what all trials override.
     typed: The keys that all trials override.
+    score: What ranks the trials, as `metrics.jsonl` has it.
+    elsewhere: Whether trials run on other machines, which may have features
+      that this one has not.
   """
+  measured = functools.cache(_measured)
   listed = spaces.cover(space)
   if not spaces.has_range(space):
     whole = spaces.grid(space)[:CHECKED]
@@ -120,6 +131,33 @@ def check_trials(
       settle(trial, {*typed, *overrides})
       cfg.check(trial)
       games.make(trial)
+      if trial.evaluation.every_images is not None and not elsewhere:
+        block = trial.evaluation
+        known = measured(trial.data.source, block.metrics, block.features)
+        _check_score(score, known)
     except UserError as error:
       told = ', '.join(f'{key}={value}' for key, value in overrides.items())
       raise UserError(f'{where}, of {told}: {error}') from error
+
+
+def _measured(
+  source: str, metrics: tuple[str, ...], features: str | None
+) -> tuple[str, ...]:
+  """The scores that a run of the data gets; their features are looked for."""
+  choice = evaluation.choose_for(source, metrics, features)
+  if choice.features is not None:
+    networks.make(choice.features)
+  return choice.scores
+
+
+def _check_score(score: str, known: Sequence[str]) -> None:
+  """Refuses to rank by an evaluation's score that the trials do not get."""
+  name = score.removeprefix('eval/')
+  if name == score or name in known:
+    return
+  if 'swd' in known and name.startswith('swd_'):
+    return
+  raise UserError(
+    f'{score} is not measured (there: {", ".join(known)}): name its metric in '
+    'config.evaluation.metrics'
+  )

@@ -76,10 +76,10 @@ def sweep(
   """
   study.hush()
   workdir = workdir.rstrip('/')
-  plan = plans.make(experiment, config, overrides, sweep, trials)
   given = {name: value for name, value in machines.items() if value is not None}
-  places = Machines(**given).places(launcher)
   elsewhere = given.get('executor', 'local') != 'local'
+  plan = plans.make(experiment, config, overrides, sweep, trials, elsewhere)
+  places = Machines(**given).places(launcher)
   if elsewhere and not (is_remote(workdir) or Path(workdir).is_absolute()):
     raise UserError(
       f'--workdir={workdir} is of this machine: name a folder that the driver '

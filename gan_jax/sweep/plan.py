@@ -23,6 +23,7 @@ import optuna
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError, build, check_keys, choose, where_in
+from gan_jax.evaluation import choose_for
 from gan_jax.metrics.measure import HIGHER, METRICS, UNRANKED
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
@@ -116,6 +117,7 @@ def make(
   overrides: Mapping[str, Any],
   name: str | None = None,
   trials: int | None = None,
+  elsewhere: bool = False,
 ) -> Plan:
   """Reads a sweep of an experiment, and checks all of it.
 
@@ -126,6 +128,7 @@ def make(
       what the sweep fixes.
     name: Of the sweep; None: the only one.
     trials: Other than the description's.
+    elsewhere: Whether trials run on other machines than this one.
 
   Raises:
     UserError: There is no such sweep, or what it says cannot be run.
@@ -159,7 +162,7 @@ def make(
   )
   choose(f'sampler of {where}', plan.sampler, SAMPLERS)
   pruner(plan)
-  check.check_trials(where, space, config, base)
+  check.check_trials(where, space, config, base, score, elsewhere)
   return plan
 
 
@@ -193,28 +196,29 @@ def _score(
   where: str, block: Mapping[str, Any], config: ConfigDict
 ) -> tuple[str, str]:
   """The name in `metrics.jsonl`, and which way is better."""
-  mains = {row.main for row in METRICS.values()} - UNRANKED
-  known = HIGHER | mains
+  known = {score for row in METRICS.values() for score in row.scores}
   name = block.get('score')
   if name is None:
-    listed = [
-      METRICS[m].main for m in config.evaluation.metrics if m in METRICS
-    ]
-    name = next((main for main in listed if main in mains), None)
+    metrics = [METRICS[m] for m in config.evaluation.metrics if m in METRICS]
+    mains = [row.main for row in metrics if row.main not in UNRANKED]
+    name = mains[0] if mains else None
   if name is None:
+    said = config.evaluation
+    choice = choose_for(config.data.source, said.metrics, said.features)
+    ranking = [score for score in choice.scores if score not in UNRANKED]
     raise UserError(
-      f"{where}: 'score' is to name what ranks the trials: "
-      'config.evaluation.metrics says nothing'
+      f"{where}: 'score' is to name what ranks the trials; of "
+      f'{config.data.source} there are {", ".join(ranking) or "none"}'
     )
   plain = name.removeprefix('eval/')
-  is_score = plain in known | UNRANKED or plain.startswith('swd_')
+  is_score = plain in known or plain.startswith('swd_')
   score = f'eval/{plain}' if is_score else name
   if _evaluated(score) and config.evaluation.every_images is None:
     raise UserError(
       f'{where}: {score} is never measured: fix evaluation.every_images'
     )
-  lower = plain in mains or plain.startswith('swd_')
-  guess = 'max' if plain in HIGHER else 'min' if lower else None
+  ranks = is_score and plain not in UNRANKED
+  guess = None if not ranks else 'max' if plain in HIGHER else 'min'
   goal = block.get('goal', guess)
   if goal not in ('min', 'max'):
     raise UserError(

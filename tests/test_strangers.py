@@ -1,0 +1,88 @@
+"""A run that somebody else made: to read it runs none of their code."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from runs import get_config
+
+import gan_jax
+from gan_jax import train
+from gan_jax.errors import UserError
+
+HOSTILE = """
+from pathlib import Path
+Path(__file__).with_suffix('.ran').touch()
+
+def look(images):
+  return images.reshape(len(images), -1).astype('float32')
+"""
+
+
+def rows(images):
+  """The means of the rows."""
+  return images.astype('float32').mean((2, 3))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('stranger')
+  train.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  settings = json.loads((workdir / 'config.json').read_text())
+  settings['evaluation'] |= {
+    'features': 'hostile_module:look', 'metrics': ['fid'], 'num_samples': 20,
+  }  # fmt: skip
+  (workdir / 'config.json').write_text(json.dumps(settings))
+  return workdir
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+  """A module that leaves a trace when it is imported; -> the trace."""
+  (tmp_path / 'hostile_module.py').write_text(HOSTILE)
+  monkeypatch.syspath_prepend(tmp_path)
+  yield tmp_path / 'hostile_module.ran'
+  sys.modules.pop('hostile_module', None)
+
+
+def test_to_read_a_run_imports_nothing_it_names(trained, hostile):
+  run = gan_jax.load(trained)
+  run.sample(2)
+  run.show(4)
+  told = "names features='hostile_module:look'.*pass features=FUNCTION"
+  with pytest.raises(UserError, match=told) as error:
+    run.nearest(2)
+  assert '\n' not in str(error.value)
+  for measured in ((run,), (run.sample(20), run), (run, run.sample(20))):
+    with pytest.raises(UserError, match=told):
+      gan_jax.evaluate(*measured)
+  assert not hostile.exists()
+  assert 'hostile_module' not in sys.modules
+
+
+def test_what_the_reader_names_is_used(trained, hostile):
+  run = gan_jax.load(trained)
+  run.nearest(2, features=rows)
+  run.nearest(2, features='pixels')
+  score = gan_jax.evaluate(run, features=rows)['fid']
+  assert score.stamp['features']['name'] == 'test_strangers:rows'
+  by_name = gan_jax.evaluate(run, features='test_strangers:rows')['fid']
+  assert by_name == score
+  assert not hostile.exists()
+
+
+def test_a_run_that_is_trusted(trained, hostile):
+  run = gan_jax.load(trained, trust=True)
+  score = gan_jax.evaluate(run)['fid']
+  assert score.stamp['features']['name'] == 'hostile_module:look'
+  assert np.isfinite(score.value)
+  assert hostile.exists()
+
+
+def test_a_function_without_a_name(trained):
+  import functools
+
+  run = gan_jax.load(trained)
+  with pytest.raises(UserError, match='has no name'):
+    run.nearest(2, features=functools.partial(rows))
