@@ -83,11 +83,16 @@ class Checkpoints:
     self._open()
 
   def _open(self) -> None:
-    self._checkpointer = ocp.training.Checkpointer(
-      folder(self._workdir),
-      preservation_policy=policies.AnyPreservationPolicy(self._policies),
-      cleanup_tmp_directories=True,
-    )
+    try:
+      self._checkpointer = ocp.training.Checkpointer(
+        folder(self._workdir),
+        preservation_policy=policies.AnyPreservationPolicy(self._policies),
+        cleanup_tmp_directories=True,
+      )
+    except OSError as error:
+      raise UserError(
+        f'cannot write to {folder(self._workdir)}: {error.strerror}'
+      ) from error
 
   def resume(self, create: Callable[[], State]) -> State:
     """The newest state that can be read; if none was saved, a new one.

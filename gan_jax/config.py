@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from gan_jax import parallel
 from gan_jax.bounds import check_values
+from gan_jax.bucket import is_remote
 from gan_jax.errors import UserError, choose, nearest
 from gan_jax.files import write_whole
 from gan_jax.schedule import Table, tabulate
@@ -18,6 +20,29 @@ from gan_jax.state import Pair
 
 # What a run that was killed early may have left in its workdir.
 OURS = ('.lock', 'config.json.*.part')
+
+# What a workdir has, and must be a folder, or a file.
+FOLDERS = ('checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard')
+FILES = (
+  '.lock',
+  '.scores.lock',
+  'config.json',
+  'metrics.jsonl',
+  'scores.jsonl',
+)
+
+# The blocks of a config: those that each has, and those that it may have.
+OPTIONAL_BLOCKS = ('evaluation', 'growth')
+BLOCKS = (
+  'data',
+  'game',
+  'model',
+  'model.disc',
+  'model.gen',
+  'optimizer',
+  'optimizer.disc',
+  'optimizer.gen',
+)
 
 # What may differ between the start of a run and its resumption: none of these
 # changes what is computed before, or where.
@@ -241,6 +266,7 @@ def _file(workdir: str | Path) -> epath.Path:
 def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   """Refuses a workdir that holds another run, or anything else."""
   file = _file(workdir)
+  _check_kinds(file.parent)
   if not file.exists():
     strangers = file.parent.is_dir() and [
       path.name
@@ -283,16 +309,76 @@ def _jsonable(config: ConfigDict) -> dict[str, Any]:
 def read(workdir: str | Path) -> ConfigDict:
   """Reads `config.json`."""
   file = _file(workdir)
+  _check_kinds(file.parent)
   if not file.exists():
     raise UserError(f'{workdir} is not the workdir of a run: no config.json')
   return ConfigDict(_tuples(_parse(file)))
 
 
+def _check_kinds(workdir: epath.Path) -> None:
+  """Refuses a file where a run has a folder, and a folder where it has a file.
+
+  Raises:
+    UserError: What is there, or that it cannot be read.
+  """
+  if is_remote(workdir):
+    return  # a bucket has no folders
+  kinds = {
+    **{name: ('a file', 'a folder', Path.is_file) for name in FOLDERS},
+    **{name: ('a folder', 'a file', Path.is_dir) for name in FILES},
+  }
+  try:
+    for name, (there, expected, is_wrong) in kinds.items():
+      if is_wrong(Path(workdir / name)):
+        raise UserError(
+          f'{workdir / name} is {there}, and must be {expected} of the run: '
+          'move it away, or name another --workdir'
+        )
+    if Path(workdir).is_dir():
+      os.listdir(workdir)
+  except OSError as error:
+    raise UserError(f'cannot read {workdir}: {error.strerror}') from error
+
+
 def _parse(file: epath.Path) -> dict[str, Any]:
   try:
-    return json.loads(file.read_text())
-  except ValueError as error:
-    raise UserError(f'{file} is damaged: {error}') from error
+    tree = json.loads(file.read_text())
+  except (OSError, ValueError, RecursionError) as error:
+    raise _damaged(file, str(error)) from error
+  _check_blocks(file, tree)
+  return tree
+
+
+def _check_blocks(file: epath.Path, tree: Any) -> None:
+  """Refuses what no config can be read from."""
+  if not isinstance(tree, dict):
+    raise _damaged(file, f'it is {_short(tree)}, and must be a block')
+  known = {'': tree}
+  for name in (*BLOCKS, *(key for key in OPTIONAL_BLOCKS if key in tree)):
+    block, _, key = name.rpartition('.')
+    value = known[name] = known[block].get(key)
+    if not isinstance(value, dict):
+      there = f'is {_short(value)}' if key in known[block] else 'is missing'
+      raise _damaged(file, f'{name} {there}, and must be a block')
+  for key, value in flatten(tree).items():
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in POSITIVE and not (number or value is None):
+      raise _damaged(file, f'{key} is {_short(value)}, and must be a number')
+  spans = tree.get('schedule', [{}])
+  if not (isinstance(spans, list) and all(isinstance(x, dict) for x in spans)):
+    raise _damaged(file, f'schedule is {_short(spans)}, and must be of blocks')
+
+
+def _damaged(file: epath.Path, problem: str) -> UserError:
+  return UserError(
+    f'config.json of {file.parent} is damaged: {problem}; restore it, or name '
+    'another workdir'
+  )
+
+
+def _short(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) <= 40 else f'{text[:40]}...'
 
 
 def _tuples(tree: Any) -> Any:

@@ -216,15 +216,7 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   fed = feeds(config, run.source, table, round, attempt)
   total_images = table.images(table.total_rounds)
   alarm = Alarm(quiet_until=total_images // 20)
-  monitor = Monitor(
-    run.workdir if parallel.is_main() else None,
-    round=round,
-    attempt=attempt,
-    images=table.images(round),
-    total_images=total_images,
-    wandb=config.wandb,
-    animated=is_toy(config.data.source),
-  )
+  monitor = _monitor(run, round, attempt)
   tell = partial(_tell, run, monitor, alarm)
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
@@ -279,6 +271,24 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     run.checkpoints.finish()
     raise _left(stop, f'saved at round {round:,}')
   return state
+
+
+def _monitor(run: _Run, round: int) -> Monitor:
+  """What tells the world of a run that begins or resumes at `round`."""
+  table = run.table
+  try:
+    return Monitor(
+      run.workdir if parallel.is_main() else None,
+      round=round,
+      images=table.images(round),
+      total_images=table.images(table.total_rounds),
+      wandb=run.config.wandb,
+      animated=is_toy(run.config.data.source),
+    )
+  except OSError as error:
+    raise UserError(
+      f'cannot write to {run.workdir}: {error.strerror}'
+    ) from error
 
 
 def _compile(run: _Run, round: int, state: State) -> None:

@@ -126,10 +126,88 @@ def test_checksums_that_are_damaged_are_none(copy, straight):
   assert metrics(copy) == metrics(straight)
 
 
-def test_a_damaged_config_is_told(copy):
-  (copy / 'config.json').write_bytes(b'')
-  with pytest.raises(UserError, match=r'config\.json is damaged'):
+def spoilt(**changes):
+  """What `config.json` is with other values of keys; None: without them."""
+
+  def spoil(settings):
+    for key, value in changes.items():
+      *blocks, last = key.split('__')
+      block = settings
+      for name in blocks:
+        block = block[name]
+      if value is None:
+        del block[last]
+      else:
+        block[last] = value
+    return settings
+
+  return spoil
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (lambda _: [1, 2], r'it is \[1, 2\], and must be a block'),
+    (lambda _: 'text', 'it is "text", and must be a block'),
+    (lambda _: 3.5, 'it is 3.5, and must be a block'),
+    (lambda _: None, 'it is null, and must be a block'),
+    (spoilt(data=3), 'data is 3, and must be a block'),
+    (spoilt(model__gen='mlp'), 'model.gen is "mlp", and must be a block'),
+    (spoilt(optimizer=None), 'optimizer is missing, and must be a block'),
+    (spoilt(evaluation=[]), r'evaluation is \[\], and must be a block'),
+    (spoilt(batch_size='16'), 'batch_size is "16", and must be a number'),
+    (spoilt(batch_size=[16]), r'batch_size is \[16\], and must be a number'),
+    (spoilt(schedule=7), 'schedule is 7, and must be of blocks'),
+  ],
+)
+def test_a_damaged_config_is_told(copy, spoil, message):
+  """Both where it is read, and where the run is to go on."""
+  file = copy / 'config.json'
+  file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
+  told = rf'config\.json of {copy} is damaged: {message}; restore it, or name'
+  with pytest.raises(UserError, match=told):
     gan_jax.load(copy)
+  with pytest.raises(UserError, match=told):
+    train.train(get_config('vanilla_mnist', 'tiny'), copy)
+
+
+@pytest.mark.parametrize('raw', [b'', b'{"data":', b'\xff', b'[' * 100_000])
+def test_a_config_that_is_no_json_is_told(copy, raw):
+  (copy / 'config.json').write_bytes(raw)
+  with pytest.raises(UserError, match=r'config\.json of .* is damaged'):
+    gan_jax.load(copy)
+
+
+@pytest.mark.parametrize(
+  'name', ['checkpoints', 'checksums', 'samples', 'tensorboard']
+)
+def test_a_file_where_a_folder_should_be(copy, name):
+  shutil.rmtree(copy / name)
+  (copy / name).write_text('not a folder')
+  told = f'{copy}/{name} is a file, and must be a folder of the run: move it'
+  for use in (gan_jax.load, trained):
+    with pytest.raises(UserError, match=told):
+      use(copy)
+
+
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', '.lock'])
+def test_a_folder_where_a_file_should_be(copy, name):
+  (copy / name).unlink()
+  (copy / name).mkdir()
+  told = f'{copy}/{name} is a folder, and must be a file of the run: move it'
+  for use in (gan_jax.load, trained):
+    with pytest.raises(UserError, match=told):
+      use(copy)
+
+
+def test_a_folder_of_scores(copy):
+  (copy / 'scores.jsonl').mkdir()
+  with pytest.raises(UserError, match='is a folder, and must be a file'):
+    gan_jax.load(copy)
+
+
+def trained(workdir):
+  return train.train(get_config('vanilla_mnist', 'tiny'), workdir)
 
 
 def test_when_all_are_damaged(copy, capsys):
