@@ -108,8 +108,8 @@ def dragan(target: float = 1.0, deviation: float = 0.5) -> Penalty:
   Near the data alone. Kodali et al. 2017 (DRAGAN): the paper's penalty, whose
   noise is N(0, c I), with c = deviation^2. The authors' code has other noise:
   u * 0.5 * std(X) * v, where std(X) is that of all pixels of the batch, v ~
-  U(0, 1) of each pixel and u ~ U(0, 1) of each image. Its noise is smaller than
-  ours, is never negative, and scales with the data.
+  U(0, 1) of each pixel and u ~ U(0, 1) of each image. It is never negative,
+  scales with the data, and is smaller than ours for images in [-1, 1].
   """
 
   def penalty(shown: Shown) -> Scalar:
