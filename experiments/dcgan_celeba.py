@@ -14,7 +14,8 @@ img_align_celeba.zip, or what it unpacks to, and list_attr_celeba.txt
 and prepares them once: crops the centre, 178x178 (others take 160, and scores
 differ), resizes it to 64x64, and keeps that. `--mode=preview` draws it.
 
-Time and score of the full run: not yet measured.
+Samples and scores are those of a moving average of G, which the paper does not
+have (`ema_halflife_images`). Time and score of the full run: not yet measured.
 """
 
 from ml_collections import ConfigDict, config_dict

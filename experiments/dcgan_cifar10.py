@@ -7,6 +7,7 @@ As dcgan_celeba.py, at half the resolution, mirrored at random.
 downloads the 50,000 training images, or takes them from where
 cifar-10-binary.tar.gz is:
   --config.data.files=/path/to/folder
+Scores, of G's moving average, which the paper does not have: not yet measured.
 """
 
 from ml_collections import ConfigDict

@@ -24,12 +24,12 @@ Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
   --config.game.penalties.gradient_penalty.weight=0
   --config.game.penalties.drift.weight=0 --config.game.penalties.r1.weight=10
 
-Memory: at 1024x1024 a step takes 1.1 GB and 3.1 GB an image (bfloat16: 2.4),
-as XLA plans it for a CPU; in the three quarters of a device's memory that JAX
-takes by default this would be a batch of
+Memory: at 1024x1024 a step takes 1.3 GB and 3.0 GB an image (bfloat16: 0.9 and
+2.5), as XLA plans it for a CPU; in the three quarters of a device's memory that
+JAX takes by default this would be a batch of
   16 GB   3 (bfloat16:  4)
-  40 GB   9 (bfloat16: 12)
-  80 GB  19 (bfloat16: 24)
+  40 GB   9 (bfloat16: 11)
+  80 GB  19 (bfloat16: 23)
 On an accelerator not yet measured. With `remat` what D's passes keep for their
 gradients is 1.1 GB an image instead of 2.7, what G's keep .2 instead of 1.1
 (bfloat16: .6 of 1.5, .1 of .7); a round is 40% more work:

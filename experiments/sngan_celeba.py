@@ -6,7 +6,8 @@ channels, D from 64 to 1024; 5 steps of D, batches of 64, 100,000 steps of G
 
   python launch.py --config=experiments/sngan_celeba.py
 
-finds or downloads the faces as dcgan_celeba.py says. Here not yet measured.
+finds or downloads the faces as dcgan_celeba.py says. Here not yet measured: it
+would be by G's moving average, which the paper does not have.
 """
 
 from ml_collections import ConfigDict

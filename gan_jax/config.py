@@ -360,10 +360,10 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
     if not isinstance(value, dict):
       there = f'is {_short(value)}' if key in known[block] else 'is missing'
       raise _damaged(file, f'{name} {there}, and must be a block')
-  for key, value in flatten(tree).items():
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key in POSITIVE and not (number or value is None):
-      raise _damaged(file, f'{key} is {_short(value)}, and must be a number')
+  try:
+    check_values(flatten(_tuples(tree)))
+  except UserError as error:
+    raise _damaged(file, str(error)) from error
   spans = tree.get('schedule', [{}])
   if not (isinstance(spans, list) and all(isinstance(x, dict) for x in spans)):
     raise _damaged(file, f'schedule is {_short(spans)}, and must be of blocks')

@@ -105,7 +105,11 @@ def r2() -> Penalty:
 def dragan(target: float = 1.0, deviation: float = 0.5) -> Penalty:
   """E (|grad_x D(x + d)| - target)^2, d ~ N(0, deviation^2), x a real.
 
-  Kodali et al. 2017 (DRAGAN): near the data alone.
+  Near the data alone. Kodali et al. 2017 (DRAGAN): the paper's penalty, whose
+  noise is N(0, c I), with c = deviation^2. The authors' code has other noise:
+  u * 0.5 * std(X) * v, where std(X) is that of all pixels of the batch, v ~
+  U(0, 1) of each pixel and u ~ U(0, 1) of each image. It is never negative,
+  scales with the data, and is smaller than ours for images in [-1, 1].
   """
 
   def penalty(shown: Shown) -> Scalar:

@@ -23,7 +23,7 @@ from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import Source
 from gan_jax.data.stream import Stream, read
 from gan_jax.data.toys import is_toy
-from gan_jax.errors import Diverged, Preempted, warn
+from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.evaluation import Evaluated, Evaluations
 from gan_jax.files import point_link
 from gan_jax.games.game import Batch
@@ -273,13 +273,14 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   return state
 
 
-def _monitor(run: _Run, round: int) -> Monitor:
+def _monitor(run: _Run, round: int, attempt: int) -> Monitor:
   """What tells the world of a run that begins or resumes at `round`."""
   table = run.table
   try:
     return Monitor(
       run.workdir if parallel.is_main() else None,
       round=round,
+      attempt=attempt,
       images=table.images(round),
       total_images=table.images(table.total_rounds),
       wandb=run.config.wandb,
