@@ -183,7 +183,23 @@ def test_what_the_schedule_is_made_of_acts(name):
   assert idle == []
 
 
-@pytest.mark.parametrize('name', sorted(TINY.values()))
+# Together they have every part; what the others do alike is for `-m slow`.
+ALWAYS = (
+  'acgan_cifar10',
+  'dcgan_celeba',
+  'progressive_celeba',
+  'toy_ring',
+  'vanilla_mnist',
+)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+    for name in sorted(TINY.values())
+  ],
+)
 def test_every_key_acts_or_is_refused(name):
   """Of the `:tiny` runs: traced, and compared."""
   config = get_config(name, 'tiny')

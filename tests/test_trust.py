@@ -155,8 +155,8 @@ def spoilt(**changes):
     (spoilt(model__gen='mlp'), 'model.gen is "mlp", and must be a block'),
     (spoilt(optimizer=None), 'optimizer is missing, and must be a block'),
     (spoilt(evaluation=[]), r'evaluation is \[\], and must be a block'),
-    (spoilt(batch_size='16'), 'batch_size is "16", and must be a number'),
-    (spoilt(batch_size=[16]), r'batch_size is \[16\], and must be a number'),
+    (spoilt(batch_size='16'), r"config\.batch_size='16' must be an integer"),
+    (spoilt(batch_size=[16]), r'config\.batch_size=\(16,\) must be an integer'),
     (spoilt(schedule=7), 'schedule is 7, and must be of blocks'),
   ],
 )
