@@ -28,7 +28,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import gan_jax
-from gan_jax import logfile, parallel, peers
+from gan_jax import devices
 from gan_jax.bounds import bound_of
 from gan_jax.config import (
   CHANGEABLE,
@@ -46,16 +46,17 @@ from gan_jax.errors import (
   nearest,
   where_in,
 )
-from gan_jax.overrides import settle
+from gan_jax.training import logfile, peers
+from gan_jax.training.overrides import settle
 
 # What `--mode` chooses from: functions of (config, workdir). Imported when they
 # are called: the loader's processes import this file too.
 MODES = {
-  'train': 'gan_jax.train:train',
-  'prepare': 'gan_jax.prepare:prepare',
-  'preview': 'gan_jax.preview:preview',
-  'benchmark': 'gan_jax.benchmark:benchmark',
-  'evaluate': 'gan_jax.evaluation:evaluate',
+  'train': 'gan_jax.training.loop:train',
+  'prepare': 'gan_jax.modes.prepare:prepare',
+  'preview': 'gan_jax.modes.preview:preview',
+  'benchmark': 'gan_jax.modes.benchmark:benchmark',
+  'evaluate': 'gan_jax.runs.evaluation:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
 }
 # What is expected of a flag, by the type that the flags library gives it.
@@ -191,7 +192,7 @@ def main(argv: list[str]) -> None:
     print(f'Interrupted, {saved}: the same command goes on.')
     _leave(130, '' if str(interrupt) else 'interrupted')
   except Exception as error:
-    if not parallel.is_one_of_many():
+    if not devices.is_one_of_many():
       raise
     # If it is that another process was lost, that is told, and this one ends.
     time.sleep(peers.VERDICT_SECONDS)
@@ -203,12 +204,12 @@ def _join() -> None:
   """Joins the other processes of the run, if there are any."""
   group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
   if _MODE.value != 'sweep':
-    parallel.join(*group)
+    devices.join(*group)
     peers.watch()
   elif any(value is not None for value in group):
     raise UserError('one process drives a sweep: without its coordinator')
   else:
-    parallel.leave_devices()  # to the trials
+    devices.leave_devices()  # to the trials
 
 
 def _leave(code: int, line: str = '') -> None:
@@ -216,7 +217,7 @@ def _leave(code: int, line: str = '') -> None:
 
   `line`: why the other processes, if there are any, must end too.
   """
-  if parallel.is_one_of_many():
+  if devices.is_one_of_many():
     peers.leave(code, line)
   sys.stdout.flush()
   sys.stderr.flush()
@@ -265,7 +266,7 @@ def _of_mode() -> dict[str, Any]:
 def _settle() -> None:
   """Makes of the experiment's config what the flags make of it."""
   for note in settle(_CONFIG.value, _overrides()):
-    if parallel.is_main():
+    if devices.is_main():
       print(f'Left out: {note}', flush=True)
 
 

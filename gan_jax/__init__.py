@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   import pandas
 
-  from gan_jax.run import Run
-  from gan_jax.scores import Score
+  from gan_jax.metrics.scores import Score
+  from gan_jax.runs.run import Run
   from gan_jax.sweep.results import Sweep
 
 __all__ = ['compare', 'evaluate', 'load', 'load_sweep']
@@ -35,13 +35,13 @@ def load(
       (evaluation.features=MODULE:FUNCTION), which runs it.
 
   Returns:
-    A `gan_jax.run.Run`: `sample`, `interpolate`, `show`, `nearest`, `metrics`,
-    `config`, `generator`, `params`.
+    A `gan_jax.runs.run.Run`: `sample`, `interpolate`, `show`, `nearest`,
+    `metrics`, `config`, `generator`, `params`.
 
   Raises:
     UserError: `workdir` holds no run, or no such checkpoint.
   """
-  from gan_jax import run
+  from gan_jax.runs import run
 
   return run.load(workdir, step, best, trust)
 
@@ -66,7 +66,7 @@ def evaluate(
   Raises:
     UserError: A metric, or what it needs, is not there.
   """
-  from gan_jax import evaluation
+  from gan_jax.runs import evaluation
 
   return evaluation.evaluate_here(run_or_images, reference, **how)
 
@@ -81,7 +81,7 @@ def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
   Raises:
     UserError: They were not measured in the same way, and in what they differ.
   """
-  from gan_jax import scores
+  from gan_jax.metrics import scores
 
   return scores.compare(*runs, name=name)
 

@@ -10,13 +10,13 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from gan_jax import parallel
+from gan_jax import devices
 from gan_jax.bounds import check_values
-from gan_jax.bucket import is_remote
-from gan_jax.errors import UserError, choose, nearest
-from gan_jax.files import write_whole
-from gan_jax.schedule import Table, tabulate
-from gan_jax.state import Pair
+from gan_jax.errors import UserError, nearest
+from gan_jax.files import is_remote, write_whole
+from gan_jax.pair import Pair
+from gan_jax.registry import choose
+from gan_jax.training.schedule import Table, tabulate
 
 # What a run that was killed early may have left in its workdir.
 OURS = ('.lock', 'config.json.*.part')
@@ -126,7 +126,7 @@ def check(config: ConfigDict) -> None:
         called = isinstance(span[name], str)
         where = span[name] if called else f'schedule[{index}].{name}'
       if size is not None:
-        parallel.check_batch_size(where, size)
+        devices.check_batch_size(where, size)
 
 
 def _check_keys(flat: Mapping[str, Any]) -> None:

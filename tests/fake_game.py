@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gan_jax.games import Aux, Game, Move
 from gan_jax.ops import axis
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
 
 POOL = 4
 

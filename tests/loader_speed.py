@@ -22,9 +22,10 @@ from PIL import Image
 from tables import constant_table
 
 from gan_jax import data
-from gan_jax.bench import loaded
 from gan_jax.data.loader import load
-from gan_jax.data.stream import Stream, feed
+from gan_jax.data.order import Stream
+from gan_jax.modes.dispatch_timer import loaded
+from gan_jax.training.feed import feed
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
 
-from gan_jax import checkpoint
+from gan_jax.training import checkpoint
 
 
 def get_config(name, arg=''):

@@ -131,7 +131,7 @@ def compare(straight, killed):
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
   from runs import everything, logged_steps, metrics
 
-  from gan_jax import checkpoint
+  from gan_jax.training import checkpoint
 
   steps = checkpoint.steps(straight)
   assert steps == checkpoint.steps(killed)

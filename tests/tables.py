@@ -1,7 +1,7 @@
 """A schedule of one span, for tests of what takes its batches from one."""
 
-from gan_jax.schedule import tabulate
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.training.schedule import tabulate
 
 
 def constant_table(total_images, rounds_per_dispatch, **span):

@@ -3,11 +3,12 @@
 from runs import evaluated
 
 import gan_jax
-from gan_jax import checkpoint, scores, train
 from gan_jax.data.digits import digits
 from gan_jax.data.source import Wanted
 from gan_jax.metrics import measure as measures
+from gan_jax.metrics import scores
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.training import checkpoint, loop
 
 
 def some_score(step, value, ranks=True, fakes=90, **stamp):
@@ -60,17 +61,17 @@ def test_the_best_survives_a_resume(tmp_path, scripted):
   config = evaluated(metrics=('fid',))
   config.checkpoints_to_keep = 1
   scripted += [9.0, 1.0, 5.0]  # at rounds 0, 12 and 24
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [12, 24]
   config.evaluation.every_images = None
   config.total_images = 16 * 32
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [12, 32]
   config.evaluation.every_images = 16 * 12
   config.evaluation.metrics = ('fid', 'ms_ssim')
   config.total_images = 16 * 36
   scripted += [4.0, 4.0]
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [12, 36]
   assert gan_jax.load(tmp_path, best='fid').step == 12
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from gan_jax import bucket
-from gan_jax.bucket import Mirror
+from gan_jax import files
+from gan_jax.files import Mirror
 
 
 @pytest.fixture
 def remote(tmp_path, monkeypatch):
   """A folder that is taken for one in a bucket."""
-  monkeypatch.setattr(bucket, 'is_remote', lambda path: 'bucket' in str(path))
+  monkeypatch.setattr(files, 'is_remote', lambda path: 'bucket' in str(path))
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   return tmp_path / 'bucket' / 'run'
 

@@ -14,15 +14,17 @@ from tables import constant_table
 
 import gan_jax
 from gan_jax import config as cfg
-from gan_jax import data, games, losses, penalties, sight, train
+from gan_jax import data, games
 from gan_jax.errors import UserError
+from gan_jax.games import augment, losses, penalties
+from gan_jax.games.discriminate import class_loss
 from gan_jax.games.image import image_game
-from gan_jax.games.judging import class_loss
-from gan_jax.latents import LATENTS
+from gan_jax.games.latents import LATENTS
 from gan_jax.models import mlp, resnet
 from gan_jax.models.spectral import Dense
-from gan_jax.pictures import of_each_class, show
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.plots.grid import of_each_class, show
+from gan_jax.training import loop
 
 N, CLASSES = 4, 3
 KEYS = jax.random.split(jax.random.key(0), N)
@@ -184,7 +186,7 @@ def test_one_power_iteration_a_step():
 def test_an_image_is_judged_by_itself():
   """Packed with itself; in whatever company; as a probability of "real"."""
   images = BATCH['images']
-  game, variables = make(pack=2, sight=sight.make(pack=2))
+  game, variables = make(pack=2, sight=augment.make(pack=2))
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   flat = np.asarray(images).reshape(N, 2)
   judged = game.judge(variables.disc, {'images': images}, PHASE)
@@ -230,7 +232,7 @@ def test_clipped():
 
 def test_packs_are_judged_as_one():
   """Two images, one behind the other: half as many logits."""
-  game, variables = make(sight=sight.make(pack=2), pack=2)
+  game, variables = make(sight=augment.make(pack=2), pack=2)
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   assert w.shape == (4,)
   total, _, fakes = disc_step(game, variables)
@@ -256,7 +258,7 @@ def test_a_lazy_penalty_is_a_move_of_its_own():
 def test_a_run_of_classes(tmp_path):
   """Read by class, or of any; between classes."""
   config = get_config('cgan_digits', 'tiny')
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   run = gan_jax.load(tmp_path)
   sevens = run.sample(3, labels=7)
   np.testing.assert_array_equal(sevens, run.sample(3, labels=[7, 7, 7]))
@@ -367,6 +369,6 @@ def test_a_critic_that_nothing_bounds(name, changes, told):
 def test_a_critic_that_nothing_bounds_is_told_of_once(tmp_path, capsys):
   config = get_config('losses_mnist', 'tiny')
   config.game.loss.name, config.total_images = 'wasserstein', 32
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('Warning: the wasserstein loss')

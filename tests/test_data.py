@@ -12,11 +12,13 @@ from PIL import Image
 from tables import constant_table
 
 from gan_jax import data
-from gan_jax.data import standard
-from gan_jax.data.idx import parse_idx
+from gan_jax.data import preprocess
+from gan_jax.data.mnist import parse_idx
+from gan_jax.data.on_device import read
+from gan_jax.data.order import Stream
 from gan_jax.data.source import Wanted, in_memory
-from gan_jax.data.stream import Stream, feed, read
 from gan_jax.errors import UserError
+from gan_jax.training.feed import feed
 
 
 def make(source, resolution=16, channels=3, **more):
@@ -36,7 +38,7 @@ def make(source, resolution=16, channels=3, **more):
 
 def standardize(image, resolution, channels, crop=None):
   wanted = Wanted('', resolution, channels, crop)
-  return standard.standardize(image, wanted)
+  return preprocess.standardize(image, wanted)
 
 
 # The stream.

@@ -15,7 +15,7 @@ from runs import get_config, metrics
 from tables import constant_table
 
 import gan_jax
-from gan_jax import checkpoint
+from gan_jax.training import checkpoint
 
 EXPERIMENTS = (
   'vanilla_mnist',
@@ -210,8 +210,9 @@ def test_no_two_examples_see_the_same_latents():
 
 def test_processes_share_each_batch_out():
   """Two processes are fed all of one batch, each row once."""
-  from gan_jax.data.stream import Stream, feed
-  from gan_jax.parallel import _share
+  from gan_jax.data.order import Stream
+  from gan_jax.devices import _share
+  from gan_jax.training.feed import feed
 
   table = constant_table(64, 2, batch_size=16, gen_batch_size=32)
   of = lambda process: feed(

@@ -14,22 +14,24 @@ from PIL import Image
 from runs import evaluated, metrics
 
 import gan_jax
-from gan_jax import checkpoint, evaluation, games, scores, train
 from gan_jax import config as cfg
+from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import Wanted, in_memory
 from gan_jax.errors import UserError
-from gan_jax.metrics import cifar10, fid
+from gan_jax.metrics import cifar10, fid, scores
 from gan_jax.metrics import digits as classifier
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
-from gan_jax.pictures import quantize, to_uint8
+from gan_jax.ops.pixels import quantize, to_uint8
+from gan_jax.runs import evaluation
+from gan_jax.training import checkpoint, loop
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  train.train(evaluated(), workdir)
+  loop.train(evaluated(), workdir)
   return workdir
 
 
@@ -124,7 +126,7 @@ def test_what_is_measured_is_told(tmp_path, scripted, capsys):
   config = evaluated(every_images=16 * 24, metrics=('fid', 'classes'))
   config.evaluation.features = 'digits'
   scripted += [2.0, 1.0]
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   lines = capsys.readouterr().out.splitlines()
   assert 'Scores:   fid, classes (features: digits) every 384 images' in lines
 
@@ -211,7 +213,7 @@ def test_images_from_anywhere(workdir, tmp_path):
 )
 def test_mistakes_are_told_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
-    train.train(evaluated(**changes), tmp_path / 'run')
+    loop.train(evaluated(**changes), tmp_path / 'run')
 
 
 def test_memorisation(workdir):
@@ -236,7 +238,7 @@ def test_memorisation(workdir):
 def test_without_weights_there_are_metrics(tmp_path, capsys):
   """Of the pixels alone."""
   config = evaluated(metrics=(), features=None)
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   line = metrics(tmp_path)[-1]
   assert {'eval/swd', 'eval/ms_ssim'} <= set(line)
   assert 'eval/fid' not in line
@@ -385,7 +387,7 @@ def test_evaluated_on_all_devices_alike():
 
 def test_the_classifier_of_digits(shared):
   """On the genuine test digits, which it has never seen: 98%."""
-  from gan_jax.data.idx import parse_idx, unpack
+  from gan_jax.data.mnist import parse_idx, unpack
 
   of = lambda name: next((shared / 'mnist').glob(f't10k-{name}*'))
   images, labels = (
@@ -430,7 +432,7 @@ def test_the_classifier_is_trained_by_this_code():
 
 def test_truncation_by_hand():
   """Quantiles: .5 stays 0, and +-infinity becomes +-t."""
-  from gan_jax.latents import LATENTS
+  from gan_jax.games.latents import LATENTS
 
   z = jax.numpy.array([[0.0, 20.0, -20.0, 1.0]])
   got = LATENTS['gaussian'].truncate(z, 0.7)

@@ -21,9 +21,9 @@ from runs import (
 )
 
 import gan_jax
-from gan_jax import checkpoint, train
 from gan_jax import config as cfg
 from gan_jax.errors import UserError
+from gan_jax.training import checkpoint, loop
 
 SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
@@ -49,7 +49,7 @@ def straight(request, tmp_path_factory):
   """(name, config, workdir) of a `:tiny` run that nothing disturbed."""
   workdir = tmp_path_factory.mktemp(request.param)
   config = get_config(request.param, 'tiny')
-  train.train(config, workdir)
+  loop.train(config, workdir)
   return request.param, config, workdir
 
 
@@ -90,7 +90,7 @@ def test_the_workdir_holds_the_whole_run(straight):
 
 KILLED = """
 import os, runpy, signal, sys
-from gan_jax.checkpoint import Checkpoints
+from gan_jax.training.checkpoint import Checkpoints
 
 save, saved = Checkpoints.save, []
 
@@ -154,14 +154,14 @@ def test_a_schedule(tmp_path):
       'gen_learning_rate_factor': ('linear', 1.0, 0.0),
     },
   )
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   # 128 images in rounds of 2 x 16, then 256 in rounds of 32.
   last = metrics(tmp_path)[-1]
   assert (last['step'], last['images']) == (4 + 8, 384)
   assert gan_jax.load(tmp_path).images == 384
   config.schedule = ({'batch_size': 17},)
   with pytest.raises(UserError, match='batch_size=17 is not divisible'):
-    train.train(config, tmp_path / 'other')
+    loop.train(config, tmp_path / 'other')
 
 
 def test_a_workdir_of_another_run(straight):
@@ -169,7 +169,7 @@ def test_a_workdir_of_another_run(straight):
   other = config.copy_and_resolve_references()
   other.batch_size *= 2
   with pytest.raises(UserError, match=r'holds another run.*batch_size'):
-    train.train(other, workdir)
+    loop.train(other, workdir)
 
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):
@@ -178,5 +178,5 @@ def test_a_batch_that_the_devices_do_not_divide(tmp_path):
   with pytest.raises(
     UserError, match='2 devices: the nearest that is: 16 or 18'
   ):
-    train.train(config, tmp_path / 'new')
+    loop.train(config, tmp_path / 'new')
   assert not (tmp_path / 'new').exists()

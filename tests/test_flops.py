@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tables import constant_table
 
-from gan_jax import losses
-from gan_jax.data.stream import Stream, feed
-from gan_jax.flops import flops
-from gan_jax.games import image_game
-from gan_jax.latents import LATENTS
+from gan_jax.data.order import Stream
+from gan_jax.games import image_game, losses
+from gan_jax.games.latents import LATENTS
 from gan_jax.models import dcgan, mlp
-from gan_jax.optimizers import make
-from gan_jax.round import play_dispatch
-from gan_jax.state import create
+from gan_jax.modes.flops import flops
+from gan_jax.training.feed import feed
+from gan_jax.training.optimizers import make
+from gan_jax.training.state import create
+from gan_jax.training.step import play_dispatch
 
 BATCH, LATENT = 8, 10
 

@@ -7,14 +7,16 @@ import numpy as np
 import optax
 import pytest
 
-from gan_jax import losses, parallel, state
+from gan_jax import devices
 from gan_jax.errors import UserError
+from gan_jax.games import losses
 from gan_jax.games.image import image_game
-from gan_jax.latents import LATENTS
+from gan_jax.games.latents import LATENTS
 from gan_jax.models import progressive
-from gan_jax.round import play_round
-from gan_jax.schedule import tabulate
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.training import state
+from gan_jax.training.schedule import tabulate
+from gan_jax.training.step import play_round
 
 N = 4
 REAL = np.array([1.0, 2.0, 3.0, 6.0], np.float32)  # mean 3, variance 3.5
@@ -72,7 +74,7 @@ def played():
     key = jax.random.key(0)
     return state.create(key, *game.init(key, batch), NOTHING, stage=0)
 
-  start = parallel.create(create)
+  start = devices.create(create)
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
   end, metrics = play_round(game, NOTHING, start, batches, phase)
   return game, phase, start, end, metrics

@@ -7,13 +7,16 @@ import scipy.stats
 from runs import evaluated, get_config
 
 from gan_jax import config as cfg
-from gan_jax import evaluation, games, scores, train
+from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import Wanted, in_memory
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import measure as measures
+from gan_jax.metrics import scores
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.runs import evaluation
+from gan_jax.training import loop
 
 
 def unbalanced():
@@ -78,7 +81,7 @@ def test_which_labels_is_in_the_stamp(tmp_path, scripted):
   config = get_config('cgan_digits', 'tiny')
   config.evaluation.every_images = 16 * 24
   scripted += [2.0, 1.0]
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
   assert {stamp['labels'] for stamp in stamps} == {'data'}
   config.evaluation.labels = 'uniform'
@@ -89,4 +92,4 @@ def test_which_labels_is_in_the_stamp(tmp_path, scripted):
   with pytest.raises(UserError, match="did you mean 'uniform'"):
     evaluation.make(config, digits(Wanted('', 28, 1)))
   with pytest.raises(UserError, match='has no classes: set it to None'):
-    train.train(evaluated(labels='data'), tmp_path / 'other')
+    loop.train(evaluated(labels='data'), tmp_path / 'other')

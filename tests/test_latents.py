@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax.latents import LATENTS
+from gan_jax.games.latents import LATENTS
 
 DIM, N = 16, 4096
 

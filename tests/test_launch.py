@@ -15,8 +15,9 @@ from conftest import ROOT, launch
 from PIL import Image
 
 import gan_jax
-from gan_jax import checkpoint, scores
 from gan_jax.files import point_link
+from gan_jax.metrics import scores
+from gan_jax.training import checkpoint
 
 VANILLA = '--config=experiments/vanilla_mnist.py:tiny'
 DCGAN = '--config=experiments/dcgan_folder.py:tiny'
@@ -205,7 +206,7 @@ FORKS = """
 import json, os, sys
 from absl import app
 import launch
-import gan_jax.evaluation, gan_jax.benchmark, gan_jax.train
+import gan_jax.runs.evaluation, gan_jax.modes.benchmark, gan_jax.training.loop
 
 for line in sys.stdin:
   sys.argv, told, *code = json.loads(line)

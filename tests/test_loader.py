@@ -15,11 +15,13 @@ from PIL import Image
 from runs import everything, get_config, metrics
 from tables import constant_table
 
-from gan_jax import checkpoint, data, train
+from gan_jax import data
 from gan_jax.data.loader import fetch_all, load
+from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
-from gan_jax.data.stream import Stream, feed
 from gan_jax.errors import UserError
+from gan_jax.training import checkpoint, loop
+from gan_jax.training.feed import feed
 
 
 def squares(round):
@@ -111,13 +113,13 @@ def test_the_stream_is_one_sequence(pictures):
 def test_a_run_may_switch_on_resume(pictures, tmp_path):
   """Streamed after resident and back: the state and metrics of neither."""
   straight = of_folder(pictures)
-  train.train(straight, tmp_path / 'straight')
+  loop.train(straight, tmp_path / 'straight')
   (*_, end) = steps = checkpoint.steps(tmp_path / 'straight')
   total = straight.total_images
   for step, max_device_bytes in zip(steps, (0, 2**30, 0), strict=True):
     config = of_folder(pictures, max_device_bytes)
     config.total_images = total * step // end
-    train.train(config, tmp_path / 'switched')
+    loop.train(config, tmp_path / 'switched')
   assert checkpoint.steps(tmp_path / 'switched')[-1] == end
   assert everything(tmp_path / 'straight', end) == everything(
     tmp_path / 'switched', end

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from gan_jax.optimizers import rmsprop
+from gan_jax.training.optimizers import rmsprop
 
 
 @pytest.mark.parametrize('gradient', [1.0, 1e-6])

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from runs import EXPERIMENTS, TINY, get_config
 
 from gan_jax import config as cfg
-from gan_jax import data, games, optimizers
+from gan_jax import data, games
 from gan_jax.bounds import bound_of
-from gan_jax.data.stream import Stream
+from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import View
-from gan_jax.overrides import settle
-from gan_jax.state import player_params
-from gan_jax.supply import create_state
+from gan_jax.pair import player_params
+from gan_jax.training import optimizers
+from gan_jax.training.overrides import settle
+from gan_jax.training.setup import create_state
 
 # Keys that change nothing of what is computed: how it is placed on the devices,
 # logged, saved and measured. Each has its test elsewhere. `total_images`, which

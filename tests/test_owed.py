@@ -13,11 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 
 import gan_jax
-from gan_jax import checkpoint, monitor, scores, train
-from gan_jax.announce import scheduled
 from gan_jax.errors import Preempted
-from gan_jax.schedule import tabulate
+from gan_jax.metrics import scores
 from gan_jax.sweep.trial import Tail
+from gan_jax.training import checkpoint, loop, run_log
+from gan_jax.training.schedule import tabulate
+from gan_jax.training.summary import scheduled
 
 
 def measured():
@@ -27,7 +28,7 @@ def measured():
 
 def told_at(round, monkeypatch):
   """SIGTERM comes in the dispatch that ends at `round`."""
-  keep_up, dispatches = train.parallel.keep_up, []
+  keep_up, dispatches = loop.parallel.keep_up, []
 
   def tell(pending):
     keep_up(pending)
@@ -35,7 +36,7 @@ def told_at(round, monkeypatch):
     if 4 * len(dispatches) == round:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(train.parallel, 'keep_up', tell)
+  monkeypatch.setattr(loop.parallel, 'keep_up', tell)
 
 
 def fids(workdir):
@@ -59,7 +60,7 @@ def fids(workdir):
 def straight(tmp_path_factory):
   """Measured after 0, 12 and 24 rounds, which are all."""
   workdir = tmp_path_factory.mktemp('straight')
-  train.train(measured(), workdir)
+  loop.train(measured(), workdir)
   return workdir
 
 
@@ -81,12 +82,12 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, round):
   with monkeypatch.context() as patch:
     told_at(round, patch)
     with pytest.raises(Preempted, match=f'saved at round {round}'):
-      train.train(config, tmp_path)
+      loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path)[-1] == round
   assert round not in fids(tmp_path)[0]
   tail = Tail(str(tmp_path), 'eval/fid')
   tail.read()
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert metrics(tmp_path) == metrics(straight)
   assert everything(tmp_path, 24) == everything(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
@@ -95,17 +96,17 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, round):
   tail.read()
   assert tail.points[-1].score == pytest.approx(fids(straight)[0][24])
   # Once made, it is not made again.
-  monkeypatch.setattr(train.Evaluations, 'measure', None)
-  train.train(config, tmp_path)
+  monkeypatch.setattr(loop.Evaluations, 'measure', None)
+  loop.train(config, tmp_path)
 
 
 def test_what_was_never_asked_for_is_not_owed(tmp_path, scripted):
   config = measured()
   config.evaluation.every_images = None
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   config.evaluation.every_images = 16 * 12
   scripted += [3.0]  # of the end alone
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert {s.step for s in scores.read(tmp_path)} == {24}
   assert metrics(tmp_path)[-1]['eval/fid'] == 3.0
 
@@ -129,14 +130,14 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
 
   monkeypatch.setattr('gan_jax.metrics.evaluator.Evaluator.player', player)
   told = []
-  log = monitor.Monitor.log
+  log = run_log.Monitor.log
 
   def watch(self, round, images, *rest):
     told.append((time.perf_counter(), images))
     log(self, round, images, *rest)
 
-  monkeypatch.setattr(monitor.Monitor, 'log', watch)
-  train.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
+  monkeypatch.setattr(run_log.Monitor, 'log', watch)
+  loop.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   lines = [json.loads(line) for line in lines]
   seconds = [line['eval/seconds'] for line in lines if 'eval/seconds' in line]
@@ -185,7 +186,7 @@ def test_lines_of_a_run_have_it(tmp_path):
   """The last round that each covers; without stages none is told."""
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = ({'images': 384, 'disc_learning_rate': (4.8e-4, 0.0)},)
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   for line in metrics(tmp_path):
     rate = 4.8e-4 * (1 - (line['step'] - 1) / 24)
     assert line['schedule/disc_learning_rate'] == pytest.approx(rate, rel=1e-6)

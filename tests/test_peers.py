@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, launch
 from PIL import Image
 
-from gan_jax import checkpoint
+from gan_jax.training import checkpoint
 
 VANILLA = f'--config={ROOT}/experiments/vanilla_mnist.py:tiny'
 FOLDER = f'--config={ROOT}/experiments/dcgan_folder.py:tiny'

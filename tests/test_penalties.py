@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from gan_jax.errors import UserError
-from gan_jax.penalties import PENALTIES, Shown, Weighted, squared_gradients
+from gan_jax.games.penalties import (
+  PENALTIES,
+  Shown,
+  Weighted,
+  squared_gradients,
+)
 
 N, SHAPE = 5, (2, 2, 3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from runs import get_config, metrics
 
-from gan_jax import train
+from gan_jax.training import loop
 
 ROUNDS, EVERY = 200, 20
 
@@ -29,7 +29,7 @@ def test_bfloat16_tracks_float32(name, tmp_path):
     config.total_images = ROUNDS * config.batch_size
     for key in ('sample_every_images', 'checkpoint_every_images'):
       config[key] = config.total_images
-    state = train.train(config, tmp_path / precision)
+    state = loop.train(config, tmp_path / precision)
     kept = (state.variables, state.opt_state, state.ema)
     for leaf in jax.tree.leaves(kept):
       assert leaf.dtype in (jnp.float32, jnp.int32)

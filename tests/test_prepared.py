@@ -27,10 +27,11 @@ from official_files import (
   write_mnist,
 )
 
-from gan_jax import bucket, data
+from gan_jax import data
+from gan_jax import files as files_of
 from gan_jax.data import prepared, store
 from gan_jax.data.celeba import CLASSES, official_split
-from gan_jax.data.idx import MNIST
+from gan_jax.data.mnist import MNIST
 from gan_jax.errors import UserError
 
 
@@ -392,7 +393,7 @@ def test_downloads(make, given, server, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from gan_jax.data import idx
+from gan_jax.data import mnist as idx
 standardize, made = idx.standardize, []
 def kill(*args):
   made.append(0)
@@ -467,7 +468,7 @@ def test_too_little_space(make, given, monkeypatch):
 
 def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   """Prepared here and sent there; copied here, once, before it is read."""
-  for module in (bucket, store, prepared):
+  for module in (files_of, store, prepared):
     remote = lambda path: 'bucket' in str(path)
     monkeypatch.setattr(module, 'is_remote', remote)
   machine = lambda name: monkeypatch.setenv(

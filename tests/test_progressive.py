@@ -14,22 +14,15 @@ import pytest
 from runs import everything, get_config
 
 import gan_jax
-from gan_jax import (
-  bench,
-  checkpoint,
-  games,
-  optimizers,
-  parallel,
-  train,
-)
 from gan_jax import config as cfg
-from gan_jax.announce import schedule, sizes_of
+from gan_jax import devices, games
+from gan_jax.data.on_device import read
+from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
-from gan_jax.data.stream import Stream, feed, read
 from gan_jax.errors import UserError
+from gan_jax.games.latents import LATENTS
+from gan_jax.games.losses import LOSSES
 from gan_jax.games.progressive import progressive_game
-from gan_jax.latents import LATENTS
-from gan_jax.losses import LOSSES
 from gan_jax.models import progressive
 from gan_jax.models.layers import (
   EqualConv,
@@ -38,8 +31,12 @@ from gan_jax.models.layers import (
   pixel_norm,
 )
 from gan_jax.models.progressive import in_play
+from gan_jax.modes import dispatch_timer
 from gan_jax.ops.resample import box
-from gan_jax.round import play_dispatch
+from gan_jax.training import checkpoint, loop, optimizers
+from gan_jax.training.feed import feed
+from gan_jax.training.step import play_dispatch
+from gan_jax.training.summary import schedule, sizes_of
 
 N, LATENT, RESOLUTION = 8, 6, 16
 KEYS = jax.random.split(jax.random.key(0), N)
@@ -409,7 +406,7 @@ def test_a_stage_that_there_is_not(tmp_path):
     with pytest.raises(UserError, match=message):
       sizes(config, batch)
   with pytest.raises(UserError, match='no key'):
-    train.train(
+    loop.train(
       cfg.changed(config, 'schedule', ({'stages': 2},)), tmp_path / 'a'
     )
   assert not (tmp_path / 'a').exists()
@@ -520,10 +517,10 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
   for_disc = sum(gen)  # G's fakes for D
   paper = for_disc + reals_and_fakes + penalty + gen_move
-  table, source = cfg.table(config), bench.generate(config)
+  table, source = cfg.table(config), dispatch_timer.generate(config)
   row = table.rows[stage]
   assert row.span.stage == stage
-  counted = bench.flops_of(config, source, row.first_round)
+  counted = dispatch_timer.flops_of(config, source, row.first_round)
   assert counted / row.span.batch_size == 2 * paper
 
 
@@ -544,7 +541,7 @@ def run(tmp_path_factory):
   jax.clear_caches()
   jax.monitoring.register_event_duration_secs_listener(heard)
   try:
-    train.train(config, workdir)
+    loop.train(config, workdir)
   finally:
     jax.monitoring.unregister_event_duration_listener(heard)
   return config, workdir, compiled
@@ -582,8 +579,8 @@ def test_what_is_not_in_play_is_left_alone(run):
   config, workdir, _ = run
   source = in_memory({'images': np.zeros((64, 16, 16, 3), np.uint8)})
   tx = optimizers.make(config.optimizer.to_dict())
-  create = bench.creator(games.make(config), tx, config, source)
-  start = parallel.create(create)._asdict()
+  create = dispatch_timer.creator(games.make(config), tx, config, source)
+  start = devices.create(create)._asdict()
   named = jax.tree_util.tree_leaves_with_path(start)
   states = [
     {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in named
@@ -613,12 +610,12 @@ def test_stopped_while_a_level_fades_in(run, images, tmp_path):
   """And prolonged: bit for bit the straight run; read in the meantime."""
   config, workdir, _ = run
   short = cfg.changed(config, 'total_images', images)
-  train.train(short, tmp_path)
+  loop.train(short, tmp_path)
   middle = gan_jax.load(tmp_path)
   assert middle.sample(3).shape == (3, 16, 16, 3)
   phase = cfg.table(config).phase(middle.step)
   assert 0 < phase.values['alpha'] < 1
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert everything(tmp_path, 26) == everything(workdir, 26)
 
 
@@ -652,7 +649,7 @@ def test_a_step_at_1024(capsys):
     donate_argnums=0,
   )
   fed = feed(Stream(0, 2), None, table, lambda n: slice(n), first)
-  before = jax.jit(bench.creator(game, tx, config, source))()
+  before = jax.jit(dispatch_timer.creator(game, tx, config, source))()
   name = '1024x1024'
   kernel = lambda state: [
     np.asarray(player['params'][name]['conv_0']['kernel'])

@@ -12,7 +12,7 @@ from runs import get_config, metrics
 
 import launch  # its flags
 from gan_jax import config as cfg
-from gan_jax import train
+from gan_jax.training import loop
 
 FLAGS = re.MULTILINE | re.DOTALL
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -78,7 +78,7 @@ def test_the_file_of_ones_own(tmp_path):
   (text,) = [block for block in blocks if 'def get_config' in block]
   (tmp_path / 'mine.py').write_text(text)
   config = runpy.run_path(str(tmp_path / 'mine.py'))['get_config']('tiny')
-  train.train(config, tmp_path / 'run')
+  loop.train(config, tmp_path / 'run')
   (*_, last) = metrics(tmp_path / 'run')
   assert np.isfinite(last['disc/r1'])
 

@@ -9,21 +9,24 @@ import optax
 import pytest
 from fake_game import fake_game
 
-from gan_jax import parallel, round, state
-from gan_jax.checkpoint import Checkpoints
+from gan_jax import devices
+from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
-from gan_jax.data.stream import Stream, feed
 from gan_jax.games import Aux, Move
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.schedule import tabulate
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.training import state
+from gan_jax.training import step as steps
+from gan_jax.training.checkpoint import Checkpoints
+from gan_jax.training.feed import feed
+from gan_jax.training.schedule import tabulate
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 SAME = lambda tree: tree
-ONE_DEVICE = parallel.Spread(None, jax.jit, SAME, own=SAME, whole=SAME)
+ONE_DEVICE = devices.Spread(None, jax.jit, SAME, own=SAME, whole=SAME)
 
 
 def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
@@ -67,7 +70,7 @@ class Player:
     self.now = create(game, tx) if now is None else now
     read = lambda dataset, fed, key, round, shrink: fed
     self.step = spread.compile(
-      partial(round.play_dispatch, game, tx, read, spread.axis_name)
+      partial(steps.play_dispatch, game, tx, read, spread.axis_name)
     )
 
   def play(self, until):
@@ -96,7 +99,7 @@ def test_resumed_run_is_the_straight_run(tmp_path, stop):
   """Stopped before, at and after the change of stage; through a checkpoint."""
   game, schedule = fake_game(), table()
   start = partial(create, game, ADAM)
-  player = Player(game, ADAM, schedule, parallel.create(start))
+  player = Player(game, ADAM, schedule, devices.create(start))
   checkpoints = Checkpoints(tmp_path, keep=1)
   checkpoints.save(stop, player.play(stop), {}, {})
   checkpoints.close()
@@ -132,7 +135,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
     lambda p, g: p - RATE * g, before, jax.grad(whole)(before)
   )
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
-  after, _ = round.play_round(game, SGD, now, batches, phase, game.frozen())
+  after, _ = steps.play_round(game, SGD, now, batches, phase, game.frozen())
   for x, y in zip(
     jax.tree.leaves(after.variables.gen['params']),
     jax.tree.leaves(expected),
@@ -298,9 +301,9 @@ def test_devices_make_no_difference(name, gen_batch_size):
   """
   schedule = table(2, gen_batch_size)
   alone = Player(fake_game(), ADAM, schedule).play(8)
-  spread = parallel.make(name)
+  spread = devices.make(name)
   game = fake_game(spread.axis_name)
-  start = parallel.create(partial(create, game, ADAM))
+  start = devices.create(partial(create, game, ADAM))
   together = Player(game, ADAM, schedule, start, spread).play(8)
   for x, y in zip(
     jax.tree.leaves(alone._replace(key=())),

@@ -13,15 +13,15 @@ from nbclient import NotebookClient
 
 import gan_jax
 from experiments import dcgan_celeba, vanilla_mnist
-from gan_jax import checkpoint, train
 from gan_jax.errors import UserError
-from gan_jax.pictures import to_uint8
+from gan_jax.ops.pixels import to_uint8
+from gan_jax.training import checkpoint, loop
 
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  train.train(vanilla_mnist.get_config('tiny'), workdir)
+  loop.train(vanilla_mnist.get_config('tiny'), workdir)
   return workdir
 
 
@@ -130,7 +130,7 @@ def test_opens_on_another_topology(workdir, run):
 )
 def test_the_notebook_executes(experiment, tmp_path):
   workdir = tmp_path / 'run'
-  train.train(experiment.get_config('tiny'), workdir)
+  loop.train(experiment.get_config('tiny'), workdir)
   path = ROOT / 'experiments' / 'read_a_run.ipynb'
   notebook = nbformat.read(path, as_version=4)
   (cell,) = (c for c in notebook.cells if c.source.startswith('workdir = '))

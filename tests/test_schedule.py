@@ -3,8 +3,8 @@
 import pytest
 
 from gan_jax.errors import UserError
-from gan_jax.schedule import tabulate
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.training.schedule import tabulate
 
 DEFAULTS = {
   'batch_size': 10,

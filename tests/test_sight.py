@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from runs import get_config, metrics
 
-from gan_jax import sight, train
 from gan_jax.errors import UserError
+from gan_jax.games import augment
+from gan_jax.training import loop
 
 N, SIDE = 6, 16
 IMAGES = jnp.asarray(
@@ -21,7 +22,7 @@ def test_color_shifts_and_scales():
   """What is left of an image are three numbers: of a grey one, two."""
   for key in KEYS:
     image = IMAGES[0]
-    seen = np.asarray(sight.color(key, image), np.float64)
+    seen = np.asarray(augment.color(key, image), np.float64)
     brightness, saturation, contrast = jax.random.uniform(key, (3,))
     close(seen.mean(), image.mean() + brightness - 0.5)
     grey = lambda x: np.asarray(x, np.float64).mean(-1, keepdims=True)
@@ -43,7 +44,7 @@ def test_translation_moves_by_an_eighth_at_most(side, most):
   }
   found = set()
   for key in jax.random.split(jax.random.key(1), 300):
-    seen = np.asarray(sight.translation(key, image))
+    seen = np.asarray(augment.translation(key, image))
     (place,) = [k for k, v in windows.items() if np.array_equal(v, seen)]
     found.add(place)
   assert found == set(windows)
@@ -52,7 +53,7 @@ def test_translation_moves_by_an_eighth_at_most(side, most):
 @pytest.mark.parametrize('side, most', [(9, 5), (16, 8)])
 def test_cutout_takes_half_of_each_side(side, most):
   for key in jax.random.split(jax.random.key(1), 50):
-    seen = np.asarray(sight.cutout(key, jnp.ones((side, side, 3))))
+    seen = np.asarray(augment.cutout(key, jnp.ones((side, side, 3))))
     gone = np.argwhere(seen[..., 0] == 0)
     sides = np.ptp(gone, axis=0) + 1
     assert (sides <= most).all()
@@ -63,7 +64,7 @@ def test_cutout_takes_half_of_each_side(side, most):
 
 def test_gradients_come_back_through_it():
   """Of a sum, weighted: by finite differences."""
-  see = sight.make(('color', 'translation', 'cutout'), 0.1)
+  see = augment.make(('color', 'translation', 'cutout'), 0.1)
   weights = IMAGES[::-1] ** 2
   total = lambda x: jnp.sum(see(x, KEYS, {}) * weights)
   way = jnp.roll(IMAGES, 1, axis=1)
@@ -75,7 +76,7 @@ def test_gradients_come_back_through_it():
 
 def test_each_image_by_its_own_key():
   """Whatever else is in the batch."""
-  see = sight.make(('color', 'translation', 'cutout'), 0.1)
+  see = augment.make(('color', 'translation', 'cutout'), 0.1)
   together = see(IMAGES, KEYS, {})
   close(together[2:4], see(IMAGES[2:4], KEYS[2:4], {}))
   same = see(jnp.tile(IMAGES[:1], (N, 1, 1, 1)), KEYS, {})
@@ -83,29 +84,29 @@ def test_each_image_by_its_own_key():
 
 
 def test_instance_noise_and_its_schedule():
-  see = sight.make(instance_noise=0.3)
+  see = augment.make(instance_noise=0.3)
   noise = np.asarray(see(IMAGES, KEYS, {}) - IMAGES)
   assert noise.std() == pytest.approx(0.3, rel=0.05)
   assert abs(noise.mean()) < 0.02
   half = see(IMAGES, KEYS, {'instance_noise': jnp.float32(0.15)}) - IMAGES
   close(half, noise / 2)
-  np.testing.assert_array_equal(sight.make()(IMAGES, KEYS, {}), IMAGES)
+  np.testing.assert_array_equal(augment.make()(IMAGES, KEYS, {}), IMAGES)
 
 
 def test_packs_are_of_consecutive_images():
-  packed = sight.make(pack=3)(IMAGES, KEYS, {})
+  packed = augment.make(pack=3)(IMAGES, KEYS, {})
   assert packed.shape == (2, SIDE, SIDE, 9)
   for pack, place in np.ndindex(2, 3):
     np.testing.assert_array_equal(
       packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
     )
   with pytest.raises(UserError, match='pack=4 does not divide a batch of 6'):
-    sight.make(pack=4)(IMAGES, KEYS, {})
+    augment.make(pack=4)(IMAGES, KEYS, {})
 
 
 def test_an_augmentation_that_there_is_not():
   with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
-    sight.make(('colour',))
+    augment.make(('colour',))
 
 
 def test_a_run_that_sees_in_noise(tmp_path):
@@ -119,7 +120,7 @@ def test_a_run_that_sees_in_noise(tmp_path):
   runs = []
   for parallel in ('jit', 'pmap'):
     config.parallel = parallel
-    train.train(config, tmp_path / parallel)
+    loop.train(config, tmp_path / parallel)
     runs.append(metrics(tmp_path / parallel))
   for one, other in zip(*runs, strict=True):
     assert one == pytest.approx(other, rel=1e-3, abs=1e-3)

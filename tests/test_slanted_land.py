@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 import gan_jax
 from experiments import toy_slanted_land
-from gan_jax.train import train
+from gan_jax.training.loop import train
 
 
 def get_config(seed: int) -> ConfigDict:

@@ -8,8 +8,8 @@ import pytest
 from runs import get_config
 
 import gan_jax
-from gan_jax import train
 from gan_jax.errors import UserError
+from gan_jax.training import loop
 
 HOSTILE = """
 from pathlib import Path
@@ -28,7 +28,7 @@ def rows(images):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('stranger')
-  train.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
   settings = json.loads((workdir / 'config.json').read_text())
   settings['evaluation'] |= {
     'features': 'hostile_module:look', 'metrics': ['fid'], 'num_samples': 20,

@@ -15,7 +15,7 @@ from sweeps import check_once_each, drive, events, run, steps, wait_for
 
 import gan_jax
 from gan_jax.errors import UserError
-from gan_jax.lock import held
+from gan_jax.files import held
 from gan_jax.sweep import local, report, study
 from gan_jax.sweep import plan as plans
 from gan_jax.sweep.process import Process

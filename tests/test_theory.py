@@ -11,12 +11,14 @@ from scipy.stats import norm, spearmanr
 
 import gan_jax
 from gan_jax import config as cfg
-from gan_jax import data, games, optimizers
-from gan_jax.data.stream import feed, read
-from gan_jax.parallel import process_rows
-from gan_jax.round import play_dispatch
-from gan_jax.supply import create_state
-from gan_jax.train import train
+from gan_jax import data, games
+from gan_jax.data.on_device import read
+from gan_jax.devices import process_rows
+from gan_jax.training import optimizers
+from gan_jax.training.feed import feed
+from gan_jax.training.loop import train
+from gan_jax.training.setup import create_state
+from gan_jax.training.step import play_dispatch
 
 LOG4 = np.log(4)
 

@@ -20,7 +20,7 @@ from gan_jax.data.toys import TOYS, drawing, toy_of
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
-from gan_jax.scene import (
+from gan_jax.plots.toy_plot import (
   Scene,
   _in_the_plane,
   arrows,
@@ -28,7 +28,7 @@ from gan_jax.scene import (
   places,
   scene_of,
 )
-from gan_jax.train import train
+from gan_jax.training.loop import train
 
 
 def points_of(toy, count=20_000):

@@ -2,7 +2,8 @@
 
 from runs import get_config
 
-from gan_jax import monitor, parallel, train
+from gan_jax import devices
+from gan_jax.training import loop, run_log
 
 
 def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
@@ -10,10 +11,10 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
   checkpoint alone they have not.
   """
   begun, told = [], []
-  keep_up = parallel.keep_up
-  log, samples = monitor.Monitor.log, monitor.Monitor.samples
+  keep_up = devices.keep_up
+  log, samples = run_log.Monitor.log, run_log.Monitor.samples
   monkeypatch.setattr(
-    parallel, 'keep_up', lambda results: (begun.append(1), keep_up(results))
+    devices, 'keep_up', lambda results: (begun.append(1), keep_up(results))
   )
 
   def watch(name, method):
@@ -21,7 +22,7 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
       told.append((name, round, len(begun)))
       method(self, round, *rest)
 
-    monkeypatch.setattr(monitor.Monitor, name, watched)
+    monkeypatch.setattr(run_log.Monitor, name, watched)
 
   watch('log', log)
   watch('samples', samples)
@@ -29,7 +30,7 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
   config.log_every_steps = 4
   config.sample_every_images = 16 * 12
   config.checkpoint_every_images = 16 * 16
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   # (what, the round it tells of, the dispatches that had been sent)
   assert told == [
     ('samples', 0, 0),

@@ -22,12 +22,13 @@ from runs import everything, get_config, metrics
 from soak import soak
 
 import gan_jax
-from gan_jax import checkpoint, games, monitor, train
 from gan_jax import config as cfg
-from gan_jax.alarm import Alarm, diversity
+from gan_jax import games
 from gan_jax.errors import Diverged, UserError
 from gan_jax.games.game import Move
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.training import checkpoint, loop, run_log
+from gan_jax.training.health import Alarm, diversity
 
 # What Orbax leaves of a read or a save that failed is collected in other tests.
 pytestmark = pytest.mark.filterwarnings(
@@ -46,7 +47,7 @@ def collected():
 def straight(tmp_path_factory):
   """A `:tiny` run that nothing disturbed: checkpoints at 8, 16 and 24."""
   workdir = tmp_path_factory.mktemp('straight')
-  train.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
   assert checkpoint.steps(workdir) == [8, 16, 24]
   return workdir
 
@@ -85,7 +86,7 @@ def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   with pytest.raises(UserError, match=r'at step 24 is damaged'):
     gan_jax.load(copy)
   assert gan_jax.load(copy, step=16).step == 16
-  train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   captured = capsys.readouterr()
   assert 'the checkpoint of round 24 is damaged' in captured.err
   assert 'Resuming at round 16' in captured.out
@@ -99,7 +100,7 @@ def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   (copy / 'checksums' / '24.json').unlink()
   for manifest in (copy / 'checkpoints' / '24').rglob('*manifest*'):
     manifest.write_bytes(b'')
-  train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert 'round 24 is damaged' in capsys.readouterr().err
   assert everything(copy, 24) == everything(straight, 24)
 
@@ -112,7 +113,7 @@ def test_networks_that_have_changed_are_no_damage(copy):
   (copy / 'config.json').write_text(json.dumps(settings))
   config.model.gen.hidden = (48,)
   with pytest.raises(UserError, match='round 24 is whole, and does not fit'):
-    train.train(config, copy)
+    loop.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
   assert not (copy / 'damaged').exists()
 
@@ -122,7 +123,7 @@ def test_checksums_that_are_damaged_are_none(copy, straight):
   assert gan_jax.load(copy).step == 24
   with (copy / 'metrics.jsonl').open('ab') as file:
     file.write(b'\0\0\n')
-  train.train(get_config('vanilla_mnist', 'tiny'), copy)
+  loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert metrics(copy) == metrics(straight)
 
 
@@ -168,7 +169,7 @@ def test_a_damaged_config_is_told(copy, spoil, message):
   with pytest.raises(UserError, match=told):
     gan_jax.load(copy)
   with pytest.raises(UserError, match=told):
-    train.train(get_config('vanilla_mnist', 'tiny'), copy)
+    loop.train(get_config('vanilla_mnist', 'tiny'), copy)
 
 
 @pytest.mark.parametrize('raw', [b'', b'{"data":', b'\xff', b'[' * 100_000])
@@ -207,21 +208,21 @@ def test_a_folder_of_scores(copy):
 
 
 def trained(workdir):
-  return train.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  return loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
 
 
 def test_when_all_are_damaged(copy, capsys):
   for step in (8, 16, 24):
     truncate(copy / 'checkpoints' / str(step), None)
   with pytest.raises(UserError, match=r'no checkpoint of .* can be read'):
-    train.train(get_config('vanilla_mnist', 'tiny'), copy)
+    loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert capsys.readouterr().err.count('is damaged') == 3
 
 
 def test_checksums_go_with_their_checkpoints(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.checkpoints_to_keep = 1
-  train.train(config, tmp_path)
+  loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [24]
   left = {path.name for path in (tmp_path / 'checksums').iterdir()}
   assert left <= {'16.json', '24.json'}
@@ -280,7 +281,7 @@ def test_a_disk_that_is_full_for_a_while(
   tmp_path, straight, capsys, monkeypatch
 ):
   """The whole run: it goes on, and what could be written later is there."""
-  log, lines = monitor.Monitor.log, []
+  log, lines = run_log.Monitor.log, []
 
   def log_on_a_full_disk(self, *rest):
     lines.append(rest)
@@ -294,9 +295,9 @@ def test_a_disk_that_is_full_for_a_while(
     save(self, *rest)
     self.finish()
 
-  monkeypatch.setattr(monitor.Monitor, 'log', log_on_a_full_disk)
+  monkeypatch.setattr(run_log.Monitor, 'log', log_on_a_full_disk)
   monkeypatch.setattr(checkpoint.Checkpoints, 'save', save_at_once)
-  train.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
+  loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
   assert 'cannot be written to now' in capsys.readouterr().err
   assert metrics(tmp_path) == metrics(straight)
   assert checkpoint.steps(tmp_path) == [8, 16, 24]
@@ -328,7 +329,8 @@ def test_a_full_disk_is_told_in_lines(tmp_path):
 
 
 def some_state():
-  from gan_jax.state import Pair, State
+  from gan_jax.pair import Pair
+  from gan_jax.training.state import State
 
   w = {'w': jnp.arange(4.0)}
   return State(
@@ -441,7 +443,7 @@ def test_divergence_stops(tmp_path, monkeypatch, player):
   unlucky(monkeypatch, player)
   config = unlucky_config()
   with pytest.raises(Diverged) as told:
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
   at = first_unlucky_round(config)
   terms = f'{player}/loss, {player}/loss_grad_norm'
   assert f'{terms} not finite at round {at}:' in str(told.value)
@@ -471,7 +473,7 @@ def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
   """Other data and latents pass; stopped anywhere, it is the same run."""
   unlucky(monkeypatch, player)
   config = unlucky_config(on_divergence='rollback', seed=SEED)
-  state = train.train(config, tmp_path / 'straight')
+  state = loop.train(config, tmp_path / 'straight')
   attempts = int(state.attempt)
   told = capsys.readouterr().err
   assert attempts >= 1
@@ -481,7 +483,7 @@ def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
   assert steps == list(range(4, 97, 4))  # neither gap nor repeat
   for total in (16 * 16, 16 * 40, 16 * 96):
     config.total_images = total
-    train.train(config, tmp_path / 'stopped')
+    loop.train(config, tmp_path / 'stopped')
   end = checkpoint.steps(tmp_path / 'straight')[-1]
   assert everything(tmp_path / 'straight', end) == everything(
     tmp_path / 'stopped', end
@@ -496,8 +498,8 @@ def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
   unlucky(monkeypatch, limit=-9.0)  # always
   config = unlucky_config(on_divergence='rollback')
   with pytest.raises(Diverged):
-    train.train(config, tmp_path)
-  assert capsys.readouterr().err.count('Going back') == train.MOST_ATTEMPTS
+    loop.train(config, tmp_path)
+  assert capsys.readouterr().err.count('Going back') == loop.MOST_ATTEMPTS
 
 
 class FakeWandb(ModuleType):
@@ -523,7 +525,7 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', fake)
   unlucky(monkeypatch)
   config = unlucky_config(on_divergence='rollback', seed=SEED, wandb=True)
-  attempts = int(train.train(config, tmp_path / 'one').attempt)
+  attempts = int(loop.train(config, tmp_path / 'one').attempt)
   assert attempts >= 1
   before = list(fake.inits)
   assert len(before) == len({how['id'] for how in before}) == attempts + 1
@@ -534,20 +536,20 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
   assert {how['resume'] for how in before} == {'allow'}
   assert fake.finished == [how['id'] for how in before]
   config.total_images += 16 * 8
-  state = train.train(config, tmp_path / 'one')
+  state = loop.train(config, tmp_path / 'one')
   assert fake.inits[attempts + 1] == before[-1]
   assert int(state.round) == 104
   for steps in fake.steps.values():
     assert steps == sorted(set(steps))
-  with monitor.Monitor(
+  with run_log.Monitor(
     tmp_path / 'other', round=0, attempt=0, images=0, total_images=1, wandb=True
   ):
     assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
 
 
 def test_attempts_differ_in_data_and_latents():
-  from gan_jax.data.stream import Stream
-  from gan_jax.state import another_attempt
+  from gan_jax.data.order import Stream
+  from gan_jax.training.state import another_attempt
 
   state, seed = some_state()._replace(key=jax.random.key(0)), jax.random.key(0)
   keys = [another_attempt(state, seed, n).key for n in (1, 2)]
@@ -637,12 +639,12 @@ def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
 
   monkeypatch.setattr(games, 'make', make_collapsed)
   config = get_config('vanilla_mnist', 'tiny')
-  train.train(config, tmp_path / 'short')  # 24 iterations tell nothing
+  loop.train(config, tmp_path / 'short')  # 24 iterations tell nothing
   assert 'Warning' not in capsys.readouterr().err
   config.total_images = 16 * 512
   config.log_every_steps = 4
   config.sample_every_images = config.checkpoint_every_images = 16 * 512
-  train.train(config, tmp_path / 'long')
+  loop.train(config, tmp_path / 'long')
   # The second line after 500 iterations: after 508, of 16 images each.
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('Warning: at 8,128 images, the samples are 0% as far')

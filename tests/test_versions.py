@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.metrics.pairwise import polynomial_kernel
 from test_metrics import ms_ssim_by_scipy, patches_at, pictures, pyramid
 
-from gan_jax.data import standard
+from gan_jax.data import preprocess
 from gan_jax.data.source import Wanted
 from gan_jax.data.toys import toy_of
 from gan_jax.metrics import cifar10, digits
@@ -322,10 +322,10 @@ def test_preprocessing():
   told = MEANT.format(
     what='standardize', version=1, where='data/standard.py (VERSION)'
   )
-  assert standard.VERSION == 1, told
+  assert preprocess.VERSION == 1, told
   (image,) = pictures(1, 48, 3, 0)
   image = image[4:44]  # 40 high, 48 wide
-  found = standard.standardize(Image.fromarray(image), Wanted('', 16, 3))
+  found = preprocess.standardize(Image.fromarray(image), Wanted('', 16, 3))
   matrix = lanczos(40, 16)
   square = image[:, 4:44].astype(np.float64)
   # One axis after the other, each rounded.

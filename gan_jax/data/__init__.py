@@ -10,12 +10,13 @@ from gan_jax.data.celeba import CELEBA
 from gan_jax.data.cifar10 import CIFAR10
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import folder
-from gan_jax.data.idx import FASHION_MNIST, MNIST
-from gan_jax.data.original import Original
+from gan_jax.data.mnist import FASHION_MNIST, MNIST
+from gan_jax.data.official import Original
+from gan_jax.data.preprocess import MODES
 from gan_jax.data.source import Source, Wanted
-from gan_jax.data.standard import MODES
 from gan_jax.data.toys import points, slanted_land
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
+from gan_jax.registry import choose
 
 
 class Row(NamedTuple):

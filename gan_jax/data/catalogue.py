@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
 from gan_jax.data.decode import decode
 from gan_jax.data.prepared import fingerprint_of, labels_in, records_of
 from gan_jax.data.source import Examples, Source, Wanted
 from gan_jax.errors import UserError
+from gan_jax.files import is_remote, local
 
 UNDECODED = tfds.decode.SkipDecoding()
 

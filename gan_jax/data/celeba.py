@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_jax.data.catalogue import encoded_examples, newest_version
 from gan_jax.data.decode import decode, report, threaded
-from gan_jax.data.original import File, Found, Original, Split, check_official
+from gan_jax.data.official import File, Found, Original, Split, check_official
 from gan_jax.data.source import Wanted
 from gan_jax.errors import UserError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.original import File, Found, Original, Split, check_official
+from gan_jax.data.official import File, Found, Original, Split, check_official
+from gan_jax.data.preprocess import standardize
 from gan_jax.data.source import Wanted
-from gan_jax.data.standard import standardize
 from gan_jax.errors import UserError
 
 ARCHIVE, FOLDER = 'cifar-10-binary.tar.gz', 'cifar-10-batches-bin'

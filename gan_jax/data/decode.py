@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from gan_jax.data.preprocess import MODES, standardize
 from gan_jax.data.source import Wanted
-from gan_jax.data.standard import MODES, standardize
 from gan_jax.errors import UserError, warn
 
 T = TypeVar('T')

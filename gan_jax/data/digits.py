@@ -5,8 +5,8 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
+from gan_jax.data.preprocess import standardize
 from gan_jax.data.source import Source, Wanted, check_undivided, in_memory
-from gan_jax.data.standard import standardize
 from gan_jax.errors import UserError
 
 CLASSES = tuple('0123456789')

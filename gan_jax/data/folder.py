@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_jax.data.decode import (
-  decode,
-  is_animated,
-  progress,
-  report,
-  threaded,
-)
+from gan_jax.data.decode import decode, is_animated, progress, report, threaded
 from gan_jax.data.source import (
   Examples,
   Fingerprint,

@@ -21,13 +21,11 @@ from etils import epath
 from jaxtyping import Int32
 from rich.progress import track
 
-from gan_jax.bucket import is_remote, local
 from gan_jax.data import store
-from gan_jax.data.original import Original, Split, download, locate
+from gan_jax.data.official import Original, Split, download, locate
 from gan_jax.data.source import Examples, Fingerprint, Source, Wanted
 from gan_jax.errors import UserError, nearest, warn
-from gan_jax.files import sha256_of
-from gan_jax.lock import held
+from gan_jax.files import held, is_remote, local, sha256_of
 
 VERSION = '1.0.0'
 # Records that are read at a time, where all are.

@@ -7,8 +7,8 @@ in a bucket is copied to this machine before it is read.
 import tensorflow_datasets as tfds
 from etils import epath
 
-from gan_jax.bucket import is_remote, local
 from gan_jax.data.source import Wanted
+from gan_jax.files import is_remote, local
 
 # TFDS writes it, and it is copied, after everything else.
 INFO = 'dataset_info.json'

@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, Key
 from PIL import Image, UnidentifiedImageError
 
 from gan_jax.data.source import Examples, Source, Wanted, check_undivided
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.pictures import to_uint8
+from gan_jax.ops.pixels import to_uint8
+from gan_jax.registry import choose
 
 # So many points, always the same, stand for the distribution where it is
 # measured and drawn.

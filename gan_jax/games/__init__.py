@@ -9,12 +9,14 @@ from typing import Any
 
 from flax import linen as nn
 
-from gan_jax import latents, losses, models, penalties, sight
-from gan_jax.errors import UserError, build, check_keys, choose, nearest
+from gan_jax import models
+from gan_jax.errors import UserError, nearest
+from gan_jax.games import augment, latents, losses, penalties
 from gan_jax.games.game import Aux, Game, Move, View
 from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.registry import build, check_keys, choose
 
 __all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'advice', 'make']
 
@@ -110,7 +112,7 @@ def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
   parts = {'clip': None if clip is None else float(clip)}
   how = {key: game[key] for key in SIGHT if key in game}
   if how or noisy:
-    parts |= {'sight': sight.make(**how), 'pack': how.get('pack', 1)}
+    parts |= {'sight': augment.make(**how), 'pack': how.get('pack', 1)}
   if 'auxiliary' in game:
     parts['auxiliary'] = Pair(**game.auxiliary)
   return parts

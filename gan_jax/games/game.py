@@ -4,18 +4,53 @@ The round, the loop, the devices, the checkpoints and the metrics know only
 this. A new kind of GAN is a new file beside this one, and a row in GAMES.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.schedule import Phase, Scalar
-from gan_jax.state import Pair, Variables
+from gan_jax.pair import Pair, Variables
 
+# float32 [] or int32 []; [rounds] where the rounds of a dispatch are stacked.
+# (As any pytree's, these fields also hold what JAX puts in the leaves' place.)
+Scalar = Any
 # {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
 Batch = dict[str, Any]
 Keys = Key[Array, ' n']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """What holds in one round.
+
+  The static fields are part of the compiled program: it is compiled once for
+  each combination of them that the table has. The others are traced.
+
+  Attributes:
+    stage: Which layers are in play (progressive growing), up to the game.
+    disc_steps: D's steps in the round.
+    batch_size: Reals, and fakes, that D sees in a step, on all devices.
+    gen_batch_size: Fakes that G plays for its own step; None: G moves on the
+      fakes that D has just seen.
+    learning_rate: Both players'; the optax transformations have none.
+    ema_decay: What the moving average of G keeps, in a round.
+    disc_step: D's steps before this round.
+    values: What else the game wants to know that changes with time, by name:
+      how far a stage has faded in, the noise that D sees images in.
+  """
+
+  stage: int = dataclasses.field(metadata={'static': True})
+  disc_steps: int = dataclasses.field(metadata={'static': True})
+  batch_size: int = dataclasses.field(metadata={'static': True})
+  gen_batch_size: int | None = dataclasses.field(metadata={'static': True})
+  learning_rate: Pair[Scalar]
+  ema_decay: Scalar
+  disc_step: Scalar
+  values: dict[str, Scalar]
 
 
 class Aux(NamedTuple):

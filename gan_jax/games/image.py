@@ -11,20 +11,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gan_jax.errors import UserError
-from gan_jax.games.game import Aux, Game, Move
-from gan_jax.games.judging import (
+from gan_jax.games.augment import Sight
+from gan_jax.games.discriminate import (
   Judging,
   class_loss,
   labels_of,
   tell,
   train_apply,
 )
-from gan_jax.latents import Latent
-from gan_jax.losses import Adversarial
-from gan_jax.penalties import Weighted
-from gan_jax.schedule import Phase
-from gan_jax.sight import Sight
-from gan_jax.state import Pair
+from gan_jax.games.game import Aux, Game, Move, Phase
+from gan_jax.games.latents import Latent
+from gan_jax.games.losses import Adversarial
+from gan_jax.games.penalties import Weighted
+from gan_jax.pair import Pair
 
 Images = Float[Array, 'n h w c']
 

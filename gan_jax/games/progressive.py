@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from gan_jax.errors import UserError
-from gan_jax.games.game import Game
+from gan_jax.games.game import Game, Phase
 from gan_jax.games.image import image_game
 from gan_jax.models.progressive import (
   in_play,
@@ -19,8 +19,7 @@ from gan_jax.models.progressive import (
   side,
 )
 from gan_jax.ops.resample import box, nearest
-from gan_jax.schedule import Phase
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
 
 
 def progressive_game(

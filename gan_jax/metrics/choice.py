@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from gan_jax import parallel
+from gan_jax import devices
 from gan_jax.data.toys import Toy
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
 from gan_jax.metrics import inception
 from gan_jax.metrics.features import Function
 from gan_jax.metrics.measure import (
@@ -13,6 +13,7 @@ from gan_jax.metrics.measure import (
   OF_POINTS,
   WITHOUT_FEATURES,
 )
+from gan_jax.registry import choose
 
 # A row of FEATURES, MODULE:FUNCTION, or the function itself.
 Named = str | Function
@@ -55,7 +56,7 @@ def choose_metrics(
     return Choice(_of_toy(metrics, toy), None)
   fell_back = False
   if features is None and (not metrics or _need_features(metrics)):
-    if parallel.all_agree(inception.is_there()):
+    if devices.all_agree(inception.is_there()):
       features = 'inception'
     elif metrics:
       inception.load()  # tells what is missing

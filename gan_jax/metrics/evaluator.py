@@ -13,28 +13,21 @@ import numpy as np
 from jaxtyping import Array, Int32, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
-from gan_jax import parallel
+from gan_jax import devices
+from gan_jax.data.order import Stream
+from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
-from gan_jax.data.standard import VERSION
-from gan_jax.data.stream import Stream
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError, warn
 from gan_jax.files import cache_folder, write_whole
-from gan_jax.games.game import Game, truncated
+from gan_jax.games.game import Game, Phase, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics.choice import choose_metrics
-from gan_jax.metrics.measure import (
-  METRICS,
-  UNRANKED,
-  Reference,
-  Seen,
-  collect,
-)
+from gan_jax.metrics.measure import METRICS, UNRANKED, Reference, Seen, collect
 from gan_jax.metrics.moments import Moments
-from gan_jax.pictures import quantize
-from gan_jax.schedule import Phase
-from gan_jax.scores import Score, protocol, way
+from gan_jax.metrics.scores import Score, protocol, way
+from gan_jax.ops.pixels import quantize
 
 # Images that are made, or looked at, in one go: so many, and of so many pixels
 # together.
@@ -96,8 +89,8 @@ class Evaluator:
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
-      self._weights = parallel.replicate(self.features.weights)
-    self._look = parallel.by_rows(self._seen)
+      self._weights = devices.replicate(self.features.weights)
+    self._look = devices.by_rows(self._seen)
     self._image = source.fetch(np.arange(1))['images']
     self._check_network()
     self._described = {**described, 'preprocessing': VERSION}
@@ -151,9 +144,9 @@ class Evaluator:
     size = self._size(self.num_samples)
     labels = None
     if self.labels == 'data':
-      labels = parallel.replicate(self._source.labels())
+      labels = devices.replicate(self._source.labels())
 
-    @parallel.by_rows
+    @devices.by_rows
     def play(examples, gen_vars, weights, labels, phase, key):
       keys = example_keys(key, Purpose.EVALUATE, examples)
       batch = {}  # of which the game draws each class as often
@@ -234,14 +227,14 @@ class Evaluator:
       'features': self.features and self.features.identity,
       'needs': {need: self._versions(need) for need in sorted(self._needs)},
       'most': self.num_samples,
-      'process': parallel.process_rows().args,
+      'process': devices.process_rows().args,
     }
     file = cache_folder() / 'references' / f'{protocol(told)}.npz'
     # Of what a function of the user's depends on, nothing is known.
     kept = not networks.is_of_user(self.choice.features)
     seen = _read(file) if kept else None
-    if not parallel.all_agree(seen is not None):
-      if parallel.is_main():
+    if not devices.all_agree(seen is not None):
+      if devices.is_main():
         print(f'Looking at {count:,} images of the data', flush=True)
       batches = _fetched(self._batches(source, count))
       seen = collect(batches, self._needs, count, self.num_samples)
@@ -258,16 +251,16 @@ class Evaluator:
     """Of so many images of a source, chosen as by chance."""
     order = Stream(0, source.size).indices(np.arange(source.size))
     size = self._size(count)
-    mine = parallel.process_rows()(size)
+    mine = devices.process_rows()(size)
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
       images = source.fetch(order[positions[mine]])['images']
-      yield self._look(parallel.share_out(images), self._weights)
+      yield self._look(devices.share_out(images), self._weights)
 
   def _size(self, count: int) -> int:
     """Of a batch, of so many images in all."""
     pixels = self._image.shape[1] * self._image.shape[2]
-    return parallel.rows_at_a_time(max(1, min(BATCH, count, PIXELS // pixels)))
+    return devices.rows_at_a_time(max(1, min(BATCH, count, PIXELS // pixels)))
 
   def _seen(
     self, images: Shaped[Array, 'n h w c'], weights: PyTree
@@ -342,10 +335,10 @@ def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
   waiting = None
   for batch in batches:
     if waiting is not None:
-      yield parallel.fetch(waiting)
+      yield devices.fetch(waiting)
     waiting = batch
   if waiting is not None:
-    yield parallel.fetch(waiting)
+    yield devices.fetch(waiting)
 
 
 def _write(file: Path, seen: Seen) -> None:

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, digits, inception
+from gan_jax.registry import choose
 
 Looked = dict[str, Float[Array, 'n d']]
 # (uint8 images [n, h, w, c]) -> features [n, d]: a user's.

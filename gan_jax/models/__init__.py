@@ -6,9 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.errors import build, choose
 from gan_jax.models import dcgan, mlp, progressive, resnet
-from gan_jax.state import Pair
+from gan_jax.pair import Pair
+from gan_jax.registry import build, choose
 
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={

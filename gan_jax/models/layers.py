@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax import ops
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
 from gan_jax.keys import layer_keys
 from gan_jax.ops import axis
+from gan_jax.registry import choose
 
 # Weights N(0, 0.02), BatchNorm gains N(1, 0.02): Radford et al. 2016.
 weight_init = nn.initializers.normal(0.02)

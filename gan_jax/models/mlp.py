@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from gan_jax.errors import choose
 from gan_jax.models.layers import Dropout, activation, minibatch_stddev
+from gan_jax.registry import choose
 
 OUTPUTS = {'linear': lambda x: x, 'tanh': jnp.tanh}
 

@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
 from gan_jax.models.layers import ClassNorm
 from gan_jax.models.spectral import Conv, Dense, Embed
 from gan_jax.ops.resample import box, nearest
+from gan_jax.registry import choose
 
 Images = Float[Array, 'n h w c']
 Labels = Float[Array, 'n classes']

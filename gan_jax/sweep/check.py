@@ -9,12 +9,13 @@ import optuna
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import evaluation, games
+from gan_jax import games
 from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
 from gan_jax.metrics import features as networks
-from gan_jax.overrides import settle
+from gan_jax.runs import evaluation
 from gan_jax.sweep import space as spaces
+from gan_jax.training.overrides import settle
 
 # Every trial of a grid up to this size has its config checked; of a larger one,
 # and of a search, some in which each value occurs.

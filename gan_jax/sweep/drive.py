@@ -19,10 +19,8 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
-from gan_jax.bucket import is_remote, local
-from gan_jax.checkpoint import folder as checkpoints_of
 from gan_jax.errors import Preempted, UserError, warn
-from gan_jax.lock import held
+from gan_jax.files import held, is_remote, local
 from gan_jax.sweep import plan as plans
 from gan_jax.sweep import report, study
 from gan_jax.sweep import space as spaces
@@ -31,6 +29,7 @@ from gan_jax.sweep.plan import Plan
 from gan_jax.sweep.process import Place
 from gan_jax.sweep.show import Show
 from gan_jax.sweep.trial import Ending, Places, Point, Stop, Tail, Watch, play
+from gan_jax.training.checkpoint import folder as checkpoints_of
 
 # So many first trials that fail alike stop the sweep.
 ALIKE = 3

@@ -8,7 +8,8 @@ which can be polled and stopped (process.py).
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gan_jax.errors import UserError, choose
+from gan_jax.errors import UserError
+from gan_jax.registry import choose
 from gan_jax.sweep import local, tpu
 from gan_jax.sweep.process import Place
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import optuna
 from ml_collections import ConfigDict
 
-from gan_jax.errors import UserError, build, check_keys, choose, where_in
-from gan_jax.evaluation import choose_for
+from gan_jax.errors import UserError, where_in
 from gan_jax.metrics.measure import HIGHER, METRICS, UNRANKED
+from gan_jax.registry import build, check_keys, choose
+from gan_jax.runs.evaluation import choose_for
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 

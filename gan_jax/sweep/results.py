@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from gan_jax.errors import UserError
-from gan_jax.run import Run, load
+from gan_jax.runs.run import Run, load
 
 if TYPE_CHECKING:
   import pandas

@@ -8,7 +8,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from gan_jax.announce import duration
+from gan_jax.training.summary import duration
 
 # The live table has room for so many trials: those that go, and the newest.
 ROWS = 24

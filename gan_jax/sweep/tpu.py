@@ -20,7 +20,7 @@ from gan_jax.errors import DIVERGED, UserError
 from gan_jax.sweep.process import LOST, UNCONNECTED, Ended, Place, Process
 
 # On each host. (A pid alone may long be somebody else's.)
-LOCK, PID = '${TMPDIR:-/tmp}/gan_jax.lock', '${TMPDIR:-/tmp}/gan_jax.pid'
+LOCK, PID = '${TMPDIR:-/tmp}/gan_jax.files', '${TMPDIR:-/tmp}/gan_jax.pid'
 TELL = f'flock -n "{LOCK}" true || kill -%s "$(cat "{PID}")"'
 # Waits for what is told to leave; it has so long to save.
 CLEAR = TELL % 'TERM' + f'; flock -w 600 "{LOCK}" true'

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from etils import epath
 
-from gan_jax.bucket import is_remote
 from gan_jax.errors import DIVERGED, UserError, warn
-from gan_jax.lock import is_held
+from gan_jax.files import is_held, is_remote
 from gan_jax.sweep.process import LOST, Ended, Place, Running
 
 # How often a trial is looked at; a bucket answers slowly.

@@ -1,0 +1,64 @@
+"""What each iteration takes of the stream of examples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gan_jax.data.order import Stream
+from gan_jax.data.source import Source
+from gan_jax.pair import Pair
+from gan_jax.training.schedule import Table
+
+Feed = dict[str, Any]
+
+
+def feed(
+  stream: Stream | None,
+  source: Source | None,
+  table: Table,
+  rows: Callable[[int], slice],
+  round: int,
+) -> Pair[Feed | None]:
+  """What the dispatch that begins at `round` takes from the stream.
+
+  Args:
+    stream: The order of the data; None: it has none, the devices draw it.
+    source: Where to fetch the examples; None: they lie on the device, and
+      their indices are enough.
+    table: The schedule.
+    rows: Batch size -> the rows that are this process's.
+    round: The dispatch's first.
+
+  Returns:
+    disc: leaves [rounds, disc_steps, n, ...]; gen: leaves [rounds, n', ...],
+    or None where G moves on D's batch. D's steps take the next positions; G's
+    own batch has the same positions again, in turn. `example` numbers the
+    examples of a round: with the seed and the round it makes their keys.
+  """
+  span = table.row(round).span
+  rounds, steps = table.rounds_per_dispatch, span.disc_steps
+  per_round = span.images_per_round
+  first = table.images(round) + per_round * np.arange(rounds, dtype=np.int64)
+
+  def take(first: np.ndarray, examples: np.ndarray) -> Feed:
+    positions = first + examples % per_round
+    shape = positions.shape
+    taken = {'example': np.broadcast_to(examples.astype(np.int32), shape)}
+    if stream is None:
+      return taken
+    indices = stream.indices(positions)
+    if source is None:
+      return {**taken, 'index': indices}
+    fetched = source.fetch(indices.ravel())
+    fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
+    return {**taken, **fetched}
+
+  examples = np.arange(per_round).reshape(steps, -1)
+  examples = examples[:, rows(span.batch_size)]
+  disc = take(first[:, None, None], examples)
+  if span.gen_batch_size is None:
+    return Pair(gen=None, disc=disc)
+  examples = per_round + np.arange(span.gen_batch_size)
+  gen = take(first[:, None], examples[rows(span.gen_batch_size)])
+  return Pair(gen=gen, disc=disc)

@@ -1,0 +1,252 @@
+"""The processes of one run: they start alike, and none waits for a lost one.
+
+JAX lets a process that is left alone wait for minutes, or ends it with a dump
+of C++. So process 0 holds a connection to each of the others, and a thread
+reads each end: a connection that closes without a goodbye means that the
+process behind it was lost.
+
+A message is a line of JSON, (exit code, line for the user); no line: goodbye.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gan_jax import devices
+from gan_jax.errors import PREEMPTED, UserError, warn
+from gan_jax.metrics.scores import protocol
+
+# For all processes to connect; for one that was told of an error to meet the
+# same error itself; for process 0 to outlive the others, which JAX would abort.
+CONNECT_SECONDS, GRACE_SECONDS, LAST_SECONDS = 20.0, 1.0, 5.0
+# After an error of a collective, for the reason to arrive.
+VERDICT_SECONDS = 3.0
+# Seconds without a sign of life, between probes, and probes: a machine that
+# loses its power closes no connection.
+KEEPALIVE = {'TCP_KEEPIDLE': 10, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 4}
+# The first words on a connection: a token and the number of the process.
+PROCESS_DIGITS, WELCOME = 6, b'welcome'
+# Differences that are listed.
+MOST_LISTED = 5
+
+# Passes on what C++ writes to stderr, a second later: in time to be dropped,
+# where it is what JAX says of a process that was lost.
+_DELAY = """
+import os, queue, threading, time
+chunks = queue.Queue()
+def read():
+  while chunk := os.read(0, 65536):
+    chunks.put((time.monotonic() + 1, chunk))
+  chunks.put((0, b''))
+threading.Thread(target=read).start()
+while True:
+  due, chunk = chunks.get()
+  if not chunk:
+    break
+  time.sleep(max(0, due - time.monotonic()))
+  os.write(2, chunk)
+"""
+
+_links: dict[int, socket.socket] = {}
+_readers: list[threading.Thread] = []
+_delayed: list[subprocess.Popen] = []
+# Held for good by whoever ends this process, or has said goodbye.
+_ending = threading.Lock()
+
+
+def watch() -> None:
+  """Connects the processes of the run; to be called once, after they joined."""
+  if not devices.is_one_of_many():
+    return
+  _links.update(_accept() if devices.is_main() else _connect())
+  if len(_links) < (jax.process_count() - 1 if devices.is_main() else 1):
+    warn(
+      f'process {jax.process_index()} has {len(_links)} connections to the '
+      'others: if one of them is lost, it may end only after minutes'
+    )
+  _delay_stderr()
+  for process, link in _links.items():
+    for name, value in KEEPALIVE.items():
+      if hasattr(socket, name):
+        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    link.settimeout(None)
+    reader = threading.Thread(target=_read, args=(process, link), daemon=True)
+    _readers.append(reader)
+    reader.start()
+
+
+def agree(what: Mapping[str, Any]) -> None:
+  """Refuses to go on with processes that were started differently.
+
+  Args:
+    what: What must be the same on all of them, by name.
+
+  Raises:
+    UserError: On every process, with the names and values that differ.
+  """
+  if not devices.is_one_of_many():
+    return
+  if len(set(devices.gather(protocol(what)))) == 1:
+    return
+  everyone = [json.loads(text) for text in devices.gather(json.dumps(what))]
+  found = []
+  for key in sorted(set().union(*everyone)):
+    values = [json.dumps(one.get(key)) for one in everyone]
+    other = next((i for i, x in enumerate(values) if x != values[0]), None)
+    if other is not None:
+      told = f'{values[0]} in process 0, {values[other]} in process {other}'
+      found.append(f'{key} ({told})')
+  more = f'; and {len(found) - MOST_LISTED} more' * (len(found) > MOST_LISTED)
+  raise UserError(
+    'the processes of a run must be started alike, and differ in '
+    f'{"; ".join(found[:MOST_LISTED])}{more}'
+  )
+
+
+def versions() -> dict[str, str]:
+  """Of JAX, and digests of this package's sources, by name."""
+  root = Path(__file__).parent
+  digest = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+  sources = {
+    f'gan_jax/{file.relative_to(root)}': digest(file)
+    for file in sorted(root.rglob('*.py'))
+  }
+  return {'jax': jax.__version__, 'jaxlib': jax.lib.__version__, **sources}
+
+
+def part() -> None:
+  """Says goodbye: this process needs the others no more."""
+  if _links:
+    _take_over()
+    _send(0, '')
+
+
+def leave(code: int, line: str = '') -> None:
+  """Ends this process now, and with it all others, if there is a line.
+
+  Args:
+    code: The exit code, also of the others.
+    line: Why, for the users of the others.
+  """
+  _take_over()
+  _send(code, line and f'process {jax.process_index()} has stopped: {line}')
+  _end(code)
+
+
+def _take_over() -> None:
+  """Returns to one thread only: that which decides how this process ends."""
+  if not _ending.acquire(blocking=False):
+    time.sleep(LAST_SECONDS + 1)
+
+
+def _send(code: int, line: str) -> None:
+  for link in _links.values():
+    with contextlib.suppress(OSError):
+      link.sendall(json.dumps([code, line]).encode() + b'\n')
+
+
+def _end(code: int) -> None:
+  """Exits; process 0 when the others have."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if devices.is_main():
+    until = time.monotonic() + LAST_SECONDS
+    for reader in _readers:
+      if reader is not threading.current_thread():
+        reader.join(max(0.0, until - time.monotonic()))
+  os._exit(code)
+
+
+def _read(process: int, link: socket.socket) -> None:
+  """Waits for what the process says, or for its end."""
+  code, line = PREEMPTED, (
+    f'process {process} was lost: the same command on all processes goes on '
+    'from the last checkpoint'
+  )  # fmt: skip
+  with contextlib.suppress(OSError), link.makefile() as messages:
+    message = messages.readline()
+    if message.endswith('\n'):
+      code, line = json.loads(message)
+      if not line:
+        return
+      time.sleep(GRACE_SECONDS)
+  if not _ending.acquire(blocking=False):
+    return
+  for delay in _delayed:
+    delay.kill()
+  _send(code, line)
+  print(f'launch.py: {line}', file=sys.stderr)
+  _end(code)
+
+
+def _accept() -> dict[int, socket.socket]:
+  """The connections of process 0; it tells of those that are missing."""
+  token, links = secrets.token_hex(16), {}
+  count = jax.process_count() - 1
+  with socket.create_server(('', 0), backlog=count) as server:
+    port = server.getsockname()[1]
+    devices.gather(json.dumps([_addresses(), port, token]))
+    until = time.monotonic() + CONNECT_SECONDS
+    while len(links) < count and (left := until - time.monotonic()) > 0:
+      server.settimeout(left)
+      with contextlib.suppress(OSError, ValueError):
+        link, _ = server.accept()
+        link.settimeout(CONNECT_SECONDS)
+        said = _receive(link, len(token) + PROCESS_DIGITS)
+        if secrets.compare_digest(said[: len(token)], token):
+          link.sendall(WELCOME)
+          links[int(said[len(token) :])] = link
+  return links
+
+
+def _connect() -> dict[int, socket.socket]:
+  """The connection to process 0, if it can be reached."""
+  hosts, port, token = json.loads(devices.gather('')[0])
+  for host in hosts:
+    with contextlib.suppress(OSError):
+      link = socket.create_connection((host, port), CONNECT_SECONDS / 5)
+      number = f'{jax.process_index():0{PROCESS_DIGITS}}'
+      link.sendall(f'{token}{number}'.encode())
+      if _receive(link, len(WELCOME)) == WELCOME.decode():
+        return {0: link}
+  return {}
+
+
+def _receive(link: socket.socket, size: int) -> str:
+  """So many bytes and no more: what follows is for the reader."""
+  return link.recv(size, socket.MSG_WAITALL).decode()
+
+
+def _addresses() -> list[str]:
+  """By which other machines may know this one, and this one itself."""
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    found = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+      probe.connect(('192.0.2.1', 9))  # sends nothing; chooses an interface
+      found.append(probe.getsockname()[0])
+  return [*found, 'localhost']
+
+
+def _delay_stderr() -> None:
+  """Keeps back what C++ writes for a second; not what Python does."""
+  delay = subprocess.Popen(
+    [sys.executable, '-c', _DELAY],
+    stdin=subprocess.PIPE,
+    start_new_session=True,  # Ctrl-C is for the run
+  )
+  sys.stderr = os.fdopen(os.dup(2), 'w', buffering=1)
+  os.dup2(delay.stdin.fileno(), 2)
+  _delayed.append(delay)

@@ -1,0 +1,285 @@
+"""What a run tells the world: progress, metrics, sample grids."""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+
+from gan_jax.errors import warn
+from gan_jax.files import Mirror, is_remote, write_whole
+from gan_jax.plots.grid import film, write_png
+
+# What is logged, by name.
+Scalars = Mapping[str, float | int | None]
+
+
+class Monitor:
+  """Writes `metrics.jsonl`, TensorBoard events, `samples/*.png`; shows a bar.
+
+  Args:
+    workdir: The run's; None on a process that does not write.
+    round: The one that the run begins or resumes at: what the metrics tell of
+      later rounds is of a future that was lost, and is removed.
+    attempt: How often the run has diverged and was rolled back before `round`.
+    images: Shown to D by `round`.
+    total_images: Of the whole run.
+    wandb: Whether to log to Weights & Biases too.
+    animated: Whether all pictures are to be seen as `training.gif` at the end.
+  """
+
+  def __init__(
+    self,
+    workdir: str | Path | None,
+    *,
+    round: int,
+    attempt: int,
+    images: int,
+    total_images: int,
+    wandb: bool,
+    animated: bool = False,
+  ):
+    self._total_images, self._animated = total_images, animated
+    self._last = (time.perf_counter(), images)
+    self._first_image, self._evaluated_seconds = images, 0.0
+    self._outputs = contextlib.ExitStack()
+    self._workdir = None
+    self._unwritten: list[str] = []
+    self._failing = False
+    if workdir is None:
+      return
+    # A folder in a bucket is written here, and sent: nothing can be appended
+    # to what is there.
+    self._mirror = Mirror(workdir)
+    frames = ('samples/*.png',) if animated else ()
+    self._mirror.fetch('metrics.jsonl', 'tensorboard/*', *frames)
+    self._outputs.callback(self._mirror.send)
+    self._workdir = self._mirror.path
+    enter = self._outputs.enter_context
+    (self._workdir / 'samples').mkdir(parents=True, exist_ok=True)
+    self._metrics = self._workdir / 'metrics.jsonl'
+    self._jsonl = _open_until(self._metrics, round)
+    self._outputs.callback(lambda: self._jsonl.close())
+    self._tensorboard = enter(
+      tensorboardX.SummaryWriter(
+        str(self._workdir / 'tensorboard'), purge_step=round + 1
+      )
+    )
+    self._wandb = None
+    if wandb:
+      self._wandb = _start_wandb(workdir, self._workdir, attempt)
+      self._outputs.callback(self._wandb.finish)
+    self._console = rich.console.Console()
+    self._bar = None
+    if self._console.is_terminal:
+      self._bar = enter(_bar(self._console))
+      self._task = self._bar.add_task(
+        'compiling', total=total_images, completed=images, rate=''
+      )
+
+  def __enter__(self) -> 'Monitor':
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    with self._tolerant():
+      self._outputs.close()
+
+  def log(
+    self,
+    round: int,
+    images: int,
+    means: Scalars,
+    until: int,
+    evaluated_seconds: float = 0.0,
+  ) -> None:
+    """Writes a line of metrics, and moves the bar.
+
+    Speed is the mean since the last line, the seconds apart that an evaluation
+    took: the first one's has the compilation in it. The time that is left is
+    told up to the image `until`: as long as a round is what it is now.
+    """
+    now = (time.perf_counter(), images)
+    trained_seconds = now[0] - self._last[0] - evaluated_seconds
+    speed = (now[1] - self._last[1]) / trained_seconds
+    self._last = now
+    self._evaluated_seconds += evaluated_seconds
+    if self._workdir is None:
+      return
+    scalars = {**means, 'images_per_second': float(f'{speed:.5g}')}
+    line = {'step': round, 'images': images, **scalars}
+    self._unwritten.append(_as_json(line))
+    with self._tolerant():
+      self._write_lines()
+      self._add_scalars(round, scalars)
+    if self._wandb:
+      self._wandb.log(line, step=round)
+    self._show(line, until)
+
+  def amend(self, round: int, images: int, means: Scalars) -> None:
+    """Adds to the line of `round`, at which the run resumes.
+
+    Where there is no such line, one is written.
+    """
+    if self._workdir is None:
+      return
+    line = {'step': round, 'images': images}
+    with self._tolerant():
+      lines = self._metrics.read_text().splitlines(keepends=True)
+      if lines and _step_of(lines[-1]) == round:
+        line = json.loads(lines.pop())
+      lines.append(_as_json({**line, **means}))
+      write_whole(self._metrics, ''.join(lines))
+      self._jsonl.close()
+      self._jsonl = self._metrics.open('ab', buffering=0)
+      self._add_scalars(round, means)
+    if self._wandb:
+      self._wandb.log({**line, **means}, step=round)
+
+  def _add_scalars(self, round: int, scalars: Scalars) -> None:
+    for name, value in scalars.items():
+      if math.isfinite(value):
+        self._tensorboard.add_scalar(name, value, round)
+
+  def samples(self, round: int, images: int, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 [h, w, c], called by the images seen."""
+    if self._workdir is None:
+      return
+    with self._tolerant():
+      write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
+      self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+      if self._animated and images >= self._total_images:
+        frames = sorted((self._workdir / 'samples').glob('*.png'))
+        film(frames, self._workdir / 'training.gif')
+
+  def _write_lines(self) -> None:
+    """All lines that are not in the file yet, each whole or not at all."""
+    while self._unwritten:
+      end = os.fstat(self._jsonl.fileno()).st_size
+      line = self._unwritten[0].encode()
+      try:
+        if self._jsonl.write(line) != len(line):
+          raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      except OSError:
+        self._jsonl.truncate(end)
+        raise
+      self._unwritten.pop(0)
+
+  def keep(self) -> None:
+    """Makes safe what was written; to be called before a checkpoint is."""
+    if self._workdir is None:
+      return
+    with self._tolerant():
+      self._tensorboard.flush()
+      self._mirror.send()
+
+  @contextlib.contextmanager
+  def _tolerant(self) -> Iterator[None]:
+    """A disk that is full ends no run: it is told once, until it has room."""
+    try:
+      yield
+      self._failing = False
+    except OSError as error:
+      if not self._failing:
+        warn(f'{self._workdir} cannot be written to now: {error.strerror}')
+      self._failing = True
+
+  def _show(self, line: dict[str, Any], until: int) -> None:
+    """A step of the bar, or where there is no terminal a line."""
+    losses = '  '.join(
+      f'{player} {line[f"{player}/loss"]:.3f}'
+      for player in ('disc', 'gen')
+      if f'{player}/loss' in line
+    )
+    speed = line['images_per_second']
+    digits = 0 if speed >= 10 else 2
+    rate = f'{speed:,.{digits}f} images/s'
+    trained = max(line['images'] - self._first_image, 1)
+    evaluation = self._evaluated_seconds / trained
+    seconds = int((until - line['images']) * (1 / speed + evaluation))
+    left = f'{datetime.timedelta(seconds=seconds)} left'
+    if until < self._total_images:
+      left += f' to image {until:,}'
+    if self._bar:
+      self._bar.update(
+        self._task,
+        completed=line['images'],
+        description=losses,
+        rate=f'{rate}  {left}',
+      )
+      return
+    print(
+      f'round {line["step"]:,}  '
+      f'{line["images"]:,}/{self._total_images:,} images  {losses}  {rate}  '
+      f'{left}',
+      flush=True,
+    )
+
+
+def _bar(console: rich.console.Console) -> rich.progress.Progress:
+  return rich.progress.Progress(
+    rich.progress.TextColumn('{task.description}'),
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TextColumn('images'),
+    rich.progress.TextColumn('{task.fields[rate]}'),
+    console=console,
+  )
+
+
+def _open_until(path: Path, round: int):
+  """Opens `metrics.jsonl` to append, without the lines of later rounds."""
+  if path.exists():
+    kept = []
+    for line in path.read_text(errors='replace').splitlines(keepends=True):
+      # A line that a kill cut short is of the lost future too.
+      if line.endswith('\n') and _step_of(line) <= round:
+        kept.append(line)
+    write_whole(path, ''.join(kept))
+  return path.open('ab', buffering=0)
+
+
+def _as_json(line: Scalars) -> str:
+  """JSON has no NaN: what is not finite is null."""
+  finite = {
+    k: None if v is None or not math.isfinite(v) else v for k, v in line.items()
+  }
+  return json.dumps(finite) + '\n'
+
+
+def _step_of(line: str) -> int | float:
+  try:
+    return json.loads(line)['step']
+  except (ValueError, KeyError, TypeError):
+    return math.inf  # a line that is damaged: it is left out
+
+
+def _start_wandb(workdir: str | Path, folder: Path, attempt: int) -> Any:
+  """Starts a W&B run, or resumes it: one for each attempt of a run here.
+
+  Steps of a W&B run cannot go back, as they do where a run is rolled back; its
+  attempts are a group.
+  """
+  import wandb
+
+  folder = folder.resolve()
+  where = str(workdir) if is_remote(workdir) else str(folder)
+  identity = hashlib.sha256(f'{where} {attempt}'.encode()).hexdigest()[:16]
+  return wandb.init(
+    dir=str(folder),
+    name=f'{folder.name}, attempt {attempt}' if attempt else folder.name,
+    group=folder.name,
+    project='gan_jax',
+    id=identity,
+    resume='allow',
+  )
