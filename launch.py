@@ -56,7 +56,7 @@ MODES = {
   'prepare': 'gan_jax.modes.prepare:prepare',
   'preview': 'gan_jax.modes.preview:preview',
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
-  'evaluate': 'gan_jax.runs.evaluation:evaluate',
+  'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
 }
 # What is expected of a flag, by the type that the flags library gives it.

@@ -66,9 +66,9 @@ def evaluate(
   Raises:
     UserError: A metric, or what it needs, is not there.
   """
-  from gan_jax.runs import evaluation
+  from gan_jax.runs import evaluate
 
-  return evaluation.evaluate_here(run_or_images, reference, **how)
+  return evaluate.evaluate_here(run_or_images, reference, **how)
 
 
 def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':

@@ -1,6 +1,5 @@
 """What the config of a run says: its checks, its table, its file."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Container, Iterator, Mapping
@@ -10,13 +9,9 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from gan_jax import devices
 from gan_jax.bounds import check_values
 from gan_jax.errors import UserError, nearest
 from gan_jax.files import is_remote, write_whole
-from gan_jax.pair import Pair
-from gan_jax.registry import choose
-from gan_jax.training.schedule import Table, tabulate
 
 # What a run that was killed early may have left in its workdir.
 OURS = ('.lock', 'config.json.*.part')
@@ -100,36 +95,8 @@ OPEN = (
 # that a set that has changed is noticed.
 OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
 
-# What is done when a loss or a gradient is not finite.
-ON_DIVERGENCE = {
-  'stop': 'leave, the last checkpoint kept',
-  'rollback': 'go back to it, and on with other data and other latents',
-}
 
-
-def check(config: ConfigDict) -> None:
-  """Refuses what no run can be made of."""
-  flat = flatten(config.to_dict())
-  _check_keys(flat)
-  check_values(flat)
-  choose('config.on_divergence', config.on_divergence, ON_DIVERGENCE)
-  if config.wandb and importlib.util.find_spec('wandb') is None:
-    raise UserError(
-      "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
-    )
-  table(config)
-  for index, span in enumerate(config.get('schedule', ({},))):
-    resolved = _resolved(span, config)
-    for name in ('batch_size', 'gen_batch_size'):
-      size, where = resolved.get(name, config[name]), name
-      if name in span:
-        called = isinstance(span[name], str)
-        where = span[name] if called else f'schedule[{index}].{name}'
-      if size is not None:
-        devices.check_batch_size(where, size)
-
-
-def _check_keys(flat: Mapping[str, Any]) -> None:
+def check_keys(flat: Mapping[str, Any]) -> None:
   """Refuses an experiment's file with a key too few or too many."""
   for key in flat:
     if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
@@ -155,65 +122,6 @@ def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
   raise UserError(
     f'{where} has no key {key!r}{nearest(key, known) or listed}{hint}'
   )
-
-
-def table(config: ConfigDict) -> Table:
-  """The course of the run: `config.schedule`, over the top-level settings."""
-  spans = config.get('schedule', ({},))
-  if not (
-    isinstance(spans, tuple)
-    and spans
-    and all(isinstance(span, Mapping) for span in spans)
-  ):
-    raise UserError(f'config.schedule={spans!r} is to be a tuple of dicts')
-  return tabulate(
-    [_resolved(span, config) for span in spans],
-    defaults={
-      'batch_size': config.batch_size,
-      'gen_batch_size': config.gen_batch_size,
-      'disc_steps': config.disc_steps,
-    },
-    learning_rate=Pair(
-      gen=config.optimizer.gen.learning_rate,
-      disc=config.optimizer.disc.learning_rate,
-    ),
-    total_images=config.total_images,
-    rounds_per_dispatch=config.rounds_per_dispatch,
-    ema_halflife_images=config.ema_halflife_images,
-    ema_rampup=config.ema_rampup,
-  )
-
-
-def _resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
-  """The span; what it calls by a key of `growth`, as that has it."""
-  known = flatten(config.to_dict().get('growth', {}), 'growth.')
-  look_up = lambda key: choose('key of config.schedule', key, known)
-  return {k: look_up(x) if isinstance(x, str) else x for k, x in span.items()}
-
-
-def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
-  """Refuses to resume a run with a length that changes its past.
-
-  Args:
-    config: As it is now.
-    workdir: Of the run.
-    trained: Iterations that its newest checkpoint has.
-  """
-  course = table(config)
-  now = config.total_images
-  if trained > course.total_rounds:
-    raise UserError(
-      f'config.total_images={now} is below the {course.images(trained):,} that '
-      f'{workdir} has seen already: read it with gan_jax.load(workdir, '
-      'step=...), or prolong it'
-    )
-  before = read(workdir).total_images if trained else now
-  if before != now and course.follows_its_end:
-    raise UserError(
-      f'config.total_images={now}, and {workdir} was begun with {before}: its '
-      'schedule changes until the end of the run, so one of another length is '
-      'another run: keep the length, or name another --workdir'
-    )
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:

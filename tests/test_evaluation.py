@@ -14,7 +14,6 @@ from PIL import Image
 from runs import evaluated, metrics
 
 import gan_jax
-from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import Wanted, in_memory
@@ -23,9 +22,9 @@ from gan_jax.metrics import cifar10, fid, scores
 from gan_jax.metrics import digits as classifier
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.modes import evaluate
 from gan_jax.ops.pixels import quantize, to_uint8
-from gan_jax.runs import evaluation
-from gan_jax.training import checkpoint, loop
+from gan_jax.training import checkpoint, loop, schedule
 
 
 @pytest.fixture(scope='module')
@@ -100,25 +99,25 @@ def test_stamps(workdir):
 def test_evaluate_afterwards(workdir, capsys):
   """The same score again; with more samples and seeds another protocol."""
   before = {s.name: s for s in scores.read(workdir)}
-  evaluation.evaluate(evaluated(), workdir)
+  evaluate.evaluate(evaluated(), workdir)
   after = {s.name: s for s in scores.read(workdir)}
   assert after['fid'].value == pytest.approx(before['fid'].value, rel=1e-6)
   # At rounds 0, 12 and 24; replaced, not added.
   assert len(scores.read(workdir)) == 3 * len(before)
   config = evaluated(num_samples=120, seeds=3, metrics=('fid',))
-  evaluation.evaluate(config, workdir, step='all')
+  evaluate.evaluate(config, workdir, step='all')
   told = capsys.readouterr().out
   assert 'Round 12: fid' in told
   assert '+-' in told
   newest = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
   assert newest.deviation > 0
   assert newest.stamp['fakes']['seeds'] == 3
-  evaluation.evaluate(config, workdir, step='best', truncation=0.5)
+  evaluate.evaluate(config, workdir, step='best', truncation=0.5)
   truncated = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
   assert truncated.stamp['fakes']['truncation'] == 0.5
   assert truncated.value != newest.value
   with pytest.raises(UserError, match='--step=last'):
-    evaluation.evaluate(config, workdir, step='last')
+    evaluate.evaluate(config, workdir, step='last')
 
 
 def test_what_is_measured_is_told(tmp_path, scripted, capsys):
@@ -138,7 +137,7 @@ def test_a_folder_that_is_read_only(workdir, tmp_path, capsys):
   (copy / '.scores.lock').unlink()
   (copy / '.scores.lock').mkdir()  # (Nothing is read-only to root.)
   config = evaluated(num_samples=40, metrics=('swd',))
-  evaluation.evaluate(config, copy, step='all')
+  evaluate.evaluate(config, copy, step='all')
   told = capsys.readouterr()
   assert told.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
   (line,) = told.err.splitlines()
@@ -166,7 +165,7 @@ def test_compare_by_a_way_that_both_were_measured_in(workdir, tmp_path):
   """However one of them was measured since."""
   other = shutil.copytree(workdir, tmp_path / 'other')
   config = evaluated(num_samples=50, metrics=('fid',))
-  evaluation.evaluate(config, other, truncation=0.5)
+  evaluate.evaluate(config, other, truncation=0.5)
   assert scores.read(other)[-1].stamp['fakes']['truncation'] == 0.5
   table = gan_jax.compare(workdir, other)
   assert table['fid'].nunique() == 1
@@ -375,7 +374,7 @@ def test_evaluated_on_all_devices_alike():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('gan_jax.metrics.evaluator.collect', watch)
-    evaluator.player(game)({}, cfg.table(config).phase(0))
+    evaluator.player(game)({}, schedule.of_config(config).phase(0))
   fake = seen[0]
   from gan_jax.keys import Purpose, example_keys
 

@@ -21,9 +21,8 @@ from runs import (
 )
 
 import gan_jax
-from gan_jax import config as cfg
 from gan_jax.errors import UserError
-from gan_jax.training import checkpoint, loop
+from gan_jax.training import checkpoint, loop, schedule
 
 SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
@@ -57,7 +56,7 @@ def straight(request, tmp_path_factory):
 def test_full_config(name):
   """What every experiment shares is at the top, and a typo is an error."""
   for config in (get_config(name), get_config(name, 'tiny')):
-    assert cfg.table(config).total_rounds
+    assert schedule.of_config(config).total_rounds
     for key in SHARED_KEYS:
       assert key in config
     assert config.data.source
@@ -77,7 +76,7 @@ def test_the_workdir_holds_the_whole_run(straight):
   lines = metrics(workdir)
   steps = [line['step'] for line in lines]
   assert steps == sorted(set(steps))
-  table = cfg.table(config)
+  table = schedule.of_config(config)
   assert lines[-1]['images'] == table.images(table.total_rounds)
   for line in lines:
     assert {'gen/loss', 'disc/loss', 'images'} <= line.keys()

@@ -6,7 +6,6 @@ import pytest
 import scipy.stats
 from runs import evaluated, get_config
 
-from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import Wanted, in_memory
@@ -15,8 +14,7 @@ from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics import scores
 from gan_jax.metrics.evaluator import Evaluator
-from gan_jax.runs import evaluation
-from gan_jax.training import loop
+from gan_jax.training import evaluations, loop, schedule
 
 
 def unbalanced():
@@ -50,7 +48,7 @@ def labels_given(labels, count, monkeypatch):
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
   game = games.make(config)._replace(draw=draw, sample=sample)
   with pytest.raises(StopIteration):
-    evaluator.player(game)({}, cfg.table(config).phase(0))
+    evaluator.player(game)({}, schedule.of_config(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
 
 
@@ -85,11 +83,11 @@ def test_which_labels_is_in_the_stamp(tmp_path, scripted):
   stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
   assert {stamp['labels'] for stamp in stamps} == {'data'}
   config.evaluation.labels = 'uniform'
-  other = evaluation.make(config, digits(Wanted('', 28, 1)))
+  other = evaluations.make_evaluator(config, digits(Wanted('', 28, 1)))
   assert other.labels == 'uniform'
   assert scores.way(scores.read(tmp_path)[0].stamp) != other.protocol
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
-    evaluation.make(config, digits(Wanted('', 28, 1)))
+    evaluations.make_evaluator(config, digits(Wanted('', 28, 1)))
   with pytest.raises(UserError, match='has no classes: set it to None'):
     loop.train(evaluated(labels='data'), tmp_path / 'other')

@@ -206,7 +206,7 @@ FORKS = """
 import json, os, sys
 from absl import app
 import launch
-import gan_jax.runs.evaluation, gan_jax.modes.benchmark, gan_jax.training.loop
+import gan_jax.modes.evaluate, gan_jax.modes.benchmark, gan_jax.training.loop
 
 for line in sys.stdin:
   sys.argv, told, *code = json.loads(line)

@@ -21,7 +21,8 @@ from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import View
 from gan_jax.pair import player_params
-from gan_jax.training import optimizers
+from gan_jax.training import optimizers, schedule
+from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
 from gan_jax.training.setup import create_state
 
@@ -87,13 +88,13 @@ def overridden(config, key):
   value = other_value(key, cfg.flatten(config.to_dict())[key])
   config = cfg.changed(config, key, value)
   settle(config, {key})
-  cfg.check(config)
+  check_config(config)
   return config
 
 
 def schedule_of(config):
   """What holds early, in the middle and at the end of each row."""
-  table = cfg.table(config)
+  table = schedule.of_config(config)
   phases = [
     table.phase(row.first_round + done)
     for row in table.rows
@@ -122,7 +123,7 @@ def traced(config):
   """What is computed in the last iteration, as JAX writes it."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, side, n = cfg.table(config), config.data.resolution, 16
+  table, side, n = schedule.of_config(config), config.data.resolution, 16
   batch = {
     'images': jnp.zeros((n, side, side, config.data.channels)),
     'example': jnp.arange(n),
@@ -260,8 +261,8 @@ def test_any_value_of_any_key(name_and_key, value):
     return
   try:
     settle(config, {key})
-    cfg.check(config)
-    table = cfg.table(config)
+    check_config(config)
+    table = schedule.of_config(config)
     game = games.make(config)
     tx = optimizers.make(config.optimizer.to_dict())
     side = config.data.resolution

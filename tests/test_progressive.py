@@ -33,10 +33,10 @@ from gan_jax.models.layers import (
 from gan_jax.models.progressive import in_play
 from gan_jax.modes import dispatch_timer
 from gan_jax.ops.resample import box
-from gan_jax.training import checkpoint, loop, optimizers
+from gan_jax.training import checkpoint, loop, optimizers, schedule
 from gan_jax.training.feed import feed
 from gan_jax.training.step import play_dispatch
-from gan_jax.training.summary import schedule, sizes_of
+from gan_jax.training.summary import describe_schedule, sizes_of
 
 N, LATENT, RESOLUTION = 8, 6, 16
 KEYS = jax.random.split(jax.random.key(0), N)
@@ -315,7 +315,7 @@ def small_game():
 
 def table_of(config, *spans):
   config.schedule, config.total_images = spans, 320
-  return cfg.table(config)
+  return schedule.of_config(config)
 
 
 def test_reals_fade_too():
@@ -381,7 +381,7 @@ def sizes(config, batch):
   """Of what G makes in each row of the config's schedule."""
   init = games.make(config).init
   variables, _ = jax.eval_shape(init, jax.random.key(0), batch)
-  return sizes_of(config, cfg.table(config), variables.gen, batch)
+  return sizes_of(config, schedule.of_config(config), variables.gen, batch)
 
 
 def test_a_stage_that_there_is_not(tmp_path):
@@ -417,13 +417,13 @@ def test_batches_of_the_paper():
   and of 4 in the later implementation.
   """
   config = get_config('progressive_celebahq')
-  spans = [row.span for row in cfg.table(config).rows]
+  spans = [row.span for row in schedule.of_config(config).rows]
   expected = [16] + [16] * 10 + [14] * 2 + [6] * 2 + [3] * 2
   assert [span.batch_size for span in spans] == expected
   assert [span.gen_batch_size for span in spans] == expected
   assert config.model.disc.group == 16
   config = get_config('progressive_celebahq', 'many')
-  spans = [row.span for row in cfg.table(config).rows]
+  spans = [row.span for row in schedule.of_config(config).rows]
   assert [span.gen_batch_size for span in spans[:3]] == [512, 256, 256]
   assert config.model.disc.group == 4
   half_life = np.log(0.5) / np.log(0.999) * 16
@@ -435,12 +435,13 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   config.growth.fade_images = 128
   config.growth.at_8.batch_size = 32
   lengths = lambda: [
-    row.rounds * row.span.images_per_round for row in cfg.table(config).rows
+    row.rounds * row.span.images_per_round
+    for row in schedule.of_config(config).rows
   ]
   assert lengths() == [64, 128, 64, 128, 64]
   config.total_images = 320
   assert lengths() == [64, 128, 64, 64]
-  assert [row.span.batch_size for row in cfg.table(config).rows] == [
+  assert [row.span.batch_size for row in schedule.of_config(config).rows] == [
     32, 32, 32, 8
   ]  # fmt: skip
   batch = {
@@ -449,7 +450,7 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   }
   made = sizes(config, batch)
   assert made == ['4x4', '8x8', '8x8', '16x16']
-  drawn = schedule(cfg.table(config), made, {})
+  drawn = describe_schedule(schedule.of_config(config), made, {})
   cells = drawn.splitlines()[2].split()
   assert cells == [
     '64',
@@ -517,7 +518,7 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
   for_disc = sum(gen)  # G's fakes for D
   paper = for_disc + reals_and_fakes + penalty + gen_move
-  table, source = cfg.table(config), dispatch_timer.generate(config)
+  table, source = schedule.of_config(config), dispatch_timer.generate(config)
   row = table.rows[stage]
   assert row.span.stage == stage
   counted = dispatch_timer.flops_of(config, source, row.first_round)
@@ -613,7 +614,7 @@ def test_stopped_while_a_level_fades_in(run, images, tmp_path):
   loop.train(short, tmp_path)
   middle = gan_jax.load(tmp_path)
   assert middle.sample(3).shape == (3, 16, 16, 3)
-  phase = cfg.table(config).phase(middle.step)
+  phase = schedule.of_config(config).phase(middle.step)
   assert 0 < phase.values['alpha'] < 1
   loop.train(config, tmp_path)
   assert everything(tmp_path, 26) == everything(workdir, 26)
@@ -641,7 +642,7 @@ def test_a_step_at_1024(capsys):
   images = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), 'u1')
   source = in_memory({'images': images})
   start = time.perf_counter()
-  game, table = games.make(config), cfg.table(config)
+  game, table = games.make(config), schedule.of_config(config)
   tx = optimizers.make(config.optimizer.to_dict())
   first = table.rows[-1].first_round
   step = jax.jit(

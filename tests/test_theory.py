@@ -10,11 +10,10 @@ from runs import get_config, metrics
 from scipy.stats import norm, spearmanr
 
 import gan_jax
-from gan_jax import config as cfg
 from gan_jax import data, games
 from gan_jax.data.on_device import read
 from gan_jax.devices import process_rows
-from gan_jax.training import optimizers
+from gan_jax.training import optimizers, schedule
 from gan_jax.training.feed import feed
 from gan_jax.training.loop import train
 from gan_jax.training.setup import create_state
@@ -35,7 +34,7 @@ def against_a_fixed_generator(config, deviation, mean, rounds):
   (span,) = config.schedule
   span = {**span, 'gen_learning_rate_factor': 0.0}
   config.schedule = (span,)
-  table, source = cfg.table(config), data.make(config)
+  table, source = schedule.of_config(config), data.make(config)
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
   shown = {'images': jnp.asarray(source.fetch(np.arange(2))['images'])}

@@ -22,12 +22,11 @@ from runs import everything, get_config, metrics
 from soak import soak
 
 import gan_jax
-from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.errors import Diverged, UserError
 from gan_jax.games.game import Move
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.training import checkpoint, loop, run_log
+from gan_jax.training import checkpoint, loop, run_log, schedule
 from gan_jax.training.health import Alarm, diversity
 
 # What Orbax leaves of a read or a save that failed is collected in other tests.
@@ -460,7 +459,7 @@ def first_unlucky_round(config, limit=2.0):
   """Where the first latent of a batch is too large: worked out apart."""
   key = jax.random.key(config.seed)
   game = games.make(config)
-  phase = cfg.table(config).phase(0)
+  phase = schedule.of_config(config).phase(0)
   for round in range(96):
     keys = example_keys(key, Purpose.DRAW, jnp.arange(1), round)
     if game.draw(keys, {}, phase)['z'][0, 0] > limit:

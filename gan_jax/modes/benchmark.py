@@ -32,9 +32,10 @@ from gan_jax.modes.dispatch_timer import (
   seconds_of,
   warm_up,
 )
-from gan_jax.training import optimizers
+from gan_jax.training import optimizers, schedule
+from gan_jax.training.check import check_config
 from gan_jax.training.setup import feeds, first_examples
-from gan_jax.training.summary import duration, schedule, sizes_of
+from gan_jax.training.summary import describe_schedule, duration, sizes_of
 
 WINDOWS, WINDOW_SECONDS = 5, 1.0
 # Lengths of a dispatch that are tried, of rounds that are shorter than this;
@@ -52,7 +53,7 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   feeds, where the data is there.
   """
   del workdir
-  cfg.check(config)
+  check_config(config)
   with devices.compiled_anew():
     figures = _measure(config.copy_and_resolve_references())
   if devices.is_main():
@@ -133,7 +134,7 @@ def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
 
 def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
   """Each row of the schedule, where there are several stages."""
-  table = cfg.table(config)
+  table = schedule.of_config(config)
   if not table.stage_ends:
     return None
   batch = first_examples(source, Stream(config.seed, source.size))
@@ -275,7 +276,7 @@ def _show_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
     'compiling, s': [f'{x:.0f}' for x in of('compile_seconds')],
     'time': [duration(3600 * x) for x in of('hours')],
   }
-  print(schedule(cfg.table(config), of('makes'), more))
+  print(describe_schedule(schedule.of_config(config), of('makes'), more))
   print(f'All together: {duration(3600 * sum(of("hours")))}')
 
 

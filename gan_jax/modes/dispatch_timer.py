@@ -19,7 +19,7 @@ from gan_jax.data.source import Source, in_memory
 from gan_jax.games.game import Game
 from gan_jax.modes.flops import flops
 from gan_jax.pair import Pair
-from gan_jax.training import optimizers
+from gan_jax.training import optimizers, schedule
 from gan_jax.training.feed import feed
 from gan_jax.training.schedule import Table
 from gan_jax.training.setup import (
@@ -79,8 +79,8 @@ def generate(config: ConfigDict) -> Source:
 def course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
   """The table without an end, and where to begin: with its last span."""
   if first is None:
-    first = cfg.table(config).rows[-1].first_round
-  return cfg.table(cfg.changed(config, 'total_images', 2**50)), first
+    first = schedule.of_config(config).rows[-1].first_round
+  return schedule.of_config(cfg.changed(config, 'total_images', 2**50)), first
 
 
 def images_in(table: Table, first: int) -> int:
@@ -154,7 +154,7 @@ def creator(
   """What makes the state, as in training."""
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
-  phase = cfg.table(config).phase(0)
+  phase = schedule.of_config(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from gan_jax import config as cfg
 from gan_jax import data
+from gan_jax.training.check import check_config
 
 
 def prepare(config: ConfigDict, workdir: str | Path) -> None:
@@ -13,6 +13,6 @@ def prepare(config: ConfigDict, workdir: str | Path) -> None:
 
   Nothing is written to `workdir`.
   """
-  cfg.check(config)
+  check_config(config)
   data.prepare(config)
   print(data.describe(config, data.make(config)))

@@ -11,7 +11,6 @@ from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from gan_jax import config as cfg
 from gan_jax import data
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
@@ -20,6 +19,7 @@ from gan_jax.data.toys import Toy, is_toy, toy_of
 from gan_jax.errors import UserError
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.plots.grid import to_pil
+from gan_jax.training.check import check_config
 
 ROWS, COLUMNS = 5, 8
 # Statistics are those of so many images, at most.
@@ -34,7 +34,7 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
   Cropped, resized, and mirrored where `data.flip` says so, with their labels,
   to WORKDIR.preview.png; prints statistics.
   """
-  cfg.check(config)
+  check_config(config)
   source = data.make(config)
   path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
   print(data.describe(config, source))

@@ -26,7 +26,7 @@ from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import columns_of, of_each_class, show, shrunk, to_pil
 from gan_jax.plots.toy_plot import paint, scene_of
-from gan_jax.training import checkpoint
+from gan_jax.training import checkpoint, schedule
 
 if TYPE_CHECKING:
   import pandas
@@ -57,7 +57,7 @@ class Run:
   ):
     self.workdir, self.config, self.step = workdir, settings, step
     self._trust = trust
-    table = config.table(settings)
+    table = schedule.of_config(settings)
     self.images = table.images(step)
     self.params = checkpoint.read(workdir, ('ema',), step)['ema']
     self._game = games.make(settings)
@@ -209,7 +209,7 @@ class Run:
       n, seed: As for `sample`.
       pixels: Larger images are drawn in so many.
     """
-    table = config.table(self.config)
+    table = schedule.of_config(self.config)
     last: dict[int, int] = {}
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:

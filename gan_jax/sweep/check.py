@@ -13,8 +13,9 @@ from gan_jax import games
 from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
 from gan_jax.metrics import features as networks
-from gan_jax.runs import evaluation
 from gan_jax.sweep import space as spaces
+from gan_jax.training import evaluations
+from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
 
 # Every trial of a grid up to this size has its config checked; of a larger one,
@@ -130,7 +131,7 @@ def check_trials(
       override(where, trial, key, value)
     try:
       settle(trial, {*typed, *overrides})
-      cfg.check(trial)
+      check_config(trial)
       games.make(trial)
       if trial.evaluation.every_images is not None and not elsewhere:
         block = trial.evaluation
@@ -145,7 +146,7 @@ def _measured(
   source: str, metrics: tuple[str, ...], features: str | None
 ) -> tuple[str, ...]:
   """The scores that a run of the data gets; their features are looked for."""
-  choice = evaluation.choose_for(source, metrics, features)
+  choice = evaluations.choose_for(source, metrics, features)
   if choice.features is not None:
     networks.make(choice.features)
   return choice.scores

@@ -25,9 +25,9 @@ from ml_collections import ConfigDict
 from gan_jax.errors import UserError, where_in
 from gan_jax.metrics.measure import HIGHER, METRICS, UNRANKED
 from gan_jax.registry import build, check_keys, choose
-from gan_jax.runs.evaluation import choose_for
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
+from gan_jax.training.evaluations import choose_for
 
 KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',

@@ -23,10 +23,11 @@ from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.files import locked, point_link
 from gan_jax.games.game import Batch
-from gan_jax.runs.evaluation import Evaluated, Evaluations
-from gan_jax.training import optimizers, peers
+from gan_jax.training import optimizers, peers, schedule
 from gan_jax.training import state as states
+from gan_jax.training.check import check_config, check_length
 from gan_jax.training.checkpoint import Checkpoints, steps
+from gan_jax.training.evaluations import Evaluated, Evaluations
 from gan_jax.training.health import Alarm, diversity
 from gan_jax.training.precompile import Precompiler
 from gan_jax.training.run_log import Monitor
@@ -116,13 +117,13 @@ def train(
     Preempted: SIGTERM came; the state is saved.
   """
   devices.keep_compiled()
-  cfg.check(config)
+  check_config(config)
   cfg.check_workdir(config, workdir)
   spread = devices.make(config.parallel)
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
-  table = cfg.table(config)
-  cfg.check_length(config, workdir, max(steps(workdir), default=0))
+  table = schedule.of_config(config)
+  check_length(config, workdir, max(steps(workdir), default=0))
   source = data.make(config)
   config = cfg.with_data_size(config, source.size)
   cfg.check_workdir(config, workdir)

@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from gan_jax import config as cfg
 from gan_jax.bounds import BOUNDS, Bound
 from gan_jax.errors import UserError
 from gan_jax.games.game import Phase
@@ -314,3 +316,37 @@ def _check_ramp(where: str, ramp: Any, positive: bool = False) -> None:
       raise UserError(f'{where}={ramp!r} must be finite')
     if positive and end < 0:
       raise UserError(f'{where}={ramp!r} must be 0 or more')
+
+
+def of_config(config: ConfigDict) -> Table:
+  """The course of the run: `config.schedule`, over the top-level settings."""
+  spans = config.get('schedule', ({},))
+  if not (
+    isinstance(spans, tuple)
+    and spans
+    and all(isinstance(span, Mapping) for span in spans)
+  ):
+    raise UserError(f'config.schedule={spans!r} is to be a tuple of dicts')
+  return tabulate(
+    [resolved(span, config) for span in spans],
+    defaults={
+      'batch_size': config.batch_size,
+      'gen_batch_size': config.gen_batch_size,
+      'disc_steps': config.disc_steps,
+    },
+    learning_rate=Pair(
+      gen=config.optimizer.gen.learning_rate,
+      disc=config.optimizer.disc.learning_rate,
+    ),
+    total_images=config.total_images,
+    rounds_per_dispatch=config.rounds_per_dispatch,
+    ema_halflife_images=config.ema_halflife_images,
+    ema_rampup=config.ema_rampup,
+  )
+
+
+def resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
+  """The span; what it calls by a key of `growth`, as that has it."""
+  known = cfg.flatten(config.to_dict().get('growth', {}), 'growth.')
+  look_up = lambda key: choose('key of config.schedule', key, known)
+  return {k: look_up(x) if isinstance(x, str) else x for k, x in span.items()}

@@ -23,7 +23,7 @@ from gan_jax.data.source import Source
 from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.pair import Variables, player_params
-from gan_jax.runs.evaluation import Evaluations
+from gan_jax.training.evaluations import Evaluations
 from gan_jax.training.schedule import Ramp, Row, Table
 from gan_jax.training.setup import is_resident
 from gan_jax.training.state import State
@@ -70,7 +70,7 @@ def announce(
   if evaluations is not None:
     print(evaluations.describe(config.evaluation.every_images))
   times = _times(workdir, table, round)
-  print(schedule(table, sizes, {'time': times} if any(times) else {}))
+  print(describe_schedule(table, sizes, {'time': times} if any(times) else {}))
   side = config.data.resolution
   if table.stage_ends and sizes[-1] != f'{side}x{side}':
     warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
@@ -117,7 +117,7 @@ def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
   return game.play(gen_vars, game.draw(keys, batch, phase), phase)[0]
 
 
-def schedule(
+def describe_schedule(
   table: Table, sizes: Sequence[str], more: Mapping[str, Sequence[str]]
 ) -> str:
   """The rows of a schedule as a table.

@@ -1,0 +1,67 @@
+"""Measures the checkpoints of a run."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import data, devices
+from gan_jax.errors import UserError, warn
+from gan_jax.metrics import scores
+from gan_jax.metrics.scores import Score
+from gan_jax.runs.run import choose_step
+from gan_jax.training import checkpoint
+from gan_jax.training.check import check_config
+from gan_jax.training.evaluations import make_evaluator, make_measure
+
+
+def evaluate(
+  config: ConfigDict,
+  workdir: str | Path,
+  step: str | None = None,
+  truncation: float | None = None,
+) -> None:
+  """Measures a run, prints its scores and adds them to `scores.jsonl`.
+
+  Args:
+    config: The run's; its `evaluation` may differ from what was trained with.
+    workdir: The run's.
+    step: Of which checkpoint: its rounds, `best`, `all`; None: the newest.
+    truncation: As of `Run.inputs`.
+  """
+  check_config(config)
+  cfg.read(workdir)
+  cfg.check_workdir(config, workdir)
+  evaluator = make_evaluator(config, data.make(config))
+  measure = make_measure(evaluator, config, truncation)
+  writable = True
+  for rounds in _steps(workdir, step, evaluator.main):
+    ema = checkpoint.read(workdir, ('ema',), rounds)['ema']
+    listed = measure(ema, rounds)
+    if devices.is_main():
+      print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)), flush=True)
+      writable = writable and _try_to_record(workdir, listed)
+
+
+def _try_to_record(workdir: str | Path, listed: list[Score]) -> bool:
+  """Adds scores to `scores.jsonl`; warns where that cannot be written."""
+  try:
+    scores.record(workdir, listed)
+  except OSError as error:
+    warn(f'scores are not added to {workdir}: {error.strerror or error}')
+    return False
+  return True
+
+
+def _steps(
+  workdir: str | Path, step: str | None, main: str | None
+) -> list[int]:
+  if step == 'all':
+    return checkpoint.steps(workdir)
+  if step == 'best' and main is None:
+    raise UserError('--step=best: none of config.evaluation.metrics tells it')
+  if step is None or step == 'best':
+    return [choose_step(workdir, None, main if step else None)]
+  if not step.isdigit():
+    raise UserError(f'--step={step} is to be a number of rounds, best or all')
+  return [choose_step(workdir, int(step), None)]

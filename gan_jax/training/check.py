@@ -1,0 +1,66 @@
+"""What no run can be made of is refused."""
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import devices
+from gan_jax.bounds import check_values
+from gan_jax.errors import UserError
+from gan_jax.registry import choose
+from gan_jax.training import schedule
+
+# What is done when a loss or a gradient is not finite.
+ON_DIVERGENCE = {
+  'stop': 'leave, the last checkpoint kept',
+  'rollback': 'go back to it, and on with other data and other latents',
+}
+
+
+def check_config(config: ConfigDict) -> None:
+  """Refuses what no run can be made of."""
+  flat = cfg.flatten(config.to_dict())
+  cfg.check_keys(flat)
+  check_values(flat)
+  choose('config.on_divergence', config.on_divergence, ON_DIVERGENCE)
+  if config.wandb and importlib.util.find_spec('wandb') is None:
+    raise UserError(
+      "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
+    )
+  schedule.of_config(config)
+  for index, span in enumerate(config.get('schedule', ({},))):
+    resolved = schedule.resolved(span, config)
+    for name in ('batch_size', 'gen_batch_size'):
+      size, where = resolved.get(name, config[name]), name
+      if name in span:
+        called = isinstance(span[name], str)
+        where = span[name] if called else f'schedule[{index}].{name}'
+      if size is not None:
+        devices.check_batch_size(where, size)
+
+
+def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
+  """Refuses to resume a run with a length that changes its past.
+
+  Args:
+    config: As it is now.
+    workdir: Of the run.
+    trained: Iterations that its newest checkpoint has.
+  """
+  course = schedule.of_config(config)
+  now = config.total_images
+  if trained > course.total_rounds:
+    raise UserError(
+      f'config.total_images={now} is below the {course.images(trained):,} that '
+      f'{workdir} has seen already: read it with gan_jax.load(workdir, '
+      'step=...), or prolong it'
+    )
+  before = cfg.read(workdir).total_images if trained else now
+  if before != now and course.follows_its_end:
+    raise UserError(
+      f'config.total_images={now}, and {workdir} was begun with {before}: its '
+      'schedule changes until the end of the run, so one of another length is '
+      'another run: keep the length, or name another --workdir'
+    )

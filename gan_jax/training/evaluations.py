@@ -1,0 +1,210 @@
+"""Evaluations of a run: the same code while it trains and afterwards.
+
+Every score carries the protocol by which it was measured.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from gan_jax import config as cfg
+from gan_jax import data, devices, games
+from gan_jax.data.source import Source
+from gan_jax.data.toys import is_toy, toy_of
+from gan_jax.errors import UserError, warn
+from gan_jax.metrics import inception, scores
+from gan_jax.metrics.choice import Choice, choose_metrics
+from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.metrics.scores import Score
+from gan_jax.registry import choose
+from gan_jax.training import schedule
+from gan_jax.training.schedule import Table
+
+# What of `config.data` makes the images what they are.
+DESCRIBED = ('source', 'split', 'crop', 'resolution', 'channels')
+
+
+# Which labels a conditional G is given when it is measured.
+LABELS = {
+  'data': 'drawn from the labels of the data',
+  'uniform': 'each class as often',
+}
+
+
+RESIZE = 'Lanczos, antialiased'
+
+
+def make_evaluator(
+  config: ConfigDict, source: Source, classes: int | None = None
+) -> Evaluator:
+  """The evaluator that `config.evaluation` describes, for the run's data.
+
+  Args:
+    config, source: The run's.
+    classes: Of the G that is measured; None: those of the run.
+  """
+  block = config.evaluation
+  if classes is None:
+    classes = config.data.get('classes', 0)
+  labels = labels_for(block, classes, source)
+  held_out = None
+  if block.held_out is not None:
+    held_out = data.make(cfg.changed(config, 'data.split', block.held_out))
+  described = {key: config.data[key] for key in DESCRIBED}
+  # Where a folder is does not matter: what is in it has its own hash.
+  if described['source'].startswith('folder:'):
+    described['source'] = 'folder'
+  described['resize'] = RESIZE
+  name = config.data.source
+  toy = toy_of(name) if is_toy(name) else None
+  return Evaluator(block, source, described, held_out, toy, labels)
+
+
+def choose_for(
+  source: str, metrics: tuple[str, ...], features: str | None
+) -> Choice:
+  """As `choose_metrics`, for the data of that `config.data.source`."""
+  toy = toy_of(source) if is_toy(source) else None
+  return choose_metrics(metrics, features, toy)
+
+
+def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
+  """Which labels the fakes get; None: G is not conditional."""
+  wanted = block.get('labels')
+  if wanted is not None:
+    choose('config.evaluation.labels', wanted, LABELS)
+    if not classes:
+      raise UserError(
+        f'evaluation.labels={wanted!r}, and what is measured has no classes: '
+        'set it to None'
+      )
+  if not classes:
+    return None
+  known = source.labels is not None and len(source.classes) == classes
+  if wanted == 'data' and not known:
+    raise UserError(
+      f"evaluation.labels='data', and the data has not the {classes} classes "
+      "of G: set it to 'uniform'"
+    )
+  return wanted or ('data' if known else 'uniform')
+
+
+class Evaluated(NamedTuple):
+  """What one evaluation gave, and the seconds that it took."""
+
+  scores: list[Score]
+  seconds: float
+
+  @property
+  def means(self) -> dict[str, float]:
+    """As a line of metrics has them."""
+    means = {f'eval/{score.name}': score.value for score in self.scores}
+    for score in self.scores:
+      if score.deviation is not None:
+        means[f'eval/{score.name}_deviation'] = score.deviation
+    return {**means, 'eval/seconds': float(f'{self.seconds:.4g}')}
+
+
+class Evaluations:
+  """The evaluations of a run that trains.
+
+  Args:
+    config, workdir, table, source: The run's.
+
+  Raises:
+    UserError: It cannot be measured as its config says.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: str | Path,
+    table: Table,
+    source: Source,
+  ):
+    self.evaluator = make_evaluator(config, source)
+    self._workdir, self._table = workdir, table
+    self._measure = self.evaluator.player(games.make(config))
+
+  def describe(self, every_images: int) -> str:
+    """What is measured, in a line; and what is missing, if anything is."""
+    choice, network = self.evaluator.choice, self.evaluator.features
+    line = f'Scores:   {", ".join(choice.metrics)}'
+    if network is not None:
+      line += f' (features: {network.name})'
+    line += f' every {every_images:,} images'
+    if choice.fell_back:
+      line += f" (FID needs Inception's weights: {inception.where_to_get()})"
+    return line
+
+  def measure(self, ema: PyTree, round: int) -> Evaluated:
+    """Measures the average G, as it is at `round`."""
+    jax.block_until_ready(ema)  # what is still trained is not measured
+    began = time.perf_counter()
+    values = self._measure(ema, self._table.phase(round))
+    fakes = of_ema(self.evaluator.labels)
+    images = self._table.images(round)
+    listed = self.evaluator.list_scores(values, fakes, round, images)
+    return Evaluated(listed, time.perf_counter() - began)
+
+  def record(self, evaluated: Evaluated) -> None:
+    """Prints the scores, and adds them to `scores.jsonl`."""
+    if not devices.is_main():
+      return
+    images = evaluated.scores[0].images
+    told = ', '.join(map(str, evaluated.scores))
+    print(f'At {images:,} images: {told}', flush=True)
+    try:
+      scores.record(self._workdir, evaluated.scores)
+    except (OSError, UserError) as error:
+      warn(f'scores.jsonl of {self._workdir} is not written: {error}')
+
+  def is_recorded(self, round: int) -> bool:
+    """Whether `scores.jsonl` has the scores of `round`."""
+    try:
+      known = scores.read(self._workdir)
+    except (OSError, UserError):
+      known = []
+    protocol = self.evaluator.protocol
+    there = any(
+      score.step == round and scores.way(score.stamp) == protocol
+      for score in known
+    )
+    # Another process may not see the file yet.
+    return bool(devices.of_main(int(there)))
+
+
+def make_measure(
+  evaluator: Evaluator, config: ConfigDict, truncation: float | None
+) -> Callable[[PyTree, int], list[Score]]:
+  """What measures a run's average G: (its variables, its rounds) -> scores."""
+  measure = evaluator.player(games.make(config), truncation)
+  table = schedule.of_config(config)
+
+  def scored(ema: PyTree, rounds: int) -> list[Score]:
+    gen_vars = devices.replicate(jax.tree.map(np.asarray, ema))
+    values = measure(gen_vars, table.phase(rounds))
+    fakes = of_ema(evaluator.labels, truncation)
+    images = table.images(rounds)
+    return evaluator.list_scores(values, fakes, rounds, images)
+
+  return scored
+
+
+def of_ema(
+  labels: str | None, truncation: float | None = None
+) -> dict[str, Any]:
+  """What a stamp says of fakes that the average of G has made.
+
+  Args:
+    labels: As of `Evaluator`.
+    truncation: As of `Run.inputs`.
+  """
+  conditional = {} if labels is None else {'labels': labels}
+  return {'generator': 'ema', 'truncation': truncation, **conditional}
