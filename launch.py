@@ -106,8 +106,8 @@ _PROCESS = flags.DEFINE_integer(
 flags.DEFINE_string(
   'step',
   None,
-  'With --mode=evaluate: which checkpoint, by its rounds; best; all. Default: '
-  'the newest.',
+  'With --mode=evaluate: the step of a checkpoint, best or all. Default: the '
+  'newest.',
 )
 flags.DEFINE_float(
   'truncation',

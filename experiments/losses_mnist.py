@@ -33,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
     }
   )
   if arg != 'tiny':
-    config.rounds_per_dispatch = 50
+    config.steps_per_dispatch = 50
     config.log_every_steps = 500
     config.data.source = 'mnist'
     config.evaluation.num_samples = 10_000

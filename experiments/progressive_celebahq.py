@@ -32,7 +32,7 @@ JAX takes by default this would be a batch of
   80 GB  19 (bfloat16: 23)
 On an accelerator not yet measured. With `remat` what D's passes keep for their
 gradients is 1.1 GB an image instead of 2.7, what G's keep .2 instead of 1.1
-(bfloat16: .6 of 1.5, .1 of .7); a round is 40% more work:
+(bfloat16: .6 of 1.5, .1 of .7); an iteration is 40% more work:
   --config.model.gen.remat=True --config.model.disc.remat=True
 
 Time and score of the full run: not yet measured.
@@ -98,7 +98,7 @@ def grow(resolution: int) -> tuple[dict, ...]:
   Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in.
   """
 
-  def span(stage: int, side: int, images: str) -> dict:
+  def segment(stage: int, side: int, images: str) -> dict:
     return {
       'stage': stage,
       'images': f'growth.{images}',
@@ -108,14 +108,14 @@ def grow(resolution: int) -> tuple[dict, ...]:
       'disc_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
     }
 
-  spans, stage, side = [span(0, 4, 'stable_images')], 0, 4
+  segments, stage, side = [segment(0, 4, 'stable_images')], 0, 4
   while side < resolution:
     stage, side = stage + 2, 2 * side
-    fading = span(stage - 1, side, 'fade_images')
-    spans.append({**fading, 'values': {'alpha': ('linear', 0.0, 1.0)}})
-    spans.append(span(stage, side, 'stable_images'))
-  spans[-1]['images'] = 'growth.last_images'
-  return tuple(spans)
+    fading = segment(stage - 1, side, 'fade_images')
+    segments.append({**fading, 'values': {'alpha': ('linear', 0.0, 1.0)}})
+    segments.append(segment(stage, side, 'stable_images'))
+  segments[-1]['images'] = 'growth.last_images'
+  return tuple(segments)
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -131,7 +131,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.batch_size = 16  # (the schedule has its own)
   config.gen_batch_size = config_dict.placeholder(int)  # (likewise)
   config.disc_steps = 1
-  config.rounds_per_dispatch = 1 if arg == 'many' else 4  # in a compiled call
+  config.steps_per_dispatch = 1 if arg == 'many' else 4  # in a compiled call
   config.total_images = config_dict.placeholder(int)  # None: all stages
   config.ema_halflife_images = 11_000  # .999 an iteration of 16
   config.ema_rampup = config_dict.placeholder(float)
@@ -210,7 +210,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.model.gen.features = config.model.disc.features = 64
     config.model.gen.most_features = config.model.disc.most_features = 16
     config.game.latent_dim = 16
-    config.rounds_per_dispatch = 1
+    config.steps_per_dispatch = 1
     config.log_every_steps = 2
     config.sample_every_images = 96
     config.checkpoint_every_images = 96

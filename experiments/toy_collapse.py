@@ -2,7 +2,7 @@
 
 The ring of 8 Gaussians, with nothing to hold D, which learns five times more
 slowly than G: G puts all its points where D believes most in them, D learns
-that, and G moves on, from mode to mode, for a thousand rounds and more.
+that, and G moves on, from mode to mode, for a thousand iterations and more.
 
   python launch.py --config=experiments/toy_collapse.py
   python launch.py --config=experiments/toy_collapse.py:r1
@@ -34,7 +34,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.game.penalties.gradient_penalty.weight = 0.1
     config.disc_steps = 5
     config.gen_batch_size = 256
-    config.ema_halflife_images *= config.disc_steps  # as many rounds
+    config.ema_halflife_images *= config.disc_steps  # as many iterations
     adam |= {'b1': 0.0, 'b2': 0.9}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
   config.optimizer.disc.learning_rate = 2e-4

@@ -4,9 +4,9 @@
   python launch.py --config=experiments/toy_grid.py:wgan_gp
 
 The non-saturating loss with R1 + R2, or WGAN-GP (with one step of the critic a
-round, of Adam (0, 0.9) as the other). G is deeper and wider than D: between the
-modes it has to turn sharply. As toy_ring.py otherwise. The README tells what
-came of seeds 0 to 4.
+iteration, of Adam (0, 0.9) as the other). G is deeper and wider than D: between
+the modes it has to turn sharply. As toy_ring.py otherwise. The README tells
+what came of seeds 0 to 4.
 """
 
 from ml_collections import ConfigDict

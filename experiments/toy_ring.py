@@ -46,7 +46,7 @@ def get_config(arg: str = '') -> ConfigDict:
     return config
   config.model.gen.hidden = config.model.disc.hidden = (128, 128, 128)
   config.batch_size = 256
-  config.rounds_per_dispatch = 50
+  config.steps_per_dispatch = 50
   config.total_images = 256 * 8_000
   falling = ('linear', 1.0, 0.0)  # to the end of the run
   config.schedule = (

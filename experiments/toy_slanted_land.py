@@ -29,7 +29,7 @@ def get_config(arg: str = '') -> ConfigDict:
     return config
   config.model.gen.hidden = config.model.disc.hidden = (32,)
   config.ema_halflife_images = 10_000
-  config.rounds_per_dispatch = 100
+  config.steps_per_dispatch = 100
   config.total_images = 64 * 1_500
   config.log_every_steps = 500
   config.sample_every_images = config.total_images // 10

@@ -25,10 +25,10 @@ def get_config(arg: str = '') -> ConfigDict:
   config.optimizer = ConfigDict({'gen': dict(rmsprop), 'disc': dict(rmsprop)})
   config.disc_steps = 5
   config.batch_size = 16 if arg == 'tiny' else 64
-  config.rounds_per_dispatch = 1 if arg == 'tiny' else 5
-  first, rounds = (3, 2) if arg == 'tiny' else (100, 25)
+  config.steps_per_dispatch = 1 if arg == 'tiny' else 5
+  first, steps = (3, 2) if arg == 'tiny' else (100, 25)
   config.schedule = (
-    {'images': rounds * first * config.batch_size, 'disc_steps': first},
+    {'images': steps * first * config.batch_size, 'disc_steps': first},
     {},
   )
   config.total_images = 16 * 5 * 12 if arg == 'tiny' else 64 * 5 * 50_000

@@ -29,7 +29,7 @@ def load(
 
   Args:
     workdir: The run's.
-    step: The rounds after which it was saved; None: the newest.
+    step: The iterations after which it was saved; None: the newest.
     best: The score (fid, ...) by which it is the best that was kept.
     trust: Whether a module that the run's config names may be imported
       (evaluation.features=MODULE:FUNCTION), which runs it.

@@ -160,7 +160,7 @@ BOUNDS: dict[str, Bound] = {
   'optimizer.*.momentum': _MOMENTUM,
   'parallel': _TEXT,
   'precision': _TEXT,
-  'rounds_per_dispatch': _integer(1, 10_000),
+  'steps_per_dispatch': _integer(1, 10_000),
   'sample_every_images': _IMAGES,
   'seed': _integer(0, 2**32 - 1),
   'total_images': _IMAGES._replace(none=True),

@@ -79,7 +79,7 @@ REQUIRED = (
   'model.gen.name', 'on_divergence', 'optimizer.disc.learning_rate',
   'optimizer.disc.name', 'optimizer.gen.learning_rate',
   'optimizer.gen.name', 'parallel',
-  'precision', 'rounds_per_dispatch', 'sample_every_images', 'seed',
+  'precision', 'steps_per_dispatch', 'sample_every_images', 'seed',
   'total_images', 'wandb',
 )  # fmt: skip
 OPEN = (
@@ -272,9 +272,13 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
     check_values(flatten(_tuples(tree)))
   except UserError as error:
     raise _damaged(file, str(error)) from error
-  spans = tree.get('schedule', [{}])
-  if not (isinstance(spans, list) and all(isinstance(x, dict) for x in spans)):
-    raise _damaged(file, f'schedule is {_short(spans)}, and must be of blocks')
+  segments = tree.get('schedule', [{}])
+  if not (
+    isinstance(segments, list) and all(isinstance(x, dict) for x in segments)
+  ):
+    raise _damaged(
+      file, f'schedule is {_short(segments)}, and must be of blocks'
+    )
 
 
 def _damaged(file: epath.Path, problem: str) -> UserError:

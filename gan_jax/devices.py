@@ -1,8 +1,9 @@
 """How a run is spread over devices: the only file that names them.
 
-A round is written once. `jit` makes of it one global-view program over a mesh,
-in which every array is whole and XLA splits the work; `pmap` makes one program
-a device, which averages gradients over a named axis. Both give the same run.
+An iteration is written once. `jit` makes of it one global-view program over a
+mesh, in which every array is whole and XLA splits the work; `pmap` makes one
+program a device, which averages gradients over a named axis. Both give the same
+run.
 
 The vanilla MLP, images/s, jit and pmap: 3,210 and 3,240 on one device of two
 CPU cores; 1,630 and 2,470 on 2 fake devices that share the cores, 1,020 and
@@ -57,7 +58,7 @@ class Spread(NamedTuple):
   """One way of spreading a run.
 
   Attributes:
-    axis_name: What the round is to call the devices' axis, if anything.
+    axis_name: What the iteration is to call the devices' axis, if anything.
     compile: (function) -> compiled, its first argument, the state, donated.
       function(state, dataset, feed, phases, frozen) -> (state, metrics).
     shard: (feed) -> the feed, each device its part of the batch.

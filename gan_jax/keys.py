@@ -1,4 +1,4 @@
-"""Where randomness comes from: a function of (seed, round, example, purpose).
+"""Random keys: a function of (seed, purpose, iteration, example).
 
 Never of the device, of the process or of loop memory: so that one run is the
 same run on any number of devices and after any number of restarts.
@@ -31,10 +31,10 @@ def example_keys(
   key: Key[Array, ''],
   purpose: Purpose,
   examples: Int[Array, ' n'],
-  round: Int[Array, ''] | int = 0,
+  step: Int[Array, ''] | int = 0,
 ) -> Key[Array, ' n']:
-  """One key for each example: fold_in(seed, purpose, round, example)."""
-  key = jax.random.fold_in(jax.random.fold_in(key, purpose), round)
+  """One key for each example: fold_in(seed, purpose, iteration, example)."""
+  key = jax.random.fold_in(jax.random.fold_in(key, purpose), step)
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, examples)
 
 

@@ -1,8 +1,8 @@
 """To a sweep as launch.py is, in milliseconds, and it trains nothing.
 
-It logs, saves every 5 rounds of 30, goes on from there, holds its workdir, and
-leaves with 75 when it is told to. What it scores, follows from its flags. Into
-EVENTS goes when it began and ended; MANNERS, {trial: manner}, makes it
+It logs, saves every 5 iterations of 30, goes on from there, holds its workdir,
+and leaves with 75 when it is told to. What it scores, follows from its flags.
+Into EVENTS goes when it began and ended; MANNERS, {trial: manner}, makes it
 misbehave.
 """
 
@@ -31,9 +31,9 @@ RATE = flag('config.optimizer.gen.learning_rate', 0.0)
 SEED = flag('config.seed', 0)
 
 
-def score(round):
-  """Falls from round to round, to 1000 * rate + seed at the last."""
-  return 1000 * RATE + SEED + (ROUNDS - round) / 10
+def score(step):
+  """Falls from iteration to iteration, to 1000 * rate + seed at the last."""
+  return 1000 * RATE + SEED + (ROUNDS - step) / 10
 
 
 def note(what, **more):
@@ -75,31 +75,34 @@ def main():
 
 
 def play(manner, told):
-  saved, metrics = WORKDIR / 'checkpoints' / 'round', WORKDIR / 'metrics.jsonl'
+  saved, metrics = (
+    WORKDIR / 'checkpoints' / 'iteration',
+    WORKDIR / 'metrics.jsonl',
+  )
   saved.parent.mkdir(exist_ok=True)
   begin = int(saved.read_text()) if saved.exists() else 0
   lines = metrics.read_text().splitlines() if metrics.exists() else []
   metrics.write_text(''.join(f'{line}\n' for line in lines[:begin]))
   slice = os.environ.get('SLICE')
-  note('begin', round=begin, slice=slice, argv=sys.argv)
+  note('begin', step=begin, slice=slice, argv=sys.argv)
   if manner == 'fail':
     leave(1, "Traceback:\nValueError: it's the config")
-  for round in range(begin + 1, ROUNDS + 1):
+  for step in range(begin + 1, ROUNDS + 1):
     time.sleep(PAUSE)
     with metrics.open('a') as file:
       line = {
-        'step': round,
-        'images': 16 * round,
-        'gen/diversity': score(round),
+        'step': step,
+        'images': 16 * step,
+        'gen/diversity': score(step),
       }
       file.write(json.dumps(line) + '\n')
-    if round % SAVE_EVERY == 0 or told:
-      saved.write_text(f'{round}')
+    if step % SAVE_EVERY == 0 or told:
+      saved.write_text(f'{step}')
     if told and manner != 'deaf':
-      leave(75, f'Told to leave, saved at round {round}')
-    if round == 12 and manner == 'diverge':
-      leave(3, 'launch.py: gen/loss not finite at round 12')
-    if (round == 12 and manner == 'die once' and not begin) or manner == 'die':
+      leave(75, f'Told to leave, saved at iteration {step}')
+    if step == 12 and manner == 'diverge':
+      leave(3, 'launch.py: gen/loss not finite at iteration 12')
+    if (step == 12 and manner == 'die once' and not begin) or manner == 'die':
       note('end', code=-9)
       os.kill(os.getpid(), signal.SIGKILL)
   leave(0)

@@ -75,7 +75,7 @@ def images_per_second(source, workers):
   table = constant_table(2**40, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
   make = partial(feed, stream, source, table, lambda n: slice(n))
-  fed = load(make, range(table.total_rounds), workers)
+  fed = load(make, range(table.total_steps), workers)
   return loaded(fed, BATCH, 2.0)
 
 

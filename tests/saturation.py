@@ -23,7 +23,7 @@ def main() -> None:
     config.game.loss.name = name
     _, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
     axes.semilogy(told['gen/loss_grad_norm'], label=label)
-  axes.set(xlabel='rounds of D alone', ylabel="norm of G's gradient")
+  axes.set(xlabel='iterations of D alone', ylabel="norm of G's gradient")
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)
   figure.savefig(sys.argv[1], dpi=90)

@@ -24,14 +24,14 @@ ROUNDS_A_SAVE, ROUNDS_A_LINE = 96, 8
 BATCH = 16
 
 
-def command(experiment, workdir, rounds):
-  """The run: saves every 96 rounds of 16 images, and logs every 8."""
+def command(experiment, workdir, steps):
+  """The run: saves every 96 iterations of 16 images, and logs every 8."""
   return [
     sys.executable,
     str(ROOT / 'launch.py'),
     f'--config=experiments/{experiment}.py:tiny',
     f'--workdir={workdir}',
-    f'--config.total_images={rounds * BATCH}',
+    f'--config.total_images={steps * BATCH}',
     f'--config.checkpoint_every_images={ROUNDS_A_SAVE * BATCH}',
     f'--config.sample_every_images={10 * ROUNDS_A_SAVE * BATCH}',
     f'--config.log_every_steps={ROUNDS_A_LINE}',
@@ -61,7 +61,7 @@ def saving(workdir):
 
 
 def last_logged(workdir):
-  """The last round in the metrics, whole lines alone."""
+  """The last iteration in the metrics, whole lines alone."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines(keepends=True) if file.exists() else []
   whole = [json.loads(line) for line in lines if line.endswith('\n')]
@@ -69,13 +69,13 @@ def last_logged(workdir):
 
 
 def live(arguments, workdir, rng, inside_a_save):
-  """One life: -> the round it began at, and whether it died in a save."""
+  """One life: -> the iteration it began at, and whether it died in a save."""
   with start(arguments) as process:
     began, lines, wanted = 0, 0, rng.randint(1, 30)
     for line in process.stdout:
-      if line.startswith('Resuming at round'):
+      if line.startswith('Resuming at iteration'):
         began = int(line.split()[3].rstrip(',').replace(',', ''))
-      lines += line.startswith('round')
+      lines += line.startswith('iteration')
       if lines >= wanted:
         break
     if inside_a_save:
@@ -93,29 +93,29 @@ def live(arguments, workdir, rng, inside_a_save):
   return began, died_in_a_save
 
 
-def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, rounds=None):
+def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, steps=None):
   """Runs both, and compares; -> how many deaths were inside a save."""
   # Enough that no life reaches the end, few enough that the last one does.
-  rounds = rounds or (kills + 4) * 4 * ROUNDS_A_SAVE
+  steps = steps or (kills + 4) * 4 * ROUNDS_A_SAVE
   rng = random.Random(seed)
   straight, killed = folder / 'straight', folder / 'killed'
   subprocess.run(
-    command(experiment, straight, rounds),
+    command(experiment, straight, steps),
     cwd=ROOT,
     env=environment(),
     check=True,
     stdout=subprocess.DEVNULL,
   )
-  arguments = command(experiment, killed, rounds)
+  arguments = command(experiment, killed, steps)
   reached, inside = 0, 0
   for kill in range(kills):
     began, died_in_a_save = live(arguments, killed, rng, kill % 3 == 2)
     redone = reached - began
-    assert redone <= 2 * ROUNDS_A_SAVE, f'{redone} rounds were redone'
+    assert redone <= 2 * ROUNDS_A_SAVE, f'{redone} iterations were redone'
     reached = last_logged(killed)
     inside += died_in_a_save
     print(
-      f'death {kill + 1:2}: began at round {began:5}, died after {reached:5}'
+      f'death {kill + 1:2}: from iteration {began:5}, died after {reached:5}'
       + (', inside a save' if died_in_a_save else ''),
       flush=True,
     )

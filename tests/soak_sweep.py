@@ -65,15 +65,15 @@ def trials_that_run(sweep):
   return found
 
 
-def rounds(workdir):
-  """The last round that was logged."""
+def steps(workdir):
+  """The last iteration that was logged."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines() if file.exists() else []
   return json.loads(lines[-2])['step'] if len(lines) > 1 else 0
 
 
 def all_rounds(sweep):
-  return sum(map(rounds, (sweep / 'trials').glob('*')))
+  return sum(map(steps, (sweep / 'trials').glob('*')))
 
 
 def soak(folder, kills=8, seed=0):
@@ -108,7 +108,7 @@ def soak(folder, kills=8, seed=0):
     else:
       process, workdir = rng.choice(trials_that_run(sweep))
       os.kill(process, signal.SIGKILL)
-      what = f'trial {int(workdir.name)} after round {rounds(workdir)}'
+      what = f'trial {int(workdir.name)} after iteration {steps(workdir)}'
     print(f'kill {kill + 1:2}: {what}', flush=True)
   assert driver.wait() == 0, (folder / 'said').read_text()
   compare(folder, sweep)

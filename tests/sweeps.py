@@ -136,6 +136,6 @@ def check_once_each(slots):
 
 
 def steps(folder, slot):
-  """The rounds in a trial's metrics."""
+  """The iterations in a trial's metrics."""
   file = folder / 'sweep' / 'trials' / f'{slot:04}' / 'metrics.jsonl'
   return [json.loads(line)['step'] for line in file.read_text().splitlines()]

@@ -1,22 +1,22 @@
-"""A schedule of one span, for tests of what takes its batches from one."""
+"""A schedule of one segment, for tests of what takes its batches from one."""
 
 from gan_jax.pair import Pair
-from gan_jax.training.schedule import tabulate
+from gan_jax.training.schedule import place_segments
 
 
-def constant_table(total_images, rounds_per_dispatch, **span):
-  """Batches of 4, two D steps a round, G on D's fakes: or as `span` says."""
+def constant_table(total_images, steps_per_dispatch, **segment):
+  """Batches of 4, two D updates, G on D's fakes: or as `segment` says."""
   defaults = {
     'batch_size': 4,
     'gen_batch_size': None,
     'disc_steps': 2,
   }
-  return tabulate(
+  return place_segments(
     ({},),
-    defaults={**defaults, **span},
+    defaults={**defaults, **segment},
     learning_rate=Pair(0.1, 0.1),
     total_images=total_images,
-    rounds_per_dispatch=rounds_per_dispatch,
+    steps_per_dispatch=steps_per_dispatch,
     ema_halflife_images=10,
     ema_rampup=None,
   )

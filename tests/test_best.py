@@ -60,7 +60,7 @@ def test_the_best_survives_a_resume(tmp_path, scripted):
   """Without evaluations; with a metric more; a worse one does not take over."""
   config = evaluated(metrics=('fid',))
   config.checkpoints_to_keep = 1
-  scripted += [9.0, 1.0, 5.0]  # at rounds 0, 12 and 24
+  scripted += [9.0, 1.0, 5.0]  # at iterations 0, 12 and 24
   loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [12, 24]
   config.evaluation.every_images = None

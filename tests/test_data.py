@@ -64,7 +64,7 @@ def table(**span):
 
 
 def test_rounds_take_the_next_positions():
-  """Six rounds of two D steps of four: positions 0..47, in order."""
+  """Six iterations of two D steps of four: positions 0..47, in order."""
   stream, schedule = Stream(0, 20), table()
   feeds = [
     feed(stream, None, schedule, lambda n: slice(n), at).disc for at in (0, 3)
@@ -76,7 +76,7 @@ def test_rounds_take_the_next_positions():
 
 
 def test_gens_own_batch_has_examples_of_its_own():
-  """Keys no D step has, and the round's positions again, in turn."""
+  """Keys no D step has, and the iteration's positions again, in turn."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=12)
   fed = feed(stream, None, schedule, lambda n: slice(n), 0).gen
   assert fed['example'][1].tolist() == list(range(8, 20))

@@ -34,8 +34,8 @@ EVALUATED = (
 
 
 # Rounding is magnified by WGAN-GP and Adam with b1 = 0: on one device, other
-# first parameters by 1e-7 of each are 1.3% of a metric 18 rounds later. With
-# this eps they are 5e-6 of it at the end, and so are other devices.
+# first parameters by 1e-7 of each are 1.3% of a metric 18 iterations later.
+# With this eps they are 5e-6 of it at the end, and so are other devices.
 STEADY = (
   '--config.optimizer.gen.eps=0.1',
   '--config.optimizer.disc.eps=0.1',
@@ -152,7 +152,7 @@ def test_two_processes_make_no_difference(alone, parallel, tmp_path):
   longer = f'--config.total_images={16 * 32}'
   codes, said = finish(start(name, tmp_path, 1, longer))
   assert codes == [0], said
-  assert 'Resuming at round' in said[0]
+  assert 'Resuming at iteration' in said[0]
   assert checkpoint.steps(tmp_path)[-1] == 32
 
 
@@ -168,7 +168,7 @@ def test_one_device_then_eight(alone, tmp_path):
   assert codes == [0], said
   codes, said = finish(*start_two(name, tmp_path, 4))
   assert codes == [0, 0], said
-  assert 'Resuming at round 8' in said[0]
+  assert 'Resuming at iteration 8' in said[0]
   check_same(name, tmp_path, workdir)
 
 
@@ -176,10 +176,10 @@ def test_one_device_then_eight(alone, tmp_path):
   'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
 )
 def test_preemption_of_one_process_is_that_of_all(parallel, tmp_path):
-  """SIGTERM to one: both save, and leave at the same round, with their code."""
+  """SIGTERM to one: both save, and leave at the same step, with their code."""
   flags = f'--config.parallel={parallel}', '--config.total_images=1_000_000'
   processes = start_two('vanilla_mnist', tmp_path, 2, *flags)
-  while not processes[0].stdout.readline().startswith('round'):
+  while not processes[0].stdout.readline().startswith('iteration'):
     assert processes[0].poll() is None
   # `timeout` hands the signal on to the one that it watches.
   processes[1].send_signal(signal.SIGTERM)
@@ -187,22 +187,22 @@ def test_preemption_of_one_process_is_that_of_all(parallel, tmp_path):
   assert codes == [75, 75], said
   step = checkpoint.steps(tmp_path)[-1]
   for text in said:
-    assert f'Told to leave, saved at round {step:,}' in text
+    assert f'Told to leave, saved at iteration {step:,}' in text
   assert metrics(tmp_path)[-1]['step'] == step
 
 
 def test_no_two_examples_see_the_same_latents():
-  """The keys of all examples, rounds and purposes are distinct."""
+  """The keys of all examples, iterations and purposes are distinct."""
   from gan_jax.keys import Purpose, example_keys
 
   data = [
     np.asarray(
       jax.random.key_data(
-        example_keys(jax.random.key(0), purpose, jnp.arange(64), round)
+        example_keys(jax.random.key(0), purpose, jnp.arange(64), step)
       )
     )
     for purpose in Purpose
-    for round in range(4)
+    for step in range(4)
   ]
   drawn = np.concatenate(data)
   assert len(np.unique(drawn, axis=0)) == len(Purpose) * 4 * 64

@@ -102,12 +102,12 @@ def test_evaluate_afterwards(workdir, capsys):
   evaluate.evaluate(evaluated(), workdir)
   after = {s.name: s for s in scores.read(workdir)}
   assert after['fid'].value == pytest.approx(before['fid'].value, rel=1e-6)
-  # At rounds 0, 12 and 24; replaced, not added.
+  # At iterations 0, 12 and 24; replaced, not added.
   assert len(scores.read(workdir)) == 3 * len(before)
   config = evaluated(num_samples=120, seeds=3, metrics=('fid',))
   evaluate.evaluate(config, workdir, step='all')
   told = capsys.readouterr().out
-  assert 'Round 12: fid' in told
+  assert 'Iteration 12: fid' in told
   assert '+-' in told
   newest = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
   assert newest.deviation > 0

@@ -56,7 +56,7 @@ def straight(request, tmp_path_factory):
 def test_full_config(name):
   """What every experiment shares is at the top, and a typo is an error."""
   for config in (get_config(name), get_config(name, 'tiny')):
-    assert schedule.of_config(config).total_rounds
+    assert schedule.of_config(config).total_steps
     for key in SHARED_KEYS:
       assert key in config
     assert config.data.source
@@ -77,7 +77,7 @@ def test_the_workdir_holds_the_whole_run(straight):
   steps = [line['step'] for line in lines]
   assert steps == sorted(set(steps))
   table = schedule.of_config(config)
-  assert lines[-1]['images'] == table.images(table.total_rounds)
+  assert lines[-1]['images'] == table.images(table.total_steps)
   for line in lines:
     assert {'gen/loss', 'disc/loss', 'images'} <= line.keys()
     assert np.isfinite(list(line.values())).all()
@@ -121,7 +121,7 @@ def test_killed_and_run_again_is_the_same_run(straight, tmp_path):
   again = subprocess.run(
     launch(*flags), cwd=ROOT, check=True, capture_output=True, text=True
   )
-  assert f'Resuming at round {middle}' in again.stdout
+  assert f'Resuming at iteration {middle}' in again.stdout
   end = checkpoint.steps(workdir)[-1]
   assert 0 < middle < end
   assert everything(tmp_path, end) == everything(workdir, end)
@@ -143,7 +143,7 @@ def test_reads_back(straight):
 
 
 def test_a_schedule(tmp_path):
-  """Two spans of other batch sizes and steps, through the whole program."""
+  """Two segments of other batch sizes and steps, through the whole program."""
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = (
     {'images': 128, 'disc_steps': 2, 'gen_batch_size': 8},
@@ -154,7 +154,7 @@ def test_a_schedule(tmp_path):
     },
   )
   loop.train(config, tmp_path)
-  # 128 images in rounds of 2 x 16, then 256 in rounds of 32.
+  # 128 images in iterations of 2 x 16, then 256 in iterations of 32.
   last = metrics(tmp_path)[-1]
   assert (last['step'], last['images']) == (4 + 8, 384)
   assert gan_jax.load(tmp_path).images == 384

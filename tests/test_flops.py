@@ -1,4 +1,4 @@
-"""The work of a round, counted, against the work that there is on paper."""
+"""The FLOPs of an iteration, counted, against the arithmetic on paper."""
 
 from functools import partial
 
@@ -16,12 +16,12 @@ from gan_jax.modes.flops import flops
 from gan_jax.training.feed import feed
 from gan_jax.training.optimizers import make
 from gan_jax.training.state import create
-from gan_jax.training.step import play_dispatch
+from gan_jax.training.step import train_dispatch
 
 BATCH, LATENT = 8, 10
 
 
-def round_flops(gen, disc, resolution, disc_steps, rounds, own_batch=None):
+def round_flops(gen, disc, resolution, disc_steps, steps, own_batch=None):
   game = image_game(
     gen,
     disc,
@@ -32,7 +32,7 @@ def round_flops(gen, disc, resolution, disc_steps, rounds, own_batch=None):
   adam = {'name': 'adam', 'learning_rate': 1e-3}
   tx = make({'gen': adam, 'disc': adam})
   table = constant_table(
-    BATCH * disc_steps * rounds, rounds, batch_size=BATCH,
+    BATCH * disc_steps * steps, steps, batch_size=BATCH,
     disc_steps=disc_steps, gen_batch_size=own_batch,
   )  # fmt: skip
   images = jnp.zeros((BATCH, resolution, resolution, 1))
@@ -43,12 +43,12 @@ def round_flops(gen, disc, resolution, disc_steps, rounds, own_batch=None):
     lambda v: create(jax.random.key(0), v, (), tx, 0), variables
   )
   fed = feed(Stream(0, 64), None, table, lambda n: slice(n), 0)
-  read = lambda dataset, fed, key, round, shrink: {
+  read = lambda dataset, fed, key, step, shrink: {
     'example': fed['example'],
     'images': dataset[fed['index']],
   }
   data = jnp.zeros((64, resolution, resolution, 1))
-  play = partial(play_dispatch, game, tx, read, None)
+  play = partial(train_dispatch, game, tx, read, None)
   return flops(play, state, data, fed, table.dispatch(0), ())
 
 
@@ -71,20 +71,20 @@ def on_paper(gen, disc, disc_steps, own_batch):
   return 2 * BATCH * (disc_steps * disc_move + own * gen_move + plays)
 
 
-@pytest.mark.parametrize('disc_steps, rounds', [(1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize('disc_steps, iterations', [(1, 1), (1, 3), (2, 2)])
 @pytest.mark.parametrize('own_batch', [None, 16])
-def test_no_work_is_done_twice(disc_steps, rounds, own_batch):
+def test_no_work_is_done_twice(disc_steps, steps, own_batch):
   """By an MLP and by DCGAN, 16x16, four features before the last doubling."""
   gen = mlp.Generator(16, 1, hidden=(20, 30))
   disc = mlp.Discriminator(hidden=(25,))
-  counted = round_flops(gen, disc, 16, disc_steps, rounds, own_batch)
+  counted = round_flops(gen, disc, 16, disc_steps, steps, own_batch)
   paper = on_paper(
     [LATENT * 20, 20 * 30, 30 * 256], [256 * 25, 25], disc_steps, own_batch
   )
-  assert counted == rounds * paper
+  assert counted == steps * paper
 
   gen, disc = dcgan.Generator(16, 1, features=4), dcgan.Discriminator(16, 4)
-  counted = round_flops(gen, disc, 16, disc_steps, rounds, own_batch)
+  counted = round_flops(gen, disc, 16, disc_steps, steps, own_batch)
   k = 4 * 4
   paper = on_paper(
     [LATENT * k * 8, k * 8 * 4 * 4 * 4, k * 4 * 1 * 8 * 8],
@@ -92,7 +92,7 @@ def test_no_work_is_done_twice(disc_steps, rounds, own_batch):
     disc_steps,
     own_batch,
   )
-  assert counted == rounds * paper
+  assert counted == steps * paper
 
 
 def test_counts_by_hand():

@@ -15,8 +15,8 @@ from gan_jax.games.latents import LATENTS
 from gan_jax.models import progressive
 from gan_jax.pair import Pair
 from gan_jax.training import state
-from gan_jax.training.schedule import tabulate
-from gan_jax.training.step import play_round
+from gan_jax.training.schedule import place_segments
+from gan_jax.training.step import train_step
 
 N = 4
 REAL = np.array([1.0, 2.0, 3.0, 6.0], np.float32)  # mean 3, variance 3.5
@@ -43,7 +43,7 @@ class Discriminator(nn.Module):
 
 @pytest.fixture(scope='module')
 def played():
-  """The state before and after a round in which no parameter moves."""
+  """The state before and after an iteration in which no parameter moves."""
   game = image_game(
     Generator(),
     Discriminator(),
@@ -55,7 +55,7 @@ def played():
     'images': jnp.asarray(REAL).reshape(N, 1, 1, 1),
     'example': jnp.arange(N),
   }
-  table = tabulate(
+  table = place_segments(
     ({},),
     defaults={
       'batch_size': N,
@@ -64,7 +64,7 @@ def played():
     },
     learning_rate=Pair(0.0, 0.0),
     total_images=N,
-    rounds_per_dispatch=1,
+    steps_per_dispatch=1,
     ema_halflife_images=N,
     ema_rampup=None,
   )
@@ -76,7 +76,7 @@ def played():
 
   start = devices.create(create)
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
-  end, metrics = play_round(game, NOTHING, start, batches, phase)
+  end, metrics = train_step(game, NOTHING, start, batches, phase)
   return game, phase, start, end, metrics
 
 

@@ -1,4 +1,4 @@
-"""Randomness is a function of (seed, purpose, round, example)."""
+"""Randomness is a function of (seed, purpose, iteration, example)."""
 
 import itertools
 
@@ -17,9 +17,9 @@ def bits(keys):
 
 def test_no_two_purposes_rounds_or_examples_share_a_key():
   seen = []
-  for seed, purpose, round in itertools.product(range(2), Purpose, range(3)):
+  for seed, purpose, step in itertools.product(range(2), Purpose, range(3)):
     key = jax.random.key(seed)
-    seen += bits(example_keys(key, purpose, jnp.arange(4), round))
+    seen += bits(example_keys(key, purpose, jnp.arange(4), step))
   assert len(set(seen)) == len(seen)
 
 

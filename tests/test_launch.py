@@ -108,7 +108,7 @@ MISTAKES = [
   ),
   (
     ['--config=experiments/progressive_folder.py', '--config.batch_size=8'],
-    'batch_size has no effect: each span of config.schedule has its own',
+    'batch_size has no effect: each segment of config.schedule has its own',
   ),
   ([VANILLA, '--config.ema_rampup=nan'], 'ema_rampup=nan must be positive'),
   ([VANILLA, '--config.ema_rampup=-1'], 'ema_rampup=-1.0 must be positive'),
@@ -162,8 +162,8 @@ MISTAKES = [
   ([DCGAN, '--config.data.resolution=28'], '16, 32, 64 or 128 pixels, not 28'),
   ([DCGAN, '--config.data.source=folder:'], 'name one of images'),
   (
-    [VANILLA, '--config.batch_size=3', '--config.rounds_per_dispatch=-1'],
-    'rounds_per_dispatch=-1 must be positive',
+    [VANILLA, '--config.batch_size=3', '--config.steps_per_dispatch=-1'],
+    'steps_per_dispatch=-1 must be positive',
   ),
   ([VANILLA, '--config.batch_size=3'], 'not divisible by 2 devices: the neare'),
   ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
@@ -399,12 +399,12 @@ def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # by which a sweep tells it from a mistake
   (line,) = result.stderr.splitlines()
-  assert re.search(r'/loss\S* not finite at round \d+: the game has', line)
+  assert re.search(r'/loss\S* not finite at iteration \d+: the game has', line)
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 
 def test_ctrl_c_saves_and_leaves(tmp_path):
-  """At the end of a run that was interrupted: all the rounds it has played."""
+  """An interrupted run saves all iterations that it has made."""
   command = launch(
     VANILLA, '--config.total_images=100000000', f'--workdir={tmp_path}/run',
     '--config.checkpoint_every_images=100000000',
@@ -413,14 +413,14 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
     command, cwd=ROOT, stdout=subprocess.PIPE, text=True
   ) as process:
     for line in process.stdout:
-      if line.startswith('round 40 '):
+      if line.startswith('iteration 40 '):
         process.send_signal(signal.SIGINT)
         break
     rest = process.stdout.read()
   assert process.returncode == 130
   (step,) = checkpoint.steps(tmp_path / 'run')
   assert step >= 40
-  assert f'Interrupted, saved at round {step:,}' in rest
+  assert f'Interrupted, saved at iteration {step:,}' in rest
 
 
 def named(forks, tmp_path, *flags):
@@ -501,10 +501,10 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   assert f'Workdir:  {workdir}\n' in first
   assert 'Settings: log_every_steps=8, seed=5\n' in first
   assert f"gan_jax.load('{workdir}')" in first
-  assert 'round 24  384/384 images' in first
+  assert 'iteration 24  384/384 images' in first
   config, *others = flags
   second = run(config, *reversed(others), cwd=tmp_path, check=True).stdout
-  assert 'Resuming at round 24' in second
+  assert 'Resuming at iteration 24' in second
   assert 'Nothing is left to do' in second
   assert 'images/s' not in second
 

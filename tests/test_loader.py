@@ -24,8 +24,8 @@ from gan_jax.training import checkpoint, loop
 from gan_jax.training.feed import feed
 
 
-def squares(round):
-  return {'square': np.full((3, 2), round**2)}
+def squares(step):
+  return {'square': np.full((3, 2), step**2)}
 
 
 @pytest.mark.parametrize('workers', [0, 3])
@@ -67,14 +67,14 @@ def test_the_stream_is_one_sequence(pictures):
   assert source.size == 38
   stream = Stream(seed=0, size=38)
   schedule = constant_table(192, 2, batch_size=8, gen_batch_size=16)
-  rounds = range(0, schedule.total_rounds, 2)
+  steps = range(0, schedule.total_steps, 2)
 
   def streamed(rows, workers):
     make = partial(feed, stream, source, schedule, rows)
-    return list(load(make, rounds, workers))
+    return list(load(make, steps, workers))
 
-  def resident(round):
-    fed = feed(stream, None, schedule, lambda n: slice(n), round)
+  def resident(step):
+    fed = feed(stream, None, schedule, lambda n: slice(n), step)
     gather = lambda part: {
       'example': part['example'],
       **{name: array[part['index']] for name, array in kept.items()},
@@ -89,7 +89,7 @@ def test_the_stream_is_one_sequence(pictures):
       ):
         np.testing.assert_array_equal(x, y)
 
-  expected = [resident(round) for round in rounds]
+  expected = [resident(step) for step in steps]
   assert len(expected) == 6
   check(expected, streamed(lambda n: slice(n), 0))
   check(expected, streamed(lambda n: slice(n), 3))
@@ -178,7 +178,7 @@ def test_workers_leave_with_the_run(pictures, tmp_path, how):
     text=True,
     start_new_session=True,
   ) as process:
-    while not process.stdout.readline().startswith('round'):
+    while not process.stdout.readline().startswith('iteration'):
       assert process.poll() is None
     workers = children(process.pid)
     assert len(workers) >= 2

@@ -96,14 +96,14 @@ def schedule_of(config):
   """What holds early, in the middle and at the end of each row."""
   table = schedule.of_config(config)
   phases = [
-    table.phase(row.first_round + done)
+    table.phase(row.first_step + done)
     for row in table.rows
-    for done in (1, row.rounds // 2, row.rounds - 1)
+    for done in (1, row.steps // 2, row.steps - 1)
   ]
   leaves = [float(x) for x in jax.tree.leaves(phases)]
   static = str(jax.tree.structure(phases))
-  dispatch = table.rounds_per_dispatch
-  return table.total_rounds, dispatch, static, leaves
+  dispatch = table.steps_per_dispatch
+  return table.total_steps, dispatch, static, leaves
 
 
 def order_of(config):
@@ -129,7 +129,7 @@ def traced(config):
     'example': jnp.arange(n),
     'labels': jnp.zeros(n, jnp.int32),
   }
-  phase = table.phase(table.total_rounds - 1)
+  phase = table.phase(table.total_steps - 1)
 
   def run(key):
     variables, state = game.init(key, batch)
@@ -171,7 +171,7 @@ def test_every_key_has_bounds(name):
 def test_what_the_schedule_is_made_of_acts(name):
   """Of the experiments as they are, whose networks would take long to trace."""
   config = get_config(name)
-  parts = r'(gen_)?batch_size|disc_steps|rounds_per_dispatch|total_images|seed'
+  parts = r'(gen_)?batch_size|disc_steps|steps_per_dispatch|total_images|seed'
   pattern = rf'{parts}|ema_.*|optimizer\..*\.learning_rate|growth\..*'
   idle = []
   for key in filter(re.compile(pattern).fullmatch, keys_of(config)):
@@ -277,5 +277,5 @@ def test_any_value_of_any_key(name_and_key, value):
     assert str(error).isprintable()
     return
   assert state.variables.gen['params']
-  for phase in (table.phase(0), table.phase(table.total_rounds - 1)):
+  for phase in (table.phase(0), table.phase(table.total_steps - 1)):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(phase))

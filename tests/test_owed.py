@@ -17,7 +17,7 @@ from gan_jax.errors import Preempted
 from gan_jax.metrics import scores
 from gan_jax.sweep.trial import Tail
 from gan_jax.training import checkpoint, loop, run_log
-from gan_jax.training.schedule import tabulate
+from gan_jax.training.schedule import place_segments
 from gan_jax.training.summary import scheduled
 
 
@@ -26,14 +26,14 @@ def measured():
   return evaluated(metrics=('fid',), features='digits')
 
 
-def told_at(round, monkeypatch):
-  """SIGTERM comes in the dispatch that ends at `round`."""
+def told_at(step, monkeypatch):
+  """SIGTERM comes in the dispatch that ends at `step`."""
   keep_up, dispatches = loop.parallel.keep_up, []
 
   def tell(pending):
     keep_up(pending)
     dispatches.append(1)
-    if 4 * len(dispatches) == round:
+    if 4 * len(dispatches) == step:
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(loop.parallel, 'keep_up', tell)
@@ -58,7 +58,7 @@ def fids(workdir):
 
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
-  """Measured after 0, 12 and 24 rounds, which are all."""
+  """Measured after 0, 12 and 24 iterations, which are all."""
   workdir = tmp_path_factory.mktemp('straight')
   loop.train(measured(), workdir)
   return workdir
@@ -75,16 +75,16 @@ def test_the_untrained_g_is_measured_too(straight):
   assert np.isnan(first['images_per_second'])
 
 
-@pytest.mark.parametrize('round', [12, 24])
-def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, round):
+@pytest.mark.parametrize('iteration', [12, 24])
+def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
   """In the last dispatch, too: the run then is not done."""
   config = measured()
   with monkeypatch.context() as patch:
-    told_at(round, patch)
-    with pytest.raises(Preempted, match=f'saved at round {round}'):
+    told_at(step, patch)
+    with pytest.raises(Preempted, match=f'saved at iteration {step}'):
       loop.train(config, tmp_path)
-  assert checkpoint.steps(tmp_path)[-1] == round
-  assert round not in fids(tmp_path)[0]
+  assert checkpoint.steps(tmp_path)[-1] == step
+  assert step not in fids(tmp_path)[0]
   tail = Tail(str(tmp_path), 'eval/fid')
   tail.read()
   loop.train(config, tmp_path)
@@ -132,9 +132,9 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
   told = []
   log = run_log.Monitor.log
 
-  def watch(self, round, images, *rest):
+  def watch(self, step, images, *rest):
     told.append((time.perf_counter(), images))
-    log(self, round, images, *rest)
+    log(self, step, images, *rest)
 
   monkeypatch.setattr(run_log.Monitor, 'log', watch)
   loop.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
@@ -153,7 +153,7 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
 
 
 def test_a_line_has_what_is_scheduled():
-  """Two dispatches of 4 rounds of 16: linear ramps, by hand."""
+  """Two dispatches of 4 iterations of 16: linear ramps, by hand."""
   spans = [
     {'images': 128, 'gen_learning_rate': (8e-4, 0.0), 'values': {'a': 0.25}},
     {'images': 128, 'stage': 1, 'values': {'b': (0.0, 1.0)}},
@@ -162,8 +162,8 @@ def test_a_line_has_what_is_scheduled():
     'batch_size': 16, 'gen_batch_size': None, 'disc_steps': 1,
     'gen_learning_rate': 2e-4, 'disc_learning_rate': 1e-4,
   }  # fmt: skip
-  table = tabulate(
-    spans, defaults=defaults, total_images=None, rounds_per_dispatch=4,
+  table = place_segments(
+    spans, defaults=defaults, total_images=None, steps_per_dispatch=4,
     ema_halflife_images=1, ema_rampup=None,
   )  # fmt: skip
   assert scheduled(table, ['4x4', '8x8'], 3) == {
@@ -183,7 +183,7 @@ def test_a_line_has_what_is_scheduled():
 
 
 def test_lines_of_a_run_have_it(tmp_path):
-  """The last round that each covers; without stages none is told."""
+  """The last iteration that each covers; without stages none is told."""
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = ({'images': 384, 'disc_learning_rate': (4.8e-4, 0.0)},)
   loop.train(config, tmp_path)

@@ -16,7 +16,7 @@ ROUNDS, EVERY = 200, 20
   ['vanilla_mnist', pytest.param('dcgan_mnist', marks=pytest.mark.slow)],
 )
 def test_bfloat16_tracks_float32(name, tmp_path):
-  """The same 200 rounds: losses, in means of 20, stay within a hundredth, and
+  """The same 200 iterations: losses, in means of 20, stay within 1%, and
   change by more than five times that; everything that is kept is float32.
   """
   curves = {}
@@ -24,7 +24,7 @@ def test_bfloat16_tracks_float32(name, tmp_path):
     config = get_config(name, 'tiny')
     config.precision = precision
     config.batch_size = 32
-    config.rounds_per_dispatch = EVERY
+    config.steps_per_dispatch = EVERY
     config.log_every_steps = EVERY
     config.total_images = ROUNDS * config.batch_size
     for key in ('sample_every_images', 'checkpoint_every_images'):

@@ -35,7 +35,7 @@ from gan_jax.modes import dispatch_timer
 from gan_jax.ops.resample import box
 from gan_jax.training import checkpoint, loop, optimizers, schedule
 from gan_jax.training.feed import feed
-from gan_jax.training.step import play_dispatch
+from gan_jax.training.step import train_dispatch
 from gan_jax.training.summary import describe_schedule, sizes_of
 
 N, LATENT, RESOLUTION = 8, 6, 16
@@ -313,8 +313,8 @@ def small_game():
   )
 
 
-def table_of(config, *spans):
-  config.schedule, config.total_images = spans, 320
+def table_of(config, *segments):
+  config.schedule, config.total_images = segments, 320
   return schedule.of_config(config)
 
 
@@ -343,15 +343,15 @@ def test_reals_fade_too():
   variables, _ = game.init(jax.random.key(0), batch)
   disc_vars = {'params': {'w': jnp.ones(())}}
   variables = variables._replace(disc=disc_vars)
-  spans = (
+  segments = (
     {'stage': 4, 'images': 8},
     {'stage': 3, 'images': 64, 'values': {'alpha': ('linear', 0.25, 0.25)}},
     {'stage': 0},
   )
-  table = table_of(config, *spans)
+  table = table_of(config, *segments)
   view = games.View(variables, {}, (), ())
   for row in table.rows:
-    phase = table.phase(row.first_round)
+    phase = table.phase(row.first_step)
     inputs = game.draw(KEYS, {}, phase)
     fakes, _ = game.play(variables.gen, inputs, phase)
     loss = spying.moves.disc[0].loss
@@ -390,7 +390,7 @@ def test_a_stage_that_there_is_not(tmp_path):
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
     'example': jnp.arange(N),
   }
-  for span, message in (
+  for segment, message in (
     (
       {'stage': 5, 'values': {'alpha': 0.5}},
       'stage 5 is of 32x32, and the data of 16x16',
@@ -402,7 +402,7 @@ def test_a_stage_that_there_is_not(tmp_path):
       "did you mean 'growth.fade_images'",
     ),
   ):
-    config.schedule, config.total_images = (span,), 320
+    config.schedule, config.total_images = (segment,), 320
     with pytest.raises(UserError, match=message):
       sizes(config, batch)
   with pytest.raises(UserError, match='no key'):
@@ -417,14 +417,14 @@ def test_batches_of_the_paper():
   and of 4 in the later implementation.
   """
   config = get_config('progressive_celebahq')
-  spans = [row.span for row in schedule.of_config(config).rows]
+  segments = [row.segment for row in schedule.of_config(config).rows]
   expected = [16] + [16] * 10 + [14] * 2 + [6] * 2 + [3] * 2
-  assert [span.batch_size for span in spans] == expected
-  assert [span.gen_batch_size for span in spans] == expected
+  assert [segment.batch_size for segment in segments] == expected
+  assert [segment.gen_batch_size for segment in segments] == expected
   assert config.model.disc.group == 16
   config = get_config('progressive_celebahq', 'many')
-  spans = [row.span for row in schedule.of_config(config).rows]
-  assert [span.gen_batch_size for span in spans[:3]] == [512, 256, 256]
+  segments = [row.segment for row in schedule.of_config(config).rows]
+  assert [segment.gen_batch_size for segment in segments[:3]] == [512, 256, 256]
   assert config.model.disc.group == 4
   half_life = np.log(0.5) / np.log(0.999) * 16
   assert half_life == pytest.approx(config.ema_halflife_images, rel=0.01)
@@ -435,15 +435,14 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   config.growth.fade_images = 128
   config.growth.at_8.batch_size = 32
   lengths = lambda: [
-    row.rounds * row.span.images_per_round
+    row.steps * row.segment.images_per_step
     for row in schedule.of_config(config).rows
   ]
   assert lengths() == [64, 128, 64, 128, 64]
   config.total_images = 320
   assert lengths() == [64, 128, 64, 64]
-  assert [row.span.batch_size for row in schedule.of_config(config).rows] == [
-    32, 32, 32, 8
-  ]  # fmt: skip
+  rows = schedule.of_config(config).rows
+  assert [row.segment.batch_size for row in rows] == [32, 32, 32, 8]
   batch = {
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
     'example': jnp.arange(N),
@@ -467,7 +466,7 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   ]
 
 
-# -- The work of a round --
+# -- The work of an iteration --
 
 
 def layers_on_paper(config, stage):
@@ -520,9 +519,9 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   paper = for_disc + reals_and_fakes + penalty + gen_move
   table, source = schedule.of_config(config), dispatch_timer.generate(config)
   row = table.rows[stage]
-  assert row.span.stage == stage
-  counted = dispatch_timer.flops_of(config, source, row.first_round)
-  assert counted / row.span.batch_size == 2 * paper
+  assert row.segment.stage == stage
+  counted = dispatch_timer.flops_of(config, source, row.first_step)
+  assert counted / row.segment.batch_size == 2 * paper
 
 
 # -- Whole runs --
@@ -530,7 +529,7 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A `:tiny` run, and how often its round was compiled."""
+  """A `:tiny` run, and how often its iteration was compiled."""
   compiled = []
 
   def heard(event, seconds, **about):
@@ -548,13 +547,14 @@ def run(tmp_path_factory):
   return config, workdir, compiled
 
 
-# The last rounds of the stages: 2 of 32 images, 4 and 4 of 16, 8 and 8 of 8.
+# The last iterations of the stages: 2 of 32 images, 4 and 4 of 16, 8 and 8 of
+# 8.
 ENDS = [2, 6, 10, 18, 26]
 
 
 def test_one_compilation_a_stage(run):
   _, _, compiled = run
-  assert sum('play_dispatch' in name for name in compiled) == 5
+  assert sum('train_dispatch' in name for name in compiled) == 5
 
 
 def test_the_last_checkpoint_of_each_stage_is_kept(run):
@@ -637,16 +637,16 @@ def test_growth_is_a_row_of_each_stage(run):
 def test_a_step_at_1024(capsys):
   """The networks of the paper, in the last stage; on a CPU, two images."""
   config = get_config('progressive_celebahq')
-  config.rounds_per_dispatch = 1
+  config.steps_per_dispatch = 1
   config.growth.at_1024.batch_size = 2
   images = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), 'u1')
   source = in_memory({'images': images})
   start = time.perf_counter()
   game, table = games.make(config), schedule.of_config(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  first = table.rows[-1].first_round
+  first = table.rows[-1].first_step
   step = jax.jit(
-    partial(play_dispatch, game, tx, partial(read, flip=True), None),
+    partial(train_dispatch, game, tx, partial(read, flip=True), None),
     donate_argnums=0,
   )
   fed = feed(Stream(0, 2), None, table, lambda n: slice(n), first)

@@ -1,4 +1,4 @@
-"""The round, on the game that has everything a game may have."""
+"""The iteration, on the game that has everything a game may have."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from gan_jax.training import state
 from gan_jax.training import step as steps
 from gan_jax.training.checkpoint import Checkpoints
 from gan_jax.training.feed import feed
-from gan_jax.training.schedule import tabulate
+from gan_jax.training.schedule import place_segments
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
@@ -30,9 +30,9 @@ ONE_DEVICE = devices.Spread(None, jax.jit, SAME, own=SAME, whole=SAME)
 
 
 def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
-  """Four rounds of stage 0, then stage 1, fading in over four."""
+  """Four iterations of stage 0, then stage 1, fading in over four."""
   per_stage = 4 * 8 * disc_steps
-  return tabulate(
+  return place_segments(
     (
       {'images': per_stage},
       {
@@ -48,7 +48,7 @@ def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
     },
     learning_rate=Pair(RATE, RATE),
     total_images=2 * per_stage,
-    rounds_per_dispatch=dispatch,
+    steps_per_dispatch=dispatch,
     ema_halflife_images=halflife,
     ema_rampup=None,
   )
@@ -68,14 +68,14 @@ class Player:
     self.source = in_memory({'images': POINTS})
     self.stream = Stream(0, self.source.size)
     self.now = create(game, tx) if now is None else now
-    read = lambda dataset, fed, key, round, shrink: fed
+    read = lambda dataset, fed, key, step, shrink: fed
     self.step = spread.compile(
-      partial(steps.play_dispatch, game, tx, read, spread.axis_name)
+      partial(steps.train_dispatch, game, tx, read, spread.axis_name)
     )
 
   def play(self, until):
-    """The state after the round `until`."""
-    while (at := int(self.now.round)) < until:
+    """The state after the iteration `until`."""
+    while (at := int(self.now.step)) < until:
       fed = feed(
         self.stream, self.source, self.schedule, lambda n: slice(n), at
       )
@@ -135,7 +135,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
     lambda p, g: p - RATE * g, before, jax.grad(whole)(before)
   )
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
-  after, _ = steps.play_round(game, SGD, now, batches, phase, game.frozen())
+  after, _ = steps.train_step(game, SGD, now, batches, phase, game.frozen())
   for x, y in zip(
     jax.tree.leaves(after.variables.gen['params']),
     jax.tree.leaves(expected),
@@ -223,7 +223,7 @@ def test_steps_by_hand(shared):
 
 
 def test_lazy_moves_come_when_they_are_due():
-  """G's at rounds 0, 2, 4; D's at its steps 0, 3, 6."""
+  """G's at iterations 0, 2, 4; D's at its steps 0, 3, 6."""
   game, schedule = fake_game(), table(dispatch=1)
   player, seen = Player(game, ADAM, schedule), []
   for until in range(1, 8):
@@ -250,7 +250,7 @@ def test_layers_not_in_play_are_left_alone():
   assert_identical(late(start.ema['params']), late(now.ema['params']))
   assert not late(now.opt_state.gen.mu).any()
   assert not late(now.opt_state.gen.nu).any()
-  assert now.opt_state.gen.count == 6  # four rounds, and two lazy moves
+  assert now.opt_state.gen.count == 6  # four iterations, and two lazy moves
   then = player.play(6)
   assert then.stage == 1
   assert then.opt_state.gen.count == 3
@@ -283,9 +283,9 @@ def test_moments_of_layers_not_in_play_are_left_alone():
 @pytest.mark.parametrize('disc_steps', [1, 2])
 def test_average_halves_its_memory_in_its_half_life(disc_steps):
   """After as many images as the half-life, half of the start is left."""
-  per_round = 8 * disc_steps
+  per_step = 8 * disc_steps
   game = fake_game()._replace(moves=Pair((), ()))
-  schedule = table(disc_steps, halflife=4 * per_round)
+  schedule = table(disc_steps, halflife=4 * per_step)
   start = create(game, ADAM)
   start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
   now = Player(game, ADAM, schedule, start).play(4)
@@ -314,7 +314,7 @@ def test_devices_make_no_difference(name, gen_batch_size):
 
 
 def test_a_nan_is_not_hidden():
-  """A loss that is NaN in one round of a dispatch shows in the dispatch's."""
+  """A loss that is NaN in one iteration of a dispatch shows in its mean."""
   game = fake_game()
   broken = lambda *args: (jnp.float32(np.nan), Aux({}))
   moves = Pair(gen=(Move(broken, every=2),), disc=())

@@ -4,7 +4,7 @@ import pytest
 
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair
-from gan_jax.training.schedule import tabulate
+from gan_jax.training.schedule import place_segments
 
 DEFAULTS = {
   'batch_size': 10,
@@ -13,13 +13,13 @@ DEFAULTS = {
 }
 
 
-def table(*spans, total, dispatch=1, rampup=None):
-  return tabulate(
-    spans or ({},),
+def table(*segments, total, dispatch=1, rampup=None):
+  return place_segments(
+    segments or ({},),
     defaults=DEFAULTS,
     learning_rate=Pair(0.1, 0.2),
     total_images=total,
-    rounds_per_dispatch=dispatch,
+    steps_per_dispatch=dispatch,
     ema_halflife_images=100,
     ema_rampup=rampup,
   )
@@ -27,7 +27,7 @@ def table(*spans, total, dispatch=1, rampup=None):
 
 def test_the_trivial_table():
   t = table(total=100)
-  assert t.total_rounds == 10
+  assert t.total_steps == 10
   assert t.images(7) == 70
   phase = t.phase(3)
   assert phase.learning_rate == pytest.approx((0.1, 0.2))
@@ -45,17 +45,17 @@ def test_the_averages_half_life_ramps_up():
 
 
 def test_spans_of_whole_dispatches():
-  """105 images in rounds of 10 and dispatches of 4 rounds: 12 rounds."""
+  """105 images in iterations of 10 and dispatches of 4: 12 iterations."""
   t = table({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
-  assert t.rows[0].rounds == 12
+  assert t.rows[0].steps == 12
   assert t.images(12) == 120
-  # 180 images are left: 9 rounds of 20, made 12.
-  assert t.total_rounds == 24
+  # 180 images are left: 9 iterations of 20, made 12.
+  assert t.total_steps == 24
   assert t.images(24) == 120 + 12 * 20
 
 
 def test_wgans_first_critic_steps():
-  """100 critic steps in the first 25 rounds, then 5."""
+  """100 critic steps in the first 25 iterations, then 5."""
   t = table(
     {'images': 25 * 100 * 10, 'disc_steps': 100},
     {'disc_steps': 5},
@@ -64,7 +64,7 @@ def test_wgans_first_critic_steps():
   assert (t.phase(24).disc_steps, t.phase(25).disc_steps) == (100, 5)
   assert t.phase(25).disc_step == 2500
   assert t.images(25) == 25_000
-  assert t.total_rounds == 25 + 20
+  assert t.total_steps == 25 + 20
 
 
 def test_progressive_growing():
@@ -94,7 +94,7 @@ def test_progressive_growing():
 
 def test_a_span_may_be_cut_short_by_the_end():
   t = table({'images': 100}, {'images': 100, 'stage': 1}, total=50)
-  assert t.total_rounds == 5
+  assert t.total_steps == 5
   assert len(t.rows) == 1
 
 
@@ -105,11 +105,11 @@ def test_stacked_phases():
 
 
 def test_a_run_can_be_prolonged():
-  """What holds in a round does not depend on where the run ends."""
+  """What holds in an iteration does not depend on where the run ends."""
   falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
-  spans = {'images': 100, **falling}, {'stage': 1}
-  short, long = table(*spans, total=60), table(*spans, total=300)
-  assert short.total_rounds == 6
+  segments = {'images': 100, **falling}, {'stage': 1}
+  short, long = table(*segments, total=60), table(*segments, total=300)
+  assert short.total_steps == 6
   assert [short.phase(r) for r in range(6)] == [long.phase(r) for r in range(6)]
   assert short.phase(5).learning_rate.gen == pytest.approx(0.05)
   assert not long.follows_its_end
@@ -134,7 +134,7 @@ def test_a_ramp_without_images_follows_the_end():
 
 def test_training_on_at_a_rate_of_0_is_refused():
   falling = {'images': 100, 'disc_learning_rate_factor': ('cosine', 1.0, 0.0)}
-  assert table(falling, total=100).total_rounds == 10
+  assert table(falling, total=100).total_steps == 10
   with pytest.raises(UserError, match='is 0 from image 200 on'):
     table({'images': 100}, falling, total=210)
 
@@ -145,7 +145,7 @@ def test_more_iterations_than_the_devices_count():
 
 
 @pytest.mark.parametrize(
-  ('spans', 'message'),
+  ('segments', 'message'),
   [
     ([{'stge': 1}], "'stge'; did you mean 'stage'"),
     ([{'batch_size': 0}], 'batch_size=0 must be positive'),
@@ -159,6 +159,6 @@ def test_more_iterations_than_the_devices_count():
     ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )
-def test_bad_spans(spans, message):
+def test_bad_spans(segments, message):
   with pytest.raises(UserError, match=message):
-    table(*spans, total=100)
+    table(*segments, total=100)

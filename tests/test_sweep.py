@@ -83,7 +83,7 @@ def test_what_diverges_is_bad_and_what_fails_is_told(
   run(tmp_path)
   assert states(tmp_path) == {0: 'diverged', 1: 'done', 2: 'failed', 3: 'done'}
   said = capsys.readouterr().out
-  assert 'Trial 0 diverged: gen/loss not finite at round 12' in said
+  assert 'Trial 0 diverged: gen/loss not finite at iteration 12' in said
   assert "Trial 2 failed: ValueError: it's the config" in said
   sweep = gan_jax.load_sweep(tmp_path / 'sweep')
   assert math.isnan(sweep.trials.score[0])
@@ -101,11 +101,11 @@ def test_what_diverges_is_bad_and_what_fails_is_told(
 def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
   tmp_path, monkeypatch
 ):
-  """Killed in round 12, it begins again at 10, and logs each round once."""
+  """Killed in iteration 12, it resumes at 10, and logs each iteration once."""
   manners(monkeypatch, trial1='die once')
   run(tmp_path)
   check_once_each(4)
-  begun = [e['round'] for e in events('begin') if e['slot'] == 1]
+  begun = [e['iteration'] for e in events('begin') if e['slot'] == 1]
   assert begun == [0, 10]
   assert steps(tmp_path, 1) == list(range(1, 31))
 
@@ -121,7 +121,7 @@ def test_a_trial_that_is_killed_again_and_again_fails(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures('undrawn')
 def test_the_hopeless_is_pruned(tmp_path, monkeypatch, capsys):
-  """The third is worse than the median of two, at every round from the fourth.
+  """The third is worse than the median of two, at every step from the fourth.
 
   It saves and leaves, as when it is preempted; its checkpoint is dropped here.
   """
@@ -161,7 +161,7 @@ def test_a_driver_that_is_killed(tmp_path, monkeypatch):
   run(tmp_path)
   check_once_each(4)
   assert len(events('begin')) == 6
-  resumed = [e['round'] for e in events('begin') if e['round']]
+  resumed = [e['iteration'] for e in events('begin') if e['iteration']]
   assert len(resumed) == 2
   assert all(steps(tmp_path, slot) == list(range(1, 31)) for slot in range(4))
 

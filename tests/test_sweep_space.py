@@ -340,6 +340,6 @@ def test_all_trials_of_the_fading_see_as_many_images():
     overrides = {**plan.base, **suggested(plan.space, **params)}
     trial.update_from_flattened_dict(overrides)
     table = schedule.of_config(trial)
-    totals.append(table.images(table.total_rounds))
-  # Rounds are whole: a stage may be longer by one.
+    totals.append(table.images(table.total_steps))
+  # Iterations are whole: a stage may be longer by one.
   assert all(abs(total - 2_400_000) < 7 * 64 for total in totals)

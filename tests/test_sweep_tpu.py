@@ -85,7 +85,7 @@ def test_what_diverges_or_fails_there(tmp_path, slices, monkeypatch):
   run(tmp_path, **slices('one', 'two'))
   assert states(tmp_path) == ['diverged', 'done', 'done', 'failed']
   reasons = gan_jax.load_sweep(tmp_path / 'sweep').trials.reason.tolist()
-  assert reasons[0] == 'gen/loss not finite at round 12'
+  assert reasons[0] == 'gen/loss not finite at iteration 12'
   assert reasons[3] == "ValueError: it's the config"
 
 
@@ -109,7 +109,7 @@ def test_a_slice_that_vanishes(tmp_path, slices, monkeypatch, capsys):
     (event,) = (e for e in events('begin') if e['slice'] == 'two')
     told.append(event['slot'])
     wait_for(lambda: (tmp_path / f'sweep/trials/{event["slot"]:04}/'
-                      'checkpoints/round').exists())  # fmt: skip
+                      'checkpoints/iteration').exists())  # fmt: skip
     shutil.rmtree(tmp_path / 'slices' / 'two', ignore_errors=True)
 
   told = []
@@ -120,7 +120,7 @@ def test_a_slice_that_vanishes(tmp_path, slices, monkeypatch, capsys):
   assert states(tmp_path) == ['done'] * 4
   begun = [e for e in events('begin') if e['slot'] == told[0]]
   assert [e['slice'] for e in begun] == ['two', 'one']
-  assert begun[1]['round'] >= 5
+  assert begun[1]['iteration'] >= 5
   assert 'two is gone (ERROR: (gcloud' in capsys.readouterr().err
   with pytest.raises(UserError, match='NOT_FOUND'):
     shutil.rmtree(tmp_path / 'slices' / 'one')
@@ -142,7 +142,7 @@ def test_what_a_lost_driver_left_there_is_told_to_leave(
   run(tmp_path, **how)
   check_once_each(4)
   assert [e['code'] for e in events('end')] == [75, 0, 0, 0, 0]
-  again = [e['round'] for e in events('begin') if e['slot'] == 0]
+  again = [e['iteration'] for e in events('begin') if e['slot'] == 0]
   assert again[0] == 0 < again[1]
 
 

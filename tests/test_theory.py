@@ -17,23 +17,23 @@ from gan_jax.training import optimizers, schedule
 from gan_jax.training.feed import feed
 from gan_jax.training.loop import train
 from gan_jax.training.setup import create_state
-from gan_jax.training.step import play_dispatch
+from gan_jax.training.step import train_dispatch
 
 LOG4 = np.log(4)
 
 
-def against_a_fixed_generator(config, deviation, mean, rounds):
-  """(D's logits of x, metrics a round): D alone learns, G stays what it is.
+def against_a_fixed_generator(config, deviation, mean, steps):
+  """(D's logits of x, metrics per iteration): D alone learns, G is fixed.
 
   G is N(mean, deviation^2): one linear layer of z ~ N(0, 1), which learns at
   a rate of 0.
   """
   config.model.gen.hidden = ()
   config.game.latent_dim = 1
-  config.total_images = rounds * config.batch_size
-  (span,) = config.schedule
-  span = {**span, 'gen_learning_rate_factor': 0.0}
-  config.schedule = (span,)
+  config.total_images = steps * config.batch_size
+  (segment,) = config.schedule
+  segment = {**segment, 'gen_learning_rate_factor': 0.0}
+  config.schedule = (segment,)
   table, source = schedule.of_config(config), data.make(config)
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
@@ -44,11 +44,11 @@ def against_a_fixed_generator(config, deviation, mean, rounds):
   state = state._replace(variables=state.variables._replace(gen=gen))
   state = state._replace(ema=gen)
   reader = partial(read, flip=False, draw=source.draw)
-  play = jax.jit(partial(play_dispatch, game, tx, reader, None))
+  play = jax.jit(partial(train_dispatch, game, tx, reader, None))
   told = []
-  for round in range(0, rounds, table.rounds_per_dispatch):
-    fed = feed(None, None, table, process_rows(), round)
-    state, made = play(state, {}, fed, table.dispatch(round), ())
+  for step in range(0, steps, table.steps_per_dispatch):
+    fed = feed(None, None, table, process_rows(), step)
+    state, made = play(state, {}, fed, table.dispatch(step), ())
     told.append({name: x[:, 0] for name, x in made.items()})
   told = {k: np.concatenate([part[k] for part in told]) for k in told[0]}
   assert state.variables.gen['params']['Dense_0']['kernel'][0, 0] == deviation
@@ -104,9 +104,9 @@ def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
   config = without_penalties('toy_mixture')
   config.model.gen.hidden = ()
   config.total_images = 256 * 2000
-  (span,) = config.schedule
-  span = {**span, 'gen_learning_rate_factor': 0.0}
-  config.schedule = (span,)
+  (segment,) = config.schedule
+  segment = {**segment, 'gen_learning_rate_factor': 0.0}
+  config.schedule = (segment,)
   config.evaluation.every_images = None
   for key in ('sample', 'checkpoint'):
     config[f'{key}_every_images'] = config.total_images
@@ -147,8 +147,8 @@ def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
   """D near 1/2 where there are points, J_D near log 4, G where the data is."""
   config = get_config('toy_gaussian')
   config.total_images = 256 * 1000
-  (span,) = config.schedule
-  config.schedule = ({**span, 'images': config.total_images},)
+  (segment,) = config.schedule
+  config.schedule = ({**segment, 'images': config.total_images},)
   for key in ('sample', 'checkpoint'):
     config[f'{key}_every_images'] = config.total_images
   config.evaluation.every_images = config.total_images

@@ -152,7 +152,7 @@ def test_the_wasserstein_distance_is_exact():
 
 
 def test_points_that_are_measured_tell_nothing_of_latents():
-  """Neither of the samples that they are compared with, nor of a round's."""
+  """Neither of the samples that they are compared with, nor of training's."""
   source = data.make(get_config('toy_line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
   game = games.make(get_config('toy_line'))
@@ -214,13 +214,13 @@ def test_a_run_of_points(trained):
 
 
 def test_every_round_has_new_points(trained):
-  """The same for a seed, a round and an example, on any device."""
+  """The same for a seed, an iteration and an example, on any device."""
   config, _ = trained
   source = data.make(config)
-  draw = lambda round, examples: np.asarray(
+  draw = lambda step, examples: np.asarray(
     data.stream.read(
       {}, {'example': jnp.asarray(examples)}, jax.random.key(0),
-      jnp.int32(round), flip=False, draw=source.draw,
+      jnp.int32(step), flip=False, draw=source.draw,
     )['images']
   )  # fmt: skip
   one, other = draw(0, [[0, 1], [2, 3]]), draw(1, [[0, 1], [2, 3]])

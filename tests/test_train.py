@@ -18,20 +18,20 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
   )
 
   def watch(name, method):
-    def watched(self, round, *rest):
-      told.append((name, round, len(begun)))
-      method(self, round, *rest)
+    def watched(self, step, *rest):
+      told.append((name, step, len(begun)))
+      method(self, step, *rest)
 
     monkeypatch.setattr(run_log.Monitor, name, watched)
 
   watch('log', log)
   watch('samples', samples)
-  config = get_config('vanilla_mnist', 'tiny')  # 6 dispatches of 4 rounds
+  config = get_config('vanilla_mnist', 'tiny')  # 6 dispatches of 4 iterations
   config.log_every_steps = 4
   config.sample_every_images = 16 * 12
   config.checkpoint_every_images = 16 * 16
   loop.train(config, tmp_path)
-  # (what, the round it tells of, the dispatches that had been sent)
+  # (what, the iteration it tells of, the dispatches that had been sent)
   assert told == [
     ('samples', 0, 0),
     ('log', 4, 2),

@@ -87,8 +87,8 @@ def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   assert gan_jax.load(copy, step=16).step == 16
   loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   captured = capsys.readouterr()
-  assert 'the checkpoint of round 24 is damaged' in captured.err
-  assert 'Resuming at round 16' in captured.out
+  assert 'the checkpoint of iteration 24 is damaged' in captured.err
+  assert 'Resuming at iteration 16' in captured.out
   assert (copy / 'damaged' / '24').is_dir()
   assert everything(copy, 24) == everything(straight, 24)
   assert metrics(copy) == metrics(straight)
@@ -100,7 +100,7 @@ def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   for manifest in (copy / 'checkpoints' / '24').rglob('*manifest*'):
     manifest.write_bytes(b'')
   loop.train(get_config('vanilla_mnist', 'tiny'), copy)
-  assert 'round 24 is damaged' in capsys.readouterr().err
+  assert 'iteration 24 is damaged' in capsys.readouterr().err
   assert everything(copy, 24) == everything(straight, 24)
 
 
@@ -111,7 +111,9 @@ def test_networks_that_have_changed_are_no_damage(copy):
   settings['model']['gen']['hidden'] = [48]
   (copy / 'config.json').write_text(json.dumps(settings))
   config.model.gen.hidden = (48,)
-  with pytest.raises(UserError, match='round 24 is whole, and does not fit'):
+  with pytest.raises(
+    UserError, match='iteration 24 is whole, and does not fit'
+  ):
     loop.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
   assert not (copy / 'damaged').exists()
@@ -255,13 +257,13 @@ def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
   if how == 'full':
     with full_disk():
       save(2)
-      with pytest.raises(UserError, match='round 2 could not be saved'):
+      with pytest.raises(UserError, match='iteration 2 could not be saved'):
         checkpoints.finish()
   else:
     folder.rename(tmp_path / 'elsewhere')
     folder.touch()  # no folder can be made there
     save(2)
-    with pytest.raises(UserError, match='round 2 could not be saved'):
+    with pytest.raises(UserError, match='iteration 2 could not be saved'):
       checkpoints.finish()
     folder.unlink()
     (tmp_path / 'elsewhere').rename(folder)
@@ -318,7 +320,7 @@ def test_a_full_disk_is_told_in_lines(tmp_path):
   )
   assert done.returncode == 2
   *warnings, last = done.stderr.splitlines()
-  assert last.startswith('launch.py: round 24 could not be saved')
+  assert last.startswith('launch.py: iteration 24 could not be saved')
   saves = [line for line in warnings if 'could not be saved' in line]
   assert len(saves) == 3
   others = [line for line in warnings if line not in saves]
@@ -333,7 +335,7 @@ def some_state():
 
   w = {'w': jnp.arange(4.0)}
   return State(
-    round=jnp.int32(0),
+    step=jnp.int32(0),
     attempt=jnp.int32(0),
     stage=jnp.int32(0),
     key=jnp.uint32(0),
@@ -361,13 +363,13 @@ def test_sigterm_saves_and_leaves(tmp_path):
     text=True,
   )
   with start('told') as process:
-    while not process.stdout.readline().startswith('round 40 '):
+    while not process.stdout.readline().startswith('iteration 40 '):
       assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     rest = process.stdout.read()
   assert process.returncode == 75
   (step,) = checkpoint.steps(tmp_path / 'told')
-  assert f'Told to leave, saved at round {step:,}' in rest
+  assert f'Told to leave, saved at iteration {step:,}' in rest
   assert 40 <= step < 1000
   for name in ('told', 'straight'):
     with start(name) as process:
@@ -392,7 +394,7 @@ def test_a_workdir_in_use(tmp_path):
   with subprocess.Popen(
     command, cwd=ROOT, stdout=subprocess.PIPE, text=True
   ) as first:
-    while not first.stdout.readline().startswith('round'):
+    while not first.stdout.readline().startswith('iteration'):
       assert first.poll() is None
     second = subprocess.run(
       command, cwd=ROOT, capture_output=True, text=True, check=False
@@ -438,14 +440,14 @@ def unlucky_config(**changes):
 
 @pytest.mark.parametrize('player', ['gen', 'disc'])
 def test_divergence_stops(tmp_path, monkeypatch, player):
-  """With the round, the player and the term; nothing of it is saved."""
+  """With the iteration, the player and the term; nothing of it is saved."""
   unlucky(monkeypatch, player)
   config = unlucky_config()
   with pytest.raises(Diverged) as told:
     loop.train(config, tmp_path)
-  at = first_unlucky_round(config)
+  at = first_unlucky_step(config)
   terms = f'{player}/loss, {player}/loss_grad_norm'
-  assert f'{terms} not finite at round {at}:' in str(told.value)
+  assert f'{terms} not finite at iteration {at}:' in str(told.value)
   other = {'gen': 'disc/', 'disc': 'gen/'}[player]
   assert other not in str(told.value)
   steps = checkpoint.steps(tmp_path)
@@ -455,15 +457,15 @@ def test_divergence_stops(tmp_path, monkeypatch, player):
     assert np.isfinite(leaf).all()
 
 
-def first_unlucky_round(config, limit=2.0):
+def first_unlucky_step(config, limit=2.0):
   """Where the first latent of a batch is too large: worked out apart."""
   key = jax.random.key(config.seed)
   game = games.make(config)
   phase = schedule.of_config(config).phase(0)
-  for round in range(96):
-    keys = example_keys(key, Purpose.DRAW, jnp.arange(1), round)
+  for step in range(96):
+    keys = example_keys(key, Purpose.DRAW, jnp.arange(1), step)
     if game.draw(keys, {}, phase)['z'][0, 0] > limit:
-      return round + 1
+      return step + 1
   raise AssertionError('none')
 
 
@@ -537,11 +539,11 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
   config.total_images += 16 * 8
   state = loop.train(config, tmp_path / 'one')
   assert fake.inits[attempts + 1] == before[-1]
-  assert int(state.round) == 104
+  assert int(state.step) == 104
   for steps in fake.steps.values():
     assert steps == sorted(set(steps))
   with run_log.Monitor(
-    tmp_path / 'other', round=0, attempt=0, images=0, total_images=1, wandb=True
+    tmp_path / 'other', step=0, attempt=0, images=0, total_images=1, wandb=True
   ):
     assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
 

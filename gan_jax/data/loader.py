@@ -1,4 +1,4 @@
-"""What the rounds are fed, made ahead of them in other processes."""
+"""What the iterations are fed, made ahead of them in other processes."""
 
 import contextlib
 import multiprocessing
@@ -26,21 +26,21 @@ THREADS = 2
 CHUNK = 2048
 
 
-def load(make: Callable[[int], T], rounds: range, workers: int) -> Generator[T]:
-  """Yields make(round) for each of `rounds`, in order, whatever the workers.
+def load(make: Callable[[int], T], steps: range, workers: int) -> Generator[T]:
+  """Yields make(step) for each of `steps`, in order, whatever the workers.
 
   Args:
     make: A pure function; goes to the workers, so that it can be pickled.
-    rounds: The first round of each dispatch.
+    iterations: The first iteration of each dispatch.
     workers: Processes that make it; 0: threads of this process.
   """
   import grain  # heavy, and not needed where the data lies on the device
 
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # in a notebook; Grain reads its own
-  dispatches = grain.MapDataset.range(rounds.start, rounds.stop, rounds.step)
+  dispatches = grain.MapDataset.range(steps.start, steps.stop, steps.step)
   # As bytes: of the arrays that Grain would share, it leaves some behind.
-  made = dispatches.map(lambda round: pickle.dumps(make(round)))
+  made = dispatches.map(lambda step: pickle.dumps(make(step)))
   made = made.to_iter_dataset(
     grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
   )

@@ -15,7 +15,7 @@ def read(
   dataset: dict[str, Array],
   fed: dict[str, Any],
   key: Key[Array, ''],
-  round: Int[Array, ''],
+  step: Int[Array, ''],
   shrink: int = 1,
   *,
   flip: bool,
@@ -32,7 +32,7 @@ def read(
     index = batch.pop('index')
     batch.update({name: array[index] for name, array in dataset.items()})
   examples = batch['example']
-  keys = example_keys(key, Purpose.READ, examples.reshape(-1), round)
+  keys = example_keys(key, Purpose.READ, examples.reshape(-1), step)
   if draw is not None:
     images = jax.vmap(draw)(keys)
     batch['images'] = images.reshape(*examples.shape, *images.shape[1:])

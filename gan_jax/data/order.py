@@ -1,7 +1,7 @@
 """The stream of examples: position n is a pure function of (seed, n).
 
-There is no iterator and nothing to save: a round takes the next positions, and
-each process a contiguous block of them.
+There is no iterator and nothing to save: an iteration takes the next positions,
+  and each process a contiguous block of them.
 """
 
 import functools

@@ -37,9 +37,9 @@ class Source(NamedTuple):
       int32: [n], the number of the class, or [n, classes], 1 for each
       attribute that the image has.
     decodes: Whether to fetch is to decode, which is work for many processes.
-    draw: (key) -> an example's image [h, w, c], float: the rounds are fed with
-      new ones, drawn on the devices, and what is fetched stands for them where
-      they are measured. None: they are fed with what is fetched.
+    draw: (key) -> an example's image [h, w, c], float: the iterations are fed
+      with new ones, drawn on the devices, and what is fetched stands for them
+      where they are measured. None: they are fed with what is fetched.
     labels: () -> the labels of all examples, without decoding an image. None:
       there are none, or only `fetch` has them.
     fingerprint: () -> the set's, without decoding an image. None: a digest of

@@ -44,8 +44,8 @@ def _progressive(config: Any, axis_name: str | None) -> Game:
 
 def _values(config: Any) -> set[str]:
   """What the schedule gives the game, by name."""
-  spans = config.get('schedule', ())
-  return {name for span in spans for name in span.get('values', {})}
+  segments = config.get('schedule', ())
+  return {name for segment in segments for name in segment.get('values', {})}
 
 
 def _check_values(config: Any, known: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
-"""What a game is: a value, a few pure functions that the round plays with.
+"""What a game is: a value, a few pure functions that the iteration plays with.
 
-The round, the loop, the devices, the checkpoints and the metrics know only
+The iteration, the loop, the devices, the checkpoints and the metrics know only
 this. A new kind of GAN is a new file beside this one, and a row in GAMES.
 """
 
@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair, Variables
 
-# float32 [] or int32 []; [rounds] where the rounds of a dispatch are stacked.
-# (As any pytree's, these fields also hold what JAX puts in the leaves' place.)
+# float32 [] or int32 []; [iterations] where the iterations of a dispatch are
+# stacked. (As any pytree's, these fields also hold what JAX puts in the leaves'
+# place.)
 Scalar = Any
 # {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
 Batch = dict[str, Any]
@@ -25,20 +26,20 @@ Keys = Key[Array, ' n']
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """What holds in one round.
+  """What holds in one iteration.
 
   The static fields are part of the compiled program: it is compiled once for
   each combination of them that the table has. The others are traced.
 
   Attributes:
     stage: Which layers are in play (progressive growing), up to the game.
-    disc_steps: D's steps in the round.
+    disc_steps: D's steps in the iteration.
     batch_size: Reals, and fakes, that D sees in a step, on all devices.
     gen_batch_size: Fakes that G plays for its own step; None: G moves on the
       fakes that D has just seen.
     learning_rate: Both players'; the optax transformations have none.
-    ema_decay: What the moving average of G keeps, in a round.
-    disc_step: D's steps before this round.
+    ema_decay: What the moving average of G keeps, in an iteration.
+    disc_step: D's steps before this iteration.
     values: What else the game wants to know that changes with time, by name:
       how far a stage has faded in, the noise that D sees images in.
   """

@@ -93,8 +93,8 @@ def train(
   size = len(images)
   images = jnp.asarray(images, jnp.float32) / 127.5 - 1
   labels = jnp.asarray(labels)
-  rounds = epochs * size // batch
-  tx = optax.adam(optax.cosine_decay_schedule(learning_rate, rounds))
+  steps = epochs * size // batch
+  tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
   def loss(params, x, y):
     _, logits = network.apply(params, x)
@@ -117,10 +117,10 @@ def train(
 
   rng = np.random.default_rng(0)
   order = [rng.permutation(size) for _ in range(epochs)]
-  moved = rng.integers(0, 2 * shift + 1, (rounds, batch, 2))
-  mirrored = rng.integers(0, 2, (rounds, batch)) & flip
+  moved = rng.integers(0, 2 * shift + 1, (steps, batch, 2))
+  mirrored = rng.integers(0, 2, (steps, batch)) & flip
   carry = params, tx.init(params)
-  order = np.reshape(order, -1)[: rounds * batch].reshape(rounds, batch)
+  order = np.reshape(order, -1)[: steps * batch].reshape(steps, batch)
   for drawn in zip(order, moved, mirrored == 1, strict=True):
     carry, _ = step(carry, drawn, images, labels)
   return carry[0]

@@ -38,8 +38,8 @@ from gan_jax.training.setup import feeds, first_examples
 from gan_jax.training.summary import describe_schedule, duration, sizes_of
 
 WINDOWS, WINDOW_SECONDS = 5, 1.0
-# Lengths of a dispatch that are tried, of rounds that are shorter than this;
-# a longer one is not recommended for less than this share of speed.
+# Lengths of a dispatch that are tried, of iterations that are shorter than
+# this; a longer one is not recommended for less than this share of speed.
 LENGTHS, SHORT_SECONDS, WORTH = (1, 4, 16), 1.0, 0.03
 FED = 'fed by the loader'
 MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
@@ -48,9 +48,9 @@ MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
 def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   """Prints a table, and the same as one line of JSON; writes nothing.
 
-  The step is timed on generated uint8 images, as the schedule's last span has
-  it, and where there are several stages, each; the loader, and the step that it
-  feeds, where the data is there.
+  The step is timed on generated uint8 images, as the schedule's last segment
+  has it, and where there are several stages, each; the loader, and the step
+  that it feeds, where the data is there.
   """
   del workdir
   check_config(config)
@@ -75,12 +75,12 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   memory = devices.peak_memory() or bench.program_bytes
   speeds = _race(
     {
-      config.rounds_per_dispatch: own,
+      config.steps_per_dispatch: own,
       **_of_other_lengths(on_device, generated, seconds),
       **_fed_by_loader(config, source),
     }
   )
-  speed, fed = speeds[config.rounds_per_dispatch], speeds.pop(FED, None)
+  speed, fed = speeds[config.steps_per_dispatch], speeds.pop(FED, None)
   share = None if fed is None else max(0.0, 1 - fed / speed)
   per_image = flops_of(on_device, generated) / bench.images
   matmul = _matmul_flops_per_second(config.precision)
@@ -96,7 +96,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
     'matmul_flops_per_second': matmul,
     'share_of_matmul': per_image * speed / matmul,
     'peak_memory_bytes': memory,
-    **_of_lengths(config.rounds_per_dispatch, speeds),
+    **_of_lengths(config.steps_per_dispatch, speeds),
     **_of_loader(config, source, share),
     'stages': _stages(on_device, generated),
   }
@@ -145,14 +145,14 @@ def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
   sizes = sizes_of(config, table, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
   for row in table.rows:
-    signature = table.signature(row.first_round)
+    signature = table.signature(row.first_step)
     if signature not in measured:
-      measured[signature] = _stage(config, source, row.first_round)
+      measured[signature] = _stage(config, source, row.first_step)
   several = []
   for row, size in zip(table.rows, sizes, strict=True):
-    found = measured[table.signature(row.first_round)]
-    images = row.rounds * row.span.images_per_round
-    about = {'stage': row.span.stage, 'makes': size, 'images': images}
+    found = measured[table.signature(row.first_step)]
+    images = row.steps * row.segment.images_per_step
+    about = {'stage': row.segment.stage, 'makes': size, 'images': images}
     hours = images / found['images_per_second'] / 3600
     several.append({**about, **found, 'hours': hours})
   return several
@@ -192,16 +192,17 @@ def _matmul_flops_per_second(precision: str) -> float:
 def _of_other_lengths(
   config: ConfigDict, source: Source, seconds: float
 ) -> dict[Any, Runner]:
-  """By the rounds in a dispatch; none where its own ones are long: `seconds`
-  all together.
+  """Other lengths of a dispatch, ready to be timed; none if iterations are long.
+
+  `seconds`: of a dispatch of the configured length.
   """
   runners: dict[Any, Runner] = {}
-  long = seconds > SHORT_SECONDS * config.rounds_per_dispatch
+  long = seconds > SHORT_SECONDS * config.steps_per_dispatch
   if devices.of_main(int(long)):
     return runners
   for length in LENGTHS:
-    if length != config.rounds_per_dispatch:
-      tried = cfg.changed(config, 'rounds_per_dispatch', length)
+    if length != config.steps_per_dispatch:
+      tried = cfg.changed(config, 'steps_per_dispatch', length)
       fed = feed_dispatches(tried, source)
       runners[length] = Runner(prepare(tried, source), fed)
   return runners
@@ -217,10 +218,10 @@ def _fed_by_loader(
 
 
 def _of_lengths(configured: int, speeds: dict[int, float]) -> dict[str, Any]:
-  """How speed depends on the rounds in a dispatch."""
+  """How speed depends on the iterations in a dispatch."""
   enough = (1 - WORTH) * max(speeds.values())
   return {
-    'rounds_per_dispatch': configured,
+    'steps_per_dispatch': configured,
     'rounds_per_dispatch_recommended': min(
       length for length in speeds if speeds[length] >= enough
     ),

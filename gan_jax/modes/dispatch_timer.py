@@ -30,7 +30,7 @@ from gan_jax.training.setup import (
   on_devices,
 )
 from gan_jax.training.state import State
-from gan_jax.training.step import play_dispatch
+from gan_jax.training.step import train_dispatch
 
 # Images that are generated: so many, and of so many pixels together.
 GENERATED, PIXELS = 1024, 2**26
@@ -77,15 +77,15 @@ def generate(config: ConfigDict) -> Source:
 
 
 def course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
-  """The table without an end, and where to begin: with its last span."""
+  """The table without an end, and where to begin: with its last segment."""
   if first is None:
-    first = schedule.of_config(config).rows[-1].first_round
+    first = schedule.of_config(config).rows[-1].first_step
   return schedule.of_config(cfg.changed(config, 'total_images', 2**50)), first
 
 
 def images_in(table: Table, first: int) -> int:
   """Shown to D in the dispatch that begins at `first`."""
-  return table.images(first + table.rounds_per_dispatch) - table.images(first)
+  return table.images(first + table.steps_per_dispatch) - table.images(first)
 
 
 def feed_dispatches(
@@ -102,7 +102,7 @@ def feed_dispatches(
 def prepare(
   config: ConfigDict, source: Source, first: int | None = None
 ) -> Bench:
-  """Compiles the dispatch that begins at `first`; None: the last span's."""
+  """Compiles the dispatch that begins at `first`; None: the last segment's."""
   spread = devices.make(config.parallel)
   game = games.make(config, spread.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
@@ -119,7 +119,7 @@ def prepare(
   reader = partial(read, flip=config.data.flip)
   start = time.perf_counter()
   step = spread.compile(
-    partial(play_dispatch, game, tx, reader, spread.axis_name)
+    partial(train_dispatch, game, tx, reader, spread.axis_name)
   )
   step = step.lower(*args).compile()
   seconds = time.perf_counter() - start
@@ -202,7 +202,7 @@ def flops_of(
   table, first = course(config, first)
   stream = Stream(config.seed, source.size)
   return flops(
-    partial(play_dispatch, game, tx, partial(read, flip=False), None),
+    partial(train_dispatch, game, tx, partial(read, flip=False), None),
     jax.eval_shape(creator(game, tx, config, source)),
     source.fetch(np.arange(source.size)),
     feed(stream, None, table, lambda n: slice(n), first),

@@ -26,7 +26,7 @@ def evaluate(
   Args:
     config: The run's; its `evaluation` may differ from what was trained with.
     workdir: The run's.
-    step: Of which checkpoint: its rounds, `best`, `all`; None: the newest.
+    step: Of which checkpoint: its iterations, `best`, `all`; None: the newest.
     truncation: As of `Run.inputs`.
   """
   check_config(config)
@@ -35,11 +35,11 @@ def evaluate(
   evaluator = make_evaluator(config, data.make(config))
   measure = make_measure(evaluator, config, truncation)
   writable = True
-  for rounds in _steps(workdir, step, evaluator.main):
-    ema = checkpoint.read(workdir, ('ema',), rounds)['ema']
-    listed = measure(ema, rounds)
+  for steps in _steps(workdir, step, evaluator.main):
+    ema = checkpoint.read(workdir, ('ema',), steps)['ema']
+    listed = measure(ema, steps)
     if devices.is_main():
-      print(f'Round {rounds:,}: ' + ', '.join(map(str, listed)), flush=True)
+      print(f'Iteration {steps:,}: ' + ', '.join(map(str, listed)), flush=True)
       writable = writable and _try_to_record(workdir, listed)
 
 
@@ -63,5 +63,7 @@ def _steps(
   if step is None or step == 'best':
     return [choose_step(workdir, None, main if step else None)]
   if not step.isdigit():
-    raise UserError(f'--step={step} is to be a number of rounds, best or all')
+    raise UserError(
+      f'--step={step} is to be a number of iterations, best or all'
+    )
   return [choose_step(workdir, int(step), None)]

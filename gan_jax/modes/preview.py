@@ -62,7 +62,7 @@ def _save(figure: Figure, path: epath.Path) -> None:
 
 
 def _as_read(examples: Examples, config: ConfigDict) -> np.ndarray:
-  """The examples as the first round reads them, uint8 again."""
+  """The examples as the first iteration reads them, uint8 again."""
   number = jnp.arange(len(examples['images']), dtype=jnp.int32)
   fed = {**jax.tree.map(jnp.asarray, examples), 'example': number}
   reader = jax.jit(partial(read, flip=config.data.flip))

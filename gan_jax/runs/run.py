@@ -46,7 +46,7 @@ class Run:
   Attributes:
     workdir: Where the run is.
     config: The experiment's.
-    step: The rounds after which the generator was saved.
+    step: The iterations after which the generator was saved.
     images: Reals that D had seen by then.
     params: The generator's variables: the moving average of its parameters
       and of its BatchNorm statistics.
@@ -213,7 +213,7 @@ class Run:
     last: dict[int, int] = {}
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:
-        last[table.row(step - 1).first_round] = step
+        last[table.row(step - 1).first_step] = step
     draw = lambda step: load(self.workdir, step).sample(n, seed)
     rows = [shrunk(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)

@@ -30,13 +30,13 @@ def check_config(config: ConfigDict) -> None:
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
     )
   schedule.of_config(config)
-  for index, span in enumerate(config.get('schedule', ({},))):
-    resolved = schedule.resolved(span, config)
+  for index, segment in enumerate(config.get('schedule', ({},))):
+    resolved = schedule.resolved(segment, config)
     for name in ('batch_size', 'gen_batch_size'):
       size, where = resolved.get(name, config[name]), name
-      if name in span:
-        called = isinstance(span[name], str)
-        where = span[name] if called else f'schedule[{index}].{name}'
+      if name in segment:
+        called = isinstance(segment[name], str)
+        where = segment[name] if called else f'schedule[{index}].{name}'
       if size is not None:
         devices.check_batch_size(where, size)
 
@@ -51,7 +51,7 @@ def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
   """
   course = schedule.of_config(config)
   now = config.total_images
-  if trained > course.total_rounds:
+  if trained > course.total_steps:
     raise UserError(
       f'config.total_images={now} is below the {course.images(trained):,} that '
       f'{workdir} has seen already: read it with gan_jax.load(workdir, '

@@ -1,7 +1,7 @@
 """Checkpoints: Orbax saves, resumes and reads them; arrays and JSON, no code.
 
-A checkpoint is called by the rounds that led to it, and has the config and the
-last metrics beside the state. Orbax would read a file of which a byte has
+A checkpoint is called by the iterations that led to it, and has the config and
+the last metrics beside the state. Orbax would read a file of which a byte has
 changed, and say nothing: so the SHA-256 of each file is kept beside them.
 """
 
@@ -115,8 +115,8 @@ class Checkpoints:
           if not self._may_be_damaged(newest.step, error):
             line = ' '.join(problem.split())[:300]
             raise UserError(
-              f'the checkpoint of round {newest.step:,} is whole, and does not '
-              f'fit, or cannot be reached; nothing was changed ({line})'
+              f'the checkpoint of iteration {newest.step:,} is whole, and does '
+              f'not fit, or cannot be reached; nothing was changed ({line})'
             ) from error
       self._set_aside(newest.step, problem)
       newest = self._checkpointer.latest
@@ -140,8 +140,8 @@ class Checkpoints:
     if devices.is_main():
       line = ' '.join(problem.split())[:200]
       warn(
-        f'the checkpoint of round {step:,} is damaged ({line}): it is moved to '
-        f'{self._workdir}/damaged, and the one before is taken'
+        f'the checkpoint of iteration {step:,} is damaged ({line}): it is moved '
+        f'to {self._workdir}/damaged, and the one before is taken'
       )
       aside = folder(self._workdir).parent / 'damaged'
       aside.mkdir(exist_ok=True)
@@ -190,7 +190,7 @@ class Checkpoints:
 
   def _fail(self, step: int, error: Exception) -> None:
     line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-    self._failure = f'round {step:,} could not be saved ({line})'
+    self._failure = f'iteration {step:,} could not be saved ({line})'
     if devices.is_main():
       warn(f'{self._failure}; it is tried again at the next checkpoint')
 

@@ -143,14 +143,14 @@ class Evaluations:
       line += f" (FID needs Inception's weights: {inception.where_to_get()})"
     return line
 
-  def measure(self, ema: PyTree, round: int) -> Evaluated:
-    """Measures the average G, as it is at `round`."""
+  def measure(self, ema: PyTree, step: int) -> Evaluated:
+    """Measures the average G, as it is at `step`."""
     jax.block_until_ready(ema)  # what is still trained is not measured
     began = time.perf_counter()
-    values = self._measure(ema, self._table.phase(round))
+    values = self._measure(ema, self._table.phase(step))
     fakes = of_ema(self.evaluator.labels)
-    images = self._table.images(round)
-    listed = self.evaluator.list_scores(values, fakes, round, images)
+    images = self._table.images(step)
+    listed = self.evaluator.list_scores(values, fakes, step, images)
     return Evaluated(listed, time.perf_counter() - began)
 
   def record(self, evaluated: Evaluated) -> None:
@@ -165,15 +165,15 @@ class Evaluations:
     except (OSError, UserError) as error:
       warn(f'scores.jsonl of {self._workdir} is not written: {error}')
 
-  def is_recorded(self, round: int) -> bool:
-    """Whether `scores.jsonl` has the scores of `round`."""
+  def is_recorded(self, step: int) -> bool:
+    """Whether `scores.jsonl` has the scores of `step`."""
     try:
       known = scores.read(self._workdir)
     except (OSError, UserError):
       known = []
     protocol = self.evaluator.protocol
     there = any(
-      score.step == round and scores.way(score.stamp) == protocol
+      score.step == step and scores.way(score.stamp) == protocol
       for score in known
     )
     # Another process may not see the file yet.
@@ -183,16 +183,16 @@ class Evaluations:
 def make_measure(
   evaluator: Evaluator, config: ConfigDict, truncation: float | None
 ) -> Callable[[PyTree, int], list[Score]]:
-  """What measures a run's average G: (its variables, its rounds) -> scores."""
+  """Makes a function (EMA of G, step) -> scores, for a run that was trained."""
   measure = evaluator.player(games.make(config), truncation)
   table = schedule.of_config(config)
 
-  def scored(ema: PyTree, rounds: int) -> list[Score]:
+  def scored(ema: PyTree, steps: int) -> list[Score]:
     gen_vars = devices.replicate(jax.tree.map(np.asarray, ema))
-    values = measure(gen_vars, table.phase(rounds))
+    values = measure(gen_vars, table.phase(steps))
     fakes = of_ema(evaluator.labels, truncation)
-    images = table.images(rounds)
-    return evaluator.list_scores(values, fakes, rounds, images)
+    images = table.images(steps)
+    return evaluator.list_scores(values, fakes, steps, images)
 
   return scored
 

@@ -18,9 +18,9 @@ def feed(
   source: Source | None,
   table: Table,
   rows: Callable[[int], slice],
-  round: int,
+  step: int,
 ) -> Pair[Feed | None]:
-  """What the dispatch that begins at `round` takes from the stream.
+  """What the dispatch that begins at `step` takes from the stream.
 
   Args:
     stream: The order of the data; None: it has none, the devices draw it.
@@ -28,21 +28,23 @@ def feed(
       their indices are enough.
     table: The schedule.
     rows: Batch size -> the rows that are this process's.
-    round: The dispatch's first.
+    iteration: The dispatch's first.
 
   Returns:
-    disc: leaves [rounds, disc_steps, n, ...]; gen: leaves [rounds, n', ...],
-    or None where G moves on D's batch. D's steps take the next positions; G's
-    own batch has the same positions again, in turn. `example` numbers the
-    examples of a round: with the seed and the round it makes their keys.
+    disc: leaves [iterations, disc_steps, n, ...]; gen: leaves [iterations, n',
+      ...], or None where G moves on D's batch. D's steps take the next
+      positions; G's own batch has the same positions again, in turn. `example`
+      numbers the
+    examples of an iteration: with the seed and the iteration it makes their
+      keys.
   """
-  span = table.row(round).span
-  rounds, steps = table.rounds_per_dispatch, span.disc_steps
-  per_round = span.images_per_round
-  first = table.images(round) + per_round * np.arange(rounds, dtype=np.int64)
+  segment = table.row(step).segment
+  steps, disc_steps = table.steps_per_dispatch, segment.disc_steps
+  per_step = segment.images_per_step
+  first = table.images(step) + per_step * np.arange(steps, dtype=np.int64)
 
   def take(first: np.ndarray, examples: np.ndarray) -> Feed:
-    positions = first + examples % per_round
+    positions = first + examples % per_step
     shape = positions.shape
     taken = {'example': np.broadcast_to(examples.astype(np.int32), shape)}
     if stream is None:
@@ -54,11 +56,11 @@ def feed(
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
     return {**taken, **fetched}
 
-  examples = np.arange(per_round).reshape(steps, -1)
-  examples = examples[:, rows(span.batch_size)]
+  examples = np.arange(per_step).reshape(disc_steps, -1)
+  examples = examples[:, rows(segment.batch_size)]
   disc = take(first[:, None, None], examples)
-  if span.gen_batch_size is None:
+  if segment.gen_batch_size is None:
     return Pair(gen=None, disc=disc)
-  examples = per_round + np.arange(span.gen_batch_size)
-  gen = take(first[:, None], examples[rows(span.gen_batch_size)])
+  examples = per_step + np.arange(segment.gen_batch_size)
+  gen = take(first[:, None], examples[rows(segment.gen_batch_size)])
   return Pair(gen=gen, disc=disc)

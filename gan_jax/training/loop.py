@@ -44,7 +44,7 @@ from gan_jax.training.setup import (
   sitter,
 )
 from gan_jax.training.state import State
-from gan_jax.training.step import Metrics, play_dispatch
+from gan_jax.training.step import Metrics, train_dispatch
 from gan_jax.training.stopping import Asked, interruptible
 from gan_jax.training.summary import announce, point_to, scheduled, sizes_of
 
@@ -56,14 +56,14 @@ class _News(NamedTuple):
   """What there is to tell of a moment of the run.
 
   Attributes:
-    round, images: That had been played and shown by then.
+    iteration, images: That had been played and shown by then.
     metrics: Of the dispatches since the last line; none: no line is written.
     look: At the average G.
     draw: Whether its images are to be drawn.
     evaluated: What an evaluation gave, if there was one.
   """
 
-  round: int
+  step: int
   images: int
   metrics: list[Metrics]
   look: Look
@@ -80,7 +80,7 @@ class _Run(NamedTuple):
   source: Source
   spread: devices.Spread
   checkpoints: Checkpoints
-  step: Callable[..., tuple[State, Metrics]]
+  train_step: Callable[..., tuple[State, Metrics]]
   sitter: Sitter
   shown: Batch
   evaluations: Evaluations | None
@@ -108,7 +108,7 @@ def train(
     latest: Where a symbolic link to `workdir` is made as training starts.
 
   Returns:
-    The state after the last round.
+    The state after the last iteration.
 
   Raises:
     UserError: Something about the config, the data or the workdir is wrong,
@@ -152,7 +152,7 @@ def train(
     with closing(checkpoints):
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip, draw=source.draw)
-      play = partial(play_dispatch, game, tx, reader, spread.axis_name)
+      play = partial(train_dispatch, game, tx, reader, spread.axis_name)
       run = _Run(
         config=config,
         workdir=workdir,
@@ -160,7 +160,7 @@ def train(
         source=source,
         spread=spread,
         checkpoints=checkpoints,
-        step=spread.compile(play),
+        train_step=spread.compile(play),
         sitter=sitter(games.make(config), config),
         shown=shown,
         evaluations=evaluations,
@@ -212,79 +212,81 @@ def _attempt(run: _Run, asked: Asked) -> State:
 def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   """Plays from the state on, and tells the world."""
   config, table = run.config, run.table
-  round = int(devices.fetch(state.round))
-  owed = _measure_owed(run, round, state)
+  step = int(devices.fetch(state.step))
+  owed = _measure_owed(run, step, state)
   state = run.spread.own(state)
-  fed = feeds(config, run.source, table, round, attempt)
-  total_images = table.images(table.total_rounds)
+  fed = feeds(config, run.source, table, step, attempt)
+  total_images = table.images(table.total_steps)
   alarm = Alarm(quiet_until=total_images // 20)
-  monitor = _monitor(run, round, attempt)
+  monitor = _monitor(run, step, attempt)
   tell = partial(_tell, run, monitor, alarm)
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
     _record_owed(run, monitor, owed)
-    if round == 0:
+    if step == 0:
       look = run.sitter.look(state, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
     pending, news = [], None
     for part in devices.ahead(run.spread.shard, fed):
-      phases = table.dispatch(round)
-      state, metrics = run.step(state, run.dataset, part, phases, run.frozen)
-      compiler.look_ahead(round, state)
+      phases = table.dispatch(step)
+      state, metrics = run.train_step(
+        state, run.dataset, part, phases, run.frozen
+      )
+      compiler.look_ahead(step, state)
       pending.append(metrics)
       devices.keep_up(pending)
       if news is not None:
         tell(news)  # while the devices play
         news = None
-      before, round = round, round + table.rounds_per_dispatch
-      compiler.wait(round)
+      before, step = step, step + table.steps_per_dispatch
+      compiler.wait(step)
 
-      images = table.images(round)
-      due = partial(_due, table, before, round)
+      images = table.images(step)
+      due = partial(_due, table, before, step)
       stop = asked()
       # (A run that is told to leave has no time for it.)
       evaluate = due(config.evaluation.every_images) and stop is None
       save = due(config.checkpoint_every_images) or stop is not None
       # So that the best is there, and the last of each stage.
-      save = save or evaluate or round in table.stage_ends
+      save = save or evaluate or step in table.stage_ends
       draw = due(config.sample_every_images)
       # A checkpoint closes the line of metrics that it falls into, so that a
       # resumed run begins a line where this one ended it.
-      log = before // config.log_every_steps < round // config.log_every_steps
+      log = before // config.log_every_steps < step // config.log_every_steps
       log = log or save
       if log or draw:
-        look = run.sitter.look(state, run.shown, table.phase(round))
-        news = _News(round, images, pending if log else [], look, draw)
+        look = run.sitter.look(state, run.shown, table.phase(step))
+        news = _News(step, images, pending if log else [], look, draw)
         pending = [] if log else pending
       if evaluate:
         ema = run.spread.whole(state).ema
-        evaluated = run.evaluations.measure(ema, round)
+        evaluated = run.evaluations.measure(ema, step)
         news = news._replace(evaluated=evaluated)
       if save:
         line, news = tell(news), None
         monitor.keep()
         whole = run.spread.whole(state)
-        run.checkpoints.save(round, whole, line, config.to_dict())
+        run.checkpoints.save(step, whole, line, config.to_dict())
       if stop is not None:
         break
   state = run.spread.whole(state)
-  if stop is not None and not _is_complete(run, round):
+  if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
-    raise _left(stop, f'saved at round {round:,}')
+    raise _left(stop, f'saved at iteration {step:,}')
   return state
 
 
-def _monitor(run: _Run, round: int, attempt: int) -> Monitor:
-  """What tells the world of a run that begins or resumes at `round`."""
+def _monitor(run: _Run, step: int, attempt: int) -> Monitor:
+  """What tells the world of a run that begins or resumes at `step`."""
   table = run.table
   try:
     return Monitor(
       run.workdir if devices.is_main() else None,
-      round=round,
+      step=step,
       attempt=attempt,
-      images=table.images(round),
-      total_images=table.images(table.total_rounds),
+      images=table.images(step),
+      total_images=table.images(table.total_steps),
       wandb=run.config.wandb,
       animated=is_toy(run.config.data.source),
     )
@@ -294,15 +296,15 @@ def _monitor(run: _Run, round: int, attempt: int) -> Monitor:
     ) from error
 
 
-def _compile(run: _Run, round: int, state: State) -> None:
-  """Compiles what the stage that begins with `round` needs."""
-  phases = run.table.dispatch(round)
-  fed = one_feed(run.config, run.source, run.table, round)
+def _compile(run: _Run, step: int, state: State) -> None:
+  """Compiles what the stage that begins with `step` needs."""
+  phases = run.table.dispatch(step)
+  fed = one_feed(run.config, run.source, run.table, step)
   fed = run.spread.shard(fed)
-  lowered = run.step.lower(state, run.dataset, fed, phases, run.frozen)
+  lowered = run.train_step.lower(state, run.dataset, fed, phases, run.frozen)
   del fed  # its shapes alone were needed
   lowered.compile()
-  phase = run.table.phase(round)
+  phase = run.table.phase(step)
   run.sitter.look.lower(state, run.shown, phase).compile()
 
 
@@ -317,25 +319,25 @@ def _tell(
   Raises:
     Diverged: One is not finite.
   """
-  round, images, metrics, look, draw, evaluated = news
+  step, images, metrics, look, draw, evaluated = news
   line = {}
   if metrics:
-    means = _means(metrics, round, run.table.rounds_per_dispatch)
+    means = _means(metrics, step, run.table.steps_per_dispatch)
     apart = float(devices.fetch(look.diversity))
     means['gen/diversity'] = apart / (run.data_diversity or 1.0)
-    line = {**means, **scheduled(run.table, run.sizes, round - 1)}
+    line = {**means, **scheduled(run.table, run.sizes, step - 1)}
     seconds = 0.0
     if evaluated is not None:
       run.evaluations.record(evaluated)
       line, seconds = {**line, **evaluated.means}, evaluated.seconds
-    until = run.table.images(run.table.row(round - 1).end_round)
-    monitor.log(round, images, line, until, seconds)
+    until = run.table.images(run.table.row(step - 1).end_step)
+    monitor.log(step, images, line, until, seconds)
     if devices.is_main():
-      alarm.read(round, images, means)
+      alarm.read(step, images, means)
   if draw:
     shown = devices.fetch(look.shown)
     if devices.is_main():
-      monitor.samples(round, images, run.sitter.paint(shown))
+      monitor.samples(step, images, run.sitter.paint(shown))
   return line
 
 
@@ -362,21 +364,21 @@ def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
   if every_images is None:
     return False
   passed = table.images(before) // every_images
-  return passed < table.images(now) // every_images or now == table.total_rounds
+  return passed < table.images(now) // every_images or now == table.total_steps
 
 
-def _measure_owed(run: _Run, round: int, state: State) -> Evaluated | None:
-  """Makes the evaluation that was due at `round`, if it was not made.
+def _measure_owed(run: _Run, step: int, state: State) -> Evaluated | None:
+  """Makes the evaluation that was due at `step`, if it was not made.
 
-  (One is due before the first round: what would fail, fails at once.)
+  (One is due before the first iteration: what would fail, fails at once.)
   """
-  if not _is_owed(run, round):
+  if not _is_owed(run, step):
     return None
-  return run.evaluations.measure(state.ema, round)
+  return run.evaluations.measure(state.ema, step)
 
 
 def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated | None) -> None:
-  """Adds it to the line of its round, and to the scores."""
+  """Adds it to the line of its iteration, and to the scores."""
   if owed is None:
     return
   score = owed.scores[0]
@@ -384,25 +386,25 @@ def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated | None) -> None:
   run.evaluations.record(owed)  # last: from then on it is not owed
 
 
-def _is_owed(run: _Run, round: int) -> bool:
-  """Whether an evaluation was due at `round`, and was not made."""
+def _is_owed(run: _Run, step: int) -> bool:
+  """Whether an evaluation was due at `step`, and was not made."""
   if run.evaluations is None:
     return False
   every = run.config.evaluation.every_images
-  before = round - run.table.rounds_per_dispatch
-  due = round == 0 or _due(run.table, before, round, every)
-  return due and not run.evaluations.is_recorded(round)
+  before = step - run.table.steps_per_dispatch
+  due = step == 0 or _due(run.table, before, step, every)
+  return due and not run.evaluations.is_recorded(step)
 
 
-def _is_complete(run: _Run, round: int) -> bool:
+def _is_complete(run: _Run, step: int) -> bool:
   """Whether nothing is left to be trained, or measured."""
-  return round >= run.table.total_rounds and not _is_owed(run, round)
+  return step >= run.table.total_steps and not _is_owed(run, step)
 
 
 def _means(
-  pending: list[Metrics], round: int, rounds_per_dispatch: int
+  pending: list[Metrics], step: int, steps_per_dispatch: int
 ) -> dict[str, float]:
-  """The means of metrics that come as [(sum, count)] of each round.
+  """The means of metrics that come as [(sum, count)] of each iteration.
 
   Waits for the device.
 
@@ -413,13 +415,13 @@ def _means(
     lambda *parts: np.concatenate(parts, dtype=np.float64),
     *devices.fetch(pending),
   )
-  _check_finite(stacked, round - len(pending) * rounds_per_dispatch)
+  _check_finite(stacked, step - len(pending) * steps_per_dispatch)
   sums = {name: parts.sum(0) for name, parts in stacked.items()}
   return {name: float(x / count) for name, (x, count) in sums.items() if count}
 
 
 def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
-  """Tells in which round the game was lost first, by whom, and in what."""
+  """Tells in which iteration the game was lost first, by whom, and in what."""
   lost = {
     name: int(np.argmin(np.isfinite(parts[:, 0])))
     for name, parts in stacked.items()
@@ -432,6 +434,6 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
   # D moves first: what it has spoilt, G only takes over.
   disc = [name for name in names if name.startswith('disc/')]
   raise Diverged(
-    f'{", ".join(disc or names)} not finite at round {before + first + 1:,}: '
-    'the game has diverged; the last checkpoint is kept'
+    f'{", ".join(disc or names)} not finite at iteration '
+    f'{before + first + 1:,}: the game has diverged; the last checkpoint is kept'
   )

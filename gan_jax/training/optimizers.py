@@ -1,6 +1,6 @@
 """The optax pair: one transformation a player, without a learning rate.
 
-The round multiplies by the learning rate, which the schedule gives it.
+The iteration multiplies by the learning rate, which the schedule gives it.
 """
 
 from collections.abc import Callable, Mapping

@@ -83,8 +83,11 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield key, f'config.{block}.weight is 0'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
-  spans = flat.get('schedule') or ({},)
-  own = [set(span) if isinstance(span, Mapping) else set() for span in spans]
+  segments = flat.get('schedule') or ({},)
+  own = [
+    set(segment) if isinstance(segment, Mapping) else set()
+    for segment in segments
+  ]
   for key in ('batch_size', 'gen_batch_size', 'disc_steps'):
     if all(key in keys for keys in own):
-      yield key, 'each span of config.schedule has its own'
+      yield key, 'each segment of config.schedule has its own'

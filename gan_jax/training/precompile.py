@@ -17,7 +17,7 @@ class Precompiler:
 
   Args:
     table: The schedule.
-    compile: (first round of a row, the state's shapes) -> None.
+    compile: (first iteration of a row, the state's shapes) -> None.
   """
 
   def __init__(self, table: Table, compile: Callable[[int, State], None]):
@@ -25,18 +25,18 @@ class Precompiler:
     self._known: set[object] = set()
     self._begun: threading.Thread | None = None
 
-  def wait(self, round: int) -> None:
-    """Waits for what `round` needs, if that is being compiled."""
-    if self._begun is not None and self._table.row(round).first_round == round:
+  def wait(self, step: int) -> None:
+    """Waits for what `step` needs, if that is being compiled."""
+    if self._begun is not None and self._table.row(step).first_step == step:
       self._begun.join()
       self._begun = None
 
-  def look_ahead(self, round: int, state: State) -> None:
-    """Begins with what the row after that of `round` needs; once."""
-    table, following = self._table, self._table.row(round).end_round
-    self._known.add(table.signature(round))
+  def look_ahead(self, step: int, state: State) -> None:
+    """Begins with what the row after that of `step` needs; once."""
+    table, following = self._table, self._table.row(step).end_step
+    self._known.add(table.signature(step))
     known = table.signature(following) in self._known
-    if self._begun is None and following < table.total_rounds and not known:
+    if self._begun is None and following < table.total_steps and not known:
       # Nobody who leaves waits for it.
       self._begun = threading.Thread(
         target=self._try,
@@ -45,6 +45,6 @@ class Precompiler:
       )
       self._begun.start()
 
-  def _try(self, round: int, state: State) -> None:
+  def _try(self, step: int, state: State) -> None:
     with contextlib.suppress(Exception):
-      self._compile(round, state)
+      self._compile(step, state)

@@ -30,10 +30,10 @@ class Monitor:
 
   Args:
     workdir: The run's; None on a process that does not write.
-    round: The one that the run begins or resumes at: what the metrics tell of
-      later rounds is of a future that was lost, and is removed.
-    attempt: How often the run has diverged and was rolled back before `round`.
-    images: Shown to D by `round`.
+    iteration: The one that the run begins or resumes at: what the metrics tell
+      of later iterations is of a future that was lost, and is removed.
+    attempt: How often the run has diverged and was rolled back before `step`.
+    images: Shown to D by `step`.
     total_images: Of the whole run.
     wandb: Whether to log to Weights & Biases too.
     animated: Whether all pictures are to be seen as `training.gif` at the end.
@@ -43,7 +43,7 @@ class Monitor:
     self,
     workdir: str | Path | None,
     *,
-    round: int,
+    step: int,
     attempt: int,
     images: int,
     total_images: int,
@@ -69,11 +69,11 @@ class Monitor:
     enter = self._outputs.enter_context
     (self._workdir / 'samples').mkdir(parents=True, exist_ok=True)
     self._metrics = self._workdir / 'metrics.jsonl'
-    self._jsonl = _open_until(self._metrics, round)
+    self._jsonl = _open_until(self._metrics, step)
     self._outputs.callback(lambda: self._jsonl.close())
     self._tensorboard = enter(
       tensorboardX.SummaryWriter(
-        str(self._workdir / 'tensorboard'), purge_step=round + 1
+        str(self._workdir / 'tensorboard'), purge_step=step + 1
       )
     )
     self._wandb = None
@@ -97,7 +97,7 @@ class Monitor:
 
   def log(
     self,
-    round: int,
+    step: int,
     images: int,
     means: Scalars,
     until: int,
@@ -107,7 +107,7 @@ class Monitor:
 
     Speed is the mean since the last line, the seconds apart that an evaluation
     took: the first one's has the compilation in it. The time that is left is
-    told up to the image `until`: as long as a round is what it is now.
+    told up to the image `until`: as long as an iteration is what it is now.
     """
     now = (time.perf_counter(), images)
     trained_seconds = now[0] - self._last[0] - evaluated_seconds
@@ -117,47 +117,47 @@ class Monitor:
     if self._workdir is None:
       return
     scalars = {**means, 'images_per_second': float(f'{speed:.5g}')}
-    line = {'step': round, 'images': images, **scalars}
+    line = {'step': step, 'images': images, **scalars}
     self._unwritten.append(_as_json(line))
     with self._tolerant():
       self._write_lines()
-      self._add_scalars(round, scalars)
+      self._add_scalars(step, scalars)
     if self._wandb:
-      self._wandb.log(line, step=round)
+      self._wandb.log(line, step=step)
     self._show(line, until)
 
-  def amend(self, round: int, images: int, means: Scalars) -> None:
-    """Adds to the line of `round`, at which the run resumes.
+  def amend(self, step: int, images: int, means: Scalars) -> None:
+    """Adds to the line of `step`, at which the run resumes.
 
     Where there is no such line, one is written.
     """
     if self._workdir is None:
       return
-    line = {'step': round, 'images': images}
+    line = {'step': step, 'images': images}
     with self._tolerant():
       lines = self._metrics.read_text().splitlines(keepends=True)
-      if lines and _step_of(lines[-1]) == round:
+      if lines and _step_of(lines[-1]) == step:
         line = json.loads(lines.pop())
       lines.append(_as_json({**line, **means}))
       write_whole(self._metrics, ''.join(lines))
       self._jsonl.close()
       self._jsonl = self._metrics.open('ab', buffering=0)
-      self._add_scalars(round, means)
+      self._add_scalars(step, means)
     if self._wandb:
-      self._wandb.log({**line, **means}, step=round)
+      self._wandb.log({**line, **means}, step=step)
 
-  def _add_scalars(self, round: int, scalars: Scalars) -> None:
+  def _add_scalars(self, step: int, scalars: Scalars) -> None:
     for name, value in scalars.items():
       if math.isfinite(value):
-        self._tensorboard.add_scalar(name, value, round)
+        self._tensorboard.add_scalar(name, value, step)
 
-  def samples(self, round: int, images: int, picture: np.ndarray) -> None:
+  def samples(self, step: int, images: int, picture: np.ndarray) -> None:
     """Writes a picture, uint8 [h, w, c], called by the images seen."""
     if self._workdir is None:
       return
     with self._tolerant():
       write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
-      self._tensorboard.add_image('samples', picture, round, dataformats='HWC')
+      self._tensorboard.add_image('samples', picture, step, dataformats='HWC')
       if self._animated and images >= self._total_images:
         frames = sorted((self._workdir / 'samples').glob('*.png'))
         film(frames, self._workdir / 'training.gif')
@@ -219,7 +219,7 @@ class Monitor:
       )
       return
     print(
-      f'round {line["step"]:,}  '
+      f'iteration {line["step"]:,}  '
       f'{line["images"]:,}/{self._total_images:,} images  {losses}  {rate}  '
       f'{left}',
       flush=True,
@@ -237,13 +237,13 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
   )
 
 
-def _open_until(path: Path, round: int):
-  """Opens `metrics.jsonl` to append, without the lines of later rounds."""
+def _open_until(path: Path, step: int):
+  """Opens `metrics.jsonl` to append, without the lines of later iterations."""
   if path.exists():
     kept = []
     for line in path.read_text(errors='replace').splitlines(keepends=True):
       # A line that a kill cut short is of the lost future too.
-      if line.endswith('\n') and _step_of(line) <= round:
+      if line.endswith('\n') and _step_of(line) <= step:
         kept.append(line)
     write_whole(path, ''.join(kept))
   return path.open('ab', buffering=0)

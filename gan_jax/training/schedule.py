@@ -1,7 +1,8 @@
-"""What changes with time: a table of spans, and phase(round), pure.
+"""What changes with time: a table of segments, and phase(iteration), pure.
 
-Spans are given in images (reals shown to D) and turned, once, into whole
-dispatches of rounds. Constant settings are the trivial table, of one span.
+Segments are given in images (reals shown to D) and turned, once, into whole
+dispatches of iterations. Constant settings are the trivial table, of one
+segment.
 """
 
 import dataclasses
@@ -21,12 +22,12 @@ from gan_jax.games.game import Phase
 from gan_jax.pair import Pair
 from gan_jax.registry import check_keys, choose
 
-# A constant, or (shape, start, end), a row of SHAPES: over the span.
-Ramp = float | int | tuple[str, float | int, float | int]
+# A constant, or (shape, start, end), a row of SHAPES: over the segment.
+Curve = float | int | tuple[str, float | int, float | int]
 
 # Images of a dispatch, whose indices are in memory at once.
 MOST_IN_DISPATCH = 2**24
-# Of a span: what is counted.
+# Of a segment: what is counted.
 SIZES = {
   'batch_size': BOUNDS['batch_size'],
   'disc_steps': BOUNDS['disc_steps'],
@@ -34,10 +35,10 @@ SIZES = {
   'images': BOUNDS['total_images'],
   'stage': Bound(int, 0, 64),
 }
-# Of a span: what multiplies the learning rates.
+# Of a segment: what multiplies the learning rates.
 FACTORS = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
 
-# (share of the span that is over, 0 to 1) -> share of the way, start to end.
+# (share of the segment that is over, 0 to 1) -> share of the way, start to end.
 SHAPES: dict[str, Callable[[float], float]] = {
   'cosine': lambda share: (1 - math.cos(math.pi * share)) / 2,
   'linear': lambda share: share,
@@ -45,11 +46,11 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
+class Segment:
   """A stretch of training, as an experiment's `schedule` gives it.
 
-  What a span leaves out is as at the top of the config; in place of a value it
-  may have the key under which `config.growth` has it.
+  What a segment leaves out is as at the top of the config; in place of a value
+  it may have the key under which `config.growth` has it.
 
   Attributes:
     images: Its length in reals shown to D; None: to the end of the run, which
@@ -63,45 +64,45 @@ class Span:
   disc_steps: int
   batch_size: int
   gen_batch_size: int | None
-  gen_learning_rate_factor: Ramp = 1.0
-  disc_learning_rate_factor: Ramp = 1.0
+  gen_learning_rate_factor: Curve = 1.0
+  disc_learning_rate_factor: Curve = 1.0
   images: int | None = None
   stage: int = 0
-  values: Mapping[str, Ramp] = dataclasses.field(default_factory=dict)
+  values: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
 
   @property
-  def images_per_round(self) -> int:
+  def images_per_step(self) -> int:
     return self.batch_size * self.disc_steps
 
   @property
-  def factors(self) -> dict[str, Ramp]:
+  def factors(self) -> dict[str, Curve]:
     """The factors of the learning rates, by their field."""
     return {name: getattr(self, name) for name in FACTORS}
 
   @property
-  def ramps(self) -> dict[str, Ramp]:
-    """All that may change within the span, by name."""
+  def curves(self) -> dict[str, Curve]:
+    """All that may change within the segment, by name."""
     return {**self.factors, **self.values}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A span, placed on the axis of rounds.
+  """A segment, placed on the axis of iterations.
 
-  `rounds` is its length in the run, `ramp_rounds` the length that its ramps
+  `iterations` is its length in the run, `ramp_rounds` the length that its ramps
   take: its own, wherever the run ends.
   """
 
-  span: Span
-  first_round: int
+  segment: Segment
+  first_step: int
   first_image: int
   first_disc_step: int
-  rounds: int
-  ramp_rounds: int
+  steps: int
+  curve_steps: int
 
   @property
-  def end_round(self) -> int:
-    return self.first_round + self.rounds
+  def end_step(self) -> int:
+    return self.first_step + self.steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +110,9 @@ class Table:
   """The whole course of a run.
 
   Attributes:
-    rows: The spans, end to end; the last ends the run.
-    learning_rate: The optimizers' own, which the spans' factors multiply.
-    rounds_per_dispatch: Rounds in one compiled call. A row is a whole number
+    rows: The segments, end to end; the last ends the run.
+    learning_rate: The optimizers' own, which the segments' factors multiply.
+    steps_per_dispatch: Iterations in one compiled call. A row is a whole number
       of dispatches, so a resumed run dispatches as the straight one does.
     ema_halflife_images: Of the moving average of G.
     ema_rampup: The half-life is at most this share of the images seen, so that
@@ -121,214 +122,219 @@ class Table:
 
   rows: tuple[Row, ...]
   learning_rate: Pair[float]
-  rounds_per_dispatch: int
+  steps_per_dispatch: int
   ema_halflife_images: int
   ema_rampup: float | None
 
   @property
-  def total_rounds(self) -> int:
-    return self.rows[-1].end_round
+  def total_steps(self) -> int:
+    return self.rows[-1].end_step
 
   @property
   def follows_its_end(self) -> bool:
-    """Whether what holds in a round depends on how long the run is."""
-    last = self.rows[-1].span
-    ramps = last.ramps.values()
-    return last.images is None and any(isinstance(x, tuple) for x in ramps)
+    """Whether what holds in an iteration depends on how long the run is."""
+    last = self.rows[-1].segment
+    curves = last.curves.values()
+    return last.images is None and any(isinstance(x, tuple) for x in curves)
 
-  def row(self, round: int) -> Row:
-    """The row that `round` lies in; past the end, the last."""
+  def row(self, step: int) -> Row:
+    """The row that `step` lies in; past the end, the last."""
     for row in self.rows:
-      if round < row.end_round:
+      if step < row.end_step:
         return row
     return self.rows[-1]
 
   @property
   def stage_ends(self) -> list[int]:
-    """The rounds before which the stage changes."""
-    stages = [(row.end_round, row.span.stage) for row in self.rows]
+    """The iterations before which the stage changes."""
+    stages = [(row.end_step, row.segment.stage) for row in self.rows]
     return [
       end
       for (end, stage), (_, following) in itertools.pairwise(stages)
       if stage != following
     ]
 
-  def images(self, round: int) -> int:
-    """Reals shown to D before `round`."""
-    row = self.row(round)
+  def images(self, step: int) -> int:
+    """Reals shown to D before `step`."""
+    row = self.row(step)
     return (
-      row.first_image + (round - row.first_round) * row.span.images_per_round
+      row.first_image + (step - row.first_step) * row.segment.images_per_step
     )
 
-  def phase(self, round: int) -> Phase:
-    """What holds in `round`."""
-    row = self.row(round)
-    span, done = row.span, round - row.first_round
-    share = min(done / row.ramp_rounds, 1.0)
+  def phase(self, step: int) -> Phase:
+    """What holds in `step`."""
+    row = self.row(step)
+    segment, done = row.segment, step - row.first_step
+    share = min(done / row.curve_steps, 1.0)
     halflife = self.ema_halflife_images
     if self.ema_rampup is not None:
-      halflife = min(halflife, self.ema_rampup * self.images(round))
-    decay = 0.5 ** (span.images_per_round / halflife) if halflife else 0.0
+      halflife = min(halflife, self.ema_rampup * self.images(step))
+    decay = 0.5 ** (segment.images_per_step / halflife) if halflife else 0.0
     return Phase(
-      stage=span.stage,
-      disc_steps=span.disc_steps,
-      batch_size=span.batch_size,
-      gen_batch_size=span.gen_batch_size,
+      stage=segment.stage,
+      disc_steps=segment.disc_steps,
+      batch_size=segment.batch_size,
+      gen_batch_size=segment.gen_batch_size,
       learning_rate=Pair(
         *(
           np.float32(rate * _value(factor, share))
           for rate, factor in zip(
-            self.learning_rate, span.factors.values(), strict=True
+            self.learning_rate, segment.factors.values(), strict=True
           )
         )
       ),
       ema_decay=np.float32(decay),
-      disc_step=np.int32(row.first_disc_step + done * span.disc_steps),
-      values={k: np.float32(_value(x, share)) for k, x in span.values.items()},
+      disc_step=np.int32(row.first_disc_step + done * segment.disc_steps),
+      values={
+        k: np.float32(_value(x, share)) for k, x in segment.values.items()
+      },
     )
 
-  def signature(self, round: int) -> Any:
-    """What is static in `round`: where it is the same, the program is."""
-    return jax.tree.structure(self.phase(round))
+  def signature(self, step: int) -> Any:
+    """What is static in `step`: where it is the same, the program is."""
+    return jax.tree.structure(self.phase(step))
 
-  def dispatch(self, round: int) -> Phase:
-    """The phases of the dispatch that begins at `round`, stacked."""
-    phases = [self.phase(round + i) for i in range(self.rounds_per_dispatch)]
+  def dispatch(self, step: int) -> Phase:
+    """The phases of the dispatch that begins at `step`, stacked."""
+    phases = [self.phase(step + i) for i in range(self.steps_per_dispatch)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *phases)
 
 
-def _value(ramp: Ramp, share: float) -> float | int:
-  """The value of a ramp when `share` of its span is over."""
-  if not isinstance(ramp, tuple):
-    return ramp
-  shape, start, end = ramp
+def _value(curve: Curve, share: float) -> float | int:
+  """The value of a ramp when `share` of its segment is over."""
+  if not isinstance(curve, tuple):
+    return curve
+  shape, start, end = curve
   return start + (end - start) * SHAPES[shape](share)
 
 
-def tabulate(
-  spans: Sequence[Mapping[str, Any]],
+def place_segments(
+  segments: Sequence[Mapping[str, Any]],
   *,
   defaults: Mapping[str, Any],
   learning_rate: Pair[float],
   total_images: int | None,
-  rounds_per_dispatch: int,
+  steps_per_dispatch: int,
   ema_halflife_images: int,
   ema_rampup: float | None,
 ) -> Table:
-  """Places the spans, each over the defaults, one after the other.
+  """Places the segments, each over the defaults, one after the other.
 
-  The run is cut at `total_images`; if that lies beyond the last span, the run
-  goes on as that ends; of None, it is as long as the spans are. Every row is
-  rounded up to whole dispatches. What holds in a round does not depend on
-  `total_images`, so that a run can be prolonged, unless the last span has a
-  ramp and no length of its own (`Table.follows_its_end`).
+  The run is cut at `total_images`; if that lies beyond the last segment, the
+  run goes on as that ends; of None, it is as long as the segments are. Every
+  row is rounded up to whole dispatches. What holds in an iteration does not
+  depend on `total_images`, so that a run can be prolonged, unless the last
+  segment has a ramp and no length of its own (`Table.follows_its_end`).
 
   Raises:
-    UserError: A span is wrong, or a learning rate has come to 0 before the end.
+    UserError: A segment is wrong, or a learning rate has come to 0 before the
+      end.
   """
-  placed = [_span(i, {**defaults, **span}) for i, span in enumerate(spans)]
+  placed = [
+    _segment(i, {**defaults, **segment}) for i, segment in enumerate(segments)
+  ]
   rows = []
-  round = image = disc_step = 0
-  for index, span in enumerate(placed):
+  step = image = disc_step = 0
+  for index, segment in enumerate(placed):
     last = index == len(placed) - 1
-    if span.images is None and not (last and total_images):
+    if segment.images is None and not (last and total_images):
       raise UserError(
         f'config.schedule[{index}] must say its images, or '
         'config.total_images where it ends'
       )
-    left = span.images if total_images is None else total_images - image
+    left = segment.images if total_images is None else total_images - image
     if left <= 0:
       break
-    dispatch = span.images_per_round * rounds_per_dispatch
+    dispatch = segment.images_per_step * steps_per_dispatch
     if dispatch > MOST_IN_DISPATCH:
       raise UserError(
-        f'config.rounds_per_dispatch={rounds_per_dispatch}: one dispatch shows '
+        f'config.steps_per_dispatch={steps_per_dispatch}: one dispatch shows '
         f'{dispatch:,} images to D, and at most {MOST_IN_DISPATCH:,} are '
         'possible: take fewer, or a smaller batch'
       )
-    whole = lambda n, per=dispatch: math.ceil(n / per) * rounds_per_dispatch
-    rounds = whole(left if last else min(span.images, left))
-    ramp_rounds = whole(span.images or left)
-    rows.append(Row(span, round, image, disc_step, rounds, ramp_rounds))
-    round += rounds
-    image += rounds * span.images_per_round
-    disc_step += rounds * span.disc_steps
-    if last and span.images is not None and left > span.images:
-      _check_goes_on(index, span, rows[-1].first_image + span.images)
-  if max(round, disc_step) >= 2**31:  # they are int32 on the devices
+    whole = lambda n, per=dispatch: math.ceil(n / per) * steps_per_dispatch
+    steps = whole(left if last else min(segment.images, left))
+    curve_steps = whole(segment.images or left)
+    rows.append(Row(segment, step, image, disc_step, steps, curve_steps))
+    step += steps
+    image += steps * segment.images_per_step
+    disc_step += steps * segment.disc_steps
+    if last and segment.images is not None and left > segment.images:
+      _check_goes_on(index, segment, rows[-1].first_image + segment.images)
+  if max(step, disc_step) >= 2**31:  # they are int32 on the devices
     raise UserError(
-      f'config.total_images={total_images} makes {round:,} iterations: at most '
+      f'config.total_images={total_images} makes {step:,} iterations: at most '
       f'{2**31 - 1:,} are possible'
     )
   return Table(
     tuple(rows),
     learning_rate,
-    rounds_per_dispatch,
+    steps_per_dispatch,
     ema_halflife_images,
     ema_rampup,
   )
 
 
-def _check_goes_on(index: int, span: Span, images: int) -> None:
+def _check_goes_on(index: int, segment: Segment, images: int) -> None:
   """Refuses to train on with a learning rate that has come to 0."""
-  for name, ramp in span.factors.items():
-    if _value(ramp, 1.0) == 0:
+  for name, curve in segment.factors.items():
+    if _value(curve, 1.0) == 0:
       raise UserError(
         f'config.schedule[{index}]: {name} is 0 from image {images:,} on, and '
-        'config.total_images lies beyond: leave its images out, and it spans '
-        'the rest of the run'
+        'config.total_images lies beyond: leave its images out, and it lasts '
+        'to the end of the run'
       )
 
 
-def _span(index: int, fields: Mapping[str, Any]) -> Span:
-  """A span of the schedule, checked."""
+def _segment(index: int, fields: Mapping[str, Any]) -> Segment:
+  """A segment of the schedule, checked."""
   where = f'config.schedule[{index}]'
-  valid = [field.name for field in dataclasses.fields(Span)]
+  valid = [field.name for field in dataclasses.fields(Segment)]
   check_keys(where, fields, valid)
   for key, bound in SIZES.items():
     value = fields.get(key, bound.low)
     if problem := bound.problem(value):
       raise UserError(f'{where}: {key}={value!r} {problem}')
   for name in FACTORS:
-    _check_ramp(f'{where}: {name}', fields.get(name, 1.0), positive=True)
+    _check_curve(f'{where}: {name}', fields.get(name, 1.0), positive=True)
   values = fields.get('values', {})
   if not isinstance(values, Mapping):
     raise UserError(f"{where}: values={values!r} is to be {{'NAME': RAMP}}")
-  for name, ramp in values.items():
-    _check_ramp(f'{where}: {name}', ramp)
-  return Span(**fields)
+  for name, curve in values.items():
+    _check_curve(f'{where}: {name}', curve)
+  return Segment(**fields)
 
 
-def _check_ramp(where: str, ramp: Any, positive: bool = False) -> None:
+def _check_curve(where: str, curve: Any, positive: bool = False) -> None:
   """Refuses what is no ramp, or is one of numbers that cannot be."""
-  ends = [ramp]
-  if isinstance(ramp, tuple):
-    if len(ramp) != 3 or not isinstance(ramp[0], str):
+  ends = [curve]
+  if isinstance(curve, tuple):
+    if len(curve) != 3 or not isinstance(curve[0], str):
       raise UserError(
-        f"{where}={ramp!r} is to be a number or ('linear', START, END)"
+        f"{where}={curve!r} is to be a number or ('linear', START, END)"
       )
-    choose(f'shape of {where}', ramp[0], SHAPES)
-    ends = list(ramp[1:])
+    choose(f'shape of {where}', curve[0], SHAPES)
+    ends = list(curve[1:])
   for end in ends:
     if isinstance(end, bool) or not isinstance(end, int | float):
-      raise UserError(f'{where}={ramp!r}: {end!r} is no number')
+      raise UserError(f'{where}={curve!r}: {end!r} is no number')
     if not math.isfinite(end):
-      raise UserError(f'{where}={ramp!r} must be finite')
+      raise UserError(f'{where}={curve!r} must be finite')
     if positive and end < 0:
-      raise UserError(f'{where}={ramp!r} must be 0 or more')
+      raise UserError(f'{where}={curve!r} must be 0 or more')
 
 
 def of_config(config: ConfigDict) -> Table:
   """The course of the run: `config.schedule`, over the top-level settings."""
-  spans = config.get('schedule', ({},))
+  segments = config.get('schedule', ({},))
   if not (
-    isinstance(spans, tuple)
-    and spans
-    and all(isinstance(span, Mapping) for span in spans)
+    isinstance(segments, tuple)
+    and segments
+    and all(isinstance(segment, Mapping) for segment in segments)
   ):
-    raise UserError(f'config.schedule={spans!r} is to be a tuple of dicts')
-  return tabulate(
-    [resolved(span, config) for span in spans],
+    raise UserError(f'config.schedule={segments!r} is to be a tuple of dicts')
+  return place_segments(
+    [resolved(segment, config) for segment in segments],
     defaults={
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,
@@ -339,14 +345,16 @@ def of_config(config: ConfigDict) -> Table:
       disc=config.optimizer.disc.learning_rate,
     ),
     total_images=config.total_images,
-    rounds_per_dispatch=config.rounds_per_dispatch,
+    steps_per_dispatch=config.steps_per_dispatch,
     ema_halflife_images=config.ema_halflife_images,
     ema_rampup=config.ema_rampup,
   )
 
 
-def resolved(span: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
-  """The span; what it calls by a key of `growth`, as that has it."""
+def resolved(segment: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
+  """The segment; what it calls by a key of `growth`, as that has it."""
   known = cfg.flatten(config.to_dict().get('growth', {}), 'growth.')
   look_up = lambda key: choose('key of config.schedule', key, known)
-  return {k: look_up(x) if isinstance(x, str) else x for k, x in span.items()}
+  return {
+    k: look_up(x) if isinstance(x, str) else x for k, x in segment.items()
+  }

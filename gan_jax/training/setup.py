@@ -77,26 +77,26 @@ def feeds(
   config: ConfigDict,
   source: Source,
   table: Table,
-  round: int,
+  step: int,
   attempt: int,
 ) -> Generator[Pair[Feed | None]]:
-  """What each dispatch from `round` on is fed; see `feed`."""
+  """What each dispatch from `step` on is fed; see `feed`."""
   make = _feeder(config, source, table, attempt)
-  rounds = range(round, table.total_rounds, table.rounds_per_dispatch)
+  steps = range(step, table.total_steps, table.steps_per_dispatch)
   if source.draw is not None or is_resident(config, source):
-    return (make(first) for first in rounds)
+    return (make(first) for first in steps)
   workers = config.data.workers
   if workers is None:
     cores = min(os.cpu_count() or 1, MOST_WORKERS)
     workers = cores if source.decodes else 0
-  return load(make, rounds, workers)
+  return load(make, steps, workers)
 
 
 def one_feed(
-  config: ConfigDict, source: Source, table: Table, round: int
+  config: ConfigDict, source: Source, table: Table, step: int
 ) -> Pair[Feed | None]:
-  """What the dispatch that begins at `round` is fed, of the first attempt."""
-  return _feeder(config, source, table, attempt=0)(round)
+  """What the dispatch that begins at `step` is fed, of the first attempt."""
+  return _feeder(config, source, table, attempt=0)(step)
 
 
 def _feeder(
@@ -122,7 +122,7 @@ def first_examples(source: Source, stream: Stream) -> Batch:
 def create_state(
   game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
 ) -> State:
-  """The state before the first round."""
+  """The state before the first iteration."""
   key = jax.random.key(seed)
   batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   init_key = jax.random.fold_in(key, Purpose.INIT)

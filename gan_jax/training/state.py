@@ -15,7 +15,7 @@ class State(NamedTuple):
   """All that a run must remember; everything else is derived from it.
 
   Attributes:
-    round: Rounds played.
+    iteration: Iterations played.
     attempt: How often the run has diverged and was rolled back.
     stage: The stage that the optimizer states belong to.
     key: Where all randomness of the attempt comes from (see keys.py).
@@ -25,7 +25,7 @@ class State(NamedTuple):
     game_state: What belongs to neither player (an image pool, say).
   """
 
-  round: Int[Array, '']
+  step: Int[Array, '']
   attempt: Int[Array, '']
   stage: Int[Array, '']
   key: Key[Array, '']
@@ -50,9 +50,9 @@ def create(
   tx: Pair[optax.GradientTransformation],
   stage: int,
 ) -> State:
-  """The state before the first round."""
+  """The state before the first iteration."""
   return State(
-    round=jnp.int32(0),
+    step=jnp.int32(0),
     attempt=jnp.int32(0),
     stage=jnp.int32(stage),
     key=key,

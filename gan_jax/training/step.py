@@ -1,4 +1,4 @@
-"""One round of the game, pure: (state, batches, phase) -> (state, metrics).
+"""One iteration of the game, pure: (state, batches, phase) -> (state, metrics).
 
 The discriminator's steps with G frozen, the generator's step with D frozen,
 the moving average of G. Written once, for any game and any devices.
@@ -22,7 +22,7 @@ Metrics = dict[str, Any]
 
 
 class _Rules(NamedTuple):
-  """What stays the same throughout a round."""
+  """What stays the same throughout an iteration."""
 
   game: Game
   tx: Pair[optax.GradientTransformation]
@@ -49,7 +49,7 @@ class _Hand(NamedTuple):
   step: Scalar  # the player's steps before this one
 
 
-def play_round(
+def train_step(
   game: Game,
   tx: Pair[optax.GradientTransformation],
   state: State,
@@ -58,27 +58,27 @@ def play_round(
   frozen: PyTree = (),
   axis_name: str | None = None,
 ) -> tuple[State, Metrics]:
-  """Plays one round (Goodfellow et al. 2014, algorithm 1).
+  """Plays one iteration (Goodfellow et al. 2014, algorithm 1).
 
   Args:
     game: The game; its moves are made in their order.
     tx: The players' optimizers, without their learning rates.
-    state: The state before the round.
+    state: The state before the iteration.
     batches: What the players see. disc: leaves [disc_steps, n, ...]; gen:
       leaves [n', ...], or None: G moves on the fakes and the batch of D's
       last step.
-    phase: What holds in this round.
+    phase: What holds in this iteration.
     frozen: What `game.frozen` gave.
     axis_name: The devices' axis under pmap; None in the global view.
 
   Returns:
-    The state after it, and the round's metrics, `gen/NAME` and `disc/NAME`:
+    The state after it, and the iteration's metrics, `gen/NAME` and `disc/NAME`:
     each (sum, count) over the steps in which it was computed.
   """
   rules = _Rules(game, tx, phase, frozen, axis_name)
 
   def keys(purpose: Purpose, batch: Batch) -> Keys:
-    return example_keys(state.key, purpose, batch['example'], state.round)
+    return example_keys(state.key, purpose, batch['example'], state.step)
 
   def deal(batch: Batch) -> PyTree:
     return game.draw(keys(Purpose.DRAW, batch), batch, phase)
@@ -123,12 +123,12 @@ def play_round(
   # What the play left behind (BatchNorm statistics) is G's to keep, now that
   # G moves; after the plays for D alone it was discarded.
   table = _replace(table, 'gen', variables={**gen_vars, **collections})
-  hand = _Hand(batch, inputs, fakes, keys(Purpose.GEN, batch), state.round)
+  hand = _Hand(batch, inputs, fakes, keys(Purpose.GEN, batch), state.step)
   table, gen_metrics = _step(rules, 'gen', table, hand, pull_back)
 
   disc_metrics = jax.tree.map(lambda *parts: sum(parts), *disc_metrics)
   state = state._replace(
-    round=state.round + 1,
+    step=state.step + 1,
     ema=_average(rules, state.ema, table.variables),
     **table._asdict(),
   )
@@ -307,7 +307,7 @@ def enter_stage(
   return state._replace(stage=jnp.int32(phase.stage), opt_state=opt_state)
 
 
-def play_dispatch(
+def train_dispatch(
   game: Game,
   tx: Pair[optax.GradientTransformation],
   read: Callable[..., Batch],
@@ -318,20 +318,21 @@ def play_dispatch(
   phases: Phase,
   frozen: PyTree,
 ) -> tuple[State, Metrics]:
-  """Plays the rounds of one dispatch, all of one stage, in a scan.
+  """Plays the iterations of one dispatch, all of one stage, in a scan.
 
   Args:
-    game, tx, axis_name: As for `play_round`.
-    read: (dataset, fed, key, round, shrink) -> batch.
+    game, tx, axis_name: As for `train_step`.
+    read: (dataset, fed, key, iteration, shrink) -> batch.
     state: The state before.
     dataset: What lies on the device.
-    feed: What each round takes of the stream, stacked.
-    phases: The rounds' phases, stacked.
+    feed: What each iteration takes of the stream, stacked.
+    phases: The iterations' phases, stacked.
     frozen: What `game.frozen` gave: an argument, so that it is no constant of
       the compiled program.
 
   Returns:
-    The state after, and the metrics: [rounds, 2], (sum, count) of each round.
+    The state after, and the metrics: [iterations, 2], (sum, count) of each
+      iteration.
   """
 
   def body(state: State, fed_and_phase):
@@ -339,11 +340,11 @@ def play_dispatch(
     shrink = 1 if game.shrink is None else game.shrink(phase)
     batches = Pair(
       *(
-        part and read(dataset, part, state.key, state.round, shrink)
+        part and read(dataset, part, state.key, state.step, shrink)
         for part in fed
       )
     )
-    return play_round(game, tx, state, batches, phase, frozen, axis_name)
+    return train_step(game, tx, state, batches, phase, frozen, axis_name)
 
   state = enter_stage(tx, state, phases)
   return jax.lax.scan(body, state, (feed, phases))

@@ -1,6 +1,6 @@
 """Being told to stop: Ctrl-C by a user, SIGTERM by a scheduler.
 
-Once: after the round, and saved. Ctrl-C twice: at once.
+Once: after the iteration, and saved. Ctrl-C twice: at once.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ Asked = Callable[[], signal.Signals | None]
 def interruptible() -> Iterator[Asked]:
   """Yields a function, to be asked after each dispatch, whether to stop.
 
-  On several processes all stop after the same round: JAX has the handler of
-  SIGTERM there, and they agree on a round.
+  On several processes all stop after the same iteration: JAX has the handler of
+  SIGTERM there, and they agree on an iteration.
   """
   if threading.current_thread() is not threading.main_thread():
     # Signals go to the main thread alone.
@@ -30,7 +30,7 @@ def interruptible() -> Iterator[Asked]:
 
   def tell(number: int, _) -> None:
     told.append(signal.Signals(number))
-    print('\nStopping after this round, to save', flush=True)
+    print('\nStopping after this iteration, to save', flush=True)
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, before[signal.SIGINT])
       print('(Ctrl-C again: at once)', flush=True)

@@ -24,7 +24,7 @@ from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.pair import Variables, player_params
 from gan_jax.training.evaluations import Evaluations
-from gan_jax.training.schedule import Ramp, Row, Table
+from gan_jax.training.schedule import Curve, Row, Table
 from gan_jax.training.setup import is_resident
 from gan_jax.training.state import State
 
@@ -50,7 +50,7 @@ def announce(
   """
   if not devices.is_main():
     return
-  round = int(devices.fetch(state.round))
+  step = int(devices.fetch(state.step))
   params = player_params(state.variables)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   print(f'Workdir:  {workdir}')
@@ -64,21 +64,21 @@ def announce(
   )
   print(f'Devices:  {devices.describe()} ({config.parallel})')
   print(
-    f'Rounds:   {table.total_rounds:,}, '
-    f'{table.images(table.total_rounds):,} images'
+    f'Iterations:   {table.total_steps:,}, '
+    f'{table.images(table.total_steps):,} images'
   )
   if evaluations is not None:
     print(evaluations.describe(config.evaluation.every_images))
-  times = _times(workdir, table, round)
+  times = _times(workdir, table, step)
   print(describe_schedule(table, sizes, {'time': times} if any(times) else {}))
   side = config.data.resolution
   if table.stage_ends and sizes[-1] != f'{side}x{side}':
     warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
   if advice := games.advice(config):
     warn(advice)
-  if round:
-    print(f'Resuming at round {round:,}, {table.images(round):,} images')
-  if round >= table.total_rounds:
+  if step:
+    print(f'Resuming at iteration {step:,}, {table.images(step):,} images')
+  if step >= table.total_steps:
     print('Nothing is left to do: a larger --config.total_images prolongs it')
 
 
@@ -102,14 +102,14 @@ def sizes_of(
   game = games.make(config)
   found: dict[Any, str] = {}
   for row in table.rows:
-    signature = table.signature(row.first_round)
+    signature = table.signature(row.first_step)
     if signature not in found:
-      play = partial(_play, game, phase=table.phase(row.first_round))
+      play = partial(_play, game, phase=table.phase(row.first_step))
       fakes = jax.eval_shape(play, gen_vars, shapes)
       found[signature] = ', '.join(
         'x'.join(map(str, leaf.shape[1:3])) for leaf in jax.tree.leaves(fakes)
       )
-  return [found[table.signature(row.first_round)] for row in table.rows]
+  return [found[table.signature(row.first_step)] for row in table.rows]
 
 
 def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
@@ -143,45 +143,45 @@ def describe_schedule(
 
 
 def _cells(table: Table, row: Row, size: str) -> dict[str, str]:
-  span = row.span
-  steps = '' if span.disc_steps == 1 else f'{span.disc_steps}'
-  own = span.gen_batch_size
-  pairs = zip(table.learning_rate, span.factors.values(), strict=True)
+  segment = row.segment
+  steps = '' if segment.disc_steps == 1 else f'{segment.disc_steps}'
+  own = segment.gen_batch_size
+  pairs = zip(table.learning_rate, segment.factors.values(), strict=True)
   # Once, where they are the same.
   rates = dict.fromkeys(_ramp(factor, rate) for rate, factor in pairs)
-  values = [f'{name} {_ramp(ramp)}' for name, ramp in span.values.items()]
+  values = [f'{name} {_ramp(curve)}' for name, curve in segment.values.items()]
   return {
     'from image': f'{row.first_image:,}',
-    'images': f'{row.rounds * span.images_per_round:,}',
-    'stage': f'{span.stage}',
+    'images': f'{row.steps * segment.images_per_step:,}',
+    'stage': f'{segment.stage}',
     'G makes': size,
     'with': ', '.join(values),
-    'batch': f'{span.batch_size}',
+    'batch': f'{segment.batch_size}',
     "G's own": '' if own is None else f'{own}',
     'D steps': steps,
     'learning rate': ', '.join(rates),
   }
 
 
-def _ramp(ramp: Ramp, unit: float | int = 1) -> str:
+def _ramp(curve: Curve, unit: float | int = 1) -> str:
   """In words: 0.0002 to 0 (linear); `unit`: what the ramp multiplies."""
-  if not isinstance(ramp, tuple):
-    return f'{unit * ramp:g}'
-  shape, start, end = ramp
+  if not isinstance(curve, tuple):
+    return f'{unit * curve:g}'
+  shape, start, end = curve
   return f'{unit * start:g} to {unit * end:g} ({shape})'
 
 
 def scheduled(
-  table: Table, sizes: Sequence[str], round: int
+  table: Table, sizes: Sequence[str], step: int
 ) -> dict[str, float | int]:
-  """What changes with time, as it is in `round`, for a line of metrics.
+  """What changes with time, as it is in `step`, for a line of metrics.
 
   Args:
     table: The schedule.
     sizes: Of what G makes in each row.
-    round: Which.
+    iteration: Which.
   """
-  phase = table.phase(round)
+  phase = table.phase(step)
   values = {
     'gen_learning_rate': phase.learning_rate.gen,
     'disc_learning_rate': phase.learning_rate.disc,
@@ -190,7 +190,7 @@ def scheduled(
   # The shortest number that is this float32.
   told = {f'schedule/{name}': float(str(x)) for name, x in values.items()}
   if table.stage_ends:
-    size = sizes[table.rows.index(table.row(round))]
+    size = sizes[table.rows.index(table.row(step))]
     told['schedule/stage'] = phase.stage
     told['schedule/resolution'] = int(size.partition('x')[0])
   return told
@@ -202,7 +202,7 @@ def duration(seconds: float) -> str:
 
 
 def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
-  """What each row takes, by the rounds that `metrics.jsonl` has, to `until`.
+  """The time that each segment takes, from `metrics.jsonl` up to step `until`.
 
   With the evaluations.
   """
@@ -212,18 +212,18 @@ def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
   for line in file.read_text().splitlines() if file.exists() else ():
     try:
       said = json.loads(line)
-      round, images, speed = (
+      step, images, speed = (
         said[name] for name in ('step', 'images', 'images_per_second')
       )
     except (ValueError, KeyError, TypeError):
       continue  # a kill cut it short
-    if round > until:
+    if step > until:
       break  # what came after the checkpoint is lost
-    index = table.rows.index(table.row(round - 1))
+    index = table.rows.index(table.row(step - 1))
     seconds[index] += (images - before) / speed + said.get('eval/seconds', 0)
     seen[index] += images - before
     before = images
-  whole = [row.rounds * row.span.images_per_round for row in table.rows]
+  whole = [row.steps * row.segment.images_per_step for row in table.rows]
   return [
     duration(time * total / part) if part else ''
     for time, part, total in zip(seconds, seen, whole, strict=True)
