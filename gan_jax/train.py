@@ -211,7 +211,8 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   """Plays from the state on, and tells the world."""
   config, table = run.config, run.table
   round = int(parallel.fetch(state.round))
-  owed = _measure_owed(run, round, state)
+  # (One is due before the first round: what would fail, fails at once.)
+  owed = _is_owed(run, round) and run.evaluations.measure(state.ema, round)
   state = run.spread.own(state)
   fed = feeds(config, run.source, table, round, attempt)
   total_images = table.images(table.total_rounds)
@@ -221,7 +222,8 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
-    _record_owed(run, monitor, owed)
+    if owed:
+      _record_owed(run, monitor, owed)
     if round == 0:
       look = run.sitter.look(state, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
@@ -363,22 +365,11 @@ def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
   return passed < table.images(now) // every_images or now == table.total_rounds
 
 
-def _measure_owed(run: _Run, round: int, state: State) -> Evaluated | None:
-  """Makes the evaluation that was due at `round`, if it was not made.
-
-  (One is due before the first round: what would fail, fails at once.)
-  """
-  if not _is_owed(run, round):
-    return None
-  return run.evaluations.measure(state.ema, round)
-
-
-def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated | None) -> None:
+def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated) -> None:
   """Adds it to the line of its round, and to the scores."""
-  if owed is None:
-    return
   score = owed.scores[0]
   monitor.amend(score.step, score.images, owed.means)
+  monitor.keep()
   run.evaluations.record(owed)  # last: from then on it is not owed
 
 
