@@ -18,6 +18,7 @@ from gan_jax import (
   data,
   evaluation,
   games,
+  memory,
   optimizers,
   parallel,
   peers,
@@ -132,8 +133,10 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
-  made = jax.eval_shape(create).variables
-  sizes = sizes_of(config, table, made.gen, shapes)
+  made = jax.eval_shape(create)
+  memory.check_state(made)
+  memory.check_dispatch(table, _streamed_bytes(config, source))
+  sizes = sizes_of(config, table, made.variables.gen, shapes)
   evaluator = measure = rank = None
   if config.evaluation.every_images is not None:
     evaluator = evaluation.make(config, source)
@@ -147,7 +150,7 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
     checkpoints = Checkpoints(
       workdir, config.checkpoints_to_keep, rank, always=table.stage_ends
     )
-    with closing(checkpoints):
+    with closing(checkpoints), memory.exhaustion_told():
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip, draw=source.draw)
       play = partial(play_dispatch, game, tx, reader, spread.axis_name)
@@ -342,6 +345,12 @@ def _record(
   means = {f'eval/{score.name}': score.value for score in listed}
   spreads = {f'eval/{s.name}_deviation': s.deviation for s in listed}
   return means | {k: v for k, v in spreads.items() if v is not None}
+
+
+def _streamed_bytes(config: ConfigDict, source: Source) -> int:
+  """Of each example that is sent to the devices."""
+  resident = source.draw is not None or is_resident(config, source)
+  return 0 if resident else source.example_bytes
 
 
 def _digest(batch: Batch) -> str:
