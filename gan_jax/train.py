@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, games, optimizers, parallel, peers
+from gan_jax import data, games, memory, optimizers, parallel, peers
 from gan_jax import state as states
 from gan_jax.alarm import Alarm, diversity
 from gan_jax.announce import announce, point_to, scheduled, sizes_of
@@ -132,8 +132,10 @@ def train(
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
-  made = jax.eval_shape(create).variables
-  sizes = sizes_of(config, table, made.gen, shapes)
+  made = jax.eval_shape(create)
+  memory.check_state(made)
+  memory.check_dispatch(table, _streamed_bytes(config, source))
+  sizes = sizes_of(config, table, made.variables.gen, shapes)
   evaluations = None
   if config.evaluation.every_images is not None:
     evaluations = Evaluations(config, workdir, table, source)
@@ -147,7 +149,7 @@ def train(
     checkpoints = Checkpoints(
       workdir, config.checkpoints_to_keep, always=table.stage_ends
     )
-    with closing(checkpoints):
+    with closing(checkpoints), memory.exhaustion_told():
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip, draw=source.draw)
       play = partial(play_dispatch, game, tx, reader, spread.axis_name)
@@ -337,6 +339,12 @@ def _tell(
     if parallel.is_main():
       monitor.samples(round, images, run.sitter.paint(shown))
   return line
+
+
+def _streamed_bytes(config: ConfigDict, source: Source) -> int:
+  """Of each example that is sent to the devices."""
+  resident = source.draw is not None or is_resident(config, source)
+  return 0 if resident else source.example_bytes
 
 
 def _digest(batch: Batch) -> str:
