@@ -404,6 +404,13 @@ def peak_memory() -> int | None:
   return max(known, default=None)
 
 
+def bytes_of_device() -> int | None:
+  """The memory of a device; None: it does not tell."""
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  known = [s['bytes_limit'] for s in stats if s and 'bytes_limit' in s]
+  return min(known, default=None)
+
+
 def keep_compiled() -> None:
   """Turns the persistent compilation cache on, so a second start is fast.
 

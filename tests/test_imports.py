@@ -20,7 +20,7 @@ LAYERS = [
   {'games'},
   {'models'},
   {'ops'},
-  {'bounds', 'devices', 'keys'},
+  {'bounds', 'devices', 'keys', 'memory'},
   {'files', 'pair', 'registry'},
   {'errors'},
 ]

@@ -190,6 +190,19 @@ MISTAKES = [
     [VANILLA, '--config.data.source=tfds:emnist', '--config.data.dir=/nowhere'],
     'emnist is not prepared in /nowhere: the same command with --mode=prepare',
   ),
+  (
+    [VANILLA, '--config.data.resolution=100_000'],
+    '5,000 images of 100000x100000 take 50,000.0 GB, and this machine has',
+  ),
+  (
+    # A matrix of 1e10 x 32, four times: itself, Adam's two, the average's.
+    [VANILLA, '--config.game.latent_dim=10_000_000_000'],
+    'they take 5,120.0 GB, and a device has',
+  ),
+  (
+    [VANILLA, '--config.steps_per_dispatch=1_000_000_000'],
+    'a dispatch of 1,000,000,000 iterations with 16 examples each takes 628',
+  ),
   ([VANILLA, '--num_processes=2'], 'need an address: --coordinator_address='),
   (
     [VANILLA, '--coordinator_address=localhost:1'],

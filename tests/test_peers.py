@@ -159,9 +159,9 @@ def test_the_data_differs(tmp_path):
 
 
 JOIN = """
-from gan_jax import parallel
-parallel.JOIN_SECONDS = 2
-parallel.join('localhost:{}', 2, {})
+from gan_jax import devices
+devices.JOIN_SECONDS = 2
+devices.join('localhost:{}', 2, {})
 """
 
 

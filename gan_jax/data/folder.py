@@ -18,6 +18,7 @@ from gan_jax.data.source import (
   in_memory,
 )
 from gan_jax.errors import UserError, warn
+from gan_jax.memory import check_images
 
 SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
 
@@ -44,6 +45,9 @@ def folder(wanted: Wanted) -> Source:
       f'({", ".join(sorted(SUFFIXES))})'
     )
   keep = len(paths) * wanted.image_bytes <= wanted.max_device_bytes
+  # At least, one is decoded on each core at a time.
+  count = len(paths) if keep else os.cpu_count() or 1
+  check_images(count, wanted.resolution, wanted.image_bytes)
 
   animated: list[Path] = []
 

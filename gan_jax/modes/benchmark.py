@@ -192,7 +192,7 @@ def _matmul_flops_per_second(precision: str) -> float:
 def _of_other_lengths(
   config: ConfigDict, source: Source, seconds: float
 ) -> dict[Any, Runner]:
-  """Other lengths of a dispatch, ready to be timed; none if iterations are long.
+  """Other lengths of a dispatch, ready to be timed; none if steps are long.
 
   `seconds`: of a dispatch of the configured length.
   """

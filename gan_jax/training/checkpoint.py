@@ -140,8 +140,8 @@ class Checkpoints:
     if devices.is_main():
       line = ' '.join(problem.split())[:200]
       warn(
-        f'the checkpoint of iteration {step:,} is damaged ({line}): it is moved '
-        f'to {self._workdir}/damaged, and the one before is taken'
+        f'the checkpoint of iteration {step:,} is damaged ({line}): it is '
+        f'moved to {self._workdir}/damaged, and the one before is taken'
       )
       aside = folder(self._workdir).parent / 'damaged'
       aside.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import data, devices, games
+from gan_jax import data, devices, games, memory
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
@@ -134,8 +134,10 @@ def train(
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
-  made = jax.eval_shape(create).variables
-  sizes = sizes_of(config, table, made.gen, shapes)
+  made = jax.eval_shape(create)
+  memory.check_state(made)
+  _check_dispatch(table, config, source)
+  sizes = sizes_of(config, table, made.variables.gen, shapes)
   evaluations = None
   if config.evaluation.every_images is not None:
     evaluations = Evaluations(config, workdir, table, source)
@@ -149,7 +151,7 @@ def train(
     checkpoints = Checkpoints(
       workdir, config.checkpoints_to_keep, always=table.stage_ends
     )
-    with closing(checkpoints):
+    with closing(checkpoints), memory.exhaustion_told():
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip, draw=source.draw)
       play = partial(train_dispatch, game, tx, reader, spread.axis_name)
@@ -213,7 +215,8 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   """Plays from the state on, and tells the world."""
   config, table = run.config, run.table
   step = int(devices.fetch(state.step))
-  owed = _measure_owed(run, step, state)
+  # One is due before the first step: what would fail, fails at once.
+  owed = _is_owed(run, step) and run.evaluations.measure(state.ema, step)
   state = run.spread.own(state)
   fed = feeds(config, run.source, table, step, attempt)
   total_images = table.images(table.total_steps)
@@ -223,7 +226,8 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   stop = None
   compiler = Precompiler(table, partial(_compile, run))
   with closing(fed), monitor:
-    _record_owed(run, monitor, owed)
+    if owed:
+      _record_owed(run, monitor, owed)
     if step == 0:
       look = run.sitter.look(state, run.shown, table.phase(0))
       tell(_News(0, 0, [], look, draw=True))
@@ -341,6 +345,15 @@ def _tell(
   return line
 
 
+def _check_dispatch(table: Table, config: ConfigDict, source: Source) -> None:
+  """Refuses dispatches whose input is too large for the machine."""
+  resident = source.draw is not None or is_resident(config, source)
+  segments = [row.segment for row in table.rows]
+  examples = [x.images_per_step + (x.gen_batch_size or 0) for x in segments]
+  streamed = 0 if resident else source.example_bytes
+  memory.check_dispatch(table.steps_per_dispatch, max(examples), streamed)
+
+
 def _digest(batch: Batch) -> str:
   """In short, what is in a batch."""
   digest = hashlib.sha256()
@@ -367,22 +380,11 @@ def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
   return passed < table.images(now) // every_images or now == table.total_steps
 
 
-def _measure_owed(run: _Run, step: int, state: State) -> Evaluated | None:
-  """Makes the evaluation that was due at `step`, if it was not made.
-
-  (One is due before the first iteration: what would fail, fails at once.)
-  """
-  if not _is_owed(run, step):
-    return None
-  return run.evaluations.measure(state.ema, step)
-
-
-def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated | None) -> None:
+def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated) -> None:
   """Adds it to the line of its iteration, and to the scores."""
-  if owed is None:
-    return
   score = owed.scores[0]
   monitor.amend(score.step, score.images, owed.means)
+  monitor.keep()
   run.evaluations.record(owed)  # last: from then on it is not owed
 
 
@@ -435,5 +437,6 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
   disc = [name for name in names if name.startswith('disc/')]
   raise Diverged(
     f'{", ".join(disc or names)} not finite at iteration '
-    f'{before + first + 1:,}: the game has diverged; the last checkpoint is kept'
+    f'{before + first + 1:,}: the game has diverged; the last checkpoint is '
+    'kept'
   )

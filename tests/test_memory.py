@@ -1,0 +1,82 @@
+"""What memory cannot hold is one line, before or when it runs out."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from runs import get_config
+
+from gan_jax import data, devices, memory
+from gan_jax.errors import UserError
+from gan_jax.training import loop
+
+# The tiny MLPs on 28x28 images, by hand: G 64-32-784 and D 784-32-1.
+GEN = 64 * 32 + 32 + 32 * 784 + 784
+DISC = 784 * 32 + 32 + 32 + 1
+# Parameters and Adam's two moments of both, the average of G; float32. Beside
+# them a few scalars.
+BYTES = 4 * (3 * (GEN + DISC) + GEN)
+
+
+@pytest.mark.parametrize(
+  ('there', 'fits'), [(BYTES - 1, False), (BYTES + 1000, True)]
+)
+def test_a_state_is_compared_with_the_device(
+  there, fits, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(devices, 'bytes_of_device', lambda: there)
+  config = get_config('vanilla_mnist', 'tiny')
+  assert config.game.latent_dim == 64
+  if fits:
+    loop.train(config, tmp_path / 'run')
+    return
+  told = f'the networks have {GEN + DISC:,} parameters: .* take 0.0 GB, and a'
+  with pytest.raises(UserError, match=told):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_memory_that_runs_out_is_told():
+  told = 'out of memory on the device: a smaller --config.batch_size'
+  with pytest.raises(UserError, match=told), memory.exhaustion_told():
+    jnp.zeros(2**45, jnp.uint8).block_until_ready()
+  with (
+    pytest.raises(UserError, match='out of memory on this machine'),
+    memory.exhaustion_told(),
+  ):
+    bytearray(2**60)
+
+
+def test_other_errors_are_left_alone():
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.exhaustion_told():
+    raise jax.errors.JaxRuntimeError('INTERNAL: something else')
+
+
+def test_a_run_that_exhausts_memory_ends_in_a_line(monkeypatch, tmp_path):
+  def exhaust(*_):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+  monkeypatch.setattr(loop, 'feeds', exhaust)
+  with pytest.raises(UserError, match='out of memory on the device'):
+    loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
+
+
+@pytest.mark.parametrize('kept', [True, False])
+def test_images_of_a_folder_are_compared_with_the_machine(
+  kept, monkeypatch, tmp_path
+):
+  """In memory all count; of others those that are decoded at a time."""
+  from PIL import Image
+
+  for number in range(4):
+    Image.new('RGB', (8, 8)).save(tmp_path / f'{number}.png')
+  config = get_config('dcgan_folder', 'tiny')
+  config.data.source = f'folder:{tmp_path}'
+  config.data.resolution = 16
+  config.data.max_device_bytes = 2**40 if kept else 0
+  count = 4 if kept else 3
+  monkeypatch.setattr('os.cpu_count', lambda: 3)
+  monkeypatch.setattr(memory, 'host_bytes', lambda: count * 16 * 16 * 3)
+  assert data.make(config).size == 4
+  monkeypatch.setattr(memory, 'host_bytes', lambda: count * 16 * 16 * 3 - 1)
+  with pytest.raises(UserError, match=f'{count} images of 16x16 take'):
+    data.make(config)
