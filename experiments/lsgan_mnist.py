@@ -19,7 +19,7 @@ def get_config(arg: str = '') -> ConfigDict:
       'name': 'least_squares',
       'real_label': 1.0,
       'fake_label': 0.0,
-      'wanted_label': 1.0,
+      'target_label': 1.0,
     }
   )
   return config

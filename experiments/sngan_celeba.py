@@ -27,6 +27,6 @@ def get_config(arg: str = '') -> ConfigDict:
   config.gen_batch_size = 64
   config.model.gen.features = (1024, 512, 256, 128, 64)
   config.model.disc.features = (64, 128, 256, 512, 1024)
-  config.model.disc.halvings = 5
+  config.model.disc.num_downsamples = 5
   config.total_images = 100_000 * config.batch_size * config.disc_steps
   return config

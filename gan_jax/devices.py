@@ -1,4 +1,4 @@
-"""How a run is spread over devices: the only file that names them.
+"""How a run is strategy over devices: the only file that names them.
 
 An iteration is written once. `jit` makes of it one global-view program over a
 mesh, in which every array is whole and XLA splits the work; `pmap` makes one
@@ -47,14 +47,14 @@ AXIS = 'devices'
 # Where the batch is, counted from the left, in the leaves of a feed.
 BATCH_AXES = Pair(gen=1, disc=2)
 # Dispatches that are on the devices before they are due.
-AHEAD = 2
+IN_FLIGHT = 2
 # For all processes to join.
 JOIN_SECONDS = 300
 # How often it was asked whether to stop: counted, for JAX wants every number.
 _asked = itertools.count()
 
 
-class Spread(NamedTuple):
+class Strategy(NamedTuple):
   """One way of spreading a run.
 
   Attributes:
@@ -62,16 +62,16 @@ class Spread(NamedTuple):
     compile: (function) -> compiled, its first argument, the state, donated.
       function(state, dataset, feed, phases, frozen) -> (state, metrics).
     shard: (feed) -> the feed, each device its part of the batch.
-    own: (tree) -> arrays that all devices hold whole, as what was compiled
-      takes them.
-    whole: The inverse: (tree) -> as checkpoints have them.
+    replicate: (tree) -> arrays that all devices hold whole, as what was
+      compiled takes them.
+    unreplicate: The inverse: (tree) -> as checkpoints have them.
   """
 
   axis_name: str | None
   compile: Callable[[Callable], Callable]
   shard: Callable[[PyTree], PyTree]
-  own: Callable[[PyTree], PyTree]
-  whole: Callable[[PyTree], PyTree]
+  replicate: Callable[[PyTree], PyTree]
+  unreplicate: Callable[[PyTree], PyTree]
 
 
 def _sharding(*axes: str | None) -> NamedSharding:
@@ -79,7 +79,7 @@ def _sharding(*axes: str | None) -> NamedSharding:
   return NamedSharding(Mesh(jax.devices(), AXIS), PartitionSpec(*axes))
 
 
-def _jit() -> Spread:
+def _jit() -> Strategy:
   def compile(function: Callable) -> Callable:
     return jax.jit(function, donate_argnums=0, out_shardings=_sharding())
 
@@ -92,10 +92,10 @@ def _jit() -> Spread:
     return Pair(*map(place, BATCH_AXES, feed))
 
   same = lambda tree: tree
-  return Spread(None, compile, shard, own=same, whole=same)
+  return Strategy(None, compile, shard, replicate=same, unreplicate=same)
 
 
-def _pmap() -> Spread:
+def _pmap() -> Strategy:
   def compile(function: Callable) -> Callable:
     return jax.pmap(
       function,
@@ -117,12 +117,12 @@ def _pmap() -> Spread:
 
   # What pmap takes and returns is local to its process; what is saved is not.
   local = NamedSharding(Mesh(jax.local_devices(), AXIS), PartitionSpec())
-  return Spread(
+  return Strategy(
     AXIS,
     compile,
     shard,
-    own=partial(jax.tree.map, partial(_rewrap, local)),
-    whole=partial(jax.tree.map, partial(_rewrap, _sharding())),
+    replicate=partial(jax.tree.map, partial(_rewrap, local)),
+    unreplicate=partial(jax.tree.map, partial(_rewrap, _sharding())),
   )
 
 
@@ -135,7 +135,7 @@ def _rewrap(sharding: Sharding, x: jax.Array) -> jax.Array:
   return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
 
-SPREADS = {'jit': _jit, 'pmap': _pmap}
+STRATEGIES = {'jit': _jit, 'pmap': _pmap}
 
 
 def join(
@@ -232,9 +232,9 @@ def wait_for_all(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
-def make(name: str) -> Spread:
+def make_strategy(name: str) -> Strategy:
   """The way of spreading that `config.parallel` names."""
-  return choose('config.parallel', name, SPREADS)()
+  return choose('config.parallel', name, STRATEGIES)()
 
 
 def create(function: Callable, *args: Any) -> PyTree:
@@ -296,25 +296,25 @@ def _share(index: int, count: int, batch_size: int) -> slice:
   return slice(index * share, (index + 1) * share)
 
 
-def ahead(
+def prefetch(
   shard: Callable[[PyTree], PyTree], fed: Iterable[PyTree]
 ) -> Iterator[PyTree]:
   """What is fed, on its way to the devices before it is asked for."""
   waiting: collections.deque[PyTree] = collections.deque()
   for part in fed:
     waiting.append(shard(part))
-    if len(waiting) > AHEAD:
+    if len(waiting) > IN_FLIGHT:
       yield waiting.popleft()
   yield from waiting
 
 
-def keep_up(results: list[PyTree]) -> None:
+def limit_in_flight(results: list[PyTree]) -> None:
   """Waits until the devices have all results but the last few.
 
   Each dispatch that waits for them holds what it is fed in their memory.
   """
-  if len(results) > AHEAD:
-    jax.block_until_ready(results[-1 - AHEAD])
+  if len(results) > IN_FLIGHT:
+    jax.block_until_ready(results[-1 - IN_FLIGHT])
 
 
 def check_batch_size(name: str, batch_size: int) -> None:

@@ -9,7 +9,7 @@ by hand.
 import jax
 import jax.numpy as jnp
 
-from gan_jax.games import Aux, Game, Move
+from gan_jax.games import Aux, Game, Update
 from gan_jax.ops import axis
 from gan_jax.pair import Pair
 
@@ -35,7 +35,7 @@ def fake_game(axis_name: str | None = None) -> Game:
     )
     return variables, {'pool': jnp.zeros((POOL, *shape))}
 
-  def draw(keys, batch, phase):
+  def sample_inputs(keys, batch, phase):
     return {'z': jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)}
 
   def forward(params, z, phase):
@@ -44,7 +44,7 @@ def fake_game(axis_name: str | None = None) -> Game:
       b = b + phase.values['alpha'] * params['b']['late'][None]
     return {'a': z @ params['a']['w'], 'b': b}
 
-  def play(gen_vars, inputs, phase):
+  def generate(gen_vars, inputs, phase):
     fakes = forward(gen_vars['params'], inputs['z'], phase)
     return fakes, {'stats': {'plays': gen_vars['stats']['plays'] + 1}}
 
@@ -75,22 +75,22 @@ def fake_game(axis_name: str | None = None) -> Game:
   def pull_in(params, view, batch, fakes, keys, phase):
     return jnp.sum(params['a']['w'] ** 2) / 2, Aux({})
 
-  def active(params, phase):
+  def trainable(params, phase):
     late = phase.stage == 1
     return Pair(gen={'a': True, 'b': {'w': True, 'late': late}}, disc=True)
 
   return Game(
     init=init,
-    draw=draw,
-    play=play,
-    sample=lambda gen_vars, inputs, phase: play(gen_vars, inputs, phase)[0],
-    moves=Pair(
-      gen=(Move(gen_loss), Move(pull_in, every=2, name='pull')),
+    sample_inputs=sample_inputs,
+    generate=generate,
+    sample=lambda gen_vars, inputs, phase: generate(gen_vars, inputs, phase)[0],
+    updates=Pair(
+      gen=(Update(gen_loss), Update(pull_in, every=2, name='pull')),
       disc=(
-        Move(disc_loss, project=clip),
-        Move(shrink, every=3, name='shrink'),
+        Update(disc_loss, project=clip),
+        Update(shrink, every=3, name='shrink'),
       ),
     ),
     frozen=lambda: jnp.float32(0.5),
-    active=active,
+    trainable=trainable,
   )

@@ -4,7 +4,7 @@ from runs import evaluated
 
 import gan_jax
 from gan_jax.data.digits import digits
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics import scores
 from gan_jax.metrics.evaluator import Evaluator
@@ -78,7 +78,7 @@ def test_the_best_survives_a_resume(tmp_path, scripted):
 
 def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
   """Other metrics beside it change nothing; its version does."""
-  source = digits(Wanted('', 28, 1))
+  source = digits(DataSpec('', 28, 1))
   of = lambda *metrics: (
     Evaluator(evaluated(metrics=metrics).evaluation, source, {}).protocol
   )

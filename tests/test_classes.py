@@ -23,7 +23,7 @@ from gan_jax.games.latents import LATENTS
 from gan_jax.models import mlp, resnet
 from gan_jax.models.spectral import Dense
 from gan_jax.pair import Pair
-from gan_jax.plots.grid import of_each_class, show
+from gan_jax.plots.grid import labels_by_class, show
 from gan_jax.training import loop
 
 N, CLASSES = 4, 3
@@ -79,18 +79,18 @@ def make(disc=None, **how):
 
 def disc_step(game, variables, index=0):
   """D's loss and what comes with it, of fakes of the batch's classes."""
-  inputs = game.draw(KEYS, BATCH, PHASE)
-  fakes, _ = game.play(variables.gen, inputs, PHASE)
-  view = games.View(variables, inputs, (), ())
-  loss = game.moves.disc[index].loss
+  inputs = game.sample_inputs(KEYS, BATCH, PHASE)
+  fakes, _ = game.generate(variables.gen, inputs, PHASE)
+  view = games.Context(variables, inputs, (), ())
+  loss = game.updates.disc[index].loss
   params = variables.disc['params']
   return (*loss(params, view, BATCH, fakes, KEYS, PHASE), fakes)
 
 
 def test_fakes_are_of_the_classes_of_the_reals():
   game, variables = make(classes=CLASSES)
-  inputs = game.draw(KEYS, BATCH, PHASE)
-  fakes, _ = game.play(variables.gen, inputs, PHASE)
+  inputs = game.sample_inputs(KEYS, BATCH, PHASE)
+  fakes, _ = game.generate(variables.gen, inputs, PHASE)
   np.testing.assert_array_equal(fakes[:, 0, 0, 1], LABELS)
   images = game.sample(variables.gen, inputs, PHASE)
   np.testing.assert_array_equal(images, fakes)
@@ -99,21 +99,22 @@ def test_fakes_are_of_the_classes_of_the_reals():
 def test_without_labels_all_classes_are_drawn_alike():
   game, _ = make(classes=CLASSES)
   keys = jax.random.split(jax.random.key(3), 3000)
-  drawn = game.draw(keys, {}, PHASE)['labels']
+  drawn = game.sample_inputs(keys, {}, PHASE)['labels']
   np.testing.assert_array_equal(drawn.sum(1), 1)
   shares = np.asarray(drawn).mean(0)
   assert abs(shares - 1 / 3).max() < 5 * math.sqrt(2 / 9 / 3000)
   # The latents do not depend on it.
   plain, _ = make()
   np.testing.assert_array_equal(
-    plain.draw(keys, {}, PHASE)['z'], game.draw(keys, {}, PHASE)['z']
+    plain.draw(keys, {}, PHASE)['z'], game.sample_inputs(keys, {}, PHASE)['z']
   )
 
 
 def test_between_two_classes():
   game, variables = make(classes=CLASSES)
   a, b = (
-    game.draw(KEYS, {'labels': jnp.full(N, label)}, PHASE) for label in (0, 2)
+    game.sample_inputs(KEYS, {'labels': jnp.full(N, label)}, PHASE)
+    for label in (0, 2)
   )
   images = game.sample(
     variables.gen, game.interpolate(a, b, jnp.linspace(0, 1, N)), PHASE
@@ -142,33 +143,35 @@ def test_auxiliary_classifier_by_hand():
   expected = fake.mean() - real.mean() + 2 * both
   np.testing.assert_allclose(total, expected, rtol=1e-5)
   assert 'class_loss' in aux.metrics
-  view = games.View(variables, game.draw(KEYS, BATCH, PHASE), (), ())
-  total, _ = game.moves.gen[0].loss({}, view, BATCH, fakes, KEYS, PHASE)
+  view = games.Context(
+    variables, game.sample_inputs(KEYS, BATCH, PHASE), (), ()
+  )
+  total, _ = game.updates.gen[0].loss({}, view, BATCH, fakes, KEYS, PHASE)
   expected = -fake.mean() + 0.1 * class_loss(sorted_fake, labels)
   np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
 def test_a_classifier_is_asked_without_labels():
   """What it says of "real" depends on none; a conditional D asks for them."""
-  disc = resnet.Discriminator((4,), halvings=0, sorts=True)
+  disc = resnet.Discriminator((4,), num_downsamples=0, sorts=True)
   how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
   game, variables = make(disc, **how)
   images = {'images': BATCH['images']}
-  told = game.judge(variables.disc, BATCH, PHASE).logits
+  told = game.discriminate(variables.disc, BATCH, PHASE).logits
   np.testing.assert_array_equal(
-    game.judge(variables.disc, images, PHASE).logits, told
+    game.discriminate(variables.disc, images, PHASE).logits, told
   )
   assert len(np.unique(told)) == N
-  disc = resnet.Discriminator((4,), halvings=0)
+  disc = resnet.Discriminator((4,), num_downsamples=0)
   game, variables = make(disc, classes=CLASSES)
   with pytest.raises(UserError, match=r'conditional.* labels=') as error:
-    game.judge(variables.disc, images, PHASE)
+    game.discriminate(variables.disc, images, PHASE)
   assert '\n' not in str(error.value)
 
 
 def test_one_power_iteration_a_step():
   """Whatever D is shown in it: reals, fakes, and what a penalty looks at."""
-  r1 = penalties.Weighted('r1', penalties.r1(), 1.0)
+  r1 = penalties.WeightedPenalty('r1', penalties.r1(), 1.0)
   game, variables = make(Discriminator(spectral=True), penalties=[r1])
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'], np.float64)
   u = np.asarray(variables.disc['spectral']['Dense_0']['u'], np.float64)
@@ -189,7 +192,7 @@ def test_an_image_is_judged_by_itself():
   game, variables = make(pack=2, sight=augment.make(pack=2))
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   flat = np.asarray(images).reshape(N, 2)
-  judged = game.judge(variables.disc, {'images': images}, PHASE)
+  judged = game.discriminate(variables.disc, {'images': images}, PHASE)
   np.testing.assert_allclose(
     judged.logits, np.tile(flat, 2) @ w, rtol=1e-5, atol=1e-6
   )
@@ -197,7 +200,9 @@ def test_an_image_is_judged_by_itself():
 
   various = mlp.Discriminator(hidden=(5,), dropout=0.5, stddev_group=2)
   game, variables = make(various)
-  ask = lambda images: game.judge(variables.disc, {'images': images}, PHASE)[0]
+  ask = lambda images: game.discriminate(
+    variables.disc, {'images': images}, PHASE
+  )[0]
   np.testing.assert_allclose(
     ask(images), ask(images[::-1])[::-1], rtol=1e-5, atol=1e-6
   )
@@ -209,7 +214,7 @@ def test_an_image_is_judged_by_itself():
       latent_dim=1,
     )  # fmt: skip
     variables, _ = game.init(jax.random.key(1), BATCH)
-    said.append(game.judge(variables.disc, {'images': images}, PHASE))
+    said.append(game.discriminate(variables.disc, {'images': images}, PHASE))
   real, fake_is_one = said
   np.testing.assert_allclose(fake_is_one.logits, -real.logits, rtol=1e-6)
   np.testing.assert_allclose(
@@ -224,10 +229,10 @@ def test_classes_are_not_packed():
 
 def test_clipped():
   game, _ = make(clip=0.01)
-  for move in game.moves.disc:
+  for move in game.updates.disc:
     clipped = move.project({'w': jnp.array([-1.0, 0.005, 1.0])})
     np.testing.assert_allclose(clipped['w'], [-0.01, 0.005, 0.01])
-  assert game.moves.gen[0].project is None
+  assert game.updates.gen[0].project is None
 
 
 def test_packs_are_judged_as_one():
@@ -243,9 +248,9 @@ def test_packs_are_judged_as_one():
 
 def test_a_lazy_penalty_is_a_move_of_its_own():
   """Of the linear D its value is |w|^2 / 2, and it is weighed in its loss."""
-  r1 = penalties.Weighted('r1', penalties.r1(), weight=5.0, every=4)
+  r1 = penalties.WeightedPenalty('r1', penalties.r1(), weight=5.0, every=4)
   game, variables = make(penalties=[r1])
-  move = game.moves.disc[1]
+  move = game.updates.disc[1]
   assert (move.every, move.rescale, move.name) == (4, True, 'weighted_r1')
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])
   total, aux, _ = disc_step(game, variables, index=1)
@@ -280,8 +285,8 @@ def test_a_run_of_classes(tmp_path):
   last = sorted((tmp_path / 'samples').iterdir())[-1]
   with Image.open(last) as grid:
     assert grid.size == (6 * 28, 10 * 28)
-  np.testing.assert_array_equal(of_each_class(3, 8), [0, 0, 1, 1, 2, 2])
-  np.testing.assert_array_equal(of_each_class(5, 3), [0, 1, 2])
+  np.testing.assert_array_equal(labels_by_class(3, 8), [0, 0, 1, 1, 2, 2])
+  np.testing.assert_array_equal(labels_by_class(5, 3), [0, 1, 2])
   labels = np.repeat(np.arange(10), 6)
   shown = show(run.sample(60, labels=labels), columns=6)
   np.testing.assert_array_equal(run.show(64), shown)

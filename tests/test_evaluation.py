@@ -16,7 +16,7 @@ from runs import evaluated, metrics
 import gan_jax
 from gan_jax import games
 from gan_jax.data.digits import digits
-from gan_jax.data.source import Wanted, in_memory
+from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, fid, scores
 from gan_jax.metrics import digits as classifier
@@ -46,9 +46,9 @@ def test_scores_are_those_of_the_samples(workdir):
   from gan_jax.keys import Purpose, example_keys
 
   keys = example_keys(jax.random.key(0), Purpose.EVALUATE, jax.numpy.arange(90))
-  inputs = run._game.draw(keys, {}, run._phase)
+  inputs = run._game.sample_inputs(keys, {}, run._phase)
   samples = to_uint8(run.generator(run.params, inputs))
-  source = digits(Wanted('', 28, 1))
+  source = digits(DataSpec('', 28, 1))
   data = source.fetch(np.arange(5000))['images']
   expected = fid(pixels(data), pixels(samples))
   line = metrics(workdir)[-1]
@@ -218,7 +218,7 @@ def test_mistakes_are_told_before_training(tmp_path, changes, message):
 
 def test_memorisation(workdir):
   """Of the whole training set: copies of any of it, and unseen ones."""
-  data = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  data = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
   evaluator = Evaluator(
     evaluated(metrics=('memorisation', 'kid'), num_samples=60).evaluation,
     in_memory({'images': data[::2]}),
@@ -261,7 +261,7 @@ def test_a_function_of_the_users(workdir):
   run = gan_jax.load(workdir)
   how = {'metrics': ('fid',), 'features': 'test_evaluation:columns'}
   score = gan_jax.evaluate(run.sample(200), run, **how)['fid']
-  data = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  data = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
   expected = fid(
     columns(data).astype(float), columns(run.sample(200)).astype(float)
   )
@@ -335,7 +335,7 @@ def test_a_small_set_is_known_by_its_pixels(tmp_path, capsys):
 def test_nearest_finds_a_copy(workdir, monkeypatch):
   """A generator that has learnt by heart: its sample, and itself beside it."""
   run = gan_jax.load(workdir)
-  data = digits(Wanted('', 28, 1)).fetch(np.array([17, 4711]))['images']
+  data = digits(DataSpec('', 28, 1)).fetch(np.array([17, 4711]))['images']
   monkeypatch.setattr(run, 'sample', lambda n, seed: data[:n])
   picture = np.asarray(run.nearest(2, k=3))
   times = picture.shape[0] // (2 * 28)
@@ -354,7 +354,7 @@ def test_quantize_is_to_uint8():
 def test_evaluated_on_all_devices_alike():
   """Two devices here: every example is played once, in its place."""
   config = evaluated(num_samples=7)  # which two do not divide
-  source = digits(Wanted('', 28, 1))
+  source = digits(DataSpec('', 28, 1))
   evaluator = Evaluator(config.evaluation, source, {})
   assert jax.device_count() == 2
 
@@ -363,7 +363,7 @@ def test_evaluated_on_all_devices_alike():
     return jax.numpy.broadcast_to(value, (len(keys), 28, 28, 1))
 
   game = games.make(config)._replace(
-    draw=lambda keys, batch, phase: keys, sample=sample
+    sample_inputs=lambda keys, batch, phase: keys, sample=sample
   )
   seen = []
   collect = measures.collect
@@ -421,7 +421,7 @@ def test_the_classifier_of_cifar10(shared):
 @pytest.mark.slow
 def test_the_classifier_is_trained_by_this_code():
   """What is trained here classifies as the shipped one does, nearly."""
-  images = digits(Wanted('', 28, 1)).fetch(np.arange(5000))['images']
+  images = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
   look = jax.jit(classifier.look)
   labels = [
     look(weights, images)['probabilities'].argmax(1)

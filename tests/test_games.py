@@ -116,7 +116,7 @@ def test_gens_statistics_and_their_average(played):
       jax.random.fold_in(jax.random.fold_in(start.key, 2), 0), i
     )
   )(jnp.arange(N))
-  z = np.asarray(game.draw(keys, {}, phase)['z'])
+  z = np.asarray(game.sample_inputs(keys, {}, phase)['z'])
   mean, var = stats(end.variables.gen)
   assert mean == pytest.approx(0.1 * z.mean(), abs=1e-6)
   assert var == pytest.approx(0.9 + 0.1 * z.var(), abs=1e-5)
@@ -128,7 +128,7 @@ def test_samples_use_the_average_statistics(played):
   """(z - mean) / sqrt(var), whatever else is in the batch."""
   game, phase, _, end, _ = played
   keys = jax.random.split(jax.random.key(1), 3)
-  inputs = game.draw(keys, {}, phase)
+  inputs = game.sample_inputs(keys, {}, phase)
   mean, var = stats(end.ema)
   expected = (np.asarray(inputs['z'])[:, 0] - mean) / np.sqrt(var)
   images = game.sample(end.ema, inputs, phase)

@@ -8,7 +8,7 @@ from runs import evaluated, get_config
 
 from gan_jax import games
 from gan_jax.data.digits import digits
-from gan_jax.data.source import Wanted, in_memory
+from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import measure as measures
@@ -46,7 +46,7 @@ def labels_given(labels, count, monkeypatch):
     raise StopIteration
 
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
-  game = games.make(config)._replace(draw=draw, sample=sample)
+  game = games.make(config)._replace(sample_inputs=draw, sample=sample)
   with pytest.raises(StopIteration):
     evaluator.player(game)({}, schedule.of_config(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
@@ -83,11 +83,11 @@ def test_which_labels_is_in_the_stamp(tmp_path, scripted):
   stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
   assert {stamp['labels'] for stamp in stamps} == {'data'}
   config.evaluation.labels = 'uniform'
-  other = evaluations.make_evaluator(config, digits(Wanted('', 28, 1)))
+  other = evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
   assert other.labels == 'uniform'
   assert scores.way(scores.read(tmp_path)[0].stamp) != other.protocol
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
-    evaluations.make_evaluator(config, digits(Wanted('', 28, 1)))
+    evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
   with pytest.raises(UserError, match='has no classes: set it to None'):
     loop.train(evaluated(labels='data'), tmp_path / 'other')

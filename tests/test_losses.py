@@ -34,7 +34,7 @@ def test_wasserstein_by_hand():
   np.testing.assert_allclose(pair.disc(REAL, FAKE), 0 - of_real, rtol=1e-6)
   np.testing.assert_allclose(pair.gen(REAL, FAKE), 0, atol=1e-7)
   np.testing.assert_allclose(pair.gen(FAKE, REAL), -of_real, rtol=1e-6)
-  assert pair.says_real is None
+  assert pair.real_score is None
 
 
 def test_least_squares_by_hand():
@@ -44,14 +44,14 @@ def test_least_squares_by_hand():
   by_hand = MEAN(2**2, 1) / 2 + MEAN(1, 2**2) / 2
   np.testing.assert_allclose(pair.disc(real, fake), by_hand)
   np.testing.assert_allclose(pair.gen(real, fake), MEAN(2**2, 1) / 2)
-  np.testing.assert_array_equal(pair.says_real(fake) > 0, [False, True])
+  np.testing.assert_array_equal(pair.real_score(fake) > 0, [False, True])
   # D is even at the middle of both labels, 1/2 here and 0 there.
-  assert pair.says_real(jnp.array([0.5])) == 0
-  pearson = losses.least_squares(fake_label=-1.0, wanted_label=0.0)
+  assert pair.real_score(jnp.array([0.5])) == 0
+  pearson = losses.least_squares(fake_label=-1.0, target_label=0.0)
   by_hand = MEAN(2**2, 1) / 2 + MEAN(0, 3**2) / 2
   np.testing.assert_allclose(pearson.disc(real, fake), by_hand)
   np.testing.assert_allclose(pearson.gen(real, fake), MEAN(1, 2**2) / 2)
-  assert pearson.says_real(jnp.array([0.0])) == 0
+  assert pearson.real_score(jnp.array([0.0])) == 0
 
 
 def test_hinge_by_hand():
@@ -82,8 +82,8 @@ def test_players_pull_in_opposite_directions(name):
   wanted = float(jax.grad(pair.gen, 1)(*at)[0])
   assert real * fake < 0
   assert fake * wanted < 0
-  if pair.says_real is not None:
-    more_real = float(jax.grad(lambda x: pair.says_real(x)[0])(at[0])[0])
+  if pair.real_score is not None:
+    more_real = float(jax.grad(lambda x: pair.real_score(x)[0])(at[0])[0])
     assert real * more_real < 0
 
 

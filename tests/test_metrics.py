@@ -124,10 +124,10 @@ def test_fid_in_hard_cases():
   assert metrics.fid(constant, constant) == 0
   assert metrics.fid(centred, np.zeros((9, 300))) == pytest.approx(trace)
   # Variances from 1 to 1e-16, known.
-  spread = np.diag(10.0 ** -np.arange(17))
-  a, b = gaussian(90, spread), gaussian(80, 4 * spread, seed=1)
-  assert metrics.fid(a, b) == pytest.approx(np.trace(spread), rel=1e-7)
-  assert 0 <= metrics.fid(a, gaussian(80, spread, seed=2)) < 1e-7
+  strategy = np.diag(10.0 ** -np.arange(17))
+  a, b = gaussian(90, strategy), gaussian(80, 4 * strategy, seed=1)
+  assert metrics.fid(a, b) == pytest.approx(np.trace(strategy), rel=1e-7)
+  assert 0 <= metrics.fid(a, gaussian(80, strategy, seed=2)) < 1e-7
 
 
 def test_fid_tells_what_is_wrong():

@@ -19,7 +19,7 @@ from gan_jax import data, games
 from gan_jax.bounds import bound_of
 from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
-from gan_jax.games import View
+from gan_jax.games import Context
 from gan_jax.pair import player_params
 from gan_jax.training import optimizers, schedule
 from gan_jax.training.check import check_config
@@ -134,13 +134,13 @@ def traced(config):
   def run(key):
     variables, state = game.init(key, batch)
     keys = jax.random.split(key, n)
-    inputs = game.draw(keys, batch, phase)
-    fakes, _ = game.play(variables.gen, inputs, phase)
-    view = View(variables, inputs, state, game.frozen())
+    inputs = game.sample_inputs(keys, batch, phase)
+    fakes, _ = game.generate(variables.gen, inputs, phase)
+    view = Context(variables, inputs, state, game.frozen())
     parts = [game.sample(variables.gen, inputs, phase)]
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
-      for move in getattr(game.moves, player):
+      for move in getattr(game.updates, player):
         loss, _ = move.loss(params, view, batch, fakes, keys, phase)
         parts.append(loss * move.every)
         parts.append(move.project(params) if move.project else ())

@@ -28,15 +28,15 @@ def measured():
 
 def told_at(step, monkeypatch):
   """SIGTERM comes in the dispatch that ends at `step`."""
-  keep_up, dispatches = loop.parallel.keep_up, []
+  limit_in_flight, dispatches = loop.parallel.limit_in_flight, []
 
   def tell(pending):
-    keep_up(pending)
+    limit_in_flight(pending)
     dispatches.append(1)
     if 4 * len(dispatches) == step:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop.parallel, 'keep_up', tell)
+  monkeypatch.setattr(loop.parallel, 'limit_in_flight', tell)
 
 
 def fids(workdir):
@@ -130,13 +130,13 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
 
   monkeypatch.setattr('gan_jax.metrics.evaluator.Evaluator.player', player)
   told = []
-  log = run_log.Monitor.log
+  log = run_log.RunLog.log
 
   def watch(self, step, images, *rest):
     told.append((time.perf_counter(), images))
     log(self, step, images, *rest)
 
-  monkeypatch.setattr(run_log.Monitor, 'log', watch)
+  monkeypatch.setattr(run_log.RunLog, 'log', watch)
   loop.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   lines = [json.loads(line) for line in lines]

@@ -8,8 +8,8 @@ import pytest
 from gan_jax.errors import UserError
 from gan_jax.games.penalties import (
   PENALTIES,
-  Shown,
-  Weighted,
+  PenaltyInputs,
+  WeightedPenalty,
   squared_gradients,
 )
 
@@ -29,7 +29,7 @@ def draw(seed, scale=1.0):
 
 def shown(judge, real, fake, seed=0):
   keys = jax.random.split(jax.random.key(seed), N)
-  return Shown(judge, real, fake, judge(real), judge(fake), keys)
+  return PenaltyInputs(judge, real, fake, judge(real), judge(fake), keys)
 
 
 def linear(w, b=0.7):
@@ -99,13 +99,13 @@ def test_each_pair_has_its_own_place_between():
   judge = lambda images: images.mean((1, 2, 3)) ** 2 / 2
   keys = jax.random.split(jax.random.key(0), n)
   zeros, ones = jnp.zeros((n, *SHAPE)), jnp.ones((n, *SHAPE))
-  at = Shown(judge, zeros, ones, judge(zeros), judge(ones), keys)
+  at = PenaltyInputs(judge, zeros, ones, judge(zeros), judge(ones), keys)
   value = float(PENALTIES['gradient_penalty']()(at))
   # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, deviation below .2.
   assert value == pytest.approx(1 / 36 - 1 / np.sqrt(12) + 1, abs=5 * 0.2 / 63)
   alone = [
     PENALTIES['gradient_penalty']()(
-      Shown(judge, zeros[:1], ones[:1], None, None, keys[i : i + 1])
+      PenaltyInputs(judge, zeros[:1], ones[:1], None, None, keys[i : i + 1])
     )
     for i in range(3)
   ]
@@ -124,7 +124,7 @@ def test_dragan_looks_near_the_reals():
   n = 4000
   keys = jax.random.split(jax.random.key(0), n)
   zeros = jnp.zeros((n, *SHAPE))
-  at = Shown(bowl(a), zeros, zeros, None, None, keys)
+  at = PenaltyInputs(bowl(a), zeros, zeros, None, None, keys)
   near = float(PENALTIES['dragan'](0.0, 2.0)(at)) / (a**2 * 2.0**2)
   assert near == pytest.approx(12, abs=5 * np.sqrt(24 / n))
 
@@ -158,7 +158,8 @@ def test_two_penalties_do_not_draw_the_same():
   penalty = PENALTIES['gradient_penalty']()
   at = shown(bowl(0.3), draw(2), draw(3))
   values = {
-    float(Weighted(name, penalty, 1.0).value(at)) for name in ('one', 'other')
+    float(WeightedPenalty(name, penalty, 1.0).value(at))
+    for name in ('one', 'other')
   }
   assert len(values) == 2
 

@@ -349,13 +349,13 @@ def test_reals_fade_too():
     {'stage': 0},
   )
   table = table_of(config, *segments)
-  view = games.View(variables, {}, (), ())
+  view = games.Context(variables, {}, (), ())
   for row in table.rows:
     phase = table.phase(row.first_step)
-    inputs = game.draw(KEYS, {}, phase)
-    fakes, _ = game.play(variables.gen, inputs, phase)
-    loss = spying.moves.disc[0].loss
-    small = {**batch, 'images': box(images, game.shrink(phase))}
+    inputs = game.sample_inputs(KEYS, {}, phase)
+    fakes, _ = game.generate(variables.gen, inputs, phase)
+    loss = spying.updates.disc[0].loss
+    small = {**batch, 'images': box(images, game.downsample(phase))}
     loss(disc_vars['params'], view, small, fakes, KEYS, phase)
   close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
   close(seen[4], images)
@@ -369,8 +369,8 @@ def test_samples_are_of_the_resolution_of_the_data():
   batch = {'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3))}
   variables, _ = game.init(jax.random.key(0), batch)
   phase = table_of(config, {'stage': 2}).phase(0)
-  inputs = game.draw(KEYS, {}, phase)
-  fakes, _ = game.play(variables.gen, inputs, phase)
+  inputs = game.sample_inputs(KEYS, {}, phase)
+  fakes, _ = game.generate(variables.gen, inputs, phase)
   assert fakes.shape == (N, 8, 8, 3)
   np.testing.assert_array_equal(
     game.sample(variables.gen, inputs, phase), doubled(fakes)

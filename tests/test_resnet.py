@@ -9,7 +9,7 @@ import pytest
 
 from gan_jax.errors import UserError
 from gan_jax.models import mlp, resnet
-from gan_jax.models.layers import ClassNorm
+from gan_jax.models.layers import ConditionalBatchNorm
 from gan_jax.models.spectral import Conv, Dense
 
 N, CLASSES = 4, 3
@@ -149,11 +149,11 @@ def test_sngan_of_cifar_has_the_parameters_of_its_table():
     (128, (1024, 1024, 512, 256, 128, 64), (64, 128, 256, 512, 1024, 1024), 5),
   ],
 )
-def test_other_sizes(resolution, gen, disc, halvings):
+def test_other_sizes(resolution, gen, disc, num_downsamples):
   """Those of Miyato et al., tables 5 and 6: 6x6 or 4x4 at first."""
   gen, disc = (
     resnet.Generator(resolution, 3, features=gen),
-    resnet.Discriminator(features=disc, halvings=halvings),
+    resnet.Discriminator(features=disc, num_downsamples=num_downsamples),
   )
 
   def play():
@@ -179,7 +179,7 @@ def test_a_size_that_blocks_do_not_reach():
 def test_class_norm_by_hand():
   """The batch, normalised; then the class's own gain and bias."""
   x = DRAW(N, 2, 2, 5)
-  norm = ClassNorm(True, jnp.float32, None)
+  norm = ConditionalBatchNorm(True, jnp.float32, None)
   variables = norm.init(jax.random.key(0), x, LABELS)
   assert variables['params']['gain'].shape == (CLASSES, 5)
   gain, bias = DRAW(CLASSES, 5), DRAW(CLASSES, 5) ** 2
@@ -196,7 +196,7 @@ def test_class_norm_by_hand():
 
 def test_projection_by_hand():
   """logit(x, y) = logit(x) + <embedding of y, features>: without one, alike."""
-  disc = resnet.Discriminator((4, 6), halvings=1, spectral=False)
+  disc = resnet.Discriminator((4, 6), num_downsamples=1, spectral=False)
   images = DRAW(N, 8, 8, 3)
   variables = disc.init(jax.random.key(0), images, KEYS, False, labels=LABELS)
   of = lambda labels, variables=variables: np.asarray(
@@ -217,7 +217,7 @@ def test_projection_by_hand():
 
 
 def test_a_network_that_sorts():
-  disc = resnet.Discriminator((4, 6), halvings=1, sorts=True)
+  disc = resnet.Discriminator((4, 6), num_downsamples=1, sorts=True)
   images = DRAW(N, 8, 8, 3)
   variables = disc.init(jax.random.key(0), images, KEYS, False, labels=LABELS)
   logits, classes = disc.apply(variables, images, KEYS, False, labels=LABELS)

@@ -12,7 +12,7 @@ from fake_game import fake_game
 from gan_jax import devices
 from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
-from gan_jax.games import Aux, Move
+from gan_jax.games import Aux, Update
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pair import Pair
 from gan_jax.training import state
@@ -26,7 +26,9 @@ ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 SAME = lambda tree: tree
-ONE_DEVICE = devices.Spread(None, jax.jit, SAME, own=SAME, whole=SAME)
+ONE_DEVICE = devices.Strategy(
+  None, jax.jit, SAME, replicate=SAME, unreplicate=SAME
+)
 
 
 def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
@@ -63,14 +65,14 @@ def create(game, tx):
 class Player:
   """Plays a game from `now` on, as far as it is asked to."""
 
-  def __init__(self, game, tx, schedule, now=None, spread=ONE_DEVICE):
-    self.game, self.schedule, self.spread = game, schedule, spread
+  def __init__(self, game, tx, schedule, now=None, strategy=ONE_DEVICE):
+    self.game, self.schedule, self.strategy = game, schedule, strategy
     self.source = in_memory({'images': POINTS})
     self.stream = Stream(0, self.source.size)
     self.now = create(game, tx) if now is None else now
     read = lambda dataset, fed, key, step, shrink: fed
-    self.step = spread.compile(
-      partial(steps.train_dispatch, game, tx, read, spread.axis_name)
+    self.step = strategy.compile(
+      partial(steps.train_dispatch, game, tx, read, strategy.axis_name)
     )
 
   def play(self, until):
@@ -81,7 +83,7 @@ class Player:
       )
       phases = self.schedule.dispatch(at)
       self.now, metrics = self.step(
-        self.now, {}, self.spread.shard(fed), phases, self.game.frozen()
+        self.now, {}, self.strategy.shard(fed), phases, self.game.frozen()
       )
       self.metrics = jax.tree.map(lambda x: x.sum(0), metrics)
     return self.now
@@ -113,7 +115,9 @@ def test_gradient_of_gen_is_that_of_the_whole():
   the derivative of the loss as a function of G's parameters alone.
   """
   game, schedule = fake_game(), table(dispatch=1)
-  game = game._replace(moves=Pair(gen=game.moves.gen[:1], disc=()), active=None)
+  game = game._replace(
+    updates=Pair(gen=game.updates.gen[:1], disc=()), active=None
+  )
   now = create(game, SGD)
   stream = Stream(0, 64)
   batch = {
@@ -147,9 +151,9 @@ def test_gradient_of_gen_is_that_of_the_whole():
 @pytest.mark.parametrize('mover', ['gen', 'disc'])
 def test_a_move_leaves_the_other_player_alone(mover):
   game, schedule = fake_game(), table()
-  moves = Pair((), ())._replace(**{mover: getattr(game.moves, mover)})
+  updates = Pair((), ())._replace(**{mover: getattr(game.updates, mover)})
   before = create(game, ADAM)
-  player = Player(game._replace(moves=moves), ADAM, schedule, before)
+  player = Player(game._replace(updates=updates), ADAM, schedule, before)
   after = player.play(2)
   other = 'disc' if mover == 'gen' else 'gen'
   for field in ('variables', 'opt_state'):
@@ -284,7 +288,7 @@ def test_moments_of_layers_not_in_play_are_left_alone():
 def test_average_halves_its_memory_in_its_half_life(disc_steps):
   """After as many images as the half-life, half of the start is left."""
   per_step = 8 * disc_steps
-  game = fake_game()._replace(moves=Pair((), ()))
+  game = fake_game()._replace(updates=Pair((), ()))
   schedule = table(disc_steps, halflife=4 * per_step)
   start = create(game, ADAM)
   start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
@@ -301,10 +305,10 @@ def test_devices_make_no_difference(name, gen_batch_size):
   """
   schedule = table(2, gen_batch_size)
   alone = Player(fake_game(), ADAM, schedule).play(8)
-  spread = devices.make(name)
-  game = fake_game(spread.axis_name)
+  strategy = devices.make_strategy(name)
+  game = fake_game(strategy.axis_name)
   start = devices.create(partial(create, game, ADAM))
-  together = Player(game, ADAM, schedule, start, spread).play(8)
+  together = Player(game, ADAM, schedule, start, strategy).play(8)
   for x, y in zip(
     jax.tree.leaves(alone._replace(key=())),
     jax.tree.leaves(together._replace(key=())),
@@ -317,8 +321,8 @@ def test_a_nan_is_not_hidden():
   """A loss that is NaN in one iteration of a dispatch shows in its mean."""
   game = fake_game()
   broken = lambda *args: (jnp.float32(np.nan), Aux({}))
-  moves = Pair(gen=(Move(broken, every=2),), disc=())
-  player = Player(game._replace(moves=moves), ADAM, table(dispatch=4))
+  updates = Pair(gen=(Update(broken, every=2),), disc=())
+  player = Player(game._replace(updates=updates), ADAM, table(dispatch=4))
   player.play(4)
   total, count = player.metrics['gen/loss']
   assert np.isnan(total)

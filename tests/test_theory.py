@@ -56,7 +56,7 @@ def against_a_fixed_generator(config, deviation, mean, steps):
   def logits(x):
     images = jnp.asarray(x, jnp.float32)[:, None, None, None]
     disc_vars = state.variables.disc
-    judged = game.judge(disc_vars, {'images': images}, table.phase(0))
+    judged = game.discriminate(disc_vars, {'images': images}, table.phase(0))
     return np.asarray(judged.logits)
 
   return logits, told

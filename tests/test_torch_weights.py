@@ -44,7 +44,7 @@ def test_reads_tensors_wherever_they_lie_in_a_storage(write):
       'whole': of_data(0, (3, 4), (4, 1)),
       'turned': of_data(0, (4, 3), (1, 4)),
       'part': of_data(5, (2, 2), (4, 1)),
-      'spread': of_data(3, (2, 2), (0, 1)),
+      'strategy': of_data(3, (2, 2), (0, 1)),
       'number': of_data(11, (), ()),
       'empty': of_data(0, (0, 4), (4, 1)),
     },
@@ -54,7 +54,7 @@ def test_reads_tensors_wherever_they_lie_in_a_storage(write):
     'whole': [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]],
     'turned': [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
     'part': [[5, 6], [9, 10]],
-    'spread': [[3, 4], [3, 4]],
+    'strategy': [[3, 4], [3, 4]],
     'number': 11,
     'empty': np.zeros((0, 4)),
   }
@@ -161,7 +161,7 @@ def test_reads_what_torch_saves(tmp_path, as_zip):
   state |= {
     'turned': base.T,
     'part': base[1:3, 2:5],
-    'spread': torch.ones(1).expand(5),
+    'strategy': torch.ones(1).expand(5),
     'parameter': torch.nn.Parameter(base[0]),
     'empty': torch.zeros(0, 3),
   }

@@ -21,12 +21,12 @@ from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
 from gan_jax.plots.toy_plot import (
-  Scene,
+  PlotData,
   _in_the_plane,
   arrows,
-  paint,
+  make_plot_data,
   places,
-  scene_of,
+  plot,
 )
 from gan_jax.training.loop import train
 
@@ -123,7 +123,7 @@ def test_divergences_by_hand():
   js = (np.log(1 / 0.625) + 0.25 * np.log(0.25 / 0.625)) / 2
   js += 0.75 * np.log(0.75 / 0.375) / 2
   assert found.jensen_shannon == pytest.approx(js, rel=1e-12)
-  # KL(q || p), 1% of both being spread over the 100 cells.
+  # KL(q || p), 1% of both being strategy over the 100 cells.
   few, some, most, all_of_it = 1e-4, 0.2476, 0.7426, 0.9901
   kl = some * np.log(some / all_of_it) + most * np.log(most / few)
   assert found.kl == pytest.approx(kl, rel=1e-12)
@@ -158,7 +158,7 @@ def test_points_that_are_measured_tell_nothing_of_latents():
   game = games.make(get_config('toy_line'))
   for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.DRAW):
     keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
-    z = np.asarray(game.draw(keys, {}, None)['z'])
+    z = np.asarray(game.sample_inputs(keys, {}, None)['z'])
     for coordinate in z.T:
       assert abs(spearmanr(along, coordinate)[0]) < 0.1
 
@@ -195,8 +195,8 @@ def test_a_run_of_points(trained):
   for name in ('high_quality', 'modes_found', 'jensen_shannon', 'wasserstein'):
     assert np.isfinite(last[f'eval/{name}'])
   frames = sorted((workdir / 'samples').iterdir())
-  with Image.open(workdir / 'training.gif') as film:
-    assert film.n_frames == len(frames) == 3
+  with Image.open(workdir / 'training.gif') as write_gif:
+    assert write_gif.n_frames == len(frames) == 3
   run = gan_jax.load(workdir)
   points = run.sample(300, seed=1)
   assert points.shape == (300, 2)
@@ -250,7 +250,7 @@ def test_programs_of_their_own_draw_the_same_points(several, tmp_path):
 def test_the_scene_is_what_both_players_say(trained):
   config, workdir = trained
   run, toy = gan_jax.load(workdir), toy_of('toy:ring')
-  scene = scene_of(games.make(config), config)(run._variables, run._phase)
+  scene = make_plot_data(games.make(config), config)(run._variables, run._phase)
   said = 1 / (1 + np.exp(-run.discriminator(places(toy).astype(np.float32))))
   np.testing.assert_allclose(scene.said, said, rtol=1e-4, atol=1e-5)
   # Slopes, by central differences.
@@ -262,7 +262,7 @@ def test_the_scene_is_what_both_players_say(trained):
     near = np.isclose(rise / 2e-3, scene.slopes[:, axis], rtol=0.05, atol=5e-3)
     assert near.mean() > 0.9  # (the others have a bend of D within the step)
   assert scene.warped.shape == (42, 101, 2)
-  assert paint(jax.tree.map(np.asarray, scene), config).shape[2] == 3
+  assert plot(jax.tree.map(np.asarray, scene), config).shape[2] == 3
 
 
 def test_arrows_have_one_scale():
@@ -273,7 +273,7 @@ def test_arrows_have_one_scale():
   # And so they are drawn, in the units of the axes, however many others.
   points = np.zeros((9, 2))
   for some in ([0, 1], [0, 2, 3]):
-    scene = Scene(points, points, np.zeros(6400), False, slopes[some], None)
+    scene = PlotData(points, points, np.zeros(6400), False, slopes[some], None)
     figure = Figure()
     _in_the_plane(figure, scene, toy_of('toy:moons'))
     (drawn,) = (

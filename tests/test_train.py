@@ -11,10 +11,12 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
   checkpoint alone they have not.
   """
   begun, told = [], []
-  keep_up = devices.keep_up
-  log, samples = run_log.Monitor.log, run_log.Monitor.samples
+  limit_in_flight = devices.limit_in_flight
+  log, samples = run_log.RunLog.log, run_log.RunLog.samples
   monkeypatch.setattr(
-    devices, 'keep_up', lambda results: (begun.append(1), keep_up(results))
+    devices,
+    'limit_in_flight',
+    lambda results: (begun.append(1), limit_in_flight(results)),
   )
 
   def watch(name, method):
@@ -22,7 +24,7 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
       told.append((name, step, len(begun)))
       method(self, step, *rest)
 
-    monkeypatch.setattr(run_log.Monitor, name, watched)
+    monkeypatch.setattr(run_log.RunLog, name, watched)
 
   watch('log', log)
   watch('samples', samples)

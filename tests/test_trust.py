@@ -24,10 +24,10 @@ from soak import soak
 import gan_jax
 from gan_jax import games
 from gan_jax.errors import Diverged, UserError
-from gan_jax.games.game import Move
+from gan_jax.games.game import Update
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.training import checkpoint, loop, run_log, schedule
-from gan_jax.training.health import Alarm, diversity
+from gan_jax.training.health import HealthChecks, diversity
 
 # What Orbax leaves of a read or a save that failed is collected in other tests.
 pytestmark = pytest.mark.filterwarnings(
@@ -282,7 +282,7 @@ def test_a_disk_that_is_full_for_a_while(
   tmp_path, straight, capsys, monkeypatch
 ):
   """The whole run: it goes on, and what could be written later is there."""
-  log, lines = run_log.Monitor.log, []
+  log, lines = run_log.RunLog.log, []
 
   def log_on_a_full_disk(self, *rest):
     lines.append(rest)
@@ -296,7 +296,7 @@ def test_a_disk_that_is_full_for_a_while(
     save(self, *rest)
     self.finish()
 
-  monkeypatch.setattr(run_log.Monitor, 'log', log_on_a_full_disk)
+  monkeypatch.setattr(run_log.RunLog, 'log', log_on_a_full_disk)
   monkeypatch.setattr(checkpoint.Checkpoints, 'save', save_at_once)
   loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
   assert 'cannot be written to now' in capsys.readouterr().err
@@ -424,9 +424,9 @@ def unlucky(monkeypatch, player='disc', limit=2.0):
 
   def make_unlucky(*args):
     game = make(*args)
-    (move,) = getattr(game.moves, player)
-    spoilt = (Move(spoil(move.loss)),)
-    return game._replace(moves=game.moves._replace(**{player: spoilt}))
+    (move,) = getattr(game.updates, player)
+    spoilt = (Update(spoil(move.loss)),)
+    return game._replace(updates=game.updates._replace(**{player: spoilt}))
 
   monkeypatch.setattr(games, 'make', make_unlucky)
 
@@ -464,7 +464,7 @@ def first_unlucky_step(config, limit=2.0):
   phase = schedule.of_config(config).phase(0)
   for step in range(96):
     keys = example_keys(key, Purpose.DRAW, jnp.arange(1), step)
-    if game.draw(keys, {}, phase)['z'][0, 0] > limit:
+    if game.sample_inputs(keys, {}, phase)['z'][0, 0] > limit:
       return step + 1
   raise AssertionError('none')
 
@@ -542,7 +542,7 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
   assert int(state.step) == 104
   for steps in fake.steps.values():
     assert steps == sorted(set(steps))
-  with run_log.Monitor(
+  with run_log.RunLog(
     tmp_path / 'other', step=0, attempt=0, images=0, total_images=1, wandb=True
   ):
     assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
@@ -550,12 +550,12 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
 
 def test_attempts_differ_in_data_and_latents():
   from gan_jax.data.order import Stream
-  from gan_jax.training.state import another_attempt
+  from gan_jax.training.state import next_attempt
 
   state, seed = some_state()._replace(key=jax.random.key(0)), jax.random.key(0)
-  keys = [another_attempt(state, seed, n).key for n in (1, 2)]
+  keys = [next_attempt(state, seed, n).key for n in (1, 2)]
   # Of the seed and the attempt alone: however often it was resumed between.
-  again = another_attempt(another_attempt(state, seed, 1), seed, 2).key
+  again = next_attempt(next_attempt(state, seed, 1), seed, 2).key
   data = lambda key: jax.random.key_data(key).tolist()
   assert data(again) == data(keys[1])
   assert len({tuple(data(key)) for key in (seed, *keys)}) == 3
@@ -599,7 +599,7 @@ GOOD = {
 )
 def test_alarms(bad, lines, message, capsys):
   """Told once, after so many lines, and again when it begins again."""
-  alarm = Alarm(quiet_until=100)
+  alarm = HealthChecks(quiet_until=100)
   for _ in range(lines):
     alarm.read(600, 50, {**GOOD, **bad})  # 5% of the images are not seen yet
     alarm.read(500, 150, {**GOOD, **bad})  # nor so many iterations
@@ -615,7 +615,7 @@ def test_alarms(bad, lines, message, capsys):
 
 def test_a_lazy_penalty_without_a_gradient_is_no_alarm(capsys):
   """A one-sided gradient penalty of a smooth D: nothing is to be done."""
-  alarm = Alarm(quiet_until=0)
+  alarm = HealthChecks(quiet_until=0)
   lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
   alarm.read(600, 1000, {**GOOD, **lazy})
   assert not capsys.readouterr().err

@@ -19,11 +19,11 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from test_metrics import ms_ssim_by_scipy, patches_at, pictures, pyramid
 
 from gan_jax.data import preprocess
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.data.toys import toy_of
 from gan_jax.metrics import cifar10, digits
 from gan_jax.metrics.features import FEATURES
-from gan_jax.metrics.measure import METRICS, Reference, Seen
+from gan_jax.metrics.measure import METRICS, MetricInputs, Reference
 from gan_jax.metrics.moments import moments
 
 # Of each metric: the version of its row, and its scores of `inputs()`, as the
@@ -82,7 +82,7 @@ def measured(name, given):
   def seen(index):
     features = given['features'][index]
     images = given['points' if toy else 'images'][index]
-    return Seen(
+    return MetricInputs(
       count=40,
       moments=moments(features),
       features=features,
@@ -90,7 +90,7 @@ def measured(name, given):
       probabilities=given['probabilities'][index],
     )
 
-  held_out = Seen(count=40, features=given['held_out'])
+  held_out = MetricInputs(count=40, features=given['held_out'])
   reference = Reference(seen(0), held_out, given['toy'] if toy else None)
   return METRICS[name].of(reference, seen(1))
 
@@ -325,7 +325,7 @@ def test_preprocessing():
   assert preprocess.VERSION == 1, told
   (image,) = pictures(1, 48, 3, 0)
   image = image[4:44]  # 40 high, 48 wide
-  found = preprocess.standardize(Image.fromarray(image), Wanted('', 16, 3))
+  found = preprocess.preprocess(Image.fromarray(image), DataSpec('', 16, 3))
   matrix = lanczos(40, 16)
   square = image[:, 4:44].astype(np.float64)
   # One axis after the other, each rounded.

@@ -11,9 +11,9 @@ from gan_jax.data.cifar10 import CIFAR10
 from gan_jax.data.digits import digits
 from gan_jax.data.folder import folder
 from gan_jax.data.mnist import FASHION_MNIST, MNIST
-from gan_jax.data.official import Original
+from gan_jax.data.official import DatasetInfo
 from gan_jax.data.preprocess import MODES
-from gan_jax.data.source import Source, Wanted
+from gan_jax.data.source import DataSpec, Source
 from gan_jax.data.toys import points, slanted_land
 from gan_jax.errors import UserError
 from gan_jax.registry import choose
@@ -27,15 +27,17 @@ class Row(NamedTuple):
   its images may have.
   """
 
-  open: Callable[[Wanted], Source]
-  prepare: Callable[[Wanted], None] | None = None
+  open: Callable[[DataSpec], Source]
+  prepare: Callable[[DataSpec], None] | None = None
   takes_files: bool = False
-  is_there: Callable[[Wanted], bool] = lambda wanted: True
+  is_there: Callable[[DataSpec], bool] = lambda wanted: True
   channels: Container[int] = MODES
 
 
-def _official(original: Original) -> Row:
-  def checked(act: Callable[[Original, Wanted], Any], wanted: Wanted) -> Any:
+def _official(original: DatasetInfo) -> Row:
+  def checked(
+    act: Callable[[DatasetInfo, DataSpec], Any], wanted: DataSpec
+  ) -> Any:
     if wanted.path:
       raise UserError(
         f'{original.name} takes no path: --config.data.files={wanted.path} '
@@ -110,7 +112,7 @@ def describe(config: Any, source: Source) -> str:
   )
 
 
-def _find(config: Any) -> tuple[Row, Wanted]:
+def _find(config: Any) -> tuple[Row, DataSpec]:
   data = config.data
   name, _, path = data.source.partition(':')
   is_path = data.source.startswith(('/', './', '../', '~'))
@@ -129,7 +131,7 @@ def _find(config: Any) -> tuple[Row, Wanted]:
     )
   if data.files is not None and not row.takes_files:
     raise UserError(f'config.data.files says nothing to {name}: leave it out')
-  wanted = Wanted(
+  wanted = DataSpec(
     path=path,
     resolution=data.resolution,
     channels=data.channels,

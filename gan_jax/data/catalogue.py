@@ -14,14 +14,14 @@ import tensorflow_datasets as tfds
 from gan_jax.data import store
 from gan_jax.data.decode import decode
 from gan_jax.data.prepared import fingerprint_of, labels_in, records_of
-from gan_jax.data.source import Examples, Source, Wanted
+from gan_jax.data.source import DataSpec, Examples, Source
 from gan_jax.errors import UserError
 from gan_jax.files import is_remote, local
 
 UNDECODED = tfds.decode.SkipDecoding()
 
 
-def open_set(wanted: Wanted) -> Source:
+def open_set(wanted: DataSpec) -> Source:
   """A set that TFDS has prepared as array_record: `tfds:NAME[/CONFIG]`."""
   _check_named(wanted)
   builder = _find(wanted)
@@ -37,13 +37,13 @@ def open_set(wanted: Wanted) -> Source:
   return _source(builder, wanted)
 
 
-def is_there(wanted: Wanted) -> bool:
+def is_there(wanted: DataSpec) -> bool:
   """Whether the set has been prepared."""
   _check_named(wanted)
   return _find(wanted) is not None
 
 
-def prepare(wanted: Wanted) -> None:
+def prepare(wanted: DataSpec) -> None:
   """Downloads and prepares it with the official builder: needs TensorFlow."""
   _check_named(wanted)
   if there := _find(wanted):
@@ -65,7 +65,7 @@ def prepare(wanted: Wanted) -> None:
     ) from error
 
 
-def _find(wanted: Wanted) -> Any:
+def _find(wanted: DataSpec) -> Any:
   """The builder of a set that is prepared; None if it is not."""
   try:
     return tfds.core.read_only_builder.builder_from_files(
@@ -75,14 +75,14 @@ def _find(wanted: Wanted) -> Any:
     return None
 
 
-def _check_named(wanted: Wanted) -> None:
+def _check_named(wanted: DataSpec) -> None:
   if not wanted.path:
     raise UserError(
       'name a set of the catalogue: --config.data.source=tfds:oxford_flowers102'
     )
 
 
-def _source(builder: Any, wanted: Wanted) -> Source:
+def _source(builder: Any, wanted: DataSpec) -> Source:
   format_ = builder.info.file_format
   if format_ is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
@@ -122,7 +122,7 @@ def _fetch(
   records: Any,
   image: str,
   label: str | None,
-  wanted: Wanted,
+  wanted: DataSpec,
   indices: np.ndarray,
 ) -> Examples:
   rows = records.__getitems__(indices.tolist())

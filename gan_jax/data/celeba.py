@@ -15,8 +15,14 @@ from PIL import Image
 
 from gan_jax.data.catalogue import encoded_examples, newest_version
 from gan_jax.data.decode import decode, report, threaded
-from gan_jax.data.official import File, Found, Original, Split, check_official
-from gan_jax.data.source import Wanted
+from gan_jax.data.official import (
+  DatasetInfo,
+  File,
+  Found,
+  Split,
+  check_official,
+)
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 # The images: the archive, the folder it unpacks to, or TFDS's own celeb_a.
@@ -51,7 +57,7 @@ class Encoded(NamedTuple):
 Parts = dict[str, tuple[int, Iterator[Encoded]]]
 
 
-def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
+def _read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
   images = found[ARCHIVE]
   if images.name == TFDS or (images / 'dataset_info.json').exists():
     parts, labelled = _of_tfds(images), True
@@ -80,7 +86,7 @@ def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
   return splits, labelled
 
 
-def _decode(one: Encoded, wanted: Wanted) -> np.ndarray | None:
+def _decode(one: Encoded, wanted: DataSpec) -> np.ndarray | None:
   image = decode(io.BytesIO(one.data), wanted)
   if image is None:
     return None
@@ -232,7 +238,7 @@ def _drive(identity: str) -> str:
   return f'https://drive.google.com/uc?export=download&id={identity}'
 
 
-CELEBA = Original(
+CELEBA = DatasetInfo(
   name='celeba',
   homepage='https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html',
   size=ENDS[-1],

@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.official import File, Found, Original, Split, check_official
-from gan_jax.data.preprocess import standardize
-from gan_jax.data.source import Wanted
+from gan_jax.data.official import (
+  DatasetInfo,
+  File,
+  Found,
+  Split,
+  check_official,
+)
+from gan_jax.data.preprocess import preprocess
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 ARCHIVE, FOLDER = 'cifar-10-binary.tar.gz', 'cifar-10-batches-bin'
@@ -22,7 +28,7 @@ OFFICIAL_BATCH = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32
 
 
-def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
+def _read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
   path = found[ARCHIVE]
   check_official(CIFAR10.files[0], path)
   batches = _batches(path)
@@ -42,7 +48,7 @@ def _read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
       )
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    made = (standardize(Image.fromarray(image), wanted) for image in pixels)
+    made = (preprocess(Image.fromarray(image), wanted) for image in pixels)
     splits[split] = Split(len(labels), zip(made, labels, strict=True))
   return splits, True
 
@@ -72,7 +78,7 @@ def _batches(path: Path) -> dict[str, bytes]:
   return batches
 
 
-CIFAR10 = Original(
+CIFAR10 = DatasetInfo(
   name='cifar10',
   homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
   size=60_000,

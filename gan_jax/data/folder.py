@@ -10,10 +10,10 @@ import numpy as np
 
 from gan_jax.data.decode import decode, is_animated, progress, report, threaded
 from gan_jax.data.source import (
+  DataSpec,
   Examples,
   Fingerprint,
   Source,
-  Wanted,
   check_undivided,
   in_memory,
 )
@@ -23,7 +23,7 @@ from gan_jax.memory import check_images
 SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
 
 
-def folder(wanted: Wanted) -> Source:
+def folder(wanted: DataSpec) -> Source:
   """Every PNG, JPEG, WebP, GIF and BMP below `path`; sub-folders are labels.
 
   Files are taken in the order of their names; of an animation the first frame,
@@ -100,7 +100,7 @@ def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
 
 
 def _fetch(
-  paths: list[Path], labels: Examples, wanted: Wanted, indices: np.ndarray
+  paths: list[Path], labels: Examples, wanted: DataSpec, indices: np.ndarray
 ) -> Examples:
   images = [decode(paths[index], wanted) for index in indices]
   for index, image in zip(indices, images, strict=True):

@@ -20,7 +20,7 @@ from gan_jax.errors import UserError
 T = TypeVar('T')
 
 # What a worker has ready, at most; and the threads that it reads with.
-AHEAD = 2
+IN_FLIGHT = 2
 THREADS = 2
 # Examples that are read in one go, of a set that is read whole.
 CHUNK = 2048
@@ -42,11 +42,11 @@ def load(make: Callable[[int], T], steps: range, workers: int) -> Generator[T]:
   # As bytes: of the arrays that Grain would share, it leaves some behind.
   made = dispatches.map(lambda step: pickle.dumps(make(step)))
   made = made.to_iter_dataset(
-    grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=IN_FLIGHT)
   )
   if workers:
     options = grain.MultiprocessingOptions(
-      num_workers=workers, per_worker_buffer_size=AHEAD
+      num_workers=workers, per_worker_buffer_size=IN_FLIGHT
     )
     made = made.mp_prefetch(options, worker_init_fn=_begin)
   iterator = iter(made)

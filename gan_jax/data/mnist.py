@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gan_jax.data.official import File, Found, Original, Split
-from gan_jax.data.preprocess import standardize
-from gan_jax.data.source import Wanted
+from gan_jax.data.official import DatasetInfo, File, Found, Split
+from gan_jax.data.preprocess import preprocess
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 IDX_UINT8 = 0x08
@@ -101,8 +101,8 @@ def _original(
   base: str,
   classes: tuple[str, ...],
   files: dict[str, tuple[int, str, str]],
-) -> Original:
-  def read_split(prefix: str, official: int, found: Found, wanted: Wanted):
+) -> DatasetInfo:
+  def read_split(prefix: str, official: int, found: Found, wanted: DataSpec):
     names = f'{prefix}-images-idx3-ubyte', f'{prefix}-labels-idx1-ubyte'
     paths = [found[f'{file}.gz'] for file in names]
     raws = [unpack(path) for path in paths]
@@ -122,17 +122,17 @@ def _original(
           f'{path} is not that of {name}: the SHA-256 of its content is '
           f'{content[:16]}..., not {files[file][2][:16]}...'
         )
-    made = (standardize(Image.fromarray(image), wanted) for image in images)
+    made = (preprocess(Image.fromarray(image), wanted) for image in images)
     return Split(len(images), zip(made, labels, strict=True))
 
-  def read(found: Found, wanted: Wanted) -> tuple[dict[str, Split], bool]:
+  def read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
     splits = {
       split: read_split(prefix, official, found, wanted)
       for split, (prefix, official) in SPLITS.items()
     }
     return splits, True
 
-  return Original(
+  return DatasetInfo(
     name=name,
     homepage=homepage,
     size=sum(official for _, official in SPLITS.values()),

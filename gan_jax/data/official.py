@@ -10,7 +10,7 @@ import requests
 import tensorflow_datasets as tfds
 from etils import epath
 
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 TIMEOUT_SECONDS = 20
@@ -46,7 +46,7 @@ class Split(NamedTuple):
   examples: Iterable[tuple[np.ndarray, Any]]
 
 
-class Original(NamedTuple):
+class DatasetInfo(NamedTuple):
   """An official data set.
 
   Attributes:
@@ -64,11 +64,11 @@ class Original(NamedTuple):
   size: int
   classes: tuple[str, ...]
   files: tuple[File, ...]
-  read: Callable[[Found, Wanted], tuple[dict[str, Split], bool]]
+  read: Callable[[Found, DataSpec], tuple[dict[str, Split], bool]]
   attributes: bool = False
 
 
-def download(original: Original, folder: epath.Path) -> Found:
+def download(original: DatasetInfo, folder: epath.Path) -> Found:
   """Downloads the files by TFDS's manager, which checks and keeps them."""
   infos = {
     file.url: tfds.download.checksums.UrlInfo(
@@ -103,7 +103,7 @@ def download(original: Original, folder: epath.Path) -> Found:
     ) from error
 
 
-def locate(original: Original, path: Path) -> Found:
+def locate(original: DatasetInfo, path: Path) -> Found:
   """The official files at `path`: it is one of them, or the folder of them."""
   if not path.exists():
     raise UserError(
@@ -142,7 +142,7 @@ def check_official(file: File, path: Path) -> None:
     )
 
 
-def where_to_get(original: Original) -> str:
+def where_to_get(original: DatasetInfo) -> str:
   """Tells how a user comes by the files of a set, in words."""
   listed = [
     f'{file.names[0]} ({file.bytes:,} bytes'

@@ -22,8 +22,8 @@ from jaxtyping import Int32
 from rich.progress import track
 
 from gan_jax.data import store
-from gan_jax.data.official import Original, Split, download, locate
-from gan_jax.data.source import Examples, Fingerprint, Source, Wanted
+from gan_jax.data.official import DatasetInfo, Split, download, locate
+from gan_jax.data.source import DataSpec, Examples, Fingerprint, Source
 from gan_jax.errors import UserError, nearest, warn
 from gan_jax.files import held, is_remote, local, sha256_of
 
@@ -32,7 +32,7 @@ VERSION = '1.0.0'
 CHUNK = 4096
 
 
-def open_or_prepare(original: Original, wanted: Wanted) -> Source:
+def open_or_prepare(original: DatasetInfo, wanted: DataSpec) -> Source:
   """The set as it was prepared; prepares it if it was not."""
   folder = _folder(original, wanted)
   here = local(folder)
@@ -50,17 +50,17 @@ def open_or_prepare(original: Original, wanted: Wanted) -> Source:
   return _open(builder, wanted.split, original.classes)
 
 
-def is_there(original: Original, wanted: Wanted) -> bool:
+def is_there(original: DatasetInfo, wanted: DataSpec) -> bool:
   """Whether the set has been prepared."""
   return store.is_prepared(_folder(original, wanted))
 
 
-def prepare(original: Original, wanted: Wanted) -> None:
+def prepare(original: DatasetInfo, wanted: DataSpec) -> None:
   """Prepares the set; one of which only a part was prepared, anew."""
   _make_ready(original, wanted, anew=wanted.files is not None)
 
 
-def _make_ready(original: Original, wanted: Wanted, anew: bool) -> None:
+def _make_ready(original: DatasetInfo, wanted: DataSpec, anew: bool) -> None:
   """Sees to it that the set is here, and where it belongs.
 
   It is prepared if it is nowhere; with `anew` also if it has not all images,
@@ -78,7 +78,7 @@ def _make_ready(original: Original, wanted: Wanted, anew: bool) -> None:
   print(f'Prepared: {folder}')
 
 
-def _lacks(original: Original, folder: epath.Path) -> bool:
+def _lacks(original: DatasetInfo, folder: epath.Path) -> bool:
   """Whether images or labels are missing from a set."""
   builder = tfds.builder_from_directory(folder)
   whole = _count(builder) >= original.size
@@ -149,16 +149,16 @@ def _fetch(records: Any, indices: np.ndarray) -> Examples:
   return examples
 
 
-def _folder(original: Original, wanted: Wanted) -> epath.Path:
+def _folder(original: DatasetInfo, wanted: DataSpec) -> epath.Path:
   dataset, variant = _dataset(original), _variant(wanted)
   return store.data_dir(wanted) / dataset / variant / VERSION
 
 
-def _dataset(original: Original) -> str:
+def _dataset(original: DatasetInfo) -> str:
   return f'gan_jax_{original.name}'
 
 
-def _variant(wanted: Wanted) -> str:
+def _variant(wanted: DataSpec) -> str:
   """What is made of the pictures, as a name: 64x64_rgb_crop178."""
   colours = {1: 'grey', 3: 'rgb'}[wanted.channels]
   crop = '' if wanted.crop is None else f'_crop{wanted.crop}'
@@ -171,7 +171,7 @@ def _count(builder: Any) -> int:
   return sum(split.num_examples for split in splits)
 
 
-def _prepare(original: Original, wanted: Wanted) -> None:
+def _prepare(original: DatasetInfo, wanted: DataSpec) -> None:
   """Finds or downloads the files, and writes the set, whole or not at all."""
   here = local(_folder(original, wanted))
   if wanted.files is None:
@@ -270,8 +270,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _write(
-  original: Original,
-  wanted: Wanted,
+  original: DatasetInfo,
+  wanted: DataSpec,
   splits: dict[str, Split],
   labelled: bool,
   folder: epath.Path,

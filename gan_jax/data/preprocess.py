@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 # Of what makes uint8 images of pictures (here, and how data/decode.py has JPEGs
@@ -15,7 +15,7 @@ VERSION = 1
 MODES = {1: 'L', 3: 'RGB'}
 
 
-def standardize(image: Image.Image, wanted: Wanted) -> np.ndarray:
+def preprocess(image: Image.Image, wanted: DataSpec) -> np.ndarray:
   """-> uint8 [resolution, resolution, channels].
 
   Turned as its EXIF data says, composited on white where it is transparent,

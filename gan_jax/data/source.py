@@ -56,7 +56,7 @@ class Source(NamedTuple):
   fingerprint: Callable[[], Fingerprint] | None = None
 
 
-class Wanted(NamedTuple):
+class DataSpec(NamedTuple):
   """What `config.data` asks a source for.
 
   Attributes:
@@ -95,7 +95,7 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   )
 
 
-def check_undivided(name: str, wanted: Wanted) -> None:
+def check_undivided(name: str, wanted: DataSpec) -> None:
   """Refuses a split of a set that has none."""
   if wanted.split not in ('all', 'train'):
     raise UserError(

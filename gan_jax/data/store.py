@@ -7,14 +7,14 @@ in a bucket is copied to this machine before it is read.
 import tensorflow_datasets as tfds
 from etils import epath
 
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.files import is_remote, local
 
 # TFDS writes it, and it is copied, after everything else.
 INFO = 'dataset_info.json'
 
 
-def data_dir(wanted: Wanted) -> epath.Path:
+def data_dir(wanted: DataSpec) -> epath.Path:
   """Where the sets are: `config.data.dir`, or as TFDS_DATA_DIR says."""
   return epath.Path(wanted.dir or tfds.core.constants.DATA_DIR).expanduser()
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from PIL import Image, UnidentifiedImageError
 
-from gan_jax.data.source import Examples, Source, Wanted, check_undivided
+from gan_jax.data.source import DataSpec, Examples, Source, check_undivided
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
@@ -215,7 +215,7 @@ def toy_of(source: str) -> Toy:
   return choose('config.data.source toy', name, TOYS)()
 
 
-def points(kind: str, wanted: Wanted) -> Source:
+def points(kind: str, wanted: DataSpec) -> Source:
   """The source of a toy's points."""
   check_undivided(kind, wanted)
   name = f'{kind}:{wanted.path}'
@@ -228,7 +228,7 @@ def points(kind: str, wanted: Wanted) -> Source:
   return drawn(lambda key: toy.draw(key)[None, None])
 
 
-def slanted_land(wanted: Wanted) -> Source:
+def slanted_land(wanted: DataSpec) -> Source:
   """2x2 pictures of the people of Slanted Land.
 
   Everybody there is tilted: faces are bright on the main diagonal (3/4 to all

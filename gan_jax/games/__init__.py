@@ -12,13 +12,13 @@ from flax import linen as nn
 from gan_jax import models
 from gan_jax.errors import UserError, nearest
 from gan_jax.games import augment, latents, losses, penalties
-from gan_jax.games.game import Aux, Game, Move, View
+from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
 from gan_jax.games.progressive import progressive_game
 from gan_jax.pair import Pair
 from gan_jax.registry import build, check_keys, choose
 
-__all__ = ['GAMES', 'Aux', 'Game', 'Move', 'View', 'advice', 'make']
+__all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
 
 # What of `config.game` changes what D sees of images.
@@ -118,13 +118,13 @@ def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
   return parts
 
 
-def _penalty(name: str, block: dict[str, Any]) -> penalties.Weighted:
+def _penalty(name: str, block: dict[str, Any]) -> penalties.WeightedPenalty:
   where = f'config.game.penalties.{name}'
   if 'weight' not in block:
     raise UserError(f'{where} has no weight')
   weight, every = block.pop('weight'), block.pop('every', 1)
   penalty = build(where, penalties.PENALTIES, {'name': name, **block})
-  return penalties.Weighted(name, penalty, weight, every)
+  return penalties.WeightedPenalty(name, penalty, weight, every)
 
 
 def advice(config: Any) -> str | None:

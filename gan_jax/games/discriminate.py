@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
 from gan_jax.games.augment import Sight
-from gan_jax.games.game import Batch, Judged, Phase
-from gan_jax.games.losses import Adversarial
-from gan_jax.games.penalties import Shown
+from gan_jax.games.game import Batch, Phase, RealScore
+from gan_jax.games.losses import GANLoss
+from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Variables
 
 # Collections that are kept from D's pass over the reals alone, so that they
@@ -20,7 +20,7 @@ from gan_jax.pair import Variables
 ONCE = ('spectral',)
 
 
-class Said(NamedTuple):
+class DiscOutput(NamedTuple):
   """What D says in a step.
 
   Attributes:
@@ -29,13 +29,13 @@ class Said(NamedTuple):
     collections: Its new ones, after both passes.
   """
 
-  shown: Shown
+  shown: PenaltyInputs
   real_classes: Float[Array, 'n classes'] | None
   fake_classes: Float[Array, 'n classes'] | None
   collections: Variables
 
 
-class Judging(NamedTuple):
+class Discriminate(NamedTuple):
   """How D is asked.
 
   Reals and fakes go through it in separate passes, so that their BatchNorm
@@ -65,12 +65,12 @@ class Judging(NamedTuple):
     images, keys = batch['images'], keys[: self.pack]
     if self.sight is not None:
       images = self.sight(images, keys, {})
-    how = self.told(None, labels_of(batch, self.classes))
+    how = self.told(None, one_hot_labels(batch, self.classes))
     return self.disc.init(key, images, keys[:1], False, **how)
 
   def alone(
-    self, loss: Adversarial, disc_vars: Variables, batch: Batch, phase: Phase
-  ) -> Judged:
+    self, loss: GANLoss, disc_vars: Variables, batch: Batch, phase: Phase
+  ) -> RealScore:
     """As `Game.judge`."""
     images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
     key = jax.random.key(0)  # of nothing: D is as in evaluation
@@ -84,14 +84,14 @@ class Judging(NamedTuple):
 
     logits = jax.vmap(of_one)(images, self._labels_alone(batch))
     if not loss.probability:
-      return Judged(logits, None)
-    logits = loss.says_real(logits)
-    return Judged(logits, nn.sigmoid(logits))
+      return RealScore(logits, None)
+    logits = loss.real_score(logits)
+    return RealScore(logits, nn.sigmoid(logits))
 
   def _labels_alone(self, batch: Batch) -> Float[Array, 'n classes'] | None:
     """The labels of a batch that may have none."""
     if not self.classes or 'labels' in batch:
-      return labels_of(batch, self.classes)
+      return one_hot_labels(batch, self.classes)
     if not self.sorts:
       raise UserError(
         'this D is conditional: it needs the labels of the images, as in '
@@ -108,10 +108,10 @@ class Judging(NamedTuple):
     fake_labels: Any,
     keys: Key[Array, ' n'],
     phase: Phase,
-  ) -> Said:
+  ) -> DiscOutput:
     """Asks D about the reals of a batch, and about fakes."""
     real = self.reals(batch['images'], phase)
-    real_labels = labels_of(batch, self.classes)
+    real_labels = one_hot_labels(batch, self.classes)
     keys = jax.vmap(jax.random.split)(keys)
     if self.sight is not None:
       own = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))(keys)
@@ -121,7 +121,9 @@ class Judging(NamedTuple):
 
     def look(variables, images, labels, keys, fixed=()):
       how = self.told(phase, labels)
-      said, new = train_apply(self.disc, variables, images, keys, fixed, **how)
+      said, new = apply_training(
+        self.disc, variables, images, keys, fixed, **how
+      )
       return (*(said if self.sorts else (said, None)), new)
 
     logits, real_classes, new = look(disc_vars, real, real_labels, keys[:, 0])
@@ -130,11 +132,13 @@ class Judging(NamedTuple):
       disc_vars, fake, fake_labels, keys[:, 1], ONCE
     )
     judge = lambda x: look(disc_vars, x, real_labels, keys[:, 0], ONCE)[0]
-    shown = Shown(judge, real, fake, logits, fake_logits, keys[:, 0])
-    return Said(shown, real_classes, fake_classes, {**new, **newer})
+    shown = PenaltyInputs(judge, real, fake, logits, fake_logits, keys[:, 0])
+    return DiscOutput(shown, real_classes, fake_classes, {**new, **newer})
 
 
-def labels_of(batch: Batch, classes: int) -> Float[Array, 'n classes'] | None:
+def one_hot_labels(
+  batch: Batch, classes: int
+) -> Float[Array, 'n classes'] | None:
   """1 for the class of each example, 0 for the others; None: there are none."""
   if not classes:
     return None
@@ -145,13 +149,13 @@ def labels_of(batch: Batch, classes: int) -> Float[Array, 'n classes'] | None:
   return jax.nn.one_hot(batch['labels'], classes)
 
 
-def tell(loss: Adversarial, shown: Shown) -> dict[str, Array]:
+def disc_metrics(loss: GANLoss, shown: PenaltyInputs) -> dict[str, Array]:
   """How D tells reals from fakes, for the log."""
   real, fake = shown.real_logits, shown.fake_logits
   metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
-  if loss.says_real is not None:
-    metrics['real_accuracy'] = jnp.mean(loss.says_real(real) > 0)
-    metrics['fake_accuracy'] = jnp.mean(loss.says_real(fake) < 0)
+  if loss.real_score is not None:
+    metrics['real_accuracy'] = jnp.mean(loss.real_score(real) > 0)
+    metrics['fake_accuracy'] = jnp.mean(loss.real_score(fake) < 0)
   return metrics
 
 
@@ -162,7 +166,7 @@ def class_loss(
   return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 
-def train_apply(
+def apply_training(
   module: nn.Module,
   variables: Variables,
   x: Array,

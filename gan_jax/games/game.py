@@ -70,7 +70,7 @@ class Aux(NamedTuple):
   game_state: PyTree = None
 
 
-class View(NamedTuple):
+class Context(NamedTuple):
   """The game as a move sees it; all of it constant for the gradient.
 
   Attributes:
@@ -89,18 +89,18 @@ class View(NamedTuple):
 
 # loss(params, view, batch, fakes, keys, phase) -> (loss, Aux)
 Loss = Callable[
-  [PyTree, View, Batch, PyTree, Keys, Phase],
+  [PyTree, Context, Batch, PyTree, Keys, Phase],
   tuple[Float[Array, ''], Aux],
 ]
 
 
-class Move(NamedTuple):
+class Update(NamedTuple):
   """One update of one player.
 
   Attributes:
     loss: What the move minimises. For the generator's first move the gradient
-      that reaches the fakes is pulled back through `play`; any later move of
-      the generator sees the fakes as data, and plays for itself.
+      that reaches the fakes is pulled back through `generate`; any later move
+      of the generator sees the fakes as data, and plays for itself.
     every: The move is made at every so many of the player's steps.
     rescale: Multiplies the loss by `every`, so that a lazy penalty has the
       strength that it would have at each step (StyleGAN2, appendix B).
@@ -116,7 +116,7 @@ class Move(NamedTuple):
   project: Callable[[PyTree], PyTree] | None = None
 
 
-class Judged(NamedTuple):
+class RealScore(NamedTuple):
   """What D says of examples; `probability` of "real": None for a critic."""
 
   logits: Float[Array, ' n']
@@ -128,26 +128,27 @@ class Game(NamedTuple):
 
   Attributes:
     init: (key, batch) -> both players' variables, game_state.
-    draw: (keys, batch, phase) -> inputs: what G is fed: latents, labels,
-      images. One key an example; each row depends on its own key, and its own
-      row of the batch, alone. When a run is read, the batch has in it the
-      labels that the reader gives (`run.sample(n, labels=...)`), or nothing.
-    play: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
+    sample_inputs: (keys, batch, phase) -> inputs: what G is fed: latents,
+      labels, images. One key an example; each row depends on its own key, and
+      its own row of the batch, alone. When a run is read, the batch has in it
+      the labels that the reader gives (`run.sample(n, labels=...)`), or
+      nothing.
+    generate: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
       pytree of float arrays; the collections G's new ones, as in Aux.
     sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.
     moves: The moves each player makes, in order, in one step of its own.
     frozen: () -> arrays that the losses need and nobody trains (a feature
-      network): handed to them in View, never checkpointed, and asked for when
-      a run trains but not when it is read.
-    active: (params, phase) -> both players' pytrees of bools, each a prefix
+      network): handed to them in Context, never checkpointed, and asked for
+      when a run trains but not when it is read.
+    trainable: (params, phase) -> both players' pytrees of bools, each a prefix
       of that player's parameters: those in play. What is not is left alone,
       to the bit, the optimizer's moments and G's average included. None:
       everything is in play.
-    shrink: (phase) -> how many times smaller than the data the reals are.
+    downsample: (phase) -> how many times smaller than the data the reals are.
       None: they are as the data is.
-    judge: (disc_vars, batch, phase) -> what D says, as in evaluation, of each
-      example's image by itself (where D judges several as one: of copies of
-      it): a logit of "real", or what a critic says. None: D judges no images
+    discriminate: (disc_vars, batch, phase) -> what D says, as in evaluation, of
+      each example's image by itself (where D judges several as one: of copies
+      of it): a logit of "real", or what a critic says. None: D judges no images
       alone.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
       games that have latents.
@@ -156,14 +157,14 @@ class Game(NamedTuple):
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
-  draw: Callable[[Keys, Batch, Phase], PyTree]
-  play: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
+  sample_inputs: Callable[[Keys, Batch, Phase], PyTree]
+  generate: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
   sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
-  moves: Pair[tuple[Move, ...]]
+  updates: Pair[tuple[Update, ...]]
   frozen: Callable[[], PyTree] = tuple
-  active: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
-  shrink: Callable[[Phase], int] | None = None
-  judge: Callable[[Variables, Batch, Phase], Judged] | None = None
+  trainable: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
+  downsample: Callable[[Phase], int] | None = None
+  discriminate: Callable[[Variables, Batch, Phase], RealScore] | None = None
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None
   )

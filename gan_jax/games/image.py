@@ -13,16 +13,16 @@ from jaxtyping import Array, Float
 from gan_jax.errors import UserError
 from gan_jax.games.augment import Sight
 from gan_jax.games.discriminate import (
-  Judging,
+  Discriminate,
+  apply_training,
   class_loss,
-  labels_of,
-  tell,
-  train_apply,
+  disc_metrics,
+  one_hot_labels,
 )
-from gan_jax.games.game import Aux, Game, Move, Phase
+from gan_jax.games.game import Aux, Game, Phase, Update
 from gan_jax.games.latents import Latent
-from gan_jax.games.losses import Adversarial
-from gan_jax.games.penalties import Weighted
+from gan_jax.games.losses import GANLoss
+from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.pair import Pair
 
 Images = Float[Array, 'n h w c']
@@ -32,10 +32,10 @@ def image_game(
   gen: nn.Module,
   disc: nn.Module,
   *,
-  loss: Adversarial,
+  loss: GANLoss,
   latent: Latent,
   latent_dim: int,
-  penalties: Sequence[Weighted] = (),
+  penalties: Sequence[WeightedPenalty] = (),
   sight: Sight | None = None,
   pack: int = 1,
   clip: float | None = None,
@@ -73,7 +73,7 @@ def image_game(
   def told(phase, labels):
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
 
-  ask = Judging(
+  ask = Discriminate(
     disc, told, reals, sight, pack, classes, sorts=auxiliary is not None
   )
 
@@ -81,14 +81,14 @@ def image_game(
     gen_key, disc_key, rest = jax.random.split(key, 3)
     keys = jax.random.split(rest, len(batch['images']))
     z = jnp.zeros((len(keys), latent_dim))
-    how = told(None, labels_of(batch, classes))
+    how = told(None, one_hot_labels(batch, classes))
     variables = Pair(
       gen=gen.init(gen_key, z, keys, train=False, **how),
       disc=ask.init(disc_key, batch, keys),
     )
     return variables, ()
 
-  def draw(keys, batch, phase):
+  def sample_inputs(keys, batch, phase):
     del phase
     pairs = jax.vmap(jax.random.split)(keys)
     z = jax.vmap(lambda key: latent.draw(key, latent_dim))(pairs[:, 0])
@@ -98,12 +98,12 @@ def image_game(
         any_of = lambda key: jax.random.randint(key, (), 0, classes)
         own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
         batch = {'labels': jax.vmap(any_of)(own)}
-      inputs['labels'] = labels_of(batch, classes)
+      inputs['labels'] = one_hot_labels(batch, classes)
     return inputs
 
-  def play(gen_vars, inputs, phase):
+  def generate(gen_vars, inputs, phase):
     how = told(phase, inputs.get('labels'))
-    return train_apply(gen, gen_vars, inputs['z'], inputs['keys'], **how)
+    return apply_training(gen, gen_vars, inputs['z'], inputs['keys'], **how)
 
   def sample(gen_vars, inputs, phase):
     how = told(phase, inputs.get('labels'))
@@ -116,10 +116,10 @@ def image_game(
   def disc_loss(params, view, *hand):
     disc_vars = {**view.variables.disc, 'params': params}
     said = asked(disc_vars, view, *hand)
-    shown, metrics = said.shown, tell(loss, said.shown)
+    shown, metrics = said.shown, disc_metrics(loss, said.shown)
     total = loss.disc(shown.real_logits, shown.fake_logits)
     if auxiliary is not None:
-      labels = labels_of(hand[0], classes)
+      labels = one_hot_labels(hand[0], classes)
       fake_labels = view.inputs['labels']
       metrics['class_loss'] = class_loss(said.real_classes, labels)
       metrics['class_loss'] += class_loss(said.fake_classes, fake_labels)
@@ -152,20 +152,20 @@ def image_game(
   if clip is not None:
     project = partial(jax.tree.map, lambda p: jnp.clip(p, -clip, clip))
   lazy = tuple(
-    Move(
+    Update(
       partial(lazy_loss, p), p.every, name=f'weighted_{p.name}', project=project
     )
     for p in penalties
     if p.every > 1
   )
-  disc_moves = (Move(disc_loss, project=project), *lazy)
+  disc_moves = (Update(disc_loss, project=project), *lazy)
   return Game(
     init=init,
-    draw=draw,
-    play=play,
+    sample_inputs=sample_inputs,
+    generate=generate,
     sample=sample,
-    moves=Pair(gen=(Move(gen_loss),), disc=disc_moves),
-    judge=partial(ask.alone, loss),
+    updates=Pair(gen=(Update(gen_loss),), disc=disc_moves),
+    discriminate=partial(ask.alone, loss),
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )

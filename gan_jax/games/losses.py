@@ -1,10 +1,10 @@
-"""Adversarial losses on logits.
+"""GANLoss losses on logits.
 
 Every player's loss is a function of (real_logits, fake_logits), and a mean over
 the examples. Of most of them D(x) = sigmoid(logit) is "x is real"; these are
 stable for logits of any size: -log sigmoid(x) = softplus(-x) and
 -log(1 - sigmoid(x)) = softplus(x). A new loss is a function that returns an
-Adversarial, and a row in LOSSES.
+GANLoss, and a row in LOSSES.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ Scalar = Float[Array, '']
 LogitLoss = Callable[[Logits, Logits], Scalar]
 
 
-class Adversarial(NamedTuple):
+class GANLoss(NamedTuple):
   """A loss of each player.
 
   Attributes:
     gen, disc: (real_logits, fake_logits) -> loss.
-    says_real: (logits) -> how far D takes images for real: positive, or not.
+    real_score: (logits) -> how far D takes images for real: positive, or not.
       None: a logit by itself says nothing (a critic's).
     probability: Whether its sigmoid is D(x), the probability of "x is real".
   """
 
   gen: LogitLoss
   disc: LogitLoss
-  says_real: Callable[[Logits], Logits] | None = lambda logits: logits
+  real_score: Callable[[Logits], Logits] | None = lambda logits: logits
   probability: bool = False
 
 
@@ -77,49 +77,49 @@ def half_cross_entropy_disc(
   return cross_entropy_disc(real_logits, fake_logits, real_label) / 2
 
 
-def minimax(real_label: float = 1.0) -> Adversarial:
+def minimax(real_label: float = 1.0) -> GANLoss:
   """The two-player zero-sum game."""
-  return Adversarial(
+  return GANLoss(
     minimax_gen, _smoothed(cross_entropy_disc, real_label), probability=True
   )
 
 
-def non_saturating(real_label: float = 1.0) -> Adversarial:
+def non_saturating(real_label: float = 1.0) -> GANLoss:
   """What the 2014 paper trains with, and DCGAN."""
-  return Adversarial(
+  return GANLoss(
     non_saturating_gen,
     _smoothed(cross_entropy_disc, real_label),
     probability=True,
   )
 
 
-def non_saturating_half(real_label: float = 1.0) -> Adversarial:
+def non_saturating_half(real_label: float = 1.0) -> GANLoss:
   """The non-saturating pair with D's loss halved."""
-  return Adversarial(
+  return GANLoss(
     non_saturating_gen,
     _smoothed(half_cross_entropy_disc, real_label),
     probability=True,
   )
 
 
-def non_saturating_fake_is_one(real_label: float = 1.0) -> Adversarial:
+def non_saturating_fake_is_one(real_label: float = 1.0) -> GANLoss:
   """The convention in which D(x) is "x is fake": fakes are labelled 1.
 
   J_D = -E log D(G(z)) - E log(1 - D(x)): the same game under
   logits -> -logits. `real_label` still smooths the reals' side alone.
   """
   pair = non_saturating(real_label)
-  return Adversarial(
+  return GANLoss(
     gen=lambda real, fake: pair.gen(-real, -fake),
     disc=lambda real, fake: pair.disc(-real, -fake),
-    says_real=lambda logits: -logits,
+    real_score=lambda logits: -logits,
     probability=True,
   )
 
 
 def least_squares(
-  real_label: float = 1.0, fake_label: float = 0.0, wanted_label: float = 1.0
-) -> Adversarial:
+  real_label: float = 1.0, fake_label: float = 0.0, target_label: float = 1.0
+) -> GANLoss:
   """J_D = (E (D(x) - b)^2 + E (D(G(z)) - a)^2) / 2.
 
   J_G = E (D(G(z)) - c)^2 / 2.
@@ -135,48 +135,48 @@ def least_squares(
     real, fake = real - real_label, fake - fake_label
     return (jnp.mean(real**2) + jnp.mean(fake**2)) / 2
 
-  return Adversarial(
-    gen=lambda real, fake: jnp.mean((fake - wanted_label) ** 2) / 2,
+  return GANLoss(
+    gen=lambda real, fake: jnp.mean((fake - target_label) ** 2) / 2,
     disc=disc,
-    says_real=lambda logits: side * (logits - middle),
+    real_score=lambda logits: side * (logits - middle),
   )
 
 
-def hinge() -> Adversarial:
+def hinge() -> GANLoss:
   """J_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), J_G = -E D(G(z)).
 
   Lim & Ye 2017 (geometric GAN); Miyato et al. 2018 (SNGAN), equations 16, 17.
   """
-  return Adversarial(
+  return GANLoss(
     gen=lambda real, fake: -jnp.mean(fake),
     disc=lambda real, fake: jnp.mean(relu(1 - real)) + jnp.mean(relu(1 + fake)),
   )
 
 
-def relativistic() -> Adversarial:
+def relativistic() -> GANLoss:
   """RpGAN: J_D = E softplus(D(G(z)) - D(x)), J_G = E softplus(D(x) - D(G(z))).
 
   Each fake is held against a real. Jolicoeur-Martineau 2019; Huang et al. 2024
   (R3GAN), equation 2.
   """
-  return Adversarial(
+  return GANLoss(
     gen=lambda real, fake: jnp.mean(softplus(real - fake)),
     disc=lambda real, fake: jnp.mean(softplus(fake - real)),
-    says_real=None,
+    real_score=None,
   )
 
 
-def wasserstein() -> Adversarial:
+def wasserstein() -> GANLoss:
   """D is a critic: J_D = E D(G(z)) - E D(x), J_G = -E D(G(z)).
 
   -J_D is the Wasserstein-1 distance times K, where D is K-Lipschitz and the
   best such function: by clipped weights, or a gradient penalty. Arjovsky et al.
   2017, equation 2.
   """
-  return Adversarial(
+  return GANLoss(
     gen=lambda real, fake: -jnp.mean(fake),
     disc=lambda real, fake: jnp.mean(fake) - jnp.mean(real),
-    says_real=None,
+    real_score=None,
   )
 
 
@@ -186,7 +186,7 @@ def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
   return lambda real, fake: loss(real, fake, real_label)
 
 
-LOSSES: dict[str, Callable[..., Adversarial]] = {
+LOSSES: dict[str, Callable[..., GANLoss]] = {
   'hinge': hinge,
   'least_squares': least_squares,
   'minimax': minimax,

@@ -22,7 +22,7 @@ Logits = Float[Array, ' n']
 Scalar = Float[Array, '']
 
 
-class Shown(NamedTuple):
+class PenaltyInputs(NamedTuple):
   """What D was shown in a step, and what it said.
 
   Attributes:
@@ -40,10 +40,10 @@ class Shown(NamedTuple):
   keys: Key[Array, ' n']
 
 
-Penalty = Callable[[Shown], Scalar]
+Penalty = Callable[[PenaltyInputs], Scalar]
 
 
-class Weighted(NamedTuple):
+class WeightedPenalty(NamedTuple):
   """A penalty, as D's loss has it.
 
   Attributes:
@@ -60,7 +60,7 @@ class Weighted(NamedTuple):
   weight: float
   every: int = 1
 
-  def value(self, shown: Shown) -> Scalar:
+  def value(self, shown: PenaltyInputs) -> Scalar:
     """The penalty, which draws for itself."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     own = fold(shown.keys, zlib.crc32(self.name.encode()))
@@ -80,7 +80,7 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
   if not target > 0:
     raise UserError(f'target={target} of gradient_penalty must be positive')
 
-  def penalty(shown: Shown) -> Scalar:
+  def penalty(shown: PenaltyInputs) -> Scalar:
     t = jax.vmap(jax.random.uniform)(shown.keys)
     t = t.reshape(-1, *[1] * (shown.real.ndim - 1))
     between = shown.real + t * (shown.fake - shown.real)
@@ -112,7 +112,7 @@ def dragan(target: float = 1.0, deviation: float = 0.5) -> Penalty:
   scales with the data, and is smaller than ours for images in [-1, 1].
   """
 
-  def penalty(shown: Shown) -> Scalar:
+  def penalty(shown: PenaltyInputs) -> Scalar:
     draw = lambda key: jax.random.normal(key, shown.real.shape[1:])
     near = shown.real + deviation * jax.vmap(draw)(shown.keys)
     norms = _norms(squared_gradients(shown.judge, near))

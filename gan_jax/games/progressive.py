@@ -53,7 +53,7 @@ def progressive_game(
     fade = {'alpha': phase.values['alpha']} if fading else {}
     return {'stage': phase.stage, **fade}
 
-  def shrink(phase):
+  def downsample(phase):
     return resolution // side(level_of(phase.stage)[0])
 
   def reals(images, phase):
@@ -62,7 +62,7 @@ def progressive_game(
     old = nearest(box(images, 2), 2)
     return mixed(old, images, phase.values['alpha'])
 
-  def active(params, phase):
+  def trainable(params, phase):
     return Pair(*({k: in_play(k, phase.stage) for k in p} for p in params))
 
   game = image_game(gen, disc, stage=stage, reals=reals, **image)
@@ -71,8 +71,13 @@ def progressive_game(
     images = game.sample(gen_vars, inputs, phase)
     return nearest(images, resolution // images.shape[1])
 
-  def judge(disc_vars, batch, phase):
-    images = reals(box(batch['images'], shrink(phase)), phase)
-    return game.judge(disc_vars, {**batch, 'images': images}, phase)
+  def discriminate(disc_vars, batch, phase):
+    images = reals(box(batch['images'], downsample(phase)), phase)
+    return game.discriminate(disc_vars, {**batch, 'images': images}, phase)
 
-  return game._replace(sample=sample, active=active, shrink=shrink, judge=judge)
+  return game._replace(
+    sample=sample,
+    trainable=trainable,
+    downsample=downsample,
+    discriminate=discriminate,
+  )

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from gan_jax import ops
 from gan_jax.data.folder import folder
 from gan_jax.data.loader import fetch_all
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.metrics import classifier
 
 SIZE = 32
@@ -49,7 +49,7 @@ load, look = CLASSIFIER.load, CLASSIFIER.look
 
 def train(path: str) -> PyTree:
   """Trains it on a folder."""
-  data = fetch_all(folder(Wanted(path=path, resolution=SIZE, channels=3)))
+  data = fetch_all(folder(DataSpec(path=path, resolution=SIZE, channels=3)))
   return classifier.train(
     CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],
     epochs=60, batch=125, learning_rate=1e-3, shift=4, flip=True,

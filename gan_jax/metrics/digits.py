@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from gan_jax import ops
 from gan_jax.data.digits import digits
 from gan_jax.data.loader import fetch_all
-from gan_jax.data.source import Wanted
+from gan_jax.data.source import DataSpec
 from gan_jax.metrics import classifier
 
 SIZE = 28
@@ -49,7 +49,7 @@ load, look = CLASSIFIER.load, CLASSIFIER.look
 
 def train() -> PyTree:
   """Trains it."""
-  data = fetch_all(digits(Wanted(path='', resolution=SIZE, channels=1)))
+  data = fetch_all(digits(DataSpec(path='', resolution=SIZE, channels=1)))
   return classifier.train(
     CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],
     epochs=24, batch=100, learning_rate=2e-3, shift=3, flip=False,

@@ -24,7 +24,13 @@ from gan_jax.games.game import Game, Phase, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics.choice import choose_metrics
-from gan_jax.metrics.measure import METRICS, UNRANKED, Reference, Seen, collect
+from gan_jax.metrics.measure import (
+  METRICS,
+  UNRANKED,
+  MetricInputs,
+  Reference,
+  collect,
+)
 from gan_jax.metrics.moments import Moments
 from gan_jax.metrics.scores import Score, protocol, way
 from gan_jax.ops.pixels import quantize
@@ -153,7 +159,9 @@ class Evaluator:
       if labels is not None:
         own = example_keys(key, Purpose.LABELS, examples)
         batch['labels'] = _drawn(labels, own)
-      inputs = truncated(game, game.draw(keys, batch, phase), truncation)
+      inputs = truncated(
+        game, game.sample_inputs(keys, batch, phase), truncation
+      )
       images = game.sample(gen_vars, inputs, phase)
       if self._toy is None:
         images = quantize(images)
@@ -188,10 +196,10 @@ class Evaluator:
       stamp = self._stamp(metric, fakes)
       for name, several in values[metric].items():
         one = len(several) == 1
-        spread = None if one else float(np.std(several, ddof=1))
+        strategy = None if one else float(np.std(several, ddof=1))
         mean = float(np.mean(several))
         ranks = name == self.main
-        listed.append(Score(name, mean, spread, step, images, stamp, ranks))
+        listed.append(Score(name, mean, strategy, step, images, stamp, ranks))
     return listed
 
   def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
@@ -216,7 +224,7 @@ class Evaluator:
       )
     return self._reference
 
-  def _kept(self, source: Source, fingerprint: Fingerprint) -> Seen:
+  def _kept(self, source: Source, fingerprint: Fingerprint) -> MetricInputs:
     count = source.size
     if self._needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
@@ -341,7 +349,7 @@ def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
     yield devices.fetch(waiting)
 
 
-def _write(file: Path, seen: Seen) -> None:
+def _write(file: Path, seen: MetricInputs) -> None:
   arrays = {k: v for k, v in seen._asdict().items() if v is not None}
   if (moments := arrays.pop('moments', None)) is not None:
     arrays.update({f'moments_{k}': v for k, v in moments._asdict().items()})
@@ -354,7 +362,7 @@ def _write(file: Path, seen: Seen) -> None:
     warn(f'{file} cannot be written: {error.strerror}')
 
 
-def _read(file: Path) -> Seen | None:
+def _read(file: Path) -> MetricInputs | None:
   """What was written; None: nothing, or it is damaged."""
   try:
     with file.open('rb') as opened:
@@ -366,4 +374,4 @@ def _read(file: Path) -> Seen | None:
   if parts['count'] is not None:
     moments = Moments(**{**parts, 'count': int(parts['count'])})
   count = int(arrays.pop('count'))
-  return Seen(count, moments, **arrays)
+  return MetricInputs(count, moments, **arrays)

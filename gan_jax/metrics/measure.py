@@ -23,7 +23,7 @@ from gan_jax.metrics.similarity import ms_ssim
 KID_SUBSET = 1000
 
 
-class Seen(NamedTuple):
+class MetricInputs(NamedTuple):
   """What was seen of a set of images; None: no metric asked for it.
 
   Attributes:
@@ -47,8 +47,8 @@ class Reference(NamedTuple):
   Of a toy also the distribution that it is drawn from.
   """
 
-  real: Seen
-  held_out: Seen | None
+  real: MetricInputs
+  held_out: MetricInputs | None
   toy: Toy | None = None
 
 
@@ -56,7 +56,7 @@ class Metric(NamedTuple):
   """A row of the table.
 
   Attributes:
-    needs: What of `Seen`.
+    needs: What of `MetricInputs`.
     scores: Names of its scores; the first tells how good a generator is.
     of: (reference, fake) -> its scores.
     version: Raised by one whenever the numbers change on purpose: scores of two
@@ -65,7 +65,7 @@ class Metric(NamedTuple):
 
   needs: str
   scores: tuple[str, ...]
-  of: Callable[[Reference, Seen], dict[str, float]]
+  of: Callable[[Reference, MetricInputs], dict[str, float]]
   version: int = 1
 
   @property
@@ -74,36 +74,42 @@ class Metric(NamedTuple):
 
 
 def _as_many(
-  reference: Reference, fake: Seen
+  reference: Reference, fake: MetricInputs
 ) -> tuple[Float[np.ndarray, 'n d'], Float[np.ndarray, 'm d']]:
   """The features of as many reals as there are fakes, and of those."""
   return reference.real.features[: len(fake.features)], fake.features
 
 
-def _fid(reference: Reference, fake: Seen) -> dict[str, float]:
+def _fid(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   return {'fid': fid(reference.real.moments, fake.moments)}
 
 
-def _kid(reference: Reference, fake: Seen) -> dict[str, float]:
+def _kid(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   sets = _as_many(reference, fake)
   size = min(KID_SUBSET, *map(len, sets))
   return {'kid': kid(*sets, subset_size=size).mean}
 
 
-def _inception_score(reference: Reference, fake: Seen) -> dict[str, float]:
+def _inception_score(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
   del reference
   return {'inception_score': inception_score(fake.probabilities).mean}
 
 
-def _precision_recall(reference: Reference, fake: Seen) -> dict[str, float]:
+def _precision_recall(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
   return precision_recall(*_as_many(reference, fake))._asdict()
 
 
-def _density_coverage(reference: Reference, fake: Seen) -> dict[str, float]:
+def _density_coverage(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
   return density_coverage(*_as_many(reference, fake))._asdict()
 
 
-def _swd(reference: Reference, fake: Seen) -> dict[str, float]:
+def _swd(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   sets = reference.real.images, fake.images
   count = min(map(len, sets))
   distance = sliced_wasserstein(*(images[:count] for images in sets))
@@ -111,25 +117,27 @@ def _swd(reference: Reference, fake: Seen) -> dict[str, float]:
   return {'swd': distance.mean, **levels}
 
 
-def _ms_ssim(reference: Reference, fake: Seen) -> dict[str, float]:
+def _ms_ssim(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   del reference
   return {'ms_ssim': ms_ssim(fake.images)}
 
 
-def _classes(reference: Reference, fake: Seen) -> dict[str, float]:
+def _classes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   real, made = reference.real.probabilities, fake.probabilities
   seen = class_coverage(real.argmax(1), made.argmax(1), made.shape[1])
   return {'classes_kl': seen.kl, 'classes_covered': seen.covered}
 
 
-def _memorisation(reference: Reference, fake: Seen) -> dict[str, float]:
+def _memorisation(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   copied = memorisation(
     reference.real.features, reference.held_out.features, fake.features
   )
   return {'memorisation': copied.closer}
 
 
-def _points(reference: Reference, fake: Seen) -> tuple[np.ndarray, np.ndarray]:
+def _points(
+  reference: Reference, fake: MetricInputs
+) -> tuple[np.ndarray, np.ndarray]:
   """The reals, and the fakes: [n, d] each, images as points in [-1, 1]."""
   sets = []
   for seen in (reference.real, fake):
@@ -140,19 +148,19 @@ def _points(reference: Reference, fake: Seen) -> tuple[np.ndarray, np.ndarray]:
   return sets[0], sets[1]
 
 
-def _modes(reference: Reference, fake: Seen) -> dict[str, float]:
+def _modes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   toy = reference.toy
   _, made = _points(reference, fake)
   seen = points.modes(made, toy.modes, toy.deviation)
   return {'high_quality': seen.high_quality, 'modes_found': seen.found}
 
 
-def _divergence(reference: Reference, fake: Seen) -> dict[str, float]:
+def _divergence(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   seen = points.divergence(*_points(reference, fake), reference.toy.limit)
   return seen._asdict()
 
 
-def _wasserstein(reference: Reference, fake: Seen) -> dict[str, float]:
+def _wasserstein(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   return {'wasserstein': points.wasserstein(*_points(reference, fake))}
 
 
@@ -205,7 +213,7 @@ def collect(
   needs: set[str],
   count: int,
   most: int,
-) -> Seen:
+) -> MetricInputs:
   """Sees `count` images, of batches of what was made of them.
 
   Moments are added up batch by batch: so many features never lie in memory.
@@ -233,4 +241,4 @@ def collect(
       room[name] -= len(rows)
       kept.setdefault(name, []).append(rows)
   joined = {name: np.concatenate(parts) for name, parts in kept.items()}
-  return Seen(count, total, **joined)
+  return MetricInputs(count, total, **joined)

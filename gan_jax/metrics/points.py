@@ -13,7 +13,7 @@ from gan_jax.errors import UserError
 WITHIN = 3.0
 # Cells of the grid on which densities are compared, each way.
 CELLS = {1: 100, 2: 25}
-# What of a density is spread over all cells, for KL.
+# What of a density is strategy over all cells, for KL.
 SPREAD = 0.01
 # Optimal transport takes the cube of their number.
 TRANSPORTED = 1000
@@ -60,7 +60,7 @@ def divergence(
   """Jensen-Shannon and Kullback-Leibler divergences of histograms.
 
   On a grid from -limit to limit, each way, points beyond it being counted at
-  its edge. For KL to be finite, a hundredth of both is spread over all cells.
+  its edge. For KL to be finite, a hundredth of both is strategy over all cells.
   (Genuine points differ too: 2,500 and 2,500 of the grid of 25 by 0.007, and
   0.03.)
   NaN where a fake is not finite.

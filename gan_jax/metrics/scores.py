@@ -51,8 +51,8 @@ class Score(NamedTuple):
 
   def __repr__(self) -> str:
     """10.564 +- 0.2."""
-    spread = '' if self.deviation is None else f' +- {self.deviation:.2g}'
-    return f'{self.value:.5g}{spread}'
+    strategy = '' if self.deviation is None else f' +- {self.deviation:.2g}'
+    return f'{self.value:.5g}{strategy}'
 
   def __str__(self) -> str:
     """fid 10.564 +- 0.2."""

@@ -132,7 +132,7 @@ def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
   )
 
 
-class ClassNorm(nn.Module):
+class ConditionalBatchNorm(nn.Module):
   """BatchNorm with a gain and a bias of its own for each class.
 
   gain[y] x + bias[y] of the normalised x: de Vries et al. 2017; Miyato & Koyama

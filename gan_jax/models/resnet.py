@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
-from gan_jax.models.layers import ClassNorm
+from gan_jax.models.layers import ConditionalBatchNorm
 from gan_jax.models.spectral import Conv, Dense, Embed
 from gan_jax.ops.resample import box, nearest
 from gan_jax.registry import choose
@@ -111,7 +111,7 @@ class Generator(nn.Module):
         f'config.model.gen.features has {len(widths)} blocks, which double the '
         f'size: {self.resolution} pixels are not so many times divisible by 2'
       )
-    norm = partial(ClassNorm, train, self.dtype, self.axis_name)
+    norm = partial(ConditionalBatchNorm, train, self.dtype, self.axis_name)
     x = Dense(side * side * first, dtype=self.dtype)(z)
     x = x.reshape(-1, side, side, first)
     for width in widths:
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
   """
 
   features: tuple[int, ...] = (128, 128, 128, 128)
-  halvings: int = 2
+  num_downsamples: int = 2
   pool: str = 'sum'
   spectral: bool = True
   sorts: bool = False
@@ -153,7 +153,7 @@ class Discriminator(nn.Module):
     """Logits [n], or where it `sorts` ([n], of each class [n, classes])."""
     x = images
     for index, width in enumerate(self.features):
-      halve, first = index < self.halvings, index == 0
+      halve, first = index < self.num_downsamples, index == 0
       x = _Down(width, halve, first, self.spectral, self.dtype)(x)
     pool = choose('config.model.disc.pool', self.pool, POOLS)
     x = pool(nn.relu(x).astype(jnp.float32), axis=(1, 2))

@@ -84,7 +84,7 @@ def course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
 
 
 def images_in(table: Table, first: int) -> int:
-  """Shown to D in the dispatch that begins at `first`."""
+  """PenaltyInputs to D in the dispatch that begins at `first`."""
   return table.images(first + table.steps_per_dispatch) - table.images(first)
 
 
@@ -93,9 +93,9 @@ def feed_dispatches(
 ) -> Generator[Any]:
   """What a run is fed, on its way to the devices as in training."""
   table, first = course(config, first)
-  spread = devices.make(config.parallel)
-  return devices.ahead(
-    spread.shard, feeds(config, source, table, first, attempt=0)
+  strategy = devices.make_strategy(config.parallel)
+  return devices.prefetch(
+    strategy.shard, feeds(config, source, table, first, attempt=0)
   )
 
 
@@ -103,23 +103,23 @@ def prepare(
   config: ConfigDict, source: Source, first: int | None = None
 ) -> Bench:
   """Compiles the dispatch that begins at `first`; None: the last segment's."""
-  spread = devices.make(config.parallel)
-  game = games.make(config, spread.axis_name)
+  strategy = devices.make_strategy(config.parallel)
+  game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   table, first = course(config, first)
   phases = table.dispatch(first)
   create = creator(game, tx, config, source)
-  state = spread.own(devices.create(create))
+  state = strategy.replicate(devices.create(create))
   resident = is_resident(config, source)
-  dataset = on_devices(spread, fetch_all(source) if resident else {})
-  frozen = on_devices(spread, game.frozen())
+  dataset = on_devices(strategy, fetch_all(source) if resident else {})
+  frozen = on_devices(strategy, game.frozen())
   fed = feed_dispatches(config, source, first)
   args = state, dataset, next(fed), phases, frozen
   fed.close()
   reader = partial(read, flip=config.data.flip)
   start = time.perf_counter()
-  step = spread.compile(
-    partial(train_dispatch, game, tx, reader, spread.axis_name)
+  step = strategy.compile(
+    partial(train_dispatch, game, tx, reader, strategy.axis_name)
   )
   step = step.lower(*args).compile()
   seconds = time.perf_counter() - start
@@ -131,7 +131,7 @@ def prepare(
     nonlocal state
     state, metrics = step(state, dataset, fed, phases, frozen)
     begun.append(metrics)
-    devices.keep_up(begun)
+    devices.limit_in_flight(begun)
 
   def wait() -> None:
     jax.block_until_ready(begun)

@@ -32,8 +32,8 @@ def conv_transpose(
   padding = []
   for axis in (0, 1):
     first = window.kernel[axis] - 1 - window.padding[axis][0]
-    spread = window.stride * (y.shape[1 + axis] - 1) + 1
-    last = window.size[axis] + window.kernel[axis] - 1 - spread - first
+    strategy = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.size[axis] + window.kernel[axis] - 1 - strategy - first
     padding.append((first, last))
   return lax.conv_general_dilated(
     y,
@@ -54,8 +54,8 @@ def filter_grad(
   padding = []
   for axis in (0, 1):
     first = window.padding[axis][0]
-    spread = window.stride * (y.shape[1 + axis] - 1) + 1
-    last = window.kernel[axis] - 1 + spread - window.size[axis] - first
+    strategy = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.kernel[axis] - 1 + strategy - window.size[axis] - first
     padding.append((first, last))
   w = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),

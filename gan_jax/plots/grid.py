@@ -33,13 +33,13 @@ def columns_of(classes: int, count: int) -> int:
   return max(1, count // classes)
 
 
-def of_each_class(classes: int, count: int) -> Int32[Array, ' n']:
+def labels_by_class(classes: int, count: int) -> Int32[Array, ' n']:
   """The labels of such a grid, row by row; of at most `count` images."""
   columns = columns_of(classes, count)
   return jnp.arange(min(count, classes * columns)) // columns
 
 
-def film(frames: Sequence[Path], file: Path) -> None:
+def write_gif(frames: Sequence[Path], file: Path) -> None:
   """Writes pictures as an animation, the last of them for two seconds."""
   first, *rest = (Image.open(frame).quantize() for frame in frames)
   lasting = [80] * len(rest) + [2000]
@@ -51,7 +51,7 @@ def film(frames: Sequence[Path], file: Path) -> None:
   write_whole(file, encoded.getvalue())
 
 
-def shrunk(
+def downsized(
   images: UInt8[np.ndarray, 'n H W c'], pixels: int
 ) -> UInt8[np.ndarray, 'n h w c']:
   """Larger images in so many pixels, by a filter that does not alias."""

@@ -27,7 +27,7 @@ ARROW, LONGEST_ARROW = 0.1, 0.25
 PANEL = 4.6
 
 
-class Scene(NamedTuple):
+class PlotData(NamedTuple):
   """What can be seen of a game of points.
 
   Attributes:
@@ -55,22 +55,22 @@ def places(toy: Toy) -> Float[np.ndarray, 'm d']:
   return np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
 
 
-def scene_of(
+def make_plot_data(
   game: Game, config: ConfigDict
-) -> Callable[[Pair[Variables], Phase], Scene]:
+) -> Callable[[Pair[Variables], Phase], PlotData]:
   """(both players' variables, phase) -> the scene; pure."""
   toy = toy_of(config.data.source)
   latents = _latent_grid(config)
   asked = jnp.asarray(places(toy), jnp.float32)
   as_images = lambda points: points[:, None, None, :]
 
-  def scene(variables: Pair[Variables], phase: Phase) -> Scene:
+  def scene(variables: Pair[Variables], phase: Phase) -> PlotData:
     numbers = jnp.arange(POINTS)
     keys = example_keys(jax.random.key(0), Purpose.REFERENCE, numbers)
     own = example_keys(jax.random.key(config.seed), Purpose.SAMPLE, numbers)
-    inputs = game.draw(own, {}, phase)
+    inputs = game.sample_inputs(own, {}, phase)
     play = lambda inputs: game.sample(variables.gen, inputs, phase)[:, 0, 0]
-    ask = lambda points: game.judge(
+    ask = lambda points: game.discriminate(
       variables.disc, {'images': as_images(points)}, phase
     )
     fake = play(inputs)
@@ -85,7 +85,7 @@ def scene_of(
     is_critic = judged.probability is None
     said = judged.logits if is_critic else judged.probability
     real = jax.vmap(toy.draw)(keys)
-    return Scene(real, fake, said, jnp.bool_(is_critic), slopes, warped)
+    return PlotData(real, fake, said, jnp.bool_(is_critic), slopes, warped)
 
   return scene
 
@@ -104,7 +104,7 @@ def _latent_grid(config: ConfigDict) -> Float[Array, 'l b z'] | None:
   return quantile(jnp.concatenate([across, across[..., ::-1]]))
 
 
-def paint(scene: Scene, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
+def plot(scene: PlotData, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
   """The picture: in the plane two panels, on the line one above the other."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -118,7 +118,7 @@ def paint(scene: Scene, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
   return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _on_the_line(figure, scene: Scene, toy: Toy) -> None:
+def _on_the_line(figure, scene: PlotData, toy: Toy) -> None:
   """Densities with D's curve; below, where G takes latents."""
   top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   bins = np.linspace(-toy.limit, toy.limit, 61)
@@ -149,7 +149,7 @@ def arrows(
   return slopes * (lengths / np.maximum(norms, 1e-12))
 
 
-def _in_the_plane(figure, scene: Scene, toy: Toy) -> None:
+def _in_the_plane(figure, scene: PlotData, toy: Toy) -> None:
   """D's map with all points and D's slopes; the latent grid, as G bends it."""
   left, right = figure.subplots(1, 2)
   side = PLACES[2]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_jax import data
 from gan_jax.data.folder import folder, images_below
-from gan_jax.data.source import Source, Wanted, in_memory
+from gan_jax.data.source import DataSpec, Source, in_memory
 from gan_jax.errors import UserError, nearest
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.metrics.scores import Score
@@ -125,7 +125,7 @@ def _source(images: Any, shape: tuple[int, int]) -> Source:
       f'{images} has images of {size} pixels, to be compared with '
       f'{resolution}: resize one of them, in the way that you choose'
     )
-  return folder(Wanted(str(images), resolution, channels))
+  return folder(DataSpec(str(images), resolution, channels))
 
 
 def _is_array(x: Any) -> bool:

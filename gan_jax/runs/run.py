@@ -24,8 +24,14 @@ from gan_jax.metrics import scores
 from gan_jax.metrics.measure import HIGHER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
-from gan_jax.plots.grid import columns_of, of_each_class, show, shrunk, to_pil
-from gan_jax.plots.toy_plot import paint, scene_of
+from gan_jax.plots.grid import (
+  columns_of,
+  downsized,
+  labels_by_class,
+  show,
+  to_pil,
+)
+from gan_jax.plots.toy_plot import make_plot_data, plot
 from gan_jax.training import checkpoint, schedule
 
 if TYPE_CHECKING:
@@ -96,7 +102,7 @@ class Run:
     """
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
     batch = {} if labels is None else {'labels': self._of_each(n, labels)}
-    inputs = self._game.draw(keys, batch, self._phase)
+    inputs = self._game.sample_inputs(keys, batch, self._phase)
     return truncated(self._game, inputs, truncation)
 
   def sample(
@@ -166,7 +172,7 @@ class Run:
     they are log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
     (Not where D looks at several as one: `pack`, `stddev_group`.)
     """
-    if self._game.judge is None:
+    if self._game.discriminate is None:
       raise UserError('this game has no discriminator of images alone')
     images = self._as_shown(images)
     if labels is not None:
@@ -176,7 +182,7 @@ class Run:
       batch = {'images': images[start : start + BATCH]}
       if labels is not None:
         batch['labels'] = labels[start : start + BATCH]
-      judged = self._game.judge(self.disc_vars, batch, self._phase)
+      judged = self._game.discriminate(self.disc_vars, batch, self._phase)
       parts.append(np.asarray(judged.logits))
     return np.concatenate(parts)
 
@@ -192,10 +198,12 @@ class Run:
     if labels is not None:
       return show(self.sample(n, seed, labels=labels))
     if self._points:
-      scene = scene_of(self._game, self.config)(self._variables, self._phase)
-      return to_pil(paint(jax.tree.map(np.asarray, scene), self.config))
+      scene = make_plot_data(self._game, self.config)(
+        self._variables, self._phase
+      )
+      return to_pil(plot(jax.tree.map(np.asarray, scene), self.config))
     if self._classes:
-      labels = np.asarray(of_each_class(self._classes, n))
+      labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
       return show(samples, columns=columns_of(self._classes, n))
     return show(self.sample(n, seed))
@@ -215,7 +223,7 @@ class Run:
       if 0 < step <= self.step:
         last[table.row(step - 1).first_step] = step
     draw = lambda step: load(self.workdir, step).sample(n, seed)
-    rows = [shrunk(draw(step), pixels) for step in last.values()]
+    rows = [downsized(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
   def features_of_config(self) -> str | None:

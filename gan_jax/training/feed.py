@@ -10,7 +10,7 @@ from gan_jax.data.source import Source
 from gan_jax.pair import Pair
 from gan_jax.training.schedule import Table
 
-Feed = dict[str, Any]
+IndexBatch = dict[str, Any]
 
 
 def feed(
@@ -19,7 +19,7 @@ def feed(
   table: Table,
   rows: Callable[[int], slice],
   step: int,
-) -> Pair[Feed | None]:
+) -> Pair[IndexBatch | None]:
   """What the dispatch that begins at `step` takes from the stream.
 
   Args:
@@ -43,7 +43,7 @@ def feed(
   per_step = segment.images_per_step
   first = table.images(step) + per_step * np.arange(steps, dtype=np.int64)
 
-  def take(first: np.ndarray, examples: np.ndarray) -> Feed:
+  def take(first: np.ndarray, examples: np.ndarray) -> IndexBatch:
     positions = first + examples % per_step
     shape = positions.shape
     taken = {'example': np.broadcast_to(examples.astype(np.int32), shape)}

@@ -68,7 +68,7 @@ SIGNS: tuple[tuple[Callable[[Mapping[str, float]], str | None], int], ...] = (
 )
 
 
-class Alarm:
+class HealthChecks:
   """Reads each line of the log, and warns.
 
   Args:

@@ -28,31 +28,36 @@ from gan_jax.training import state as states
 from gan_jax.training.check import check_config, check_length
 from gan_jax.training.checkpoint import Checkpoints, steps
 from gan_jax.training.evaluations import Evaluated, Evaluations
-from gan_jax.training.health import Alarm, diversity
+from gan_jax.training.health import HealthChecks, diversity
 from gan_jax.training.precompile import Precompiler
-from gan_jax.training.run_log import Monitor
+from gan_jax.training.run_log import RunLog
 from gan_jax.training.schedule import Table
 from gan_jax.training.setup import (
-  Look,
-  Sitter,
+  Sampler,
+  Samples,
   create_state,
   feeds,
   first_examples,
   is_resident,
+  make_sampler,
   on_devices,
   one_feed,
-  sitter,
 )
 from gan_jax.training.state import State
 from gan_jax.training.step import Metrics, train_dispatch
 from gan_jax.training.stopping import Asked, interruptible
-from gan_jax.training.summary import announce, point_to, scheduled, sizes_of
+from gan_jax.training.summary import (
+  print_outcome,
+  print_summary,
+  scheduled,
+  sizes_of,
+)
 
 # How often a run that diverges goes back to its last checkpoint.
 MOST_ATTEMPTS = 5
 
 
-class _News(NamedTuple):
+class _LogRecord(NamedTuple):
   """What there is to tell of a moment of the run.
 
   Attributes:
@@ -66,7 +71,7 @@ class _News(NamedTuple):
   step: int
   images: int
   metrics: list[Metrics]
-  look: Look
+  look: Samples
   draw: bool
   evaluated: Evaluated | None = None
 
@@ -78,10 +83,10 @@ class _Run(NamedTuple):
   workdir: str | Path
   table: Table
   source: Source
-  spread: devices.Spread
+  strategy: devices.Strategy
   checkpoints: Checkpoints
   train_step: Callable[..., tuple[State, Metrics]]
-  sitter: Sitter
+  sampler: Sampler
   shown: Batch
   evaluations: Evaluations | None
   create: Callable[[], State]
@@ -119,8 +124,8 @@ def train(
   devices.keep_compiled()
   check_config(config)
   cfg.check_workdir(config, workdir)
-  spread = devices.make(config.parallel)
-  game = games.make(config, spread.axis_name)
+  strategy = devices.make_strategy(config.parallel)
+  game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   table = schedule.of_config(config)
   check_length(config, workdir, max(steps(workdir), default=0))
@@ -154,21 +159,21 @@ def train(
     with closing(checkpoints), memory.exhaustion_told():
       resident = is_resident(config, source)
       reader = partial(read, flip=config.data.flip, draw=source.draw)
-      play = partial(train_dispatch, game, tx, reader, spread.axis_name)
+      play = partial(train_dispatch, game, tx, reader, strategy.axis_name)
       run = _Run(
         config=config,
         workdir=workdir,
         table=table,
         source=source,
-        spread=spread,
+        strategy=strategy,
         checkpoints=checkpoints,
-        train_step=spread.compile(play),
-        sitter=sitter(games.make(config), config),
+        train_step=strategy.compile(play),
+        sampler=make_sampler(games.make(config), config),
         shown=shown,
         evaluations=evaluations,
         create=create,
-        dataset=on_devices(spread, fetch_all(source) if resident else {}),
-        frozen=on_devices(spread, game.frozen()),
+        dataset=on_devices(strategy, fetch_all(source) if resident else {}),
+        frozen=on_devices(strategy, game.frozen()),
         data_diversity=float(diversity(shown['images'])),
         sizes=sizes,
         settings=settings or {},
@@ -176,14 +181,14 @@ def train(
       with interruptible() as asked:
         state = _attempt(run, asked)
         checkpoints.finish()
-  point_to(workdir)
+  print_outcome(workdir)
   return state
 
 
 def _attempt(run: _Run, asked: Asked) -> State:
   """Plays to the end; where the game diverges, as the config says."""
   state = run.checkpoints.resume(run.create)
-  announce(
+  print_summary(
     run.config,
     run.workdir,
     run.table,
@@ -207,7 +212,7 @@ def _attempt(run: _Run, asked: Asked) -> State:
       if devices.is_main():
         warn(f'{error}. Going back to it, with other data and latents')
       key = jax.random.key(run.config.seed)
-      again = partial(states.another_attempt, key=key, attempt=attempt)
+      again = partial(states.next_attempt, key=key, attempt=attempt)
       state = devices.create(again, run.checkpoints.resume(run.create))
 
 
@@ -217,10 +222,10 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
   step = int(devices.fetch(state.step))
   # One is due before the first step: what would fail, fails at once.
   owed = _is_owed(run, step) and run.evaluations.measure(state.ema, step)
-  state = run.spread.own(state)
+  state = run.strategy.replicate(state)
   fed = feeds(config, run.source, table, step, attempt)
   total_images = table.images(table.total_steps)
-  alarm = Alarm(quiet_until=total_images // 20)
+  alarm = HealthChecks(quiet_until=total_images // 20)
   monitor = _monitor(run, step, attempt)
   tell = partial(_tell, run, monitor, alarm)
   stop = None
@@ -229,17 +234,17 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
     if owed:
       _record_owed(run, monitor, owed)
     if step == 0:
-      look = run.sitter.look(state, run.shown, table.phase(0))
-      tell(_News(0, 0, [], look, draw=True))
+      look = run.sampler.sample(state, run.shown, table.phase(0))
+      tell(_LogRecord(0, 0, [], look, draw=True))
     pending, news = [], None
-    for part in devices.ahead(run.spread.shard, fed):
+    for part in devices.prefetch(run.strategy.shard, fed):
       phases = table.dispatch(step)
       state, metrics = run.train_step(
         state, run.dataset, part, phases, run.frozen
       )
       compiler.look_ahead(step, state)
       pending.append(metrics)
-      devices.keep_up(pending)
+      devices.limit_in_flight(pending)
       if news is not None:
         tell(news)  # while the devices play
         news = None
@@ -260,32 +265,32 @@ def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
       log = before // config.log_every_steps < step // config.log_every_steps
       log = log or save
       if log or draw:
-        look = run.sitter.look(state, run.shown, table.phase(step))
-        news = _News(step, images, pending if log else [], look, draw)
+        look = run.sampler.sample(state, run.shown, table.phase(step))
+        news = _LogRecord(step, images, pending if log else [], look, draw)
         pending = [] if log else pending
       if evaluate:
-        ema = run.spread.whole(state).ema
+        ema = run.strategy.unreplicate(state).ema
         evaluated = run.evaluations.measure(ema, step)
         news = news._replace(evaluated=evaluated)
       if save:
         line, news = tell(news), None
         monitor.keep()
-        whole = run.spread.whole(state)
+        whole = run.strategy.unreplicate(state)
         run.checkpoints.save(step, whole, line, config.to_dict())
       if stop is not None:
         break
-  state = run.spread.whole(state)
+  state = run.strategy.unreplicate(state)
   if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
     raise _left(stop, f'saved at iteration {step:,}')
   return state
 
 
-def _monitor(run: _Run, step: int, attempt: int) -> Monitor:
+def _monitor(run: _Run, step: int, attempt: int) -> RunLog:
   """What tells the world of a run that begins or resumes at `step`."""
   table = run.table
   try:
-    return Monitor(
+    return RunLog(
       run.workdir if devices.is_main() else None,
       step=step,
       attempt=attempt,
@@ -304,16 +309,16 @@ def _compile(run: _Run, step: int, state: State) -> None:
   """Compiles what the stage that begins with `step` needs."""
   phases = run.table.dispatch(step)
   fed = one_feed(run.config, run.source, run.table, step)
-  fed = run.spread.shard(fed)
+  fed = run.strategy.shard(fed)
   lowered = run.train_step.lower(state, run.dataset, fed, phases, run.frozen)
   del fed  # its shapes alone were needed
   lowered.compile()
   phase = run.table.phase(step)
-  run.sitter.look.lower(state, run.shown, phase).compile()
+  run.sampler.sample.lower(state, run.shown, phase).compile()
 
 
 def _tell(
-  run: _Run, monitor: Monitor, alarm: Alarm, news: _News
+  run: _Run, monitor: RunLog, alarm: HealthChecks, news: _LogRecord
 ) -> dict[str, float | int]:
   """Writes a line of metrics, if there is one, and draws; waits for devices.
 
@@ -341,7 +346,7 @@ def _tell(
   if draw:
     shown = devices.fetch(look.shown)
     if devices.is_main():
-      monitor.samples(step, images, run.sitter.paint(shown))
+      monitor.samples(step, images, run.sampler.draw(shown))
   return line
 
 
@@ -380,7 +385,7 @@ def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
   return passed < table.images(now) // every_images or now == table.total_steps
 
 
-def _record_owed(run: _Run, monitor: Monitor, owed: Evaluated) -> None:
+def _record_owed(run: _Run, monitor: RunLog, owed: Evaluated) -> None:
   """Adds it to the line of its iteration, and to the scores."""
   score = owed.scores[0]
   monitor.amend(score.step, score.images, owed.means)

@@ -19,13 +19,13 @@ import tensorboardX
 
 from gan_jax.errors import warn
 from gan_jax.files import Mirror, is_remote, write_whole
-from gan_jax.plots.grid import film, write_png
+from gan_jax.plots.grid import write_gif, write_png
 
 # What is logged, by name.
 Scalars = Mapping[str, float | int | None]
 
 
-class Monitor:
+class RunLog:
   """Writes `metrics.jsonl`, TensorBoard events, `samples/*.png`; shows a bar.
 
   Args:
@@ -33,7 +33,7 @@ class Monitor:
     iteration: The one that the run begins or resumes at: what the metrics tell
       of later iterations is of a future that was lost, and is removed.
     attempt: How often the run has diverged and was rolled back before `step`.
-    images: Shown to D by `step`.
+    images: PenaltyInputs to D by `step`.
     total_images: Of the whole run.
     wandb: Whether to log to Weights & Biases too.
     animated: Whether all pictures are to be seen as `training.gif` at the end.
@@ -88,7 +88,7 @@ class Monitor:
         'compiling', total=total_images, completed=images, rate=''
       )
 
-  def __enter__(self) -> 'Monitor':
+  def __enter__(self) -> 'RunLog':
     return self
 
   def __exit__(self, *exception: Any) -> None:
@@ -160,7 +160,7 @@ class Monitor:
       self._tensorboard.add_image('samples', picture, step, dataformats='HWC')
       if self._animated and images >= self._total_images:
         frames = sorted((self._workdir / 'samples').glob('*.png'))
-        film(frames, self._workdir / 'training.gif')
+        write_gif(frames, self._workdir / 'training.gif')
 
   def _write_lines(self) -> None:
     """All lines that are not in the file yet, each whole or not at all."""

@@ -21,10 +21,10 @@ from gan_jax.games.game import Batch, Game, Phase
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
-from gan_jax.plots.grid import columns_of, grid, of_each_class
-from gan_jax.plots.toy_plot import paint, scene_of
+from gan_jax.plots.grid import columns_of, grid, labels_by_class
+from gan_jax.plots.toy_plot import make_plot_data, plot
 from gan_jax.training import state as states
-from gan_jax.training.feed import Feed, feed
+from gan_jax.training.feed import IndexBatch, feed
 from gan_jax.training.health import diversity
 from gan_jax.training.schedule import Table
 from gan_jax.training.state import State
@@ -36,7 +36,7 @@ GRID_SAMPLES, GRID_PIXELS = 64, 2**24
 MOST_WORKERS = 16
 
 
-class Look(NamedTuple):
+class Samples(NamedTuple):
   """What is seen of a run at a moment.
 
   Attributes:
@@ -49,16 +49,16 @@ class Look(NamedTuple):
   diversity: Float[Array, '']
 
 
-class Sitter(NamedTuple):
+class Sampler(NamedTuple):
   """How a run is looked at, and drawn.
 
   Attributes:
-    look: Compiled: (state, batch, phase) -> Look, at latents for the batch.
+    look: Compiled: (state, batch, phase) -> Samples, at latents for the batch.
     paint: (what was shown, on the host) -> the picture.
   """
 
-  look: Callable[[State, Batch, Phase], Look]
-  paint: Callable[[PyTree], UInt8[np.ndarray, 'h w c']]
+  look: Callable[[State, Batch, Phase], Samples]
+  plot: Callable[[PyTree], UInt8[np.ndarray, 'h w c']]
 
 
 def is_resident(config: ConfigDict, source: Source) -> bool:
@@ -68,9 +68,9 @@ def is_resident(config: ConfigDict, source: Source) -> bool:
   return source.size * source.example_bytes <= config.data.max_device_bytes
 
 
-def on_devices(spread: devices.Spread, tree: PyTree) -> PyTree:
+def on_devices(strategy: devices.Strategy, tree: PyTree) -> PyTree:
   """Puts host arrays whole on every device, as what was compiled takes them."""
-  return spread.own(devices.replicate(tree))
+  return strategy.replicate(devices.replicate(tree))
 
 
 def feeds(
@@ -79,7 +79,7 @@ def feeds(
   table: Table,
   step: int,
   attempt: int,
-) -> Generator[Pair[Feed | None]]:
+) -> Generator[Pair[IndexBatch | None]]:
   """What each dispatch from `step` on is fed; see `feed`."""
   make = _feeder(config, source, table, attempt)
   steps = range(step, table.total_steps, table.steps_per_dispatch)
@@ -94,14 +94,14 @@ def feeds(
 
 def one_feed(
   config: ConfigDict, source: Source, table: Table, step: int
-) -> Pair[Feed | None]:
+) -> Pair[IndexBatch | None]:
   """What the dispatch that begins at `step` is fed, of the first attempt."""
   return _feeder(config, source, table, attempt=0)(step)
 
 
 def _feeder(
   config: ConfigDict, source: Source, table: Table, attempt: int
-) -> Callable[[int], Pair[Feed | None]]:
+) -> Callable[[int], Pair[IndexBatch | None]]:
   stream = None
   if source.draw is None:
     stream = Stream(config.seed, source.size, attempt)
@@ -130,27 +130,29 @@ def create_state(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def sitter(game: Game, config: ConfigDict) -> Sitter:
+def make_sampler(game: Game, config: ConfigDict) -> Sampler:
   """How the run of this config is looked at."""
   of_points = is_toy(config.data.source)
-  scene = scene_of(game, config) if of_points else None
+  scene = make_plot_data(game, config) if of_points else None
   classes = config.data.get('classes', 0)
 
   @jax.jit
-  def look(state: State, batch: Batch, phase: Phase) -> Look:
+  def look(state: State, batch: Batch, phase: Phase) -> Samples:
     if classes:
-      labels = of_each_class(classes, len(batch['example']))
+      labels = labels_by_class(classes, len(batch['example']))
       batch = {'example': batch['example'][: len(labels)], 'labels': labels}
     key = jax.random.key(config.seed)
     keys = example_keys(key, Purpose.SAMPLE, batch['example'])
-    images = game.sample(state.ema, game.draw(keys, batch, phase), phase)
+    images = game.sample(
+      state.ema, game.sample_inputs(keys, batch, phase), phase
+    )
     shown = scene(state.variables, phase) if of_points else images
-    return Look(shown, diversity(images))
+    return Samples(shown, diversity(images))
 
   def paint_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
     columns = columns_of(classes, len(images)) if classes else None
     return grid(to_uint8(images), columns)
 
-  return Sitter(
-    look, partial(paint, config=config) if of_points else paint_images
+  return Sampler(
+    look, partial(plot, config=config) if of_points else paint_images
   )

@@ -64,7 +64,7 @@ def create(
   )
 
 
-def another_attempt(state: State, key: Key[Array, ''], attempt: int) -> State:
+def next_attempt(state: State, key: Key[Array, ''], attempt: int) -> State:
   """The same state, before other data and other latents; `key`: the seed's."""
   key = jax.random.fold_in(key, Purpose.ATTEMPT)
   return state._replace(

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from gan_jax.games.game import Aux, Batch, Game, Keys, Move, Phase, Scalar, View
+from gan_jax.games.game import (
+  Aux,
+  Batch,
+  Context,
+  Game,
+  Keys,
+  Phase,
+  Scalar,
+  Update,
+)
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops import axis
 from gan_jax.pair import Pair, Variables, player_params
@@ -21,7 +30,7 @@ from gan_jax.training.state import State, fresh
 Metrics = dict[str, Any]
 
 
-class _Rules(NamedTuple):
+class _Static(NamedTuple):
   """What stays the same throughout an iteration."""
 
   game: Game
@@ -31,7 +40,7 @@ class _Rules(NamedTuple):
   axis_name: str | None
 
 
-class _Table(NamedTuple):
+class _Carry(NamedTuple):
   """What lies on the table, and the moves change."""
 
   variables: Pair[Variables]
@@ -39,7 +48,7 @@ class _Table(NamedTuple):
   game_state: PyTree
 
 
-class _Hand(NamedTuple):
+class _StepInputs(NamedTuple):
   """What a player holds in a step of its own."""
 
   batch: Batch
@@ -75,31 +84,31 @@ def train_step(
     The state after it, and the iteration's metrics, `gen/NAME` and `disc/NAME`:
     each (sum, count) over the steps in which it was computed.
   """
-  rules = _Rules(game, tx, phase, frozen, axis_name)
+  rules = _Static(game, tx, phase, frozen, axis_name)
 
   def keys(purpose: Purpose, batch: Batch) -> Keys:
     return example_keys(state.key, purpose, batch['example'], state.step)
 
   def deal(batch: Batch) -> PyTree:
-    return game.draw(keys(Purpose.DRAW, batch), batch, phase)
+    return game.sample_inputs(keys(Purpose.DRAW, batch), batch, phase)
 
-  def disc_step(table: _Table, batch: Batch, i, inputs, fakes):
-    hand = _Hand(
+  def disc_step(table: _Carry, batch: Batch, i, inputs, fakes):
+    hand = _StepInputs(
       batch, inputs, fakes, keys(Purpose.DISC, batch), phase.disc_step + i
     )
     return _step(rules, 'disc', table, hand)
 
-  def play_and_step(table: _Table, batch_and_i):
+  def play_and_step(table: _Carry, batch_and_i):
     batch, i = batch_and_i
     inputs = deal(batch)
-    fakes, _ = game.play(table.variables.gen, inputs, phase)
+    fakes, _ = game.generate(table.variables.gen, inputs, phase)
     return disc_step(table, batch, i, inputs, fakes)
 
   # Where G moves on the fakes of D's last step, that step is not in the scan:
   # its fakes are played once, and pulled back after D has moved.
   shared = batches.gen is None
   alone = phase.disc_steps - shared
-  table = _Table(state.variables, state.opt_state, state.game_state)
+  table = _Carry(state.variables, state.opt_state, state.game_state)
   disc_metrics = []
   if alone:
     first = jax.tree.map(lambda x: x[:alone], batches.disc)
@@ -112,7 +121,7 @@ def train_step(
   inputs = deal(batch)
   gen_vars = table.variables.gen
   fakes, pull_back, collections = jax.vjp(
-    lambda params: game.play({**gen_vars, 'params': params}, inputs, phase),
+    lambda params: game.generate({**gen_vars, 'params': params}, inputs, phase),
     gen_vars['params'],
     has_aux=True,
   )
@@ -123,7 +132,7 @@ def train_step(
   # What the play left behind (BatchNorm statistics) is G's to keep, now that
   # G moves; after the plays for D alone it was discarded.
   table = _replace(table, 'gen', variables={**gen_vars, **collections})
-  hand = _Hand(batch, inputs, fakes, keys(Purpose.GEN, batch), state.step)
+  hand = _StepInputs(batch, inputs, fakes, keys(Purpose.GEN, batch), state.step)
   table, gen_metrics = _step(rules, 'gen', table, hand, pull_back)
 
   disc_metrics = jax.tree.map(lambda *parts: sum(parts), *disc_metrics)
@@ -136,16 +145,16 @@ def train_step(
 
 
 def _step(
-  rules: _Rules,
+  rules: _Static,
   player: str,
-  table: _Table,
-  hand: _Hand,
+  table: _Carry,
+  hand: _StepInputs,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None = None,
-) -> tuple[_Table, Metrics]:
+) -> tuple[_Carry, Metrics]:
   """All moves of one player in one step of its own, the other one frozen."""
   hand = hand._replace(fakes=jax.lax.stop_gradient(hand.fakes))
   metrics = {}
-  for index, move in enumerate(getattr(rules.game.moves, player)):
+  for index, move in enumerate(getattr(rules.game.updates, player)):
 
     def make(table, move=move, index=index):
       fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
@@ -174,15 +183,15 @@ def _step(
 
 
 def _gradients(
-  rules: _Rules,
+  rules: _Static,
   player: str,
-  table: _Table,
-  hand: _Hand,
-  move: Move,
+  table: _Carry,
+  hand: _StepInputs,
+  move: Update,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None,
 ) -> tuple[PyTree, Metrics, Aux]:
   """The move's gradient: the direct one, and for G that through the fakes."""
-  view = View(table.variables, hand.inputs, table.game_state, rules.frozen)
+  view = Context(table.variables, hand.inputs, table.game_state, rules.frozen)
   scale = move.every if move.rescale else 1
 
   def scaled_loss(params, fakes):
@@ -205,13 +214,13 @@ def _gradients(
 
 
 def _update(
-  rules: _Rules,
+  rules: _Static,
   player: str,
-  table: _Table,
+  table: _Carry,
   grads: PyTree,
   aux: Aux,
-  move: Move,
-) -> _Table:
+  move: Update,
+) -> _Carry:
   """One step of the player's optimizer; what the loss handed back is kept."""
   variables = getattr(table.variables, player)
   before = getattr(table.opt_state, player)
@@ -237,7 +246,7 @@ def _update(
   return table._replace(game_state=aux.game_state)
 
 
-def _replace(table: _Table, player: str, **fields: PyTree) -> _Table:
+def _replace(table: _Carry, player: str, **fields: PyTree) -> _Carry:
   """Replaces one player's part of the named fields."""
   pairs = {
     name: getattr(table, name)._replace(**{player: value})
@@ -247,13 +256,13 @@ def _replace(table: _Table, player: str, **fields: PyTree) -> _Table:
 
 
 def _active(
-  rules: _Rules, player: str, variables: Pair[Variables]
+  rules: _Static, player: str, variables: Pair[Variables]
 ) -> PyTree | None:
   """A flag for each of the player's parameters; None: all are in play."""
-  if rules.game.active is None:
+  if rules.game.trainable is None:
     return None
   params = player_params(variables)
-  both = rules.game.active(params, rules.phase)
+  both = rules.game.trainable(params, rules.phase)
   return jax.tree.broadcast(getattr(both, player), getattr(params, player))
 
 
@@ -273,7 +282,7 @@ def _select(flags: PyTree, new: PyTree, old: PyTree) -> PyTree:
 
 
 def _average(
-  rules: _Rules, ema: Variables, variables: Pair[Variables]
+  rules: _Static, ema: Variables, variables: Pair[Variables]
 ) -> Variables:
   """ema + (1 - decay) (now - ema), of what is in play."""
 
@@ -290,7 +299,7 @@ def _average(
   return {**averaged, 'params': params}
 
 
-def enter_stage(
+def start_stage(
   tx: Pair[optax.GradientTransformation], state: State, phase: Phase
 ) -> State:
   """A new stage begins with new optimizer states (Karras et al. 2018).
@@ -337,7 +346,7 @@ def train_dispatch(
 
   def body(state: State, fed_and_phase):
     fed, phase = fed_and_phase
-    shrink = 1 if game.shrink is None else game.shrink(phase)
+    shrink = 1 if game.downsample is None else game.downsample(phase)
     batches = Pair(
       *(
         part and read(dataset, part, state.key, state.step, shrink)
@@ -346,5 +355,5 @@ def train_dispatch(
     )
     return train_step(game, tx, state, batches, phase, frozen, axis_name)
 
-  state = enter_stage(tx, state, phases)
+  state = start_stage(tx, state, phases)
   return jax.lax.scan(body, state, (feed, phases))

@@ -29,7 +29,7 @@ from gan_jax.training.setup import is_resident
 from gan_jax.training.state import State
 
 
-def announce(
+def print_summary(
   config: ConfigDict,
   workdir: str | Path,
   table: Table,
@@ -82,7 +82,7 @@ def announce(
     print('Nothing is left to do: a larger --config.total_images prolongs it')
 
 
-def point_to(workdir: str | Path) -> None:
+def print_outcome(workdir: str | Path) -> None:
   """Prints where everything is, and how it is opened."""
   if devices.is_main():
     print(
@@ -114,7 +114,9 @@ def sizes_of(
 
 def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
   keys = jax.random.split(jax.random.key(0), len(batch['example']))
-  return game.play(gen_vars, game.draw(keys, batch, phase), phase)[0]
+  return game.generate(gen_vars, game.sample_inputs(keys, batch, phase), phase)[
+    0
+  ]
 
 
 def describe_schedule(
