@@ -12,10 +12,10 @@ from PIL import Image
 from tables import constant_table
 
 from gan_jax import data
-from gan_jax.data import preprocess
 from gan_jax.data.mnist import parse_idx
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
+from gan_jax.data.preprocess import preprocess
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
 from gan_jax.training.feed import feed
@@ -36,9 +36,8 @@ def make(source, resolution=16, channels=3, **more):
   return data.make(ConfigDict({'data': block}))
 
 
-def preprocess(image, resolution, channels, crop=None):
-  wanted = DataSpec('', resolution, channels, crop)
-  return preprocess.preprocess(image, wanted)
+def preprocessed(image, resolution, channels, crop=None):
+  return preprocess(image, DataSpec('', resolution, channels, crop))
 
 
 # The stream.
@@ -131,17 +130,17 @@ def test_fed_and_resident_examples_are_the_same(flip):
 def test_transparency_is_composited_on_white():
   """Half-transparent red on white is (255, 127, 127)."""
   half = Image.new('RGBA', (8, 8), (255, 0, 0, 127))
-  assert preprocess(half, 8, 3)[0, 0] == pytest.approx([255, 128, 128], abs=1)
+  assert preprocessed(half, 8, 3)[0, 0] == pytest.approx([255, 128, 128], abs=1)
   clear = Image.new('LA', (8, 8), (0, 0))
-  assert (preprocess(clear, 8, 1) == 255).all()
+  assert (preprocessed(clear, 8, 1) == 255).all()
 
 
 def test_grey_becomes_rgb_and_back():
-  grey = preprocess(Image.new('L', (8, 8), 77), 8, 3)
+  grey = preprocessed(Image.new('L', (8, 8), 77), 8, 3)
   assert grey.shape == (8, 8, 3)
   assert (grey == 77).all()
   # ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
-  rgb = preprocess(Image.new('RGB', (8, 8), (100, 200, 50)), 8, 1)
+  rgb = preprocessed(Image.new('RGB', (8, 8), (100, 200, 50)), 8, 1)
   assert rgb.shape == (8, 8, 1)
   assert rgb[0, 0, 0] == pytest.approx(
     0.299 * 100 + 0.587 * 200 + 0.114 * 50, abs=1
@@ -150,20 +149,20 @@ def test_grey_becomes_rgb_and_back():
 
 def test_sixteen_bits_are_scaled_not_clipped():
   deep = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
-  assert (preprocess(deep, 8, 1) == 0x80).all()
+  assert (preprocessed(deep, 8, 1) == 0x80).all()
 
 
 def test_the_centre_is_cropped_to_a_square():
   """A 20x8 picture: the middle 8 columns are white."""
   pixels = np.zeros((8, 20, 3), np.uint8)
   pixels[:, 6:14] = 255
-  assert (preprocess(Image.fromarray(pixels), 8, 3) == 255).all()
+  assert (preprocessed(Image.fromarray(pixels), 8, 3) == 255).all()
 
 
 def test_resizing_is_anti_aliased():
   """A one-pixel checkerboard, made smaller, is grey and not aliased."""
   board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-  small = preprocess(Image.fromarray(board), 8, 1)
+  small = preprocessed(Image.fromarray(board), 8, 1)
   assert abs(small.astype(int) - 127).max() < 16
 
 
@@ -214,10 +213,10 @@ def test_the_crop_is_named_and_centred():
   pixels = np.zeros((12, 20), np.uint8)
   pixels[4:8, 8:12] = 255
   image = Image.fromarray(pixels)
-  assert (preprocess(image, 4, 1, crop=4) == 255).all()
-  assert (preprocess(image, 6, 1, crop=6) == 255).sum() == 16
+  assert (preprocessed(image, 4, 1, crop=4) == 255).all()
+  assert (preprocessed(image, 6, 1, crop=6) == 255).sum() == 16
   with pytest.raises(UserError, match=r'crop=13 is larger than .* 20x12'):
-    preprocess(image, 4, 1, crop=13)
+    preprocessed(image, 4, 1, crop=13)
 
 
 @pytest.fixture
