@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
-  Discriminate,
   DiscOutput,
+  Discriminate,
   apply_training,
   class_loss,
   disc_metrics,
@@ -79,7 +79,7 @@ class ImageNetworks(NamedTuple):
     )
 
   def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
-    """Latents, keys and labels of G; labels are uniform if the batch has none."""
+    """Latents, keys and labels of G; uniform labels if the batch has none."""
     del phase
     pairs = jax.vmap(jax.random.split)(keys)
     z = jax.vmap(lambda key: self.latent.draw(key, self.latent_dim))(
@@ -103,9 +103,7 @@ class ImageNetworks(NamedTuple):
       self.gen, gen_vars, inputs['z'], inputs['keys'], **conditioning
     )
 
-  def sample(
-    self, gen_vars: Variables, inputs: PyTree, phase: Phase
-  ) -> Images:
+  def sample(self, gen_vars: Variables, inputs: PyTree, phase: Phase) -> Images:
     """Applies G in evaluation mode."""
     conditioning = self.conditioning(phase, inputs.get('labels'))
     return self.gen.apply(

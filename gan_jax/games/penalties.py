@@ -141,12 +141,16 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
 
 def r1() -> Penalty:
   """E |grad_x D(x)|^2 / 2 at the reals. Mescheder et al. 2018, equation 9."""
-  return lambda inputs: jnp.mean(squared_gradients(inputs.discriminate, inputs.real)) / 2
+  return lambda inputs: (
+    jnp.mean(squared_gradients(inputs.discriminate, inputs.real)) / 2
+  )
 
 
 def r2() -> Penalty:
   """E |grad_x D(x)|^2 / 2 at the fakes. Mescheder et al. 2018, equation 10."""
-  return lambda inputs: jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
+  return lambda inputs: (
+    jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
+  )
 
 
 def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
