@@ -25,6 +25,7 @@ from gan_jax import data
 from gan_jax.data.loader import load
 from gan_jax.data.order import Stream
 from gan_jax.modes.dispatch_timer import loaded
+from gan_jax.training.feed import index_batch
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64

@@ -408,7 +408,9 @@ def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # by which a sweep tells it from a mistake
   (line,) = result.stderr.splitlines()
-  assert re.search(r'/loss\S* not finite at iteration \d+: the game has', line)
+  assert re.search(
+    r'/loss\S* not finite at iteration \d+: the training has', line
+  )
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 
