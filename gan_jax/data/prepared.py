@@ -24,7 +24,7 @@ from rich.progress import track
 from gan_jax.data import store
 from gan_jax.data.official import DatasetInfo, Split, download, locate
 from gan_jax.data.source import DataSpec, Examples, Fingerprint, Source
-from gan_jax.errors import UserError, nearest, warn
+from gan_jax.errors import UserError, suggest, warn
 from gan_jax.files import held, is_remote, local, sha256_of
 
 VERSION = '1.0.0'
@@ -111,7 +111,7 @@ def records_of(builder: Any, split: str, decoders: Any = None) -> Any:
     valid = builder.info.splits
     raise UserError(
       f'config.data.split={split!r} is none of {", ".join(valid)}, all, a sum '
-      f'of them or a slice of one, as train[:90%]{nearest(split, valid)}'
+      f'of them or a slice of one, as train[:90%]{suggest(split, valid)}'
     ) from error
   if not size:
     raise UserError(f'config.data.split={split!r} has no examples')

@@ -17,7 +17,7 @@ from etils import epath
 
 from gan_jax.config import differences, flatten
 from gan_jax.config import read as read_config
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.files import held, is_remote, write_whole
 from gan_jax.metrics.measure import HIGHER, UNRANKED
 
@@ -195,7 +195,7 @@ def _of(run: str | Path | Mapping[str, Score], name: str) -> list[Score]:
     names = sorted({score.name for score in known})
     there = ', '.join(names) or 'none: --mode=evaluate makes them'
     raise UserError(
-      f'{what} no score {name!r}{nearest(name, names)} (there: {there})'
+      f'{what} no score {name!r}{suggest(name, names)} (there: {there})'
     )
   return found
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gan_jax import config, games
 from gan_jax.data.toys import is_toy
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import scores
@@ -376,7 +376,7 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
   if not named:
     there = sorted({score.name for score in known if score.step in steps})
     raise UserError(
-      f'no checkpoint of {workdir} has a score {name!r}{nearest(name, there)} '
+      f'no checkpoint of {workdir} has a score {name!r}{suggest(name, there)} '
       f'(there: {", ".join(there) or "none, it was not evaluated yet"})'
     )
   by_stamp: dict[str, list[scores.Score]] = {}
