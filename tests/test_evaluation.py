@@ -225,7 +225,7 @@ def test_memorisation(workdir):
     {},
     in_memory({'images': data[1::10]}),
   )
-  of = lambda images: evaluator.of_images(in_memory({'images': images}))
+  of = lambda images: evaluator.evaluate_images(in_memory({'images': images}))
   copies = of(data[4000:4120:2])['memorisation']['memorisation'][0]
   unseen = of(data[3::80][:60])['memorisation']['memorisation'][0]
   assert copies == 1
@@ -375,7 +375,7 @@ def test_evaluated_on_all_devices_alike():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('gan_jax.metrics.evaluator.collect', watch)
-    evaluator.player(game)({}, schedule.of_config(config).phase(0))
+    evaluator.make_evaluate_fn(game)({}, schedule.of_config(config).phase(0))
   fake = seen[0]
   from gan_jax.keys import Purpose, example_keys
 
@@ -394,7 +394,7 @@ def test_the_classifier_of_digits(shared):
     parse_idx(unpack(of(name)), of(name)) for name in ('images', 'labels')
   )
   weights, _ = classifier.load()
-  look = jax.jit(classifier.look)
+  look = jax.jit(classifier.extract)
   seen = look(weights, images[:2000, ..., None])
   assert (seen['probabilities'].argmax(1) == labels[:2000]).mean() > 0.96
   larger = np.kron(images[:50], np.ones((1, 2, 2), np.uint8))[..., None]
@@ -413,7 +413,7 @@ def test_the_classifier_of_cifar10(shared):
   names = [Path(member.name).parent.name for member in members]
   labels = np.searchsorted(sorted(set(names)), names)
   weights, _ = cifar10.load()
-  seen = jax.jit(cifar10.look)(weights, images)
+  seen = jax.jit(cifar10.extract)(weights, images)
   assert seen['features'].shape == (500, 128)
   assert (seen['probabilities'].argmax(1) == labels).mean() > 0.8
 
@@ -422,7 +422,7 @@ def test_the_classifier_of_cifar10(shared):
 def test_the_classifier_is_trained_by_this_code():
   """What is trained here classifies as the shipped one does, nearly."""
   images = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
-  look = jax.jit(classifier.look)
+  look = jax.jit(classifier.extract)
   labels = [
     look(weights, images)['probabilities'].argmax(1)
     for weights in (classifier.load()[0], classifier.train())

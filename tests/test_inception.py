@@ -72,7 +72,7 @@ def test_the_version_of_these_features(weights_file, monkeypatch):
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
   network = FEATURES['inception']()
   assert network.version == 1
-  seen = jax.jit(network.look)(network.weights, pattern())['features']
+  seen = jax.jit(network.extract)(network.weights, pattern())['features']
   assert seen[0, :3] == pytest.approx(BY_TORCH_FIDELITY['2048'][:3], rel=1e-4)
 
 

@@ -48,7 +48,7 @@ def labels_given(labels, count, monkeypatch):
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
   game = games.make(config)._replace(sample_inputs=draw, sample=sample)
   with pytest.raises(StopIteration):
-    evaluator.player(game)({}, schedule.of_config(config).phase(0))
+    evaluator.make_evaluate_fn(game)({}, schedule.of_config(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
 
 

@@ -214,17 +214,17 @@ def test_class_coverage_by_hand():
 
 
 def test_nearest_by_hand():
-  found = metrics.nearest(line(0.9, 10), line(0, 1, 3, 7), k=2)
+  found = metrics.nearest_neighbors(line(0.9, 10), line(0, 1, 3, 7), k=2)
   np.testing.assert_allclose(found.distances, [[0.1, 0.9], [3, 7]], rtol=1e-12)
   np.testing.assert_array_equal(found.indices, [[1, 0], [3, 2]])
   with pytest.raises(UserError, match='k=5'):
-    metrics.nearest(line(0), line(0, 1, 3, 7), k=5)
+    metrics.nearest_neighbors(line(0), line(0, 1, 3, 7), k=5)
 
 
 def test_nearest_in_several_blocks(monkeypatch):
   """Against float64, with blocks that do not divide the sets."""
-  monkeypatch.setattr(metrics.neighbours, 'QUERIES', 30)
-  monkeypatch.setattr(metrics.neighbours, 'BASE', 64)
+  monkeypatch.setattr(metrics.neighbors, 'QUERIES', 30)
+  monkeypatch.setattr(metrics.neighbors, 'BASE', 64)
   draw = np.random.default_rng(0)
   # Far from 0, where float32 would lose what is between them.
   a = 1000 + draw.standard_normal((100, 40))
@@ -232,12 +232,12 @@ def test_nearest_in_several_blocks(monkeypatch):
   b[150] = a[7]
   b[199] = b[3]
   exact = np.sqrt(((a[:, None] - b[None]) ** 2).sum(2))
-  found = metrics.nearest(a, b, k=4)
+  found = metrics.nearest_neighbors(a, b, k=4)
   order = np.argsort(exact, 1, kind='stable')  # of equals, the first
   np.testing.assert_array_equal(found.indices, order[:, :4])
   np.testing.assert_allclose(found.distances, np.sort(exact, 1)[:, :4])
   assert found.distances[7, 0] == 0
-  itself = metrics.nearest(b, b, k=2)
+  itself = metrics.nearest_neighbors(b, b, k=2)
   np.testing.assert_array_equal(itself.distances[:, 0], 0)
   assert itself.distances[3, 1] == itself.distances[199, 1] == 0
   # The metrics are the same in blocks.

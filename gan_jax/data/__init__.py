@@ -19,7 +19,7 @@ from gan_jax.errors import UserError
 from gan_jax.registry import choose
 
 
-class Row(NamedTuple):
+class SourceType(NamedTuple):
   """A kind of source: how it is opened, and how it is prepared, if it is.
 
   `takes_files`: whether `data.files` says something to it; `is_there`: whether
@@ -34,7 +34,7 @@ class Row(NamedTuple):
   channels: Container[int] = MODES
 
 
-def _official(original: DatasetInfo) -> Row:
+def _official(original: DatasetInfo) -> SourceType:
   def checked(
     act: Callable[[DatasetInfo, DataSpec], Any], wanted: DataSpec
   ) -> Any:
@@ -45,7 +45,7 @@ def _official(original: DatasetInfo) -> Row:
       )
     return act(original, wanted)
 
-  return Row(
+  return SourceType(
     open=partial(checked, prepared.open_or_prepare),
     prepare=partial(checked, prepared.prepare),
     takes_files=True,
@@ -54,19 +54,19 @@ def _official(original: DatasetInfo) -> Row:
 
 
 # `config.data.source` is NAME or NAME:PATH.
-SOURCES: dict[str, Row] = {
+SOURCES: dict[str, SourceType] = {
   'celeba': _official(CELEBA),
   'cifar10': _official(CIFAR10),
-  'digits': Row(digits),
-  'drawing': Row(partial(points, 'drawing'), channels=(1, 2)),
+  'digits': SourceType(digits),
+  'drawing': SourceType(partial(points, 'drawing'), channels=(1, 2)),
   'fashion_mnist': _official(FASHION_MNIST),
-  'folder': Row(folder),
+  'folder': SourceType(folder),
   'mnist': _official(MNIST),
-  'slanted_land': Row(slanted_land),
-  'tfds': Row(
+  'slanted_land': SourceType(slanted_land),
+  'tfds': SourceType(
     catalogue.open_set, catalogue.prepare, is_there=catalogue.is_there
   ),
-  'toy': Row(partial(points, 'toy'), channels=(1, 2)),
+  'toy': SourceType(partial(points, 'toy'), channels=(1, 2)),
 }
 
 
@@ -112,7 +112,7 @@ def describe(config: Any, source: Source) -> str:
   )
 
 
-def _find(config: Any) -> tuple[Row, DataSpec]:
+def _find(config: Any) -> tuple[SourceType, DataSpec]:
   data = config.data
   name, _, path = data.source.partition(':')
   is_path = data.source.startswith(('/', './', '../', '~'))

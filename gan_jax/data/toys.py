@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from PIL import Image, UnidentifiedImageError
 
-from gan_jax.data.source import DataSpec, Examples, Source, check_undivided
+from gan_jax.data.source import DataSpec, Examples, Source, check_no_splits
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
@@ -217,7 +217,7 @@ def toy_of(source: str) -> Toy:
 
 def points(kind: str, wanted: DataSpec) -> Source:
   """The source of a toy's points."""
-  check_undivided(kind, wanted)
+  check_no_splits(kind, wanted)
   name = f'{kind}:{wanted.path}'
   toy = toy_of(name)
   if (wanted.resolution, wanted.channels) != (1, toy.dim):
@@ -234,7 +234,7 @@ def slanted_land(wanted: DataSpec) -> Source:
   Everybody there is tilted: faces are bright on the main diagonal (3/4 to all
   of full brightness) and dark off it (none to 1/4).
   """
-  check_undivided('slanted_land', wanted)
+  check_no_splits('slanted_land', wanted)
   if wanted.path or (wanted.resolution, wanted.channels) != (2, 1):
     raise UserError(
       'slanted_land has no path, and grey pictures of 2x2 pixels: '

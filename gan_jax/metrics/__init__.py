@@ -9,14 +9,14 @@ from gan_jax.metrics.classes import (
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import Kid, kid
 from gan_jax.metrics.moments import Moments, merge, moments
-from gan_jax.metrics.neighbours import (
+from gan_jax.metrics.neighbors import (
   DensityCoverage,
   Memorisation,
-  Nearest,
+  Neighbors,
   PrecisionRecall,
   density_coverage,
   memorisation,
-  nearest,
+  nearest_neighbors,
   precision_recall,
 )
 from gan_jax.metrics.pyramids import SlicedWasserstein, sliced_wasserstein
@@ -29,7 +29,7 @@ __all__ = [
   'Kid',
   'Memorisation',
   'Moments',
-  'Nearest',
+  'Neighbors',
   'PrecisionRecall',
   'SlicedWasserstein',
   'class_coverage',
@@ -41,7 +41,7 @@ __all__ = [
   'merge',
   'moments',
   'ms_ssim',
-  'nearest',
+  'nearest_neighbors',
   'precision_recall',
   'sliced_wasserstein',
 ]

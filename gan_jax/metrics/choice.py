@@ -8,10 +8,10 @@ from gan_jax.errors import UserError
 from gan_jax.metrics import inception
 from gan_jax.metrics.features import Function
 from gan_jax.metrics.measure import (
-  CUSTOMARY,
+  DEFAULT_METRICS,
+  DEFAULT_PIXEL_METRICS,
   METRICS,
-  OF_POINTS,
-  WITHOUT_FEATURES,
+  POINT_METRICS,
 )
 from gan_jax.registry import choose
 
@@ -62,10 +62,10 @@ def choose_metrics(
       inception.load()  # tells what is missing
     else:
       fell_back = True
-  metrics = metrics or (CUSTOMARY if features else WITHOUT_FEATURES)
+  metrics = metrics or (DEFAULT_METRICS if features else DEFAULT_PIXEL_METRICS)
   for name in metrics:
     choose('config.evaluation.metrics', name, METRICS)
-    if name in OF_POINTS and name != 'wasserstein':
+    if name in POINT_METRICS and name != 'wasserstein':
       raise UserError(f'config.evaluation.metrics: {name} is of toy:... points')
   needed = features if _need_features(metrics) else None
   return Choice(metrics, needed, fell_back)
@@ -73,7 +73,7 @@ def choose_metrics(
 
 def _of_toy(metrics: tuple[str, ...], toy: Toy) -> tuple[str, ...]:
   """The metrics of a toy; where none are named, all that it has."""
-  known = tuple(m for m in OF_POINTS if m != 'modes' or len(toy.modes))
+  known = tuple(m for m in POINT_METRICS if m != 'modes' or len(toy.modes))
   for name in metrics:
     if name not in known:
       raise UserError(

@@ -41,7 +41,7 @@ class Classifier(NamedTuple):
       sha256.update(array.tobytes())
     return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
 
-  def look(
+  def extract(
     self, params: PyTree, images: UInt8[Array, 'n h w c']
   ) -> dict[str, Float[Array, 'n d']]:
     """'features' [n, d], 'probabilities' [n, k]; any size, grey or RGB."""

@@ -44,7 +44,7 @@ class Network(nn.Module):
 CLASSIFIER = classifier.Classifier(
   Network(), SIZE, 1, Path(__file__).with_suffix('.npz')
 )
-load, look = CLASSIFIER.load, CLASSIFIER.look
+load, extract = CLASSIFIER.load, CLASSIFIER.extract
 
 
 def train() -> PyTree:

@@ -138,7 +138,7 @@ class Evaluator:
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
     }
 
-  def player(
+  def make_evaluate_fn(
     self, game: Game, truncation: float | None = None
   ) -> Callable[[PyTree, Phase], Values]:
     """What measures G: (its variables, on every device; the phase) -> values.
@@ -178,7 +178,7 @@ class Evaluator:
 
     return measure
 
-  def of_images(self, source: Source) -> Values:
+  def evaluate_images(self, source: Source) -> Values:
     """Measures images from anywhere: the first `num_samples` of a source."""
     batches = lambda seed: self._batches(source, self.num_samples)
     return self._values(batches, self.num_samples)
@@ -276,7 +276,7 @@ class Evaluator:
     """Of a batch: what the metrics need."""
     seen = {'images': images} if 'images' in self._needs else {}
     if self._needs - {'images'}:
-      looked = self.features.look(weights, images)
+      looked = self.features.extract(weights, images)
       if self._needs & {'moments', 'features', 'all_features'}:
         seen['features'] = looked['features']
       if 'probabilities' in self._needs:

@@ -15,7 +15,7 @@ from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, digits, inception
 from gan_jax.registry import choose
 
-Looked = dict[str, Float[Array, 'n d']]
+FeatureDict = dict[str, Float[Array, 'n d']]
 # (uint8 images [n, h, w, c]) -> features [n, d]: a user's.
 Function = Callable[[Array], Array]
 
@@ -28,16 +28,16 @@ class Features(NamedTuple):
     sha256: Of what it consists of: two scores with other hashes are not of one
       function.
     weights: Its arrays.
-    look: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and
+    extract: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and
       'probabilities' [n, classes] where it is a classifier.
-    version: Raised by one whenever `look` gives other numbers with the same
+    version: Raised by one whenever `extract` gives other numbers with the same
       weights. Part of every stamp.
   """
 
   name: str
   sha256: str
   weights: PyTree
-  look: Callable[[PyTree, UInt8[Array, 'n h w c']], Looked]
+  extract: Callable[[PyTree, UInt8[Array, 'n h w c']], FeatureDict]
   version: int = 1
 
   @property
@@ -48,34 +48,34 @@ class Features(NamedTuple):
 
 def _digits() -> Features:
   weights, sha256 = digits.load()
-  return Features('digits', sha256, weights, digits.look)
+  return Features('digits', sha256, weights, digits.extract)
 
 
 def _cifar10() -> Features:
   weights, sha256 = cifar10.load()
-  return Features('cifar10', sha256, weights, cifar10.look)
+  return Features('cifar10', sha256, weights, cifar10.extract)
 
 
 def _inception() -> Features:
   network = inception.load()
 
-  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
+  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
     seen = inception.features(weights, images)
     return {
       'features': seen['2048'],
       'probabilities': nn.softmax(seen['logits_unbiased']),
     }
 
-  return Features('inception', network.sha256, network.weights, look)
+  return Features('inception', network.sha256, network.weights, extract)
 
 
 def _pixels() -> Features:
-  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
+  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
     del weights
     flat = images.reshape(len(images), -1)
     return {'features': flat.astype(jnp.float32) / 127.5 - 1}
 
-  return Features('pixels', '', (), look)
+  return Features('pixels', '', (), extract)
 
 
 FEATURES: dict[str, Callable[[], Features]] = {

@@ -12,7 +12,7 @@ from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
 from gan_jax.metrics.moments import Moments, merge, moments
-from gan_jax.metrics.neighbours import (
+from gan_jax.metrics.neighbors import (
   density_coverage,
   memorisation,
   precision_recall,
@@ -187,9 +187,9 @@ METRICS: dict[str, Metric] = {
   'wasserstein': Metric('images', ('wasserstein',), _wasserstein),
 }
 # Of points, and of points that have modes, alone.
-OF_POINTS = ('divergence', 'modes', 'wasserstein')
+POINT_METRICS = ('divergence', 'modes', 'wasserstein')
 # Scores of which the higher value is the better.
-HIGHER = frozenset(
+HIGHER_IS_BETTER = frozenset(
   {
     'classes_covered',
     'coverage',
@@ -204,8 +204,8 @@ HIGHER = frozenset(
 # Scores that rank nobody: G is to be as the data is, or as unseen data.
 UNRANKED = frozenset({'memorisation', 'ms_ssim'})
 # Of a run that names none: with a network, and without.
-CUSTOMARY = ('fid', 'kid', 'precision_recall')
-WITHOUT_FEATURES = ('swd', 'ms_ssim')
+DEFAULT_METRICS = ('fid', 'kid', 'precision_recall')
+DEFAULT_PIXEL_METRICS = ('swd', 'ms_ssim')
 
 
 def collect(

@@ -19,7 +19,7 @@ from gan_jax.config import differences, flatten
 from gan_jax.config import read as read_config
 from gan_jax.errors import UserError, suggest
 from gan_jax.files import held, is_remote, write_whole
-from gan_jax.metrics.measure import HIGHER, UNRANKED
+from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 
 if TYPE_CHECKING:
   import pandas
@@ -101,7 +101,7 @@ def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
 
 def is_better(one: Score, other: Score) -> bool:
   """Whether a score is better than another of the same name."""
-  if one.name in HIGHER:
+  if one.name in HIGHER_IS_BETTER:
     return one.value > other.value
   return one.value < other.value
 
@@ -163,7 +163,7 @@ def compare(
     }
   )
   return table.sort_values(
-    name, ascending=name not in HIGHER, ignore_index=True
+    name, ascending=name not in HIGHER_IS_BETTER, ignore_index=True
   )
 
 

@@ -68,7 +68,7 @@ def evaluate_here(
     measure = make_measure(evaluator, run.config, truncation)
     listed = measure(run.params, run.step)
   else:
-    listed = evaluator.list_scores(evaluator.of_images(images), {})
+    listed = evaluator.list_scores(evaluator.evaluate_images(images), {})
   return {score.name: score for score in listed}
 
 

@@ -130,7 +130,7 @@ class Evaluations:
   ):
     self.evaluator = make_evaluator(config, source)
     self._workdir, self._table = workdir, table
-    self._measure = self.evaluator.player(games.make(config))
+    self._measure = self.evaluator.make_evaluate_fn(games.make(config))
 
   def describe(self, every_images: int) -> str:
     """What is measured, in a line; and what is missing, if anything is."""
@@ -184,7 +184,7 @@ def make_measure(
   evaluator: Evaluator, config: ConfigDict, truncation: float | None
 ) -> Callable[[PyTree, int], list[Score]]:
   """Makes a function (EMA of G, step) -> scores, for a run that was trained."""
-  measure = evaluator.player(games.make(config), truncation)
+  measure = evaluator.make_evaluate_fn(games.make(config), truncation)
   table = schedule.of_config(config)
 
   def scored(ema: PyTree, steps: int) -> list[Score]:

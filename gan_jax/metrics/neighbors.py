@@ -26,7 +26,7 @@ SPARE = 4
 Features = Float[np.ndarray, 'n d']
 
 
-class Nearest(NamedTuple):
+class Neighbors(NamedTuple):
   """The nearest first; float64 and positions in the base."""
 
   distances: Float[np.ndarray, 'n k']
@@ -60,11 +60,11 @@ class Memorisation(NamedTuple):
   held_out_median: float
 
 
-def nearest(
+def nearest_neighbors(
   queries: Float[np.ndarray, 'n d'],
   base: Float[np.ndarray, 'm d'],
   k: int = 1,
-) -> Nearest:
+) -> Neighbors:
   """The k nearest of the base to each query, by Euclidean distance.
 
   The distances are those of the pairs found, in float64; which ones are found
@@ -95,7 +95,7 @@ def nearest(
     order = np.lexsort((found, exact))[:, :k]  # of equals, the first
     distances.append(np.take_along_axis(exact, order, 1))
     indices.append(np.take_along_axis(found, order, 1))
-  return Nearest(np.concatenate(distances), np.concatenate(indices))
+  return Neighbors(np.concatenate(distances), np.concatenate(indices))
 
 
 def precision_recall(
@@ -161,7 +161,9 @@ def memorisation(
       f'{len(train)} training, {len(held_out)} held-out and {len(fake)} fake '
       'examples: there must be some of each'
     )
-  fakes, reals = (nearest(x, train).distances[:, 0] for x in (fake, held_out))
+  fakes, reals = (
+    nearest_neighbors(x, train).distances[:, 0] for x in (fake, held_out)
+  )
   reals = np.sort(reals)
   farther = len(reals) - np.searchsorted(reals, fakes, side='right')
   not_nearer = len(reals) - np.searchsorted(reals, fakes, side='left')
@@ -176,7 +178,7 @@ def _radii(features: Features, k: int) -> Float[np.ndarray, ' n']:
   if len(features) < k + 1:
     raise _too_few(features, k)
   # Of all, itself among them, the nearest is itself, or an equal.
-  return nearest(features, features, k + 1).distances[:, k]
+  return nearest_neighbors(features, features, k + 1).distances[:, k]
 
 
 def _too_few(features: Features, k: int) -> UserError:
