@@ -76,23 +76,23 @@ def test_evaluated_moments_are_kept(workdir):
     gan_jax.load(workdir, best='fad')
 
 
-def test_stamps(workdir):
+def test_protocols(workdir):
   """How each was obtained: the network, the data, the fakes."""
   newest = next(
     s for s in scores.read(workdir) if (s.name, s.step) == ('fid', 24)
   )
-  assert newest.stamp['metric'] == {'name': 'fid', 'version': 1}
+  assert newest.protocol['metric'] == {'name': 'fid', 'version': 1}
   pixels = {'name': 'pixels', 'sha256': '', 'version': 1}
-  assert newest.stamp['features'] == pixels
-  reference = newest.stamp['reference']
+  assert newest.protocol['features'] == pixels
+  reference = newest.protocol['reference']
   assert (reference['source'], reference['images']) == ('digits', 5000)
   assert (reference['resolution'], reference['resize'][:7]) == (28, 'Lanczos')
   assert reference['preprocessing'] == 1
-  assert newest.stamp['fakes'] == {
+  assert newest.protocol['fakes'] == {
     'seeds': 1, 'images': 90, 'generator': 'ema', 'truncation': None,
   }  # fmt: skip
   swd = {s.name: s for s in scores.read(workdir)}['swd']
-  assert swd.stamp['features'] is None
+  assert swd.protocol['features'] is None
   ranking = {s.name for s in scores.read(workdir) if s.ranks}
   assert ranking == {'fid'}
 
@@ -111,11 +111,11 @@ def test_evaluate_afterwards(workdir, capsys):
   assert 'Iteration 12: fid' in told
   assert '+-' in told
   newest = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
-  assert newest.deviation > 0
-  assert newest.stamp['fakes']['seeds'] == 3
+  assert newest.std > 0
+  assert newest.protocol['fakes']['seeds'] == 3
   evaluate.evaluate(config, workdir, step='best', truncation=0.5)
   truncated = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
-  assert truncated.stamp['fakes']['truncation'] == 0.5
+  assert truncated.protocol['fakes']['truncation'] == 0.5
   assert truncated.value != newest.value
   with pytest.raises(UserError, match='--step=last'):
     evaluate.evaluate(config, workdir, step='last')
@@ -167,7 +167,7 @@ def test_compare_by_a_way_that_both_were_measured_in(workdir, tmp_path):
   other = shutil.copytree(workdir, tmp_path / 'other')
   config = evaluated(num_samples=50, metrics=('fid',))
   evaluate.evaluate(config, other, truncation=0.5)
-  assert scores.read(other)[-1].stamp['fakes']['truncation'] == 0.5
+  assert scores.read(other)[-1].protocol['fakes']['truncation'] == 0.5
   table = gan_jax.compare(workdir, other)
   assert table['fid'].nunique() == 1
   assert table['images'].tolist() == [384, 384]
@@ -266,7 +266,7 @@ def test_a_function_of_the_users(workdir):
     columns(data).astype(float), columns(run.sample(200)).astype(float)
   )
   assert score.value == pytest.approx(expected, rel=1e-4)
-  assert len(score.stamp['features']['sha256']) == 64
+  assert len(score.protocol['features']['sha256']) == 64
 
 
 def test_the_reference_is_seen_once(workdir, capsys):
@@ -295,11 +295,11 @@ def of_noise(folder, seed, chosen=range(20)):
 
 
 def reference_of(folder, seen):
-  """The stamp of a folder, and whether its reference had to be looked at."""
+  """The protocol of a folder, and whether its reference had to be looked at."""
   how = {'metrics': ('fid',), 'features': 'pixels'}
   images = np.zeros((5, 8, 8, 1), np.uint8)
   score = gan_jax.evaluate(images, str(folder), **how)['fid']
-  return score.stamp['reference'], 'Looking at 20' in seen().out
+  return score.protocol['reference'], 'Looking at 20' in seen().out
 
 
 def test_a_large_set_is_known_by_all_of_it(tmp_path, monkeypatch, capsys):
@@ -308,18 +308,18 @@ def test_a_large_set_is_known_by_all_of_it(tmp_path, monkeypatch, capsys):
   of = lambda folder: reference_of(folder, capsys.readouterr)
   one, other = tmp_path / 'one', tmp_path / 'other'
   of_noise(one, 0)
-  stamp, anew = of(one)
+  protocol, anew = of(one)
   assert anew
-  assert of(one) == (stamp, False)
+  assert of(one) == (protocol, False)
   # Elsewhere, or touched: the same set, which is looked at anew.
   shutil.copytree(one, other)
   for path in other.rglob('*.png'):
     os.utime(path, ns=(1, 1))
-  assert of(other) == (stamp, True)
+  assert of(other) == (protocol, True)
   of_noise(one, 1, range(1, 20))
   changed, anew = of(one)
   assert anew
-  assert changed['content'] != stamp['content']
+  assert changed['content'] != protocol['content']
 
 
 def test_a_small_set_is_known_by_its_pixels(tmp_path, capsys):
@@ -452,4 +452,4 @@ def test_scores_that_are_damaged_are_told(tmp_path):
 
 def test_recorded_lines_are_whole(workdir):
   for line in (workdir / 'scores.jsonl').read_text().splitlines():
-    assert json.loads(line)['stamp']['metric']['version']
+    assert json.loads(line)['protocol']['metric']['version']

@@ -80,12 +80,15 @@ def test_which_labels_is_in_the_stamp(tmp_path, scripted):
   config.evaluation.every_images = 16 * 24
   scripted += [2.0, 1.0]
   loop.train(config, tmp_path)
-  stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
-  assert {stamp['labels'] for stamp in stamps} == {'data'}
+  protocols = [score.protocol['fakes'] for score in scores.read(tmp_path)]
+  assert {protocol['labels'] for protocol in protocols} == {'data'}
   config.evaluation.labels = 'uniform'
   other = evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
   assert other.labels == 'uniform'
-  assert scores.way(scores.read(tmp_path)[0].stamp) != other.protocol
+  assert (
+    scores.comparison_digest(scores.read(tmp_path)[0].protocol)
+    != other.comparison_digest
+  )
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
     evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))

@@ -36,7 +36,7 @@ def ours():
     values[name] = {
       'fid': metrics.fid(real, fake),
       'kid_mean': kid.mean,
-      'kid_deviation': kid.deviation,
+      'kid_std': kid.std,
       **metrics.precision_recall(real, fake)._asdict(),
       **metrics.density_coverage(real, fake)._asdict(),
     }
@@ -44,7 +44,7 @@ def ours():
   score = metrics.inception_score(odds / odds.sum(1, keepdims=True))
   values['logits'] = {
     'inception_mean': score.mean,
-    'inception_deviation': score.deviation,
+    'inception_std': score.std,
   }
   for name, images in image_pairs().items():
     values[name] = {'ms_ssim': metrics.ms_ssim(images, pairs=3)}
@@ -124,10 +124,10 @@ def test_fid_in_hard_cases():
   assert metrics.fid(constant, constant) == 0
   assert metrics.fid(centred, np.zeros((9, 300))) == pytest.approx(trace)
   # Variances from 1 to 1e-16, known.
-  strategy = np.diag(10.0 ** -np.arange(17))
-  a, b = gaussian(90, strategy), gaussian(80, 4 * strategy, seed=1)
-  assert metrics.fid(a, b) == pytest.approx(np.trace(strategy), rel=1e-7)
-  assert 0 <= metrics.fid(a, gaussian(80, strategy, seed=2)) < 1e-7
+  covariance = np.diag(10.0 ** -np.arange(17))
+  a, b = gaussian(90, covariance), gaussian(80, 4 * covariance, seed=1)
+  assert metrics.fid(a, b) == pytest.approx(np.trace(covariance), rel=1e-7)
+  assert 0 <= metrics.fid(a, gaussian(80, covariance, seed=2)) < 1e-7
 
 
 def test_fid_tells_what_is_wrong():
@@ -155,7 +155,7 @@ def test_kid_by_a_double_loop():
   across = sum(kernel(a, b) for a in x for b in y)
   value = metrics.kid(x, y, subsets=3, subset_size=12)
   assert value.mean == pytest.approx(within / 132 - 2 * across / 144, rel=1e-10)
-  assert value.deviation == pytest.approx(0, abs=1e-12)
+  assert value.std == pytest.approx(0, abs=1e-12)
 
 
 def test_kid_without_bias():

@@ -59,15 +59,15 @@ MOMENTS = {
 def test_toys_are_what_they_are_called(name):
   toy = TOYS[name]()
   points = points_of(toy)
-  mean, deviation = MOMENTS[name]
+  mean, std = MOMENTS[name]
   assert points.shape[1] == toy.dim == len(mean)
   np.testing.assert_allclose(points.mean(0), mean, atol=0.05)
-  np.testing.assert_allclose(points.std(0), deviation, rtol=0.03)
+  np.testing.assert_allclose(points.std(0), std, rtol=0.03)
   assert (np.abs(points) < toy.limit).mean() > 0.999
   if len(toy.modes):
     # Each as likely; of genuine points 1 - e^-4.5 lie within 3 deviations in
     # the plane, 99.73% on the line.
-    seen = modes(points, toy.modes, toy.deviation)
+    seen = modes(points, toy.modes, toy.std)
     assert seen.found == len(toy.modes)
     within = 1 - np.exp(-4.5) if toy.dim == 2 else 0.9973
     assert seen.high_quality == pytest.approx(within, abs=0.003)

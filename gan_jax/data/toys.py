@@ -43,26 +43,26 @@ class Toy(NamedTuple):
     draw: (key) -> a point [dim].
     limit: What is to be seen lies between -limit and limit, each way.
     modes: Centres of the modes [k, dim]; empty: it has none that are counted.
-    deviation: Of each mode.
+    std: Of each mode.
   """
 
   dim: int
   draw: Callable[[Key[Array, '']], Point]
   limit: float
   modes: Float[np.ndarray, 'k d'] = np.zeros((0, 1))
-  deviation: float = 0.0
+  std: float = 0.0
 
 
-def mixture(modes: Float[np.ndarray, 'k d'], deviation: float) -> Toy:
+def mixture(modes: Float[np.ndarray, 'k d'], std: float) -> Toy:
   """As likely each, one of several Gaussians of the same deviation."""
 
   def draw(key):
     which, where = jax.random.split(key)
     centre = jax.random.choice(which, jnp.asarray(modes, jnp.float32))
-    return centre + deviation * jax.random.normal(where, centre.shape)
+    return centre + std * jax.random.normal(where, centre.shape)
 
-  limit = float(np.abs(modes).max()) + max(0.5, 4 * deviation)
-  return Toy(modes.shape[1], draw, limit, modes, deviation)
+  limit = float(np.abs(modes).max()) + max(0.5, 4 * std)
+  return Toy(modes.shape[1], draw, limit, modes, std)
 
 
 def gaussian() -> Toy:

@@ -12,7 +12,7 @@ class InceptionScore(NamedTuple):
   """Over the splits: the mean, and the standard deviation."""
 
   mean: float
-  deviation: float
+  std: float
 
 
 class ClassCoverage(NamedTuple):

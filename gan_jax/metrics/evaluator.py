@@ -32,7 +32,7 @@ from gan_jax.metrics.measure import (
   collect,
 )
 from gan_jax.metrics.moments import Moments
-from gan_jax.metrics.scores import Score, protocol, way
+from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
 from gan_jax.ops.pixels import quantize
 
 # Images that are made, or looked at, in one go: so many, and of so many pixels
@@ -111,28 +111,28 @@ class Evaluator:
     return next((name for name in names if name not in UNRANKED), None)
 
   @property
-  def protocol(self) -> str:
+  def comparison_digest(self) -> str:
     """In short, how the score is obtained by which a checkpoint is the best.
 
     Where none tells that, how the first one is.
     """
     ranking = [m for m in self.metrics if METRICS[m].main == self.main]
     first = ranking[0] if ranking else self.metrics[0]
-    return way(self._stamp(first, {'labels': self.labels}))
+    return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
-  def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
+  def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """What a score of the metric depends on beside the generator."""
     row = METRICS[metric]
     network = None if row.needs == 'images' else self.features.identity
     held_out = None
     if metric == 'memorisation':
-      held_out = _stamp_of(self._held_out, self._held_out_fingerprint)
+      held_out = _describe_source(self._held_out, self._held_out_fingerprint)
     return {
       'metric': {'name': metric, 'version': row.version},
       'features': network,
       'reference': {
         **self._described,
-        **_stamp_of(self._source, self._fingerprint),
+        **_describe_source(self._source, self._fingerprint),
       },
       'held_out': held_out,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
@@ -193,13 +193,13 @@ class Evaluator:
     """Each value with its stamp; `fakes`: what that says of them."""
     listed = []
     for metric in self.metrics:
-      stamp = self._stamp(metric, fakes)
+      protocol = self._protocol(metric, fakes)
       for name, several in values[metric].items():
         one = len(several) == 1
-        strategy = None if one else float(np.std(several, ddof=1))
+        std = None if one else float(np.std(several, ddof=1))
         mean = float(np.mean(several))
         ranks = name == self.main
-        listed.append(Score(name, mean, strategy, step, images, stamp, ranks))
+        listed.append(Score(name, mean, std, step, images, protocol, ranks))
     return listed
 
   def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
@@ -237,7 +237,7 @@ class Evaluator:
       'most': self.num_samples,
       'process': devices.process_rows().args,
     }
-    file = cache_folder() / 'references' / f'{protocol(told)}.npz'
+    file = cache_folder() / 'references' / f'{protocol_digest(told)}.npz'
     # Of what a function of the user's depends on, nothing is known.
     kept = not networks.is_of_user(self.choice.features)
     seen = _read(file) if kept else None
@@ -316,7 +316,9 @@ def _drawn(
   return labels[index(keys)]
 
 
-def _stamp_of(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
+def _describe_source(
+  source: Source, fingerprint: Fingerprint
+) -> dict[str, Any]:
   """What a stamp says of a set of images."""
   return {'images': source.size, 'content': fingerprint.content}
 

@@ -12,7 +12,7 @@ class Kid(NamedTuple):
   """Over the subsets: the mean, and the standard deviation."""
 
   mean: float
-  deviation: float
+  std: float
 
 
 def kid(

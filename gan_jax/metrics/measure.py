@@ -151,7 +151,7 @@ def _points(
 def _modes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   toy = reference.toy
   _, made = _points(reference, fake)
-  seen = points.modes(made, toy.modes, toy.deviation)
+  seen = points.modes(made, toy.modes, toy.std)
   return {'high_quality': seen.high_quality, 'modes_found': seen.found}
 
 

@@ -41,7 +41,7 @@ class Divergence(NamedTuple):
 def modes(
   fake: Float[np.ndarray, 'n d'],
   centres: Float[np.ndarray, 'k d'],
-  deviation: float,
+  std: float,
 ) -> Modes:
   """Modes found, and the share of samples of high quality.
 
@@ -50,7 +50,7 @@ def modes(
   that are genuine, and of 2 coordinates, 98.9% do.)
   """
   distances = np.linalg.norm(fake[:, None] - centres[None], axis=-1)
-  good = distances.min(1) <= WITHIN * deviation
+  good = distances.min(1) <= WITHIN * std
   return Modes(len(np.unique(distances.argmin(1)[good])), float(good.mean()))
 
 

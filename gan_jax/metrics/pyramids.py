@@ -111,8 +111,8 @@ def _descriptors(
   for channel in range(channels):
     values = patches[:, :, channel]
     values -= values.mean(dtype=np.float64)
-    deviation = np.sqrt(np.square(values).mean(dtype=np.float64))
-    values /= deviation or 1.0
+    std = np.sqrt(np.square(values).mean(dtype=np.float64))
+    values /= std or 1.0
   return patches.reshape(n * PATCHES, -1)
 
 

@@ -2,7 +2,7 @@
 
 A score without its protocol says nothing: published ones of one GAN on one set
 differ twofold because everybody measures differently. So each carries a stamp,
-and scores whose stamps differ are not ranked.
+and scores whose protocols differ are not ranked.
 """
 
 import contextlib
@@ -35,24 +35,24 @@ class Score(NamedTuple):
   Attributes:
     name: fid, kid, precision, swd_16, ...
     value: The mean over evaluation seeds.
-    deviation: The standard deviation over them; None: there was one.
+    std: The standard deviation over them; None: there was one.
     step, images: Of the generator; None: it was images that were measured.
-    stamp: What the value depends on beside the generator.
+    protocol: What the value depends on beside the generator.
     ranks: Whether the best checkpoint is chosen by this score.
   """
 
   name: str
   value: float
-  deviation: float | None
+  std: float | None
   step: int | None
   images: int | None
-  stamp: dict[str, Any]
+  protocol: dict[str, Any]
   ranks: bool = False
 
   def __repr__(self) -> str:
     """10.564 +- 0.2."""
-    strategy = '' if self.deviation is None else f' +- {self.deviation:.2g}'
-    return f'{self.value:.5g}{strategy}'
+    std = '' if self.std is None else f' +- {self.std:.2g}'
+    return f'{self.value:.5g}{std}'
 
   def __str__(self) -> str:
     """fid 10.564 +- 0.2."""
@@ -93,9 +93,9 @@ def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
   best: dict[str, Score] = {}
   for score in scores:
     if score.ranks and score.step in steps and math.isfinite(score.value):
-      other = best.setdefault(way(score.stamp), score)
+      other = best.setdefault(comparison_digest(score.protocol), score)
       if is_better(score, other):
-        best[way(score.stamp)] = score
+        best[comparison_digest(score.protocol)] = score
   return {score.step for score in best.values()}
 
 
@@ -106,14 +106,14 @@ def is_better(one: Score, other: Score) -> bool:
   return one.value < other.value
 
 
-def protocol(told: Any) -> str:
+def protocol_digest(told: Any) -> str:
   """A stamp, or several, in short: a digest."""
   told = json.dumps(told, sort_keys=True)
   return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _identity(score: Score) -> tuple[str, int | None, str]:
-  return score.name, score.step, protocol(score.stamp)
+  return score.name, score.step, protocol_digest(score.protocol)
 
 
 def compare(
@@ -128,7 +128,7 @@ def compare(
     name: Of the score.
 
   Raises:
-    UserError: A run has no such score, or their stamps differ.
+    UserError: A run has no such score, or their protocols differ.
   """
   import pandas
 
@@ -144,12 +144,17 @@ def compare(
     str(run) if isinstance(run, str | Path) else f'evaluation {index}'
     for index, run in enumerate(runs, 1)
   ]
-  shared = set.intersection(*({way(s.stamp) for s in some} for some in known))
-  ways = [way(score.stamp) for score in reversed(known[0])]
+  shared = set.intersection(
+    *({comparison_digest(s.protocol) for s in some} for some in known)
+  )
+  ways = [comparison_digest(score.protocol) for score in reversed(known[0])]
   # The newest in which all were measured; if there is none, it is told why.
   common = next((one for one in ways if one in shared), None)
   found = [
-    next((s for s in reversed(some) if way(s.stamp) == common), some[-1])
+    next(
+      (s for s in reversed(some) if comparison_digest(s.protocol) == common),
+      some[-1],
+    )
     for some in known
   ]
   check_same_protocol(dict(zip(titles, found, strict=True)))
@@ -159,7 +164,7 @@ def compare(
       'step': [score.step for score in found],
       'images': [score.images for score in found],
       name: [score.value for score in found],
-      'deviation': [score.deviation for score in found],
+      'std': [score.std for score in found],
     }
   )
   return table.sort_values(
@@ -171,9 +176,10 @@ def check_same_protocol(scores: Mapping[str, Score]) -> None:
   """Refuses scores that were not obtained in one way, saying in what."""
   (first, one), *others = scores.items()
   for title, other in others:
-    stamps = flatten(one.stamp), flatten(other.stamp)
+    protocols = flatten(one.protocol), flatten(other.protocol)
     differing = [
-      f'{key} ({x} and {y})' for key, x, y in differences(*stamps, but=OF_WHAT)
+      f'{key} ({x} and {y})'
+      for key, x, y in differences(*protocols, but=OF_WHAT)
     ]
     if differing:
       raise UserError(
@@ -200,7 +206,9 @@ def _of(run: str | Path | Mapping[str, Score], name: str) -> list[Score]:
   return found
 
 
-def way(stamp: Mapping[str, Any]) -> str:
+def comparison_digest(protocol: Mapping[str, Any]) -> str:
   """How a score was obtained, in short; not of what."""
-  told = flatten(stamp)
-  return protocol({k: told[k] for k in told if k not in OF_WHAT and told[k]})
+  told = flatten(protocol)
+  return protocol_digest(
+    {k: told[k] for k in told if k not in OF_WHAT and told[k]}
+  )

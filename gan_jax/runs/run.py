@@ -379,10 +379,12 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
       f'no checkpoint of {workdir} has a score {name!r}{suggest(name, there)} '
       f'(there: {", ".join(there) or "none, it was not evaluated yet"})'
     )
-  by_stamp: dict[str, list[scores.Score]] = {}
+  by_protocol: dict[str, list[scores.Score]] = {}
   for score in named:
-    by_stamp.setdefault(scores.protocol(score.stamp), []).append(score)
-  most = max(by_stamp.values(), key=len)
+    by_protocol.setdefault(scores.protocol_digest(score.protocol), []).append(
+      score
+    )
+  most = max(by_protocol.values(), key=len)
   best = max if name in HIGHER_IS_BETTER else min
   return best(most, key=lambda score: score.value).step
 

@@ -106,8 +106,8 @@ class Evaluated(NamedTuple):
     """As a line of metrics has them."""
     means = {f'eval/{score.name}': score.value for score in self.scores}
     for score in self.scores:
-      if score.deviation is not None:
-        means[f'eval/{score.name}_deviation'] = score.deviation
+      if score.std is not None:
+        means[f'eval/{score.name}_std'] = score.std
     return {**means, 'eval/seconds': float(f'{self.seconds:.4g}')}
 
 
@@ -171,9 +171,9 @@ class Evaluations:
       known = scores.read(self._workdir)
     except (OSError, UserError):
       known = []
-    protocol = self.evaluator.protocol
+    digest = self.evaluator.comparison_digest
     there = any(
-      score.step == step and scores.way(score.stamp) == protocol
+      score.step == step and scores.comparison_digest(score.protocol) == digest
       for score in known
     )
     # Another process may not see the file yet.
