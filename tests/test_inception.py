@@ -164,7 +164,7 @@ def test_batch_norm_is_folded():
 
 
 def test_where_weights_are_to_be_had_is_told(cache):
-  assert not inception.is_there()
+  assert not inception.is_available()
   with pytest.raises(UserError) as told:
     inception.load()
   message = str(told.value)
@@ -184,18 +184,18 @@ def test_a_kept_file_is_the_official_one(cache, folder):
   path = cache / folder / inception.NAME
   path.parent.mkdir(parents=True)
   path.write_bytes(b'half of it')
-  assert inception.is_there()
+  assert inception.is_available()
   with pytest.raises(UserError, match=f'{folder}.* is damaged.*6726825d'):
     inception.load()
 
 
 def test_a_file_that_is_named_may_be_another(cache, monkeypatch, weights_file):
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
-  assert inception.is_there()
+  assert inception.is_available()
   network = inception.load()
   assert len(network.sha256) == 64 and network.sha256 != inception.SHA256
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(cache / 'nowhere.pth'))
-  assert not inception.is_there()
+  assert not inception.is_available()
   with pytest.raises(UserError, match=r'nowhere\.pth'):
     inception.load()
 

@@ -22,7 +22,7 @@ from gan_jax.registry import choose
 class SourceType(NamedTuple):
   """A kind of source: how it is opened, and how it is prepared, if it is.
 
-  `takes_files`: whether `data.files` says something to it; `is_there`: whether
+  `takes_files`: whether `data.files` says something to it; `is_ready`: whether
   to open it is to read what is there, and not to download; `channels`: what
   its images may have.
   """
@@ -30,7 +30,7 @@ class SourceType(NamedTuple):
   open: Callable[[DataSpec], Source]
   prepare: Callable[[DataSpec], None] | None = None
   takes_files: bool = False
-  is_there: Callable[[DataSpec], bool] = lambda wanted: True
+  is_ready: Callable[[DataSpec], bool] = lambda wanted: True
   channels: Container[int] = MODES
 
 
@@ -49,7 +49,7 @@ def _official(original: DatasetInfo) -> SourceType:
     open=partial(checked, prepared.open_or_prepare),
     prepare=partial(checked, prepared.prepare),
     takes_files=True,
-    is_there=partial(prepared.is_there, original),
+    is_ready=partial(prepared.is_prepared, original),
   )
 
 
@@ -64,7 +64,7 @@ SOURCES: dict[str, SourceType] = {
   'mnist': _official(MNIST),
   'slanted_land': SourceType(slanted_land),
   'tfds': SourceType(
-    catalogue.open_set, catalogue.prepare, is_there=catalogue.is_there
+    catalogue.open_set, catalogue.prepare, is_ready=catalogue.is_prepared
   ),
   'toy': SourceType(partial(points, 'toy'), channels=(1, 2)),
 }
@@ -85,10 +85,10 @@ def make(config: Any) -> Source:
   return source
 
 
-def is_there(config: Any) -> bool:
+def is_ready(config: Any) -> bool:
   """Whether `make` would find it ready: nothing to download or prepare."""
   row, wanted = _find(config)
-  return row.is_there(wanted)
+  return row.is_ready(wanted)
 
 
 def prepare(config: Any) -> None:

@@ -37,7 +37,7 @@ def open_set(wanted: DataSpec) -> Source:
   return _source(builder, wanted)
 
 
-def is_there(wanted: DataSpec) -> bool:
+def is_prepared(wanted: DataSpec) -> bool:
   """Whether the set has been prepared."""
   _check_named(wanted)
   return _find(wanted) is not None

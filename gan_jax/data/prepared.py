@@ -50,7 +50,7 @@ def open_or_prepare(original: DatasetInfo, wanted: DataSpec) -> Source:
   return _open(builder, wanted.split, original.classes)
 
 
-def is_there(original: DatasetInfo, wanted: DataSpec) -> bool:
+def is_prepared(original: DatasetInfo, wanted: DataSpec) -> bool:
   """Whether the set has been prepared."""
   return store.is_prepared(_folder(original, wanted))
 

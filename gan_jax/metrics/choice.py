@@ -56,7 +56,7 @@ def choose_metrics(
     return Choice(_of_toy(metrics, toy), None)
   fell_back = False
   if features is None and (not metrics or _need_features(metrics)):
-    if devices.all_agree(inception.is_there()):
+    if devices.all_agree(inception.is_available()):
       features = 'inception'
     elif metrics:
       inception.load()  # tells what is missing

@@ -62,7 +62,7 @@ class Inception(NamedTuple):
   sha256: str
 
 
-def is_there() -> bool:
+def is_available() -> bool:
   """Whether `load()` finds a file."""
   return any(path.is_file() for path in _places())
 
