@@ -122,8 +122,8 @@ assert 'tensorflow' not in sys.modules
   ('source', 'more', 'message'),
   [
     ('tfds:flogs', {}, 'flogs is not prepared in .*--mode=prepare'),
-    ('tfds:flags', {'split': 'dev'}, "split='dev' is none of train, test"),
-    ('tfds:', {}, 'name a set of the catalogue'),
+    ('tfds:flags', {'split': 'dev'}, "split='dev' must be one of train, test"),
+    ('tfds:', {}, 'names no data set'),
   ],
 )
 def test_what_is_told(folder, source, more, message):
@@ -137,7 +137,7 @@ def test_tfrecord_has_no_random_access(folder, tmp_path):
   for file in (folder / 'flags' / '1.2.0').iterdir():
     content = file.read_bytes().replace(b'"array_record"', b'"tfrecord"')
     (copy / file.name).write_bytes(content)
-  with pytest.raises(UserError, match='is prepared as tfrecord, which has no'):
+  with pytest.raises(UserError, match='as tfrecord, which does not support'):
     make(tmp_path, 'tfds:flags')
 
 

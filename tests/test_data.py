@@ -288,9 +288,9 @@ def test_a_path_is_no_source(path, tmp_path, monkeypatch):
   ('source', 'message'),
   [
     ('digitz', "did you mean 'digits'"),
-    ('folder:', 'name one of images'),
+    ('folder:', 'name a folder of images'),
     ('folder:/nowhere', "no folder '/nowhere'"),
-    ('tfds:', 'name a set of the catalogue'),
+    ('tfds:', 'names no data set'),
     ('tfds:no_such_set', 'no_such_set is not prepared in .*--mode=prepare'),
     ('digits:/somewhere', 'embedded'),
   ],
@@ -301,7 +301,7 @@ def test_bad_sources(source, message):
 
 
 def test_a_folder_without_images(tmp_path):
-  with pytest.raises(UserError, match='0 images below'):
+  with pytest.raises(UserError, match='has 0 images'):
     make(f'folder:{tmp_path}')
 
 
@@ -309,7 +309,7 @@ def test_a_damaged_idx_file(tmp_path):
   good = bytes([0, 0, 8, 1, 0, 0, 0, 4]) + b'1234'
   assert parse_idx(good, tmp_path).tolist() == [49, 50, 51, 52]
   for content, message in (
-    (good[:-1], '3 bytes of data, 4 expected'),
+    (good[:-1], '3 bytes of data, but needs 4'),
     (good[:6], 'ends in its header'),
     (b'PK' + good, 'not an IDX file'),
   ):

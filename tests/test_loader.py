@@ -132,7 +132,7 @@ def test_a_file_that_goes_missing(pictures, tmp_path):
   source = data.make(config)
   (pictures / 'a/00.png').unlink()
   fetch = lambda index: source.fetch(np.array([index]))
-  with pytest.raises(UserError, match=r'00\.png is gone'):
+  with pytest.raises(UserError, match=r'00\.png was deleted'):
     list(load(fetch, range(3), 1))  # from a worker, to the user
 
 

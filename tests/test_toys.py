@@ -289,9 +289,9 @@ def test_arrows_have_one_scale():
   ('keys', 'message'),
   [
     ({'data.source': 'toy:rings'}, "unknown .* 'rings'; did you mean 'ring'"),
-    ({'data.channels': 1}, 'config.data.channels to their coordinates, 2'),
-    ({'data.channels': 3}, 'is 1 or 2 coordinates, not 3'),
-    ({'data.flip': True}, 'is not mirrored'),
+    ({'data.channels': 1}, 'config.data.channels=2, the number of coord'),
+    ({'data.channels': 3}, 'number of coordinates, 1 or 2, not 3'),
+    ({'data.flip': True}, 'does not support mirroring'),
     (
       {'data.source': 'drawing:nowhere.png'},
       'nowhere.png: there is no such fil',
