@@ -17,7 +17,7 @@ from gan_jax.errors import UserError
 from gan_jax.metrics import inception
 from gan_jax.metrics.features import FEATURES
 
-ALL = tuple(inception.WIDTHS)
+ALL = tuple(inception.OUTPUT_WIDTHS)
 features = jax.jit(inception.features, static_argnames='outputs')
 
 # What torch-fidelity 0.4.0 makes of `pattern()` with `random_arrays()`: the

@@ -178,7 +178,7 @@ MISTAKES = [
   ([VANILLA, '--config.data.split=test'], 'digits has no splits'),
   (
     [VANILLA, '--config.data.files=/x'],
-    'digits does not use config.data.files',
+    'digits does not use config.data.file',
   ),
   ([VANILLA, '--config.on_divergence=rollbak'], "did you mean 'rollback'?"),
   (

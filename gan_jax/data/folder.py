@@ -75,7 +75,7 @@ def _decode_all(
   """Decodes all files once, and reports the animated and the damaged ones.
 
   Returns:
-    The paths that can be decoded, and, if `resident`, their images.
+    The paths that can be decoded; and their images if `resident`, else [].
   """
   animated: list[Path] = []
 
@@ -98,7 +98,8 @@ def _decode_all(
   failed = [str(path) for path, image in pairs if image is False]
   report(failed, len(paths), str(root))
   paths = [path for path, image in pairs if image is not False]
-  return paths, [image for image in decoded if image is not False]
+  images = [image for image in decoded if image is not False]
+  return paths, images if resident else []
 
 
 def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:

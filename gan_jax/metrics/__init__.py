@@ -1,4 +1,9 @@
-"""How good samples are: pure functions of features, labels or uint8 images."""
+"""Metrics of samples: pure functions of features, labels or uint8 images.
+
+This folder owns the metrics, the feature networks, the evaluator that applies
+them to generators, and the scores of runs. It may import data, games and the
+layers below them, and never training, runs, modes or sweep.
+"""
 
 from gan_jax.metrics.classes import (
   ClassCoverage,

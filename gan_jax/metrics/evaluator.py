@@ -208,7 +208,9 @@ class Evaluator:
       made = _fetched(batches(seed))
       fake = collect(made, self._needs, count, self.num_samples)
       for metric in self.metrics:
-        for name, value in METRICS[metric].of(self.reference, fake).items():
+        for name, value in (
+          METRICS[metric].compute(self.reference, fake).items()
+        ):
           values[metric].setdefault(name, []).append(float(value))
     return values
 
@@ -239,7 +241,7 @@ class Evaluator:
     }
     file = cache_folder() / 'references' / f'{protocol_digest(told)}.npz'
     # Of what a function of the user's depends on, nothing is known.
-    kept = not networks.is_of_user(self.choice.features)
+    kept = not networks.is_custom(self.choice.features)
     seen = _read(file) if kept else None
     if not devices.all_agree(seen is not None):
       if devices.is_main():
