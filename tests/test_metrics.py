@@ -428,7 +428,9 @@ def test_ms_ssim_of_like_and_unlike():
 
 def test_what_are_no_features_is_told():
   images = np.zeros((4, 8, 8, 1), np.uint8)
-  with pytest.raises(UserError, match=r'features are \[n, d\], not \[4, 8, 8'):
+  with pytest.raises(
+    UserError, match=r'features must be \[n, d\], not \[4, 8, 8'
+  ):
     metrics.moments(images)
   few, many = np.zeros((4, 8)), np.zeros((4, 16))
   with pytest.raises(UserError, match='of two networks'):

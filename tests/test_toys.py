@@ -296,10 +296,10 @@ def test_arrows_have_one_scale():
       {'data.source': 'drawing:nowhere.png'},
       'nowhere.png: there is no such fil',
     ),
-    ({'evaluation.metrics': ('fid',)}, 'fid is no metric of these points'),
+    ({'evaluation.metrics': ('fid',)}, 'fid is not a metric of these points'),
     (
       {'data.source': 'toy:moons', 'evaluation.metrics': ('modes',)},
-      'modes is no metric of these points',
+      'modes is not a metric of these points',
     ),
   ],
 )
@@ -316,5 +316,5 @@ def test_points_are_no_metric_of_images(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.every_images = 192
   config.evaluation.metrics = ('modes',)
-  with pytest.raises(UserError, match='modes is of toy'):
+  with pytest.raises(UserError, match='modes is a metric of points'):
     train(config, tmp_path / 'run')

@@ -219,10 +219,10 @@ def _count_inside(
   for rows, block in _blocks(points, QUERIES, centres):
     for columns, centre in base:
       squares = jnp.asarray(radii[columns] ** 2, jnp.float32)
-      per_point, per_ball, undecided = _count_certain(block, centre, squares)
+      per_point, per_ball, uncertain = _count_certain(block, centre, squares)
       balls_per_point[rows] += per_point
       points_per_ball[columns] += per_ball
-      i, j = np.nonzero(np.asarray(undecided))
+      i, j = np.nonzero(np.asarray(uncertain))
       i, j = i + rows.start, j + columns.start
       exact = _exact(points, i, centres, j)
       hit = exact <= radii[j] if closed else exact < radii[j]
@@ -268,7 +268,7 @@ def _count_certain(
   centres: Float[Array, 'm d'],
   radii_squared: Float[Array, ' m'],
 ) -> tuple[Int[Array, ' n'], Int[Array, ' m'], Bool[Array, 'n m']]:
-  """Counts the pairs surely inside, by point and by ball; marks the undecided."""
+  """Counts the pairs surely inside, by point and by ball; marks the others."""
   squares, scale = _squares(points, centres)
   gaps = squares - radii_squared[None, :]
   inside = gaps < -ROUNDING * scale
