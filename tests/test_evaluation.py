@@ -1,5 +1,6 @@
 """Scores of a run: while it trains, afterwards, in a notebook."""
 
+import errno
 import json
 import os
 import re
@@ -132,12 +133,16 @@ def test_what_is_measured_is_told(tmp_path, scripted, capsys):
   assert 'Scores:   fid, classes (features: digits) every 384 images' in lines
 
 
-def test_a_folder_that_is_read_only(workdir, tmp_path, capsys):
+def refuse(*_):
+  raise PermissionError(errno.EACCES, 'Permission denied')
+
+
+def test_a_read_only_workdir(workdir, tmp_path, capsys, monkeypatch):
   """The scores are printed; that they are not recorded is told once."""
   copy = shutil.copytree(workdir, tmp_path / 'copy')
   before = (copy / 'scores.jsonl').read_bytes()
-  (copy / '.scores.lock').unlink()
-  (copy / '.scores.lock').mkdir()  # (Nothing is read-only to root.)
+  # (Root can write to every folder.)
+  monkeypatch.setattr('gan_jax.metrics.scores.held', refuse)
   config = evaluated(num_samples=40, metrics=('swd',))
   evaluate.evaluate(config, copy, step='all')
   told = capsys.readouterr()
@@ -204,7 +209,7 @@ def test_images_from_anywhere(workdir, tmp_path):
     ({'metrics': ('classes',)}, 'use a classifier'),
     ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
     ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),
-    ({'num_samples': 0}, 'must be positive'),
+    ({'num_samples': 0}, 'must be from 2 to 10,000,000'),
     ({'num_samples': 3}, '3 examples are too few for 3 neigh'),
     (
       {'features': 'test_evaluation:pictures'},
