@@ -1,4 +1,4 @@
-"""The official sets, from files in their exact formats, good and broken."""
+"""Tests of the official data sets, with valid and damaged files."""
 
 import fcntl
 import hashlib
@@ -37,7 +37,7 @@ from gan_jax.errors import UserError
 
 @pytest.fixture
 def given(tmp_path):
-  """The folder of the files that a user has."""
+  """Makes the folder of the user's files."""
   folder = tmp_path / 'given'
   folder.mkdir()
   return folder
@@ -68,7 +68,7 @@ def everything(source):
   return source.fetch(np.arange(source.size))
 
 
-# The four sets.
+# The official sets
 
 
 def test_mnist(make, given, capsys):
@@ -103,7 +103,7 @@ def test_genuine_mnist(make, shared):
 
 
 def test_fashion_mnist_is_not_mnist(make, shared):
-  """The files of both have the same names and sizes: their content tells."""
+  """The files of both sets have the same names, so only the content differs."""
   with pytest.raises(
     UserError, match=r'is not the official file of fashion_mnist.*SHA-'
   ):
@@ -146,7 +146,7 @@ def test_all_of_cifar10_is_balanced(make, given):
 
 
 def check_faces(source, numbers):
-  """Cropped to 160: no frame is left of the face's level."""
+  """Checks that a crop of 160 pixels contains the face and no frame."""
   examples = everything(source)
   levels = np.array(numbers)
   assert examples['images'].shape == (len(levels), 64, 64, 3)
@@ -159,7 +159,7 @@ def check_faces(source, numbers):
   'form', ['archive', 'file', 'folder', 'inside', 'deep']
 )
 def test_celeba(make, given, form, capsys):
-  """The archive or what it unpacks to, named or beside the lists."""
+  """Reads the archive, or its unpacked folder, by name or beside the lists."""
   write_celeba(given)
   archive, files = given / 'img_align_celeba.zip', given
   if form == 'file':
@@ -170,8 +170,8 @@ def test_celeba(make, given, form, capsys):
       zipped.extractall(target)
     archive.unlink()
     files = given / 'img_align_celeba' if form == 'inside' else given
-  wanted = {'resolution': 64, 'crop': 160, 'files': str(files)}
-  examples = check_faces(make('celeba', **wanted), range(1, 21))
+  block = {'resolution': 64, 'crop': 160, 'files': str(files)}
+  examples = check_faces(make('celeba', **block), range(1, 21))
   assert '20 of the 202,599 images of celeba' in capsys.readouterr().err
   expected = (np.array([attributes(i) for i in range(1, 21)]) + 1) // 2
   np.testing.assert_array_equal(examples['labels'], expected)
@@ -180,13 +180,13 @@ def test_celeba(make, given, form, capsys):
     ('validation', range(13, 17)),
     ('test', range(17, 21)),
   ):
-    source = make('celeba', split=split, **wanted)
+    source = make('celeba', split=split, **block)
     check_faces(source, numbers)
     assert source.classes == CLASSES
 
 
-def test_the_crop_is_in_the_centre(make, given):
-  """178: 9 of 178 columns on either side are white, and no row."""
+def test_celeba_crop_is_central(make, given):
+  """With a crop of 178, 9 columns on each side are white, and no rows."""
   write_celeba(given)
   image = everything(make('celeba', 178, crop=178))['images'][4, ..., 0]
   # Rows 20 to 197 of 218; the frame is left in columns alone.
@@ -194,8 +194,8 @@ def test_the_crop_is_in_the_centre(make, given):
   assert (image[:, [0, 4, -5, -1]] > 250).all()
 
 
-def test_celeba_without_its_lists(make, given, capsys):
-  """The partition is known; there are no labels."""
+def test_celeba_without_lists(make, given, capsys):
+  """The official partition is known; there are no labels."""
   write_celeba(given)
   for name in ('list_attr_celeba.txt', 'list_eval_partition.txt'):
     (given / name).unlink()
@@ -220,8 +220,8 @@ def test_the_official_partition(number, split):
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_celeba_of_tfds(make, given, file_format):
-  """A copy that TFDS made of celeb_a, in either of its formats."""
+def test_celeba_from_tfds(make, given, file_format):
+  """Reads a copy of TFDS's celeb_a, in both of its formats."""
   write_celeb_a(given, file_format)
   for split, numbers in (('train', range(1, 13)), ('test', range(17, 21))):
     source = make('celeba', 64, crop=160, split=split)
@@ -230,10 +230,10 @@ def test_celeba_of_tfds(make, given, file_format):
     np.testing.assert_array_equal(examples['labels'], expected)
 
 
-# Broken ones.
+# Damaged files
 
 
-def test_a_corrupt_jpeg_inside(make, given, capsys):
+def test_a_damaged_jpeg(make, given, capsys):
   write_celeba(given)
   folder = given / 'img_align_celeba'
   with zipfile.ZipFile(given / 'img_align_celeba.zip') as archive:
@@ -241,9 +241,9 @@ def test_a_corrupt_jpeg_inside(make, given, capsys):
   cut = folder / '000003.jpg'
   cut.write_bytes(cut.read_bytes()[:300])
   source = make('celeba', 64, files=str(folder), crop=160)
-  told = capsys.readouterr().err
-  assert '1 of 20 files in' in told
-  assert '000003.jpg' in told
+  captured = capsys.readouterr().err
+  assert '1 of 20 files in' in captured
+  assert '000003.jpg' in captured
   check_faces(source, [1, 2, *range(4, 21)])
   (folder / '000004.jpg').write_bytes(b'')
   (folder / '000018.jpg').write_bytes(b'no picture')
@@ -251,8 +251,8 @@ def test_a_corrupt_jpeg_inside(make, given, capsys):
     make('celeba', 16, files=str(folder))
 
 
-def test_a_spoiled_member_of_the_archive(make, given, capsys):
-  """Its checksum does not agree: it is left out, and named."""
+def test_a_damaged_member_of_the_archive(make, given, capsys):
+  """A member with a wrong checksum is left out and reported."""
   write_celeba(given)
   path = given / 'img_align_celeba.zip'
   raw = bytearray(path.read_bytes())
@@ -260,8 +260,8 @@ def test_a_spoiled_member_of_the_archive(make, given, capsys):
   raw[at : at + 8] = b'spoiled!'
   path.write_bytes(raw)
   assert make('celeba').size == 19
-  assert '1 of 20 files' in (told := capsys.readouterr().err)
-  assert '000007.jpg' in told
+  assert '1 of 20 files' in (captured := capsys.readouterr().err)
+  assert '000007.jpg' in captured
 
 
 def spoil_archive(given):
@@ -301,7 +301,7 @@ def cut_tar(given):
   path.write_bytes(path.read_bytes()[:200])
 
 
-BROKEN = [
+DAMAGED = [
   ('celeba', [write_celeba, spoil_archive], 'has 5,000 bytes, the official'),
   ('celeba', [write_celeba, spoil_attributes], 'line 8: expected a name and'),
   ('celeba', [write_celeba, spoil_partition], 'does not list 000020.jpg'),
@@ -316,17 +316,19 @@ BROKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(('source', 'steps', 'message'), BROKEN)
-def test_what_is_broken_is_told(make, given, tmp_path, source, steps, message):
+@pytest.mark.parametrize(('source', 'steps', 'message'), DAMAGED)
+def test_damaged_files_are_errors(
+  make, given, tmp_path, source, steps, message
+):
   for step in steps:
     step(given)
   with pytest.raises(UserError, match=message):
     make(source)
-  # Nothing that later reads as a prepared set.
+  # Nothing is left that looks like a prepared set.
   assert not list((tmp_path / 'prepared').rglob('dataset_info.json'))
 
 
-def test_idx_files_that_do_not_belong_together(make, given):
+def test_mismatched_idx_files(make, given):
   write_mnist(given)
   write_idx(given / 'train-labels-idx1-ubyte.gz', np.arange(29) % 10)
   with pytest.raises(UserError, match='do not belong together'):
@@ -339,11 +341,11 @@ def test_a_crop_larger_than_the_images(make, given):
     make('celeba', crop=200)
 
 
-# Preparing.
+# Preparation
 
 
-def test_a_part_is_prepared_anew(make, given, capsys):
-  """When all the files are there: a part is never taken for the whole."""
+def test_an_incomplete_set_is_prepared_again(make, given, capsys):
+  """An incomplete set is reported, and replaced when all files are present."""
   write_mnist(given, train=10)
   assert make('mnist', split='train').size == 10
   write_mnist(given, train=25)
@@ -355,14 +357,14 @@ def test_a_part_is_prepared_anew(make, given, capsys):
   assert 'Already prepared' in capsys.readouterr().out
 
 
-def test_what_needs_no_preparation(make, capsys):
+def test_digits_need_no_preparation(make, capsys):
   make('digits', act=data.prepare, files=None)
   assert 'digits needs no preparation' in capsys.readouterr().out
 
 
 @pytest.fixture
 def server(given):
-  """A server of the given files, on this machine."""
+  """Serves the user's files on this machine."""
   handler = partial(SimpleHTTPRequestHandler, directory=str(given))
   handler.log_message = lambda *_: None
   with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
@@ -372,7 +374,7 @@ def server(given):
 
 
 def test_downloads(make, given, server, monkeypatch):
-  """Checked by SHA-256; what is told of a failure; kept when it succeeds."""
+  """Downloads are verified by SHA-256 and cached; failures are reported."""
   write_mnist(given)
 
   def serve(url, spoil=b''):
@@ -397,7 +399,7 @@ def test_downloads(make, given, server, monkeypatch):
   assert make('mnist', files=None).size == 40
   for file in given.iterdir():
     file.write_bytes(b'')
-  assert make('mnist', 16, files=None).size == 40  # of what was kept
+  assert make('mnist', 16, files=None).size == 40  # from the downloads
 
 
 KILLED = """
@@ -416,8 +418,8 @@ runpy.run_path('launch.py', run_name='__main__')
 """
 
 
-def test_a_killed_preparation_starts_over(given, tmp_path):
-  """SIGKILL, a real process; what it left is not taken for a prepared set."""
+def test_a_killed_preparation_is_repeated(given, tmp_path):
+  """Files of a process after SIGKILL never count as a prepared set."""
   write_mnist(given)
   flags = (
     '--config=experiments/dcgan_mnist.py',
@@ -441,7 +443,7 @@ def test_a_killed_preparation_starts_over(given, tmp_path):
 
 
 def test_one_process_prepares_at_a_time(make, given, tmp_path, capsys):
-  """Another waits, and takes what has been prepared."""
+  """A second process waits, and then opens the prepared set."""
   write_mnist(given)
   assert make('mnist').size == 40
   prepared_set = tmp_path / 'prepared/gan_jax_mnist/32x32_rgb/1.0.0'
@@ -460,7 +462,7 @@ def test_one_process_prepares_at_a_time(make, given, tmp_path, capsys):
   assert sizes == [40]
 
 
-def test_an_unwritable_place(make, given, tmp_path):
+def test_an_unwritable_folder(make, given, tmp_path):
   write_mnist(given)
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match=r'set --config\.data\.dir'):
@@ -476,7 +478,7 @@ def test_too_little_space(make, given, monkeypatch):
 
 
 def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
-  """Prepared here and sent there; copied here, once, before it is read."""
+  """A set is prepared locally and pushed; it is pulled once before reading."""
   for module in (files_of, store, prepared):
     remote = lambda path: 'bucket' in str(path)
     monkeypatch.setattr(module, 'is_remote', remote)
@@ -504,7 +506,7 @@ def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   assert here.read_text() == info.read_text()
 
 
-def test_a_bucket_needs_the_extra(make):
+def test_a_bucket_needs_gcsfs(make):
   if importlib.util.find_spec('gcsfs'):
     pytest.skip('gcsfs is installed')
   with pytest.raises(UserError, match=r"pip install -e '\.\[gcs\]'"):
