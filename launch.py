@@ -43,7 +43,7 @@ from gan_jax.errors import (
   Diverged,
   Preempted,
   UserError,
-  nearest,
+  suggest,
   where_in,
 )
 from gan_jax.training import logfile, peers
@@ -317,8 +317,8 @@ def parse(argv: list[str]) -> list[str]:
     return rest
   except flags.UnrecognizedFlagError as error:
     key = error.flagname.rpartition('config.')[2]
-    own = nearest(error.flagname, FLAGS).replace("mean '", "mean '--")
-    near = nearest(key, defaults).replace("mean '", "mean '--config.")
+    own = suggest(error.flagname, FLAGS).replace("mean '", "mean '--")
+    near = suggest(key, defaults).replace("mean '", "mean '--config.")
     listed = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
     told = f'there is no flag --{error.flagname}{own or near or listed}'
     sys.exit(_complain(told))
@@ -366,7 +366,7 @@ def _settings_of(named: str) -> dict[str, Any]:
   """The settings of an experiment's file, FILE.py[:ARGUMENT], flat."""
   path, _, argument = named.partition(':')
   if not Path(path).is_file():
-    near = nearest(path, map(str, Path(path).parent.glob('*.py')))
+    near = suggest(path, map(str, Path(path).parent.glob('*.py')))
     raise UserError(f'there is no experiment file {path!r}{near}')
   try:
     experiment = runpy.run_path(path)

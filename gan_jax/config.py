@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from gan_jax.bounds import check_values
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.files import is_remote, write_whole
 
 # What a run that was killed early may have left in its workdir.
@@ -94,7 +94,7 @@ def check_keys(flat: Mapping[str, Any]) -> None:
   """Refuses an experiment's file with a key too few or too many."""
   for key in flat:
     if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
-      near = nearest(key, (*REQUIRED, *OPTIONAL))
+      near = suggest(key, (*REQUIRED, *OPTIONAL))
       raise UserError(f'config.{key} is unknown{near}')
   for key in REQUIRED:
     if key not in flat:
@@ -114,7 +114,7 @@ def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
   more = key.startswith(('game.', 'model.'))
   hint = ' (what a file does not set can be added to it)' if more else ''
   raise UserError(
-    f'{where} has no key {key!r}{nearest(key, known) or listed}{hint}'
+    f'{where} has no key {key!r}{suggest(key, known) or listed}{hint}'
   )
 
 

@@ -64,7 +64,7 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _measure(config: ConfigDict) -> dict[str, Any]:
-  source = data.make(config) if data.is_there(config) else None
+  source = data.make(config) if data.is_ready(config) else None
   if source is not None and source.draw is not None:
     source = None  # nothing is loaded
   generated = generate(config)

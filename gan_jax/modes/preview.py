@@ -93,11 +93,11 @@ def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
   ]
   shares = np.array(counts) / images[..., 0].size
   means = shares @ levels
-  deviations = np.sqrt(np.maximum(shares @ levels**2 - means**2, 0))
+  stds = np.sqrt(np.maximum(shares @ levels**2 - means**2, 0))
   several = lambda x: ', '.join(f'{value:.3f}' for value in x)
   line = (
     f'Of {len(images):,} images: mean {several(means)}; '
-    f'deviation {several(deviations)}; '
+    f'std {several(stds)}; '
     f'from {images.min() / 255:.3f} to {images.max() / 255:.3f}'
   )
   labels = examples.get('labels')

@@ -13,7 +13,7 @@ from PIL import Image
 from gan_jax import data
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import DataSpec, Source, in_memory
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.metrics.scores import Score
 from gan_jax.runs.run import Run
@@ -68,7 +68,7 @@ def evaluate_here(
     measure = make_measure(evaluator, run.config, truncation)
     listed = measure(run.params, run.step)
   else:
-    listed = evaluator.list_scores(evaluator.of_images(images), {})
+    listed = evaluator.list_scores(evaluator.evaluate_images(images), {})
   return {score.name: score for score in listed}
 
 
@@ -77,7 +77,7 @@ def _block(given: list[Any], how: Mapping[str, Any]) -> ConfigDict:
   for key in how:
     if key not in BLOCK:
       raise UserError(
-        f'gan_jax.evaluate takes no {key!r}{nearest(key, BLOCK)} (valid: '
+        f'gan_jax.evaluate takes no {key!r}{suggest(key, BLOCK)} (valid: '
         f'{", ".join(BLOCK)}, truncation)'
       )
   runs = [x for x in given if isinstance(x, Run)]

@@ -17,11 +17,11 @@ from PIL import Image
 
 from gan_jax import config, games
 from gan_jax.data.toys import is_toy
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import scores
-from gan_jax.metrics.measure import HIGHER, UNRANKED
+from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
@@ -265,11 +265,11 @@ class Run:
       raise UserError('run.nearest is of images, and this run makes points')
     # Heavy, and not needed to draw samples.
     from gan_jax import data
-    from gan_jax.metrics import nearest
+    from gan_jax.metrics import nearest_neighbors
     from gan_jax.metrics.features import make
 
     network = make(features or self.features_of_config() or 'pixels')
-    look = jax.jit(network.look)
+    look = jax.jit(network.extract)
 
     def of(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
       starts = range(0, len(images), BATCH)
@@ -282,7 +282,7 @@ class Run:
     for first in range(0, source.size, CHUNK):
       rows = np.arange(first, min(first + CHUNK, source.size))
       known = of(source.fetch(rows)['images'])
-      part = nearest(wanted, known, min(k, len(rows)))
+      part = nearest_neighbors(wanted, known, min(k, len(rows)))
       parts.append((part.distances, rows[part.indices]))
     distances = np.concatenate([part[0] for part in parts], axis=1)
     found = np.concatenate([part[1] for part in parts], axis=1)
@@ -377,14 +377,16 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
   if not named:
     there = sorted({score.name for score in known if score.step in steps})
     raise UserError(
-      f'no checkpoint of {workdir} has a score {name!r}{nearest(name, there)} '
+      f'no checkpoint of {workdir} has a score {name!r}{suggest(name, there)} '
       f'(there: {", ".join(there) or "none, it was not evaluated yet"})'
     )
-  by_stamp: dict[str, list[scores.Score]] = {}
+  by_protocol: dict[str, list[scores.Score]] = {}
   for score in named:
-    by_stamp.setdefault(scores.protocol(score.stamp), []).append(score)
-  most = max(by_stamp.values(), key=len)
-  best = max if name in HIGHER else min
+    by_protocol.setdefault(scores.protocol_digest(score.protocol), []).append(
+      score
+    )
+  most = max(by_protocol.values(), key=len)
+  best = max if name in HIGHER_IS_BETTER else min
   return best(most, key=lambda score: score.value).step
 
 
