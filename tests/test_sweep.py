@@ -135,16 +135,16 @@ def test_a_bad_trial_is_pruned(tmp_path, monkeypatch, capsys):
   assert '2 done, 2 pruned' in capsys.readouterr().out
 
 
-def test_failures_all_alike_stop_the_sweep(tmp_path, monkeypatch):
+def test_equal_failures_stop_the_sweep(tmp_path, monkeypatch):
   manners(monkeypatch, **{f'trial{trial_id}': 'fail' for trial_id in range(8)})
-  with pytest.raises(UserError, match=r"all by: ValueError: it's the config"):
+  with pytest.raises(UserError, match=r"all with: ValueError: it's the config"):
     run(tmp_path, 'many')
   assert 3 <= len(events('begin')) <= 4
 
 
 @pytest.mark.usefixtures('no_plot')
 def test_a_driver_that_is_killed(tmp_path, monkeypatch):
-  """Its trials leave with it, saved; the same command goes on with them."""
+  """Its trials save and end with it; the same command resumes them."""
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
     wait_for(lambda: len(events('begin')) == 2)
@@ -174,7 +174,7 @@ def test_a_driver_that_is_killed(tmp_path, monkeypatch):
   ],
 )
 @pytest.mark.usefixtures('no_plot')
-def test_a_driver_that_is_told_to_leave(tmp_path, monkeypatch, number, code):
+def test_a_driver_that_receives_a_signal(tmp_path, monkeypatch, number, code):
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
     wait_for(lambda: len(events('begin')) == 2)

@@ -161,7 +161,7 @@ SEARCH = {GEN: {'low': 1e-4, 'high': 1e-2}}
     ({'space': {GEN: [0.1], 'x': {'a': {GEN: 0.2}}}, **RANKED},
      f"sets {GEN} by '{GEN}' and 'x'"),
     ({'space': RATES, 'fixed': {GEN: 0.1}, **RANKED}, "by 'fixed' and"),
-    ({'space': RATES, 'trials': 4, **RANKED}, 'grid of 2 trials: remove trials'),
+    ({'space': RATES, 'trials': 4, **RANKED}, 'of 2 trials: remove trials'),
     ({'space': SEARCH, **RANKED}, '--trials=None must be 1 or more'),
     ({'space': SEARCH, 'trials': 2, 'sampler': 'tpee', **RANKED},
      "did you mean 'tpe'?"),

@@ -50,7 +50,8 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
       f', {plan.settings} settings with {seeds} seeds each' if seeds > 1 else ''
     )
   print(f'Trials:   {len(listed)}, {kind}')
-  print(f'Ranked:   by {plan.score}, best is {plan.goal}')
+  best = {'min': 'lowest', 'max': 'highest'}[plan.goal]
+  print(f'Score:    {plan.score} (the {best} is best)')
   print('Varied:')
   for title, choice in plan.space.items():
     print(f'  {title}: {_describe(choice)}')
