@@ -165,7 +165,10 @@ MISTAKES = [
     [VANILLA, '--config.batch_size=3', '--config.steps_per_dispatch=-1'],
     'steps_per_dispatch=-1 must be positive',
   ),
-  ([VANILLA, '--config.batch_size=3'], 'not divisible by 2 devices: the neare'),
+  (
+    [VANILLA, '--config.batch_size=3'],
+    'not divisible by 2 devices: set 2 or 4',
+  ),
   ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
   ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
   ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),

@@ -13,8 +13,8 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
+from gan_jax import compile_cache, data, devices, games
 from gan_jax import config as cfg
-from gan_jax import data, devices, games
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
 from gan_jax.models import PRECISIONS
@@ -56,7 +56,7 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   """
   del workdir
   check_config(config)
-  with devices.compiled_anew():
+  with compile_cache.temporary():
     figures = _measure(config.copy_and_resolve_references())
   if devices.is_main():
     _print_figures(config, figures)

@@ -80,13 +80,16 @@ def generated_source(config: ConfigDict) -> Source:
 def endless_schedule(
   config: ConfigDict, first: int | None = None
 ) -> tuple[Table, int]:
-  """Returns the schedule without an end, and the first step to time.
+  """Returns a schedule too long to end in a benchmark, and a step to time.
 
   `first` None: the first step of the last segment.
   """
-  if first is None:
-    first = schedules.of_config(config).rows[-1].first_step
-  return schedules.of_config(cfg.changed(config, 'total_images', 2**50)), first
+  last = schedules.of_config(config).rows[-1]
+  total_images = last.first_image + 2**30
+  config = cfg.changed(config, 'total_images', total_images)
+  return schedules.of_config(
+    config
+  ), last.first_step if first is None else first
 
 
 def images_per_dispatch(schedule: Table, first: int) -> int:

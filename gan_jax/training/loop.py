@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from gan_jax import compile_cache, data, devices, games, memory
 from gan_jax import config as cfg
-from gan_jax import data, devices, games, memory
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
@@ -121,7 +121,7 @@ def train(
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
     Preempted: SIGTERM came; the state is saved.
   """
-  devices.keep_compiled()
+  compile_cache.enable()
   check_config(config)
   cfg.check_workdir(config, workdir)
   strategy = devices.make_strategy(config.parallel)
