@@ -308,4 +308,6 @@ def _written(value: Any) -> str:
     return ', '.join(f'{key}: {_written(x)}' for key, x in value.items())
   if isinstance(value, float) and value >= 1e6:
     return f'{value / 1e9:,.4g} x 10^9'
-  return f'{value:,.4g}' if isinstance(value, float) else str(value)
+  if isinstance(value, float) and value >= 1e3:
+    return f'{value:,.0f}'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

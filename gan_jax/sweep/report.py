@@ -112,7 +112,7 @@ def check_workdir(plan: Plan, folder: str) -> None:
   here = flatten(json.loads(json.dumps(plan.identity())))
   differing = [
     f'{key} ({x} there, {y} here)'
-    for key, x, y in differences(there, here, but=())
+    for key, x, y in differences(there, here, ignore=())
   ]
   if differing:
     raise UserError(
