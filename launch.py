@@ -205,8 +205,8 @@ def main(argv: list[str]) -> None:
   except Exception as error:
     if not devices.is_one_of_many():
       raise
-    # If another process was lost, the watch of the peers reports that process and
-    # ends this one meanwhile.
+    # If another process was lost, the watch of the peers reports it and ends this
+    # process meanwhile.
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
     _exit(1, f'{type(error).__name__}: {error}')
