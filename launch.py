@@ -205,7 +205,7 @@ def main(argv: list[str]) -> None:
   except Exception as error:
     if not devices.is_one_of_many():
       raise
-    # If another process was lost, the watch of the peers reports it and ends this
+    # If another process was lost, the watch of the peers says so and ends this
     # process meanwhile.
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
