@@ -18,13 +18,7 @@ LEFT_OVER_FILES = ('.lock', 'config.json.*.part')
 
 # Names in a workdir that must be folders, and those that must be files.
 FOLDERS = ('checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard')
-FILES = (
-  '.lock',
-  '.scores.lock',
-  'config.json',
-  'metrics.jsonl',
-  'scores.jsonl',
-)
+FILES = ('config.json', 'metrics.jsonl', 'scores.jsonl')
 
 # Blocks that a config may have, and those that every config has.
 OPTIONAL_BLOCKS = ('evaluation', 'growth')

@@ -17,7 +17,7 @@ class Purpose(enum.IntEnum):
 
   INIT = 0
   READ = 1  # preprocessing of reals, such as mirroring
-  DRAW = 2  # inputs of G, such as latents
+  INPUTS = 2  # inputs of G, such as latents
   DISC = 3  # D's updates
   GEN = 4  # G's updates
   SAMPLE = 5  # sample grids and notebooks

@@ -53,13 +53,13 @@ class Discriminator(nn.Module):
   """The logit is what a linear layer makes of the image."""
 
   spectral: bool = False
-  sorts: bool = False
+  auxiliary: bool = False
 
   @nn.compact
   def __call__(self, images, keys, train, labels=None):
     flat = images.reshape(len(images), -1)
     logits = Dense(1, spectral=self.spectral)(flat)[:, 0]
-    if self.sorts:
+    if self.auxiliary:
       return logits, Dense(CLASSES, name='classes')(flat)
     return logits
 
@@ -106,7 +106,8 @@ def test_without_labels_all_classes_are_drawn_alike():
   # The latents do not depend on it.
   plain, _ = make()
   np.testing.assert_array_equal(
-    plain.draw(keys, {}, PHASE)['z'], game.sample_inputs(keys, {}, PHASE)['z']
+    plain.sample_inputs(keys, {}, PHASE)['z'],
+    game.sample_inputs(keys, {}, PHASE)['z'],
   )
 
 
@@ -132,8 +133,8 @@ def test_auxiliary_classifier_by_hand():
   np.testing.assert_allclose(class_loss(logits, labels), by_hand, rtol=1e-6)
 
   how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=2.0)}
-  game, variables = make(Discriminator(sorts=True), **how)
-  of = lambda images: Discriminator(sorts=True).apply(
+  game, variables = make(Discriminator(auxiliary=True), **how)
+  of = lambda images: Discriminator(auxiliary=True).apply(
     variables.disc, images, KEYS, True
   )
   total, aux, fakes = disc_step(game, variables)
@@ -153,7 +154,7 @@ def test_auxiliary_classifier_by_hand():
 
 def test_a_classifier_is_asked_without_labels():
   """What it says of "real" depends on none; a conditional D asks for them."""
-  disc = resnet.Discriminator((4,), num_downsamples=0, sorts=True)
+  disc = resnet.Discriminator((4,), num_downsamples=0, auxiliary=True)
   how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
   game, variables = make(disc, **how)
   images = {'images': BATCH['images']}
@@ -189,7 +190,7 @@ def test_one_power_iteration_a_step():
 def test_an_image_is_judged_by_itself():
   """Packed with itself; in whatever company; as a probability of "real"."""
   images = BATCH['images']
-  game, variables = make(pack=2, sight=augment.make(pack=2))
+  game, variables = make(pack=2, augment=augment.make_augment(pack=2))
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   flat = np.asarray(images).reshape(N, 2)
   judged = game.discriminate(variables.disc, {'images': images}, PHASE)
@@ -223,7 +224,7 @@ def test_an_image_is_judged_by_itself():
 
 
 def test_classes_are_not_packed():
-  with pytest.raises(UserError, match='pack is of images without classes'):
+  with pytest.raises(UserError, match='does not support conditional games'):
     make(classes=CLASSES, pack=2)
 
 
@@ -237,7 +238,7 @@ def test_clipped():
 
 def test_packs_are_judged_as_one():
   """Two images, one behind the other: half as many logits."""
-  game, variables = make(sight=augment.make(pack=2), pack=2)
+  game, variables = make(augment=augment.make_augment(pack=2), pack=2)
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   assert w.shape == (4,)
   total, _, fakes = disc_step(game, variables)
@@ -313,24 +314,28 @@ def test_labels_that_are_not_there():
   ('name', 'changes', 'message'),
   [
     ('cgan_digits', {'game.agument': ()}, "key 'agument'; did you mean 'augm"),
-    ('cgan_digits', {'game.auxiliary': {'gen': 1.0}}, 'does not say a class'),
+    (
+      'cgan_digits',
+      {'game.auxiliary': {'gen': 1.0}},
+      'needs a D with an auxiliary classifier',
+    ),
     (
       'acgan_cifar10',
       {'game.auxiliary': {'dics': 1.0}},
-      'weights gen and disc',
+      'two weights: gen and disc',
     ),
-    ('acgan_cifar10', {'data.classes': 0}, 'auxiliary is of classes'),
+    ('acgan_cifar10', {'data.classes': 0}, 'auxiliary needs classes'),
     ('cgan_digits', {'game.penalties': {'r1': {'every': 2}}}, 'has no weight'),
     (
       'cgan_digits',
       {'game.penalties': {'r1': {'weight': 1.0, 'evry': 2}}},
       "r1 has no key 'evry'; did you mean 'every'",
     ),
-    ('dcgan_mnist', {'data.classes': 10}, 'model.gen is of a network that is'),
+    ('dcgan_mnist', {'data.classes': 10}, 'config.model.gen takes no labels'),
     (
       'cgan_digits',
-      {'schedule': ({'values': {'r1': 1.0}},)},
-      "no use for a value 'r1'",
+      {'schedule': ({'values': {'game.r1': 1.0}},)},
+      "no scheduled value 'game.r1'",
     ),
   ],
 )

@@ -24,7 +24,8 @@ from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.modes import evaluate
 from gan_jax.ops.pixels import quantize, to_uint8
-from gan_jax.training import checkpoint, loop, schedule
+from gan_jax.training import checkpoint, loop
+from gan_jax.training.schedule import make_schedule
 
 
 @pytest.fixture(scope='module')
@@ -203,7 +204,7 @@ def test_images_from_anywhere(workdir, tmp_path):
     ({'metrics': ('classes',)}, 'it is no classifier'),
     ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
     ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),
-    ({'num_samples': 0}, 'must be positive'),
+    ({'num_samples': 0}, 'must be from 2 to 10,000,000'),
     ({'num_samples': 3}, '3 examples have no 3 neighbours'),
     (
       {'features': 'test_evaluation:pictures'},
@@ -375,7 +376,7 @@ def test_evaluated_on_all_devices_alike():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('gan_jax.metrics.evaluator.collect', watch)
-    evaluator.player(game)({}, schedule.of_config(config).phase(0))
+    evaluator.player(game)({}, make_schedule(config).phase(0))
   fake = seen[0]
   from gan_jax.keys import Purpose, example_keys
 

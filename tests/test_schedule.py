@@ -47,7 +47,7 @@ def test_the_averages_half_life_ramps_up():
 def test_spans_of_whole_dispatches():
   """105 images in iterations of 10 and dispatches of 4: 12 iterations."""
   t = table({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
-  assert t.rows[0].steps == 12
+  assert t.segments[0].steps == 12
   assert t.images(12) == 120
   # 180 images are left: 9 iterations of 20, made 12.
   assert t.total_steps == 24
@@ -95,7 +95,7 @@ def test_progressive_growing():
 def test_a_span_may_be_cut_short_by_the_end():
   t = table({'images': 100}, {'images': 100, 'stage': 1}, total=50)
   assert t.total_steps == 5
-  assert len(t.rows) == 1
+  assert len(t.segments) == 1
 
 
 def test_stacked_phases():
@@ -151,11 +151,11 @@ def test_more_iterations_than_the_devices_count():
     ([{'batch_size': 0}], 'batch_size=0 must be positive'),
     ([{'images': -1}], 'images=-1 must be positive'),
     ([{'values': {'x': float('nan')}}], 'x=nan must be finite'),
-    ([{}, {'stage': 1}], r'schedule\[0\] must say its images'),
+    ([{}, {'stage': 1}], r'schedule\[0\] has no length'),
     ([{'gen_learning_rate_factor': (1.0, 0.0)}], r"number or \('linear', STAR"),
     ([{'gen_learning_rate_factor': -1.0}], 'factor=-1.0 must be 0 or more'),
     ([{'values': {'x': ('linaer', 1, 0)}}], "did you mean 'linear'"),
-    ([{'values': {'x': ('linear', 1, None)}}], 'None is no number'),
+    ([{'values': {'x': ('linear', 1, None)}}], 'None is not a number'),
     ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )

@@ -33,9 +33,10 @@ from gan_jax.modes.dispatch_timer import (
   warm_up,
 )
 from gan_jax.training import optimizers
-from gan_jax.training import schedule as schedules
 from gan_jax.training.check import check_config
-from gan_jax.training.setup import feeds, first_examples
+from gan_jax.training.feed import index_batches
+from gan_jax.training.sampler import first_examples
+from gan_jax.training.schedule import make_schedule
 from gan_jax.training.summary import describe_schedule, duration, sizes_of
 
 WINDOWS, WINDOW_SECONDS = 5, 1.0
@@ -143,7 +144,7 @@ def _time_stages(
   config: ConfigDict, source: Source
 ) -> list[dict[str, Any]] | None:
   """Measures each segment of the schedule; None: it has only one stage."""
-  schedule = schedules.of_config(config)
+  schedule = make_schedule(config)
   if not schedule.stage_ends:
     return None
   batch = first_examples(source, Stream(config.seed, source.size))
@@ -153,12 +154,12 @@ def _time_stages(
   gen_vars = jax.eval_shape(create).variables.gen
   sizes = sizes_of(config, schedule, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
-  for row in schedule.rows:
+  for row in schedule.segments:
     signature = schedule.signature(row.first_step)
     if signature not in measured:
       measured[signature] = _time_stage(config, source, row.first_step)
   stages = []
-  for row, size in zip(schedule.rows, sizes, strict=True):
+  for row, size in zip(schedule.segments, sizes, strict=True):
     figures = measured[schedule.signature(row.first_step)]
     images = row.steps * row.segment.images_per_step
     about = {'stage': row.segment.stage, 'size': size, 'images': images}
@@ -272,7 +273,7 @@ def _loader_figures(
 
 def _loader_speed(config: ConfigDict, source: Source) -> float:
   schedule, first = endless_schedule(config)
-  batches = feeds(config, source, schedule, first, attempt=0)
+  batches = index_batches(config, source, schedule, first, attempt=0)
   images = images_per_dispatch(schedule, first)
   return loader_speed(batches, images, 2 * WINDOW_SECONDS)
 
@@ -297,7 +298,7 @@ def _print_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
     'compile, s': [f'{x:.0f}' for x in column('compile_seconds')],
     'training time': [duration(3600 * x) for x in column('hours')],
   }
-  print(describe_schedule(schedules.of_config(config), column('size'), columns))
+  print(describe_schedule(make_schedule(config), column('size'), columns))
   print(f'Whole run: {duration(3600 * sum(column("hours")))}')
 
 

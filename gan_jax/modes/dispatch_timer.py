@@ -20,16 +20,10 @@ from gan_jax.games.game import Game
 from gan_jax.modes.flops import flops
 from gan_jax.pair import Pair
 from gan_jax.training import optimizers
-from gan_jax.training import schedule as schedules
-from gan_jax.training.feed import feed
-from gan_jax.training.schedule import Table
-from gan_jax.training.setup import (
-  create_state,
-  feeds,
-  first_examples,
-  is_resident,
-  on_devices,
-)
+from gan_jax.training.feed import index_batch, index_batches, is_resident
+from gan_jax.training.sampler import first_examples
+from gan_jax.training.schedule import Schedule, make_schedule
+from gan_jax.training.setup import create_state, on_devices
 from gan_jax.training.state import State
 from gan_jax.training.step import train_dispatch
 
@@ -79,20 +73,20 @@ def generated_source(config: ConfigDict) -> Source:
 
 def endless_schedule(
   config: ConfigDict, first: int | None = None
-) -> tuple[Table, int]:
-  """Returns a schedule too long to end in a benchmark, and a step to time.
+) -> tuple[Schedule, int]:
+  """Returns a schedule that is long enough to time, and a step to begin at.
 
   `first` None: the first step of the last segment.
   """
-  last = schedules.of_config(config).rows[-1]
-  total_images = last.first_image + 2**30
+  schedule = make_schedule(config)
+  if first is None:
+    first = schedule.segments[-1].first_step
+  total_images = schedule.images(schedule.total_steps) + 2**28
   config = cfg.changed(config, 'total_images', total_images)
-  return schedules.of_config(
-    config
-  ), last.first_step if first is None else first
+  return make_schedule(config), first
 
 
-def images_per_dispatch(schedule: Table, first: int) -> int:
+def images_per_dispatch(schedule: Schedule, first: int) -> int:
   """Counts the reals shown to D in the dispatch that begins at `first`."""
   return schedule.images(first + schedule.steps_per_dispatch) - schedule.images(
     first
@@ -106,7 +100,7 @@ def dispatch_batches(
   schedule, first = endless_schedule(config, first)
   strategy = devices.make_strategy(config.parallel)
   return devices.prefetch(
-    strategy.shard, feeds(config, source, schedule, first, attempt=0)
+    strategy.shard, index_batches(config, source, schedule, first, attempt=0)
   )
 
 
@@ -168,7 +162,7 @@ def make_create_state(
   """Makes () -> the initial state, as in training."""
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
-  phase = schedules.of_config(config).phase(0)
+  phase = make_schedule(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
 
 
@@ -226,7 +220,7 @@ def flops_per_dispatch(
     partial(train_dispatch, game, tx, partial(read, flip=False), None),
     jax.eval_shape(make_create_state(game, tx, config, source)),
     source.fetch(np.arange(source.size)),
-    feed(stream, None, schedule, lambda n: slice(n), first),
+    index_batch(stream, None, schedule, lambda n: slice(n), first),
     schedule.dispatch(first),
     game.frozen(),
   )
