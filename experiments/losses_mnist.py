@@ -26,7 +26,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.game.penalties = ConfigDict(
     {
       'gradient_penalty': {'weight': 0.0, 'target': 1.0, 'one_sided': False},
-      'dragan': {'weight': 0.0, 'target': 1.0, 'deviation': 0.5},
+      'dragan': {'weight': 0.0, 'target': 1.0, 'std': 0.5},
       'r1': {'weight': 0.0},
       'r2': {'weight': 0.0},
       'drift': {'weight': 0.0},

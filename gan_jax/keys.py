@@ -17,7 +17,7 @@ class Purpose(enum.IntEnum):
 
   INIT = 0
   READ = 1  # augmenting the reals
-  DRAW = 2  # latents, and what else G is fed
+  INPUTS = 2  # latents, and what else G is fed
   DISC = 3  # inside D's loss
   GEN = 4  # inside G's loss
   SAMPLE = 5  # sample grids, and notebooks

@@ -25,7 +25,6 @@ from gan_jax import data
 from gan_jax.data.loader import load
 from gan_jax.data.order import Stream
 from gan_jax.modes.dispatch_timer import loaded
-from gan_jax.training.feed import feed
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64
@@ -74,7 +73,7 @@ def images_per_second(source, workers):
   """Of batches made one after the other, as a run asks for them."""
   table = constant_table(2**40, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
-  make = partial(feed, stream, source, table, lambda n: slice(n))
+  make = partial(index_batch, stream, source, table, lambda n: slice(n))
   fed = load(make, range(table.total_steps), workers)
   return loaded(fed, BATCH, 2.0)
 

@@ -132,8 +132,8 @@ def test_auxiliary_classifier_by_hand():
   np.testing.assert_allclose(class_loss(logits, labels), by_hand, rtol=1e-6)
 
   how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=2.0)}
-  game, variables = make(Discriminator(sorts=True), **how)
-  of = lambda images: Discriminator(sorts=True).apply(
+  game, variables = make(Discriminator(auxiliary=True), **how)
+  of = lambda images: Discriminator(auxiliary=True).apply(
     variables.disc, images, KEYS, True
   )
   total, aux, fakes = disc_step(game, variables)
@@ -153,7 +153,7 @@ def test_auxiliary_classifier_by_hand():
 
 def test_a_classifier_is_asked_without_labels():
   """What it says of "real" depends on none; a conditional D asks for them."""
-  disc = resnet.Discriminator((4,), num_downsamples=0, sorts=True)
+  disc = resnet.Discriminator((4,), num_downsamples=0, auxiliary=True)
   how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
   game, variables = make(disc, **how)
   images = {'images': BATCH['images']}
@@ -189,7 +189,7 @@ def test_one_power_iteration_a_step():
 def test_an_image_is_judged_by_itself():
   """Packed with itself; in whatever company; as a probability of "real"."""
   images = BATCH['images']
-  game, variables = make(pack=2, sight=augment.make(pack=2))
+  game, variables = make(pack=2, augment=augment.make_augment(pack=2))
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   flat = np.asarray(images).reshape(N, 2)
   judged = game.discriminate(variables.disc, {'images': images}, PHASE)
@@ -237,7 +237,7 @@ def test_clipped():
 
 def test_packs_are_judged_as_one():
   """Two images, one behind the other: half as many logits."""
-  game, variables = make(sight=augment.make(pack=2), pack=2)
+  game, variables = make(augment=augment.make_augment(pack=2), pack=2)
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   assert w.shape == (4,)
   total, _, fakes = disc_step(game, variables)

@@ -18,7 +18,7 @@ from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import preprocess
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
-from gan_jax.training.feed import feed
+from gan_jax.training.feed import index_batch
 
 
 def make(source, resolution=16, channels=3, **more):
@@ -66,7 +66,8 @@ def test_rounds_take_the_next_positions():
   """Six iterations of two D steps of four: positions 0..47, in order."""
   stream, schedule = Stream(0, 20), table()
   feeds = [
-    feed(stream, None, schedule, lambda n: slice(n), at).disc for at in (0, 3)
+    index_batch(stream, None, schedule, lambda n: slice(n), at).disc
+    for at in (0, 3)
   ]
   taken = np.concatenate([fed['index'].ravel() for fed in feeds])
   np.testing.assert_array_equal(taken, stream.indices(np.arange(48)))
@@ -77,7 +78,7 @@ def test_rounds_take_the_next_positions():
 def test_gens_own_batch_has_examples_of_its_own():
   """Keys no D step has, and the iteration's positions again, in turn."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=12)
-  fed = feed(stream, None, schedule, lambda n: slice(n), 0).gen
+  fed = index_batch(stream, None, schedule, lambda n: slice(n), 0).gen
   assert fed['example'][1].tolist() == list(range(8, 20))
   positions = 8 + np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
   np.testing.assert_array_equal(fed['index'][1], stream.indices(positions))
@@ -87,8 +88,10 @@ def test_processes_share_the_batch_out():
   """Two halves, side by side, are what one process takes."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=8)
   first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
-  halves = [feed(stream, None, schedule, rows, 3) for rows in (first, second)]
-  whole = feed(stream, None, schedule, lambda n: slice(n), 3)
+  halves = [
+    index_batch(stream, None, schedule, rows, 3) for rows in (first, second)
+  ]
+  whole = index_batch(stream, None, schedule, lambda n: slice(n), 3)
   for player in ('gen', 'disc'):
     for name, expected in getattr(whole, player).items():
       parts = [getattr(half, player)[name] for half in halves]
@@ -109,7 +112,7 @@ def test_fed_and_resident_examples_are_the_same(flip):
     (source, {}),
     (None, jax.tree.map(jnp.asarray, source.fetch(np.arange(20)))),
   ):
-    fed = feed(stream, where, schedule, rows, 0).disc
+    fed = index_batch(stream, where, schedule, rows, 0).disc
     fed = jax.tree.map(lambda x: x[0], fed)
     batches.append(jax.jit(partial(read, flip=flip))(dataset, fed, *arguments))
   for name in ('images', 'labels', 'example'):

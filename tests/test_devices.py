@@ -212,10 +212,10 @@ def test_processes_share_each_batch_out():
   """Two processes are fed all of one batch, each row once."""
   from gan_jax.data.order import Stream
   from gan_jax.devices import _share
-  from gan_jax.training.feed import feed
+  from gan_jax.training.feed import index_batch
 
   table = constant_table(64, 2, batch_size=16, gen_batch_size=32)
-  of = lambda process: feed(
+  of = lambda process: index_batch(
     Stream(0, 100), None, table, lambda n: _share(process, 2, n), 0
   )
   ones, others = of(0), of(1)

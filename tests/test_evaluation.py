@@ -24,7 +24,8 @@ from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.modes import evaluate
 from gan_jax.ops.pixels import quantize, to_uint8
-from gan_jax.training import checkpoint, loop, schedule
+from gan_jax.training import checkpoint, loop
+from gan_jax.training.schedule import make_schedule
 
 
 @pytest.fixture(scope='module')
@@ -375,7 +376,7 @@ def test_evaluated_on_all_devices_alike():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('gan_jax.metrics.evaluator.collect', watch)
-    evaluator.player(game)({}, schedule.of_config(config).phase(0))
+    evaluator.player(game)({}, make_schedule(config).phase(0))
   fake = seen[0]
   from gan_jax.keys import Purpose, example_keys
 

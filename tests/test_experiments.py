@@ -22,7 +22,8 @@ from runs import (
 
 import gan_jax
 from gan_jax.errors import UserError
-from gan_jax.training import checkpoint, loop, schedule
+from gan_jax.training import checkpoint, loop
+from gan_jax.training.schedule import make_schedule
 
 SHARED_KEYS = (
   'seed', 'batch_size', 'total_images', 'precision', 'parallel',
@@ -56,7 +57,7 @@ def straight(request, tmp_path_factory):
 def test_full_config(name):
   """What every experiment shares is at the top, and a typo is an error."""
   for config in (get_config(name), get_config(name, 'tiny')):
-    assert schedule.of_config(config).total_steps
+    assert make_schedule(config).total_steps
     for key in SHARED_KEYS:
       assert key in config
     assert config.data.source
@@ -76,7 +77,7 @@ def test_the_workdir_holds_the_whole_run(straight):
   lines = metrics(workdir)
   steps = [line['step'] for line in lines]
   assert steps == sorted(set(steps))
-  table = schedule.of_config(config)
+  table = make_schedule(config)
   assert lines[-1]['images'] == table.images(table.total_steps)
   for line in lines:
     assert {'gen/loss', 'disc/loss', 'images'} <= line.keys()

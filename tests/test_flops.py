@@ -13,7 +13,7 @@ from gan_jax.games import image_game, losses
 from gan_jax.games.latents import LATENTS
 from gan_jax.models import dcgan, mlp
 from gan_jax.modes.flops import flops
-from gan_jax.training.feed import feed
+from gan_jax.training.feed import index_batch
 from gan_jax.training.optimizers import make
 from gan_jax.training.state import create
 from gan_jax.training.step import train_dispatch
@@ -42,7 +42,7 @@ def round_flops(gen, disc, resolution, disc_steps, steps, own_batch=None):
   state = jax.eval_shape(
     lambda v: create(jax.random.key(0), v, (), tx, 0), variables
   )
-  fed = feed(Stream(0, 64), None, table, lambda n: slice(n), 0)
+  fed = index_batch(Stream(0, 64), None, table, lambda n: slice(n), 0)
   read = lambda dataset, fed, key, step, shrink: {
     'example': fed['example'],
     'images': dataset[fed['index']],

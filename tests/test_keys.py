@@ -26,8 +26,8 @@ def test_no_two_purposes_rounds_or_examples_share_a_key():
 def test_a_key_depends_on_its_own_example_alone():
   """The share of a device is the same whatever the other devices have."""
   key = jax.random.key(0)
-  whole = bits(example_keys(key, Purpose.DRAW, jnp.arange(8), 5))
-  part = bits(example_keys(key, Purpose.DRAW, jnp.arange(4, 8), 5))
+  whole = bits(example_keys(key, Purpose.INPUTS, jnp.arange(8), 5))
+  part = bits(example_keys(key, Purpose.INPUTS, jnp.arange(4, 8), 5))
   assert whole[4:] == part
 
 

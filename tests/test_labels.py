@@ -14,7 +14,8 @@ from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics import scores
 from gan_jax.metrics.evaluator import Evaluator
-from gan_jax.training import evaluations, loop, schedule
+from gan_jax.training import evaluations, loop
+from gan_jax.training.schedule import make_schedule
 
 
 def unbalanced():
@@ -48,7 +49,7 @@ def labels_given(labels, count, monkeypatch):
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
   game = games.make(config)._replace(sample_inputs=draw, sample=sample)
   with pytest.raises(StopIteration):
-    evaluator.player(game)({}, schedule.of_config(config).phase(0))
+    evaluator.player(game)({}, make_schedule(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
 
 

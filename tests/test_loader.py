@@ -21,7 +21,7 @@ from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
 from gan_jax.errors import UserError
 from gan_jax.training import checkpoint, loop
-from gan_jax.training.feed import feed
+from gan_jax.training.feed import index_batch
 
 
 def squares(step):
@@ -70,11 +70,11 @@ def test_the_stream_is_one_sequence(pictures):
   steps = range(0, schedule.total_steps, 2)
 
   def streamed(rows, workers):
-    make = partial(feed, stream, source, schedule, rows)
+    make = partial(index_batch, stream, source, schedule, rows)
     return list(load(make, steps, workers))
 
   def resident(step):
-    fed = feed(stream, None, schedule, lambda n: slice(n), step)
+    fed = index_batch(stream, None, schedule, lambda n: slice(n), step)
     gather = lambda part: {
       'example': part['example'],
       **{name: array[part['index']] for name, array in kept.items()},

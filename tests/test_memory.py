@@ -55,7 +55,7 @@ def test_a_run_that_exhausts_memory_ends_in_a_line(monkeypatch, tmp_path):
   def exhaust(*_):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
-  monkeypatch.setattr(loop, 'feeds', exhaust)
+  monkeypatch.setattr(loop, 'index_batches', exhaust)
   with pytest.raises(UserError, match='out of memory on the device'):
     loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
 

@@ -21,9 +21,10 @@ from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import Context
 from gan_jax.pair import player_params
-from gan_jax.training import optimizers, schedule
+from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
+from gan_jax.training.schedule import make_schedule
 from gan_jax.training.setup import create_state
 
 # Keys that change nothing of what is computed: how it is placed on the devices,
@@ -94,10 +95,10 @@ def overridden(config, key):
 
 def schedule_of(config):
   """What holds early, in the middle and at the end of each row."""
-  table = schedule.of_config(config)
+  table = make_schedule(config)
   phases = [
     table.phase(row.first_step + done)
-    for row in table.rows
+    for row in table.segments
     for done in (1, row.steps // 2, row.steps - 1)
   ]
   leaves = [float(x) for x in jax.tree.leaves(phases)]
@@ -123,7 +124,7 @@ def traced(config):
   """What is computed in the last iteration, as JAX writes it."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, side, n = schedule.of_config(config), config.data.resolution, 16
+  table, side, n = make_schedule(config), config.data.resolution, 16
   batch = {
     'images': jnp.zeros((n, side, side, config.data.channels)),
     'example': jnp.arange(n),
@@ -262,7 +263,7 @@ def test_any_value_of_any_key(name_and_key, value):
   try:
     settle(config, {key})
     check_config(config)
-    table = schedule.of_config(config)
+    table = make_schedule(config)
     game = games.make(config)
     tx = optimizers.make(config.optimizer.to_dict())
     side = config.data.resolution

@@ -17,8 +17,8 @@ from gan_jax.errors import Preempted
 from gan_jax.metrics import scores
 from gan_jax.sweep.trial import Tail
 from gan_jax.training import checkpoint, loop, run_log
+from gan_jax.training.log_lines import scheduled_values
 from gan_jax.training.schedule import place_segments
-from gan_jax.training.summary import scheduled
 
 
 def measured():
@@ -166,14 +166,14 @@ def test_a_line_has_what_is_scheduled():
     spans, defaults=defaults, total_images=None, steps_per_dispatch=4,
     ema_halflife_images=1, ema_rampup=None,
   )  # fmt: skip
-  assert scheduled(table, ['4x4', '8x8'], 3) == {
+  assert scheduled_values(table, ['4x4', '8x8'], 3) == {
     'schedule/gen_learning_rate': 5e-4,  # 3/8 of the way
     'schedule/disc_learning_rate': 1e-4,
     'schedule/a': 0.25,
     'schedule/stage': 0,
     'schedule/resolution': 4,
   }
-  assert scheduled(table, ['4x4', '8x8'], 15) == {
+  assert scheduled_values(table, ['4x4', '8x8'], 15) == {
     'schedule/gen_learning_rate': 2e-4,
     'schedule/disc_learning_rate': 1e-4,
     'schedule/b': 0.875,

@@ -30,11 +30,12 @@ from gan_jax.models.layers import (
   minibatch_stddev,
   pixel_norm,
 )
-from gan_jax.models.progressive import in_play
+from gan_jax.models.progressive import is_used
 from gan_jax.modes import dispatch_timer
-from gan_jax.ops.resample import box
-from gan_jax.training import checkpoint, loop, optimizers, schedule
-from gan_jax.training.feed import feed
+from gan_jax.ops.resample import average_pool
+from gan_jax.training import checkpoint, loop, optimizers
+from gan_jax.training.feed import index_batch
+from gan_jax.training.schedule import make_schedule
 from gan_jax.training.step import train_dispatch
 from gan_jax.training.summary import describe_schedule, sizes_of
 
@@ -225,7 +226,7 @@ def test_what_is_in_play():
   names = [
     f'{side}x{side}{rgb}' for side in (4, 8, 16) for rgb in ('', '_to_rgb')
   ]
-  of = lambda stage: [name for name in names if in_play(name, stage)]
+  of = lambda stage: [name for name in names if is_used(name, stage)]
   assert of(0) == ['4x4', '4x4_to_rgb']
   assert of(1) == ['4x4', '4x4_to_rgb', '8x8', '8x8_to_rgb']
   assert of(2) == ['4x4', '8x8', '8x8_to_rgb']
@@ -315,7 +316,7 @@ def small_game():
 
 def table_of(config, *segments):
   config.schedule, config.total_images = segments, 320
-  return schedule.of_config(config)
+  return make_schedule(config)
 
 
 def test_reals_fade_too():
@@ -350,12 +351,12 @@ def test_reals_fade_too():
   )
   table = table_of(config, *segments)
   view = games.Context(variables, {}, (), ())
-  for row in table.rows:
+  for row in table.segments:
     phase = table.phase(row.first_step)
     inputs = game.sample_inputs(KEYS, {}, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
     loss = spying.updates.disc[0].loss
-    small = {**batch, 'images': box(images, game.downsample(phase))}
+    small = {**batch, 'images': average_pool(images, game.downsample(phase))}
     loss(disc_vars['params'], view, small, fakes, KEYS, phase)
   close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
   close(seen[4], images)
@@ -381,7 +382,7 @@ def sizes(config, batch):
   """Of what G makes in each row of the config's schedule."""
   init = games.make(config).init
   variables, _ = jax.eval_shape(init, jax.random.key(0), batch)
-  return sizes_of(config, schedule.of_config(config), variables.gen, batch)
+  return sizes_of(config, make_schedule(config), variables.gen, batch)
 
 
 def test_a_stage_that_there_is_not(tmp_path):
@@ -417,13 +418,13 @@ def test_batches_of_the_paper():
   and of 4 in the later implementation.
   """
   config = get_config('progressive_celebahq')
-  segments = [row.segment for row in schedule.of_config(config).rows]
+  segments = [row.segment for row in make_schedule(config).rows]
   expected = [16] + [16] * 10 + [14] * 2 + [6] * 2 + [3] * 2
   assert [segment.batch_size for segment in segments] == expected
   assert [segment.gen_batch_size for segment in segments] == expected
   assert config.model.disc.group == 16
   config = get_config('progressive_celebahq', 'many')
-  segments = [row.segment for row in schedule.of_config(config).rows]
+  segments = [row.segment for row in make_schedule(config).rows]
   assert [segment.gen_batch_size for segment in segments[:3]] == [512, 256, 256]
   assert config.model.disc.group == 4
   half_life = np.log(0.5) / np.log(0.999) * 16
@@ -436,12 +437,12 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   config.growth.at_8.batch_size = 32
   lengths = lambda: [
     row.steps * row.segment.images_per_step
-    for row in schedule.of_config(config).rows
+    for row in make_schedule(config).rows
   ]
   assert lengths() == [64, 128, 64, 128, 64]
   config.total_images = 320
   assert lengths() == [64, 128, 64, 64]
-  rows = schedule.of_config(config).rows
+  rows = make_schedule(config).rows
   assert [row.segment.batch_size for row in rows] == [32, 32, 32, 8]
   batch = {
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
@@ -449,7 +450,7 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   }
   made = sizes(config, batch)
   assert made == ['4x4', '8x8', '8x8', '16x16']
-  drawn = describe_schedule(schedule.of_config(config), made, {})
+  drawn = describe_schedule(make_schedule(config), made, {})
   cells = drawn.splitlines()[2].split()
   assert cells == [
     '64',
@@ -517,8 +518,8 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
   for_disc = sum(gen)  # G's fakes for D
   paper = for_disc + reals_and_fakes + penalty + gen_move
-  table, source = schedule.of_config(config), dispatch_timer.generate(config)
-  row = table.rows[stage]
+  table, source = make_schedule(config), dispatch_timer.generate(config)
+  row = table.segments[stage]
   assert row.segment.stage == stage
   counted = dispatch_timer.flops_of(config, source, row.first_step)
   assert counted / row.segment.batch_size == 2 * paper
@@ -586,7 +587,7 @@ def in_stage(name, stage):
     (part for part in name.replace("'", '|').split('|') if 'x' in part
      and part[0].isdigit()), None
   )  # fmt: skip
-  return None if module is None else in_play(module, stage)
+  return None if module is None else is_used(module, stage)
 
 
 def test_what_is_not_in_play_is_left_alone(run):
@@ -628,7 +629,7 @@ def test_stopped_while_a_level_fades_in(run, images, tmp_path):
   loop.train(short, tmp_path)
   middle = gan_jax.load(tmp_path)
   assert middle.sample(3).shape == (3, 16, 16, 3)
-  phase = schedule.of_config(config).phase(middle.step)
+  phase = make_schedule(config).phase(middle.step)
   assert 0 < phase.values['alpha'] < 1
   loop.train(config, tmp_path)
   assert everything(tmp_path, 26) == everything(workdir, 26)
@@ -656,14 +657,14 @@ def test_a_step_at_1024(capsys):
   images = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), 'u1')
   source = in_memory({'images': images})
   start = time.perf_counter()
-  game, table = games.make(config), schedule.of_config(config)
+  game, table = games.make(config), make_schedule(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  first = table.rows[-1].first_step
+  first = table.segments[-1].first_step
   step = jax.jit(
     partial(train_dispatch, game, tx, partial(read, flip=True), None),
     donate_argnums=0,
   )
-  fed = feed(Stream(0, 2), None, table, lambda n: slice(n), first)
+  fed = index_batch(Stream(0, 2), None, table, lambda n: slice(n), first)
   before = jax.jit(dispatch_timer.creator(game, tx, config, source))()
   name = '1024x1024'
   kernel = lambda state: [

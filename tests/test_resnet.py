@@ -217,7 +217,7 @@ def test_projection_by_hand():
 
 
 def test_a_network_that_sorts():
-  disc = resnet.Discriminator((4, 6), num_downsamples=1, sorts=True)
+  disc = resnet.Discriminator((4, 6), num_downsamples=1, auxiliary=True)
   images = DRAW(N, 8, 8, 3)
   variables = disc.init(jax.random.key(0), images, KEYS, False, labels=LABELS)
   logits, classes = disc.apply(variables, images, KEYS, False, labels=LABELS)

@@ -18,7 +18,7 @@ from gan_jax.pair import Pair
 from gan_jax.training import state
 from gan_jax.training import step as steps
 from gan_jax.training.checkpoint import Checkpoints
-from gan_jax.training.feed import feed
+from gan_jax.training.feed import index_batch
 from gan_jax.training.schedule import place_segments
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
@@ -78,7 +78,7 @@ class Player:
   def play(self, until):
     """The state after the iteration `until`."""
     while (at := int(self.now.step)) < until:
-      fed = feed(
+      fed = index_batch(
         self.stream, self.source, self.schedule, lambda n: slice(n), at
       )
       phases = self.schedule.dispatch(at)
@@ -127,7 +127,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
   phase = schedule.phase(0)
 
   def whole(params):
-    keys = example_keys(now.key, Purpose.DRAW, batch['example'], 0)
+    keys = example_keys(now.key, Purpose.INPUTS, batch['example'], 0)
     z = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
     a, b = z @ params['a']['w'], z @ params['b']['w']
     w = now.variables.disc['params']['w']
@@ -194,7 +194,7 @@ def test_steps_by_hand(shared):
   pool, norms = np.zeros((4, 2)), []
   for step in range(2):
     examples = np.arange(8) + 8 * step
-    keys = example_keys(start.key, Purpose.DRAW, jnp.asarray(examples), 0)
+    keys = example_keys(start.key, Purpose.INPUTS, jnp.asarray(examples), 0)
     z = np.array(jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys))
     keys = example_keys(start.key, Purpose.DISC, jnp.asarray(examples), 0)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)

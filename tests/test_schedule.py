@@ -47,7 +47,7 @@ def test_the_averages_half_life_ramps_up():
 def test_spans_of_whole_dispatches():
   """105 images in iterations of 10 and dispatches of 4: 12 iterations."""
   t = table({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
-  assert t.rows[0].steps == 12
+  assert t.segments[0].steps == 12
   assert t.images(12) == 120
   # 180 images are left: 9 iterations of 20, made 12.
   assert t.total_steps == 24
@@ -95,7 +95,7 @@ def test_progressive_growing():
 def test_a_span_may_be_cut_short_by_the_end():
   t = table({'images': 100}, {'images': 100, 'stage': 1}, total=50)
   assert t.total_steps == 5
-  assert len(t.rows) == 1
+  assert len(t.segments) == 1
 
 
 def test_stacked_phases():

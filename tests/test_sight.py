@@ -64,7 +64,7 @@ def test_cutout_takes_half_of_each_side(side, most):
 
 def test_gradients_come_back_through_it():
   """Of a sum, weighted: by finite differences."""
-  see = augment.make(('color', 'translation', 'cutout'), 0.1)
+  see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
   weights = IMAGES[::-1] ** 2
   total = lambda x: jnp.sum(see(x, KEYS, {}) * weights)
   way = jnp.roll(IMAGES, 1, axis=1)
@@ -76,7 +76,7 @@ def test_gradients_come_back_through_it():
 
 def test_each_image_by_its_own_key():
   """Whatever else is in the batch."""
-  see = augment.make(('color', 'translation', 'cutout'), 0.1)
+  see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
   together = see(IMAGES, KEYS, {})
   close(together[2:4], see(IMAGES[2:4], KEYS[2:4], {}))
   same = see(jnp.tile(IMAGES[:1], (N, 1, 1, 1)), KEYS, {})
@@ -84,29 +84,31 @@ def test_each_image_by_its_own_key():
 
 
 def test_instance_noise_and_its_schedule():
-  see = augment.make(instance_noise=0.3)
+  see = augment.make_augment(instance_noise=0.3)
   noise = np.asarray(see(IMAGES, KEYS, {}) - IMAGES)
   assert noise.std() == pytest.approx(0.3, rel=0.05)
   assert abs(noise.mean()) < 0.02
-  half = see(IMAGES, KEYS, {'instance_noise': jnp.float32(0.15)}) - IMAGES
+  half = see(IMAGES, KEYS, {'game.instance_noise': jnp.float32(0.15)}) - IMAGES
   close(half, noise / 2)
-  np.testing.assert_array_equal(augment.make()(IMAGES, KEYS, {}), IMAGES)
+  np.testing.assert_array_equal(
+    augment.make_augment()(IMAGES, KEYS, {}), IMAGES
+  )
 
 
 def test_packs_are_of_consecutive_images():
-  packed = augment.make(pack=3)(IMAGES, KEYS, {})
+  packed = augment.make_augment(pack=3)(IMAGES, KEYS, {})
   assert packed.shape == (2, SIDE, SIDE, 9)
   for pack, place in np.ndindex(2, 3):
     np.testing.assert_array_equal(
       packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
     )
   with pytest.raises(UserError, match='pack=4 does not divide a batch of 6'):
-    augment.make(pack=4)(IMAGES, KEYS, {})
+    augment.make_augment(pack=4)(IMAGES, KEYS, {})
 
 
 def test_an_augmentation_that_there_is_not():
   with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
-    augment.make(('colour',))
+    augment.make_augment(('colour',))
 
 
 def test_a_run_that_sees_in_noise(tmp_path):
@@ -115,7 +117,7 @@ def test_a_run_that_sees_in_noise(tmp_path):
   Noise of 1,000 deviations drowns what D is shown, and then it fades.
   """
   config = get_config('vanilla_mnist', 'tiny')
-  noise = {'instance_noise': ('linear', 1000.0, 0.0)}
+  noise = {'game.instance_noise': ('linear', 1000.0, 0.0)}
   config.schedule = ({'images': config.total_images, 'values': noise},)
   runs = []
   for parallel in ('jit', 'pmap'):

@@ -14,7 +14,7 @@ from gan_jax import config as cfg
 from gan_jax.errors import UserError
 from gan_jax.sweep import plan as plans
 from gan_jax.sweep import space as spaces
-from gan_jax.training import schedule
+from gan_jax.training.schedule import make_schedule
 
 GEN = 'optimizer.gen.learning_rate'
 NESTED = {
@@ -339,7 +339,7 @@ def test_all_trials_of_the_fading_see_as_many_images():
     trial = config.copy_and_resolve_references()
     overrides = {**plan.base, **suggested(plan.space, **params)}
     trial.update_from_flattened_dict(overrides)
-    table = schedule.of_config(trial)
+    table = make_schedule(trial)
     totals.append(table.images(table.total_steps))
   # Iterations are whole: a stage may be longer by one.
   assert all(abs(total - 2_400_000) < 7 * 64 for total in totals)

@@ -13,9 +13,10 @@ import gan_jax
 from gan_jax import data, games
 from gan_jax.data.on_device import read
 from gan_jax.devices import process_rows
-from gan_jax.training import optimizers, schedule
-from gan_jax.training.feed import feed
+from gan_jax.training import optimizers
+from gan_jax.training.feed import index_batch
 from gan_jax.training.loop import train
+from gan_jax.training.schedule import make_schedule
 from gan_jax.training.setup import create_state
 from gan_jax.training.step import train_dispatch
 
@@ -34,7 +35,7 @@ def against_a_fixed_generator(config, deviation, mean, steps):
   (segment,) = config.schedule
   segment = {**segment, 'gen_learning_rate_factor': 0.0}
   config.schedule = (segment,)
-  table, source = schedule.of_config(config), data.make(config)
+  table, source = make_schedule(config), data.make(config)
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
   shown = {'images': jnp.asarray(source.fetch(np.arange(2))['images'])}
@@ -47,7 +48,7 @@ def against_a_fixed_generator(config, deviation, mean, steps):
   play = jax.jit(partial(train_dispatch, game, tx, reader, None))
   told = []
   for step in range(0, steps, table.steps_per_dispatch):
-    fed = feed(None, None, table, process_rows(), step)
+    fed = index_batch(None, None, table, process_rows(), step)
     state, made = play(state, {}, fed, table.dispatch(step), ())
     told.append({name: x[:, 0] for name, x in made.items()})
   told = {k: np.concatenate([part[k] for part in told]) for k in told[0]}

@@ -156,7 +156,7 @@ def test_points_that_are_measured_tell_nothing_of_latents():
   source = data.make(get_config('toy_line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
   game = games.make(get_config('toy_line'))
-  for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.DRAW):
+  for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.INPUTS):
     keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
     z = np.asarray(game.sample_inputs(keys, {}, None)['z'])
     for coordinate in z.T:

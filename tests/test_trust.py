@@ -26,8 +26,9 @@ from gan_jax import games
 from gan_jax.errors import Diverged, UserError
 from gan_jax.games.game import Update
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.training import checkpoint, loop, run_log, schedule
+from gan_jax.training import checkpoint, loop, run_log
 from gan_jax.training.health import HealthChecks, diversity
+from gan_jax.training.schedule import make_schedule
 
 # What Orbax leaves of a read or a save that failed is collected in other tests.
 pytestmark = pytest.mark.filterwarnings(
@@ -461,9 +462,9 @@ def first_unlucky_step(config, limit=2.0):
   """Where the first latent of a batch is too large: worked out apart."""
   key = jax.random.key(config.seed)
   game = games.make(config)
-  phase = schedule.of_config(config).phase(0)
+  phase = make_schedule(config).phase(0)
   for step in range(96):
-    keys = example_keys(key, Purpose.DRAW, jnp.arange(1), step)
+    keys = example_keys(key, Purpose.INPUTS, jnp.arange(1), step)
     if game.sample_inputs(keys, {}, phase)['z'][0, 0] > limit:
       return step + 1
   raise AssertionError('none')
@@ -500,7 +501,7 @@ def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
   config = unlucky_config(on_divergence='rollback')
   with pytest.raises(Diverged):
     loop.train(config, tmp_path)
-  assert capsys.readouterr().err.count('Going back') == loop.MOST_ATTEMPTS
+  assert capsys.readouterr().err.count('Going back') == loop.MAX_ATTEMPTS
 
 
 class FakeWandb(ModuleType):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.ops.resample import box
+from gan_jax.ops.resample import average_pool
 
 
 def read(
@@ -39,7 +39,7 @@ def read(
   mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
 
   def convert(images: Array) -> Array:
-    images = box(images, shrink).astype(jnp.float32) / 127.5 - 1
+    images = average_pool(images, shrink).astype(jnp.float32) / 127.5 - 1
     if not flip:
       return images
     turned = jnp.flip(images, -2)

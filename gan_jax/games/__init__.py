@@ -1,10 +1,13 @@
-"""What the players play for: a new kind of game is a file, and a row in GAMES.
+"""Games: what is trained, and the losses and penalties that it is trained by.
 
-A row is a function (config, axis_name) -> Game.
+This folder owns the interface of a game (game.py), the games, and their parts:
+losses, penalties, augmentation, latents, the application of D. It may import
+models, ops and what lies below them. A new kind of game is a file and a row
+(config, axis_name) -> Game in GAMES.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flax import linen as nn
@@ -14,51 +17,65 @@ from gan_jax.errors import UserError, nearest
 from gan_jax.games import augment, latents, losses, penalties
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
+from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.games.progressive import progressive_game
 from gan_jax.pair import Pair
 from gan_jax.registry import build, check_keys, choose
 
 __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
-
-# What of `config.game` changes what D sees of images.
-SIGHT = ('augment', 'instance_noise', 'pack')
-# What else a game of images has there.
+# Keys of `config.game` of every game of images: of the augmentation pipeline,
+# and the others.
+AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
-  'auxiliary', 'clip', 'latent', 'latent_dim', 'loss', 'name', 'penalties',
-  *SIGHT,
+  'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss', 'name',
+  'penalties', *AUGMENT_KEYS,
 )  # fmt: skip
 
 
 def _image(config: Any, axis_name: str | None) -> Game:
-  _check_values(config, ('instance_noise',))
-  return image_game(**_of_images(config, axis_name))
+  _check_scheduled(config, _scheduled_weights(config))
+  return image_game(**_image_arguments(config, axis_name))
 
 
 def _progressive(config: Any, axis_name: str | None) -> Game:
-  _check_values(config, ('alpha', 'instance_noise'))
-  resolution = config.data.resolution
-  of_images = _of_images(config, axis_name)
-  return progressive_game(resolution=resolution, **of_images)
+  _check_scheduled(config, ('alpha', *_scheduled_weights(config)))
+  return progressive_game(
+    resolution=config.data.resolution, **_image_arguments(config, axis_name)
+  )
 
 
-def _values(config: Any) -> set[str]:
-  """What the schedule gives the game, by name."""
+def _scheduled(config: Any) -> set[str]:
+  """Names of the schedule's values that are the game's."""
   segments = config.get('schedule', ())
-  return {name for segment in segments for name in segment.get('values', {})}
+  names = {name for segment in segments for name in segment.get('values', {})}
+  return {x for x in names if x in ('alpha',) or x.startswith('game.')}
 
 
-def _check_values(config: Any, known: tuple[str, ...]) -> None:
+def _scheduled_weights(config: Any) -> list[str]:
+  """Names of the values that a game of images reads."""
+  return [
+    'game.instance_noise',
+    *(
+      f'game.{block}.{name}.weight'
+      for block in ('penalties', 'gen_penalties')
+      for name in config.game.get(block, {})
+    ),
+  ]
+
+
+def _check_scheduled(config: Any, known: Iterable[str]) -> None:
   """Refuses values of the schedule that the game does not read."""
-  for name in sorted(_values(config) - {*known}):
+  known = list(known)
+  for name in sorted(_scheduled(config) - {*known}):
     raise UserError(
-      f'config.schedule: the game has no use for a value {name!r}'
+      f'config.schedule: this game has no scheduled value {name!r}'
       f'{nearest(name, known)} (valid: {", ".join(known)})'
     )
 
 
-def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
-  """What every game of images is made of."""
+def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
+  """The arguments of `image_game`."""
   game, classes = config.game, config.data.get('classes', 0)
   check_keys('config.game', game, sorted(KEYS))
   networks = models.make(
@@ -67,78 +84,89 @@ def _of_images(config: Any, axis_name: str | None) -> dict[str, Any]:
     channels=config.data.channels,
     precision=config.precision,
     axis_name=axis_name,
-    sorts='auxiliary' in game,
+    auxiliary='auxiliary' in game,
   )
   _check_classes(networks, game, classes)
-  named = game.penalties.to_dict() if 'penalties' in game else {}
   return {
     **networks._asdict(),
     'loss': build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
     'latent': choose('config.game.latent', game.latent, latents.LATENTS),
     'latent_dim': game.latent_dim,
-    'penalties': [
-      penalty
-      for penalty in (_penalty(*item) for item in named.items())
-      if penalty.weight
-    ],
-    **_of_disc(game, 'instance_noise' in _values(config)),
+    'penalties': _penalties(config, 'penalties', penalties.PENALTIES),
+    'gen_penalties': _penalties(
+      config, 'gen_penalties', penalties.GEN_PENALTIES
+    ),
+    **_augment_arguments(config),
+    'clip': None if game.get('clip') is None else float(game.clip),
     'classes': classes,
+    'auxiliary': Pair(**game.auxiliary) if 'auxiliary' in game else None,
+    'axis_name': axis_name,
   }
 
 
 def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
-  """Refuses networks that cannot do what is asked for of classes."""
+  """Refuses networks that cannot be conditioned on classes as asked."""
   if 'auxiliary' in game:
     if not classes:
       raise UserError(
-        'config.game.auxiliary is of classes: config.data.classes'
+        'config.game.auxiliary needs classes: set config.data.classes'
       )
-    if not hasattr(networks.disc, 'sorts'):
-      raise UserError('config.game.auxiliary: this D does not say a class')
+    if not hasattr(networks.disc, 'auxiliary'):
+      raise UserError(
+        'config.game.auxiliary needs a D with an auxiliary classifier, as '
+        'config.model.disc.name=resnet'
+      )
     if {*game.auxiliary} != {'gen', 'disc'}:
-      raise UserError('config.game.auxiliary has the weights gen and disc')
+      raise UserError('config.game.auxiliary has two weights: gen and disc')
   for player, module in networks._asdict().items():
     takes = inspect.signature(type(module).__call__).parameters
     if classes and 'labels' not in takes:
       raise UserError(
-        f'config.data.classes={classes}: config.model.{player} is of a network '
-        'that is told no class'
+        f'config.data.classes={classes}: {type(module).__module__}.'
+        f'{type(module).__name__} of config.model.{player} takes no labels'
       )
 
 
-def _of_disc(game: Any, noisy: bool) -> dict[str, Any]:
-  """What D is shown, and held to, besides."""
-  clip = game.get('clip')
-  parts = {'clip': None if clip is None else float(clip)}
-  how = {key: game[key] for key in SIGHT if key in game}
-  if how or noisy:
-    parts |= {'sight': augment.make(**how), 'pack': how.get('pack', 1)}
-  if 'auxiliary' in game:
-    parts['auxiliary'] = Pair(**game.auxiliary)
-  return parts
+def _augment_arguments(config: Any) -> dict[str, Any]:
+  """The augmentation pipeline, if the config or the schedule has one."""
+  game = config.game
+  given = {key: game[key] for key in AUGMENT_KEYS if key in game}
+  if not given and 'game.instance_noise' not in _scheduled(config):
+    return {}
+  pipeline = augment.make_augment(**given)
+  return {'augment': pipeline, 'pack': given.get('pack', 1)}
 
 
-def _penalty(name: str, block: dict[str, Any]) -> penalties.WeightedPenalty:
-  where = f'config.game.penalties.{name}'
-  if 'weight' not in block:
-    raise UserError(f'{where} has no weight')
-  weight, every = block.pop('weight'), block.pop('every', 1)
-  penalty = build(where, penalties.PENALTIES, {'name': name, **block})
-  return penalties.WeightedPenalty(name, penalty, weight, every)
+def _penalties(
+  config: Any, block: str, table: dict[str, Callable[..., Any]]
+) -> list[WeightedPenalty]:
+  """The penalties of a block of the config with a weight, or a schedule."""
+  named = config.game.get(block, {})
+  scheduled = _scheduled(config)
+  found = []
+  for name, fields in named.items():
+    where, fields = f'config.game.{block}.{name}', dict(fields)
+    if 'weight' not in fields:
+      raise UserError(f'{where} has no weight: set {where}.weight')
+    weight, every = fields.pop('weight'), fields.pop('every', 1)
+    penalty = build(where, table, {'name': name, **fields})
+    if weight or f'game.{block}.{name}.weight' in scheduled:
+      found.append(WeightedPenalty(name, penalty, weight, every))
+  return found
 
 
 def advice(config: Any) -> str | None:
-  """What may not be as intended with a game that can be trained."""
+  """A warning about a game that trains, but hardly as intended."""
   game, block = config.game, config.model.disc
   if game.get('loss', {}).get('name') != 'wasserstein':
     return None
-  penalties = game.get('penalties', {}).values()
+  weights = [penalty.weight for penalty in game.get('penalties', {}).values()]
   disc = models.MODELS.disc.get(block.name)
   spectral = hasattr(disc, 'spectral') and block.get('spectral', disc.spectral)
-  if game.get('clip') or spectral or any(p.weight > 0 for p in penalties):
+  if game.get('clip') or spectral or any(weight > 0 for weight in weights):
     return None
   return (
-    'the wasserstein loss is of a critic whose slopes are bounded, and nothing '
+    'the wasserstein loss needs a critic with bounded gradients, and nothing '
     'bounds them: set config.game.clip, or the weight of a penalty such as '
     'config.game.penalties.gradient_penalty'
   )
@@ -151,5 +179,5 @@ GAMES: dict[str, Callable[[Any, str | None], Game]] = {
 
 
 def make(config: Any, axis_name: str | None = None) -> Game:
-  """The game that `config.game.name` names."""
+  """Makes the game that `config.game.name` names."""
   return choose('config.game.name', config.game.name, GAMES)(config, axis_name)

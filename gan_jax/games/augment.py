@@ -1,7 +1,7 @@
-"""What D sees of images: augmented, in noise, packed; reals and fakes alike.
+"""The augmentation pipeline in front of D: the same for reals and fakes.
 
-All of it can be differentiated: G's gradient comes back through it. A new
-augmentation is a function of (key, image), and a row in AUGMENTATIONS.
+The pipeline is differentiable: G's gradient passes through it. A new
+augmentation is a function of (key, image) and a row in AUGMENTATIONS.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from gan_jax.errors import UserError
 from gan_jax.registry import choose
 
 Image = Float[Array, 'h w c']
-# (images [n, ...], keys [n], values of the phase) -> images [n / pack, ...]
-Sight = Callable[[Array, Key[Array, ' n'], Mapping[str, Any]], Array]
+# (images [n, ...], keys [n], scheduled values) -> images [n / pack, ...]
+Augment = Callable[[Array, Key[Array, ' n'], Mapping[str, Any]], Array]
 
 
 def color(key: Key[Array, ''], image: Image) -> Image:
@@ -34,24 +34,25 @@ def color(key: Key[Array, ''], image: Image) -> Image:
 
 
 def translation(key: Key[Array, ''], image: Image) -> Image:
-  """Moved by up to an eighth of its size in each direction; zeros come in."""
-  most = [int(side / 8 + 0.5) for side in image.shape[:2]]
-  padded = jnp.pad(image, (*((side, side) for side in most), (0, 0)))
-  highest = jnp.array([2 * side + 1 for side in most])
+  """Shifts by up to an eighth of the size in each direction; pads with 0."""
+  shifts = [int(size / 8 + 0.5) for size in image.shape[:2]]
+  padded = jnp.pad(image, (*((shift, shift) for shift in shifts), (0, 0)))
+  highest = jnp.array([2 * shift + 1 for shift in shifts])
   row, column = jax.random.randint(key, (2,), 0, highest)
   return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
 
 
 def cutout(key: Key[Array, ''], image: Image) -> Image:
-  """A square of half the size is zero; its centre is anywhere."""
-  keys = jax.random.split(key)
+  """Sets a square of half the size to 0; its centre is anywhere."""
   inside = []
-  for one, side in zip(keys, image.shape[:2], strict=True):
-    size = int(side / 2 + 0.5)
-    centre = jax.random.randint(one, (), 0, side + 1 - size % 2)
-    first = centre - size // 2
-    places = jnp.arange(side)
-    inside.append((first <= places) & (places < first + size))
+  for axis_key, size in zip(
+    jax.random.split(key), image.shape[:2], strict=True
+  ):
+    length = int(size / 2 + 0.5)
+    centre = jax.random.randint(axis_key, (), 0, size + 1 - length % 2)
+    first = centre - length // 2
+    positions = jnp.arange(size)
+    inside.append((first <= positions) & (positions < first + length))
   cut = inside[0][:, None] & inside[1][None, :]
   return jnp.where(cut[..., None], 0.0, image)
 
@@ -63,31 +64,33 @@ AUGMENTATIONS: dict[str, Callable[[Key[Array, ''], Image], Image]] = {
 }
 
 
-def make(
+def make_augment(
   augment: Sequence[str] = (), instance_noise: float = 0.0, pack: int = 1
-) -> Sight:
-  """What is made of images before D sees them, in this order.
+) -> Augment:
+  """The augmentation pipeline in front of D, in this order.
 
   Args:
-    augment: Of AUGMENTATIONS; each image by itself.
-    instance_noise: N(0, instance_noise^2) is added to each pixel (Sonderby et
-      al. 2017); the schedule may have a value of that name instead.
-    pack: So many images, one behind the other, are judged as one: channels of
-      a larger image (PacGAN: Lin et al. 2018).
+    augment: Rows of AUGMENTATIONS; each image is augmented independently.
+    instance_noise: Standard deviation of the Gaussian noise on each pixel
+      (Sonderby et al. 2017). `game.instance_noise` of the schedule overrides
+      it.
+    pack: Images that D judges as one, stacked along the channels (PacGAN: Lin
+      et al. 2018).
   """
-  several = [choose('config.game.augment', n, AUGMENTATIONS) for n in augment]
+  functions = [choose('config.game.augment', n, AUGMENTATIONS) for n in augment]
 
-  def see(images, keys, values):
-    own = jax.vmap(partial(jax.random.split, num=len(several) + 1))(keys)
-    for index, function in enumerate(several):
+  def apply(images, keys, values):
+    split = partial(jax.random.split, num=len(functions) + 1)
+    own = jax.vmap(split)(keys)
+    for index, function in enumerate(functions):
       images = jax.vmap(function)(own[:, index], images)
-    deviation = values.get('instance_noise', instance_noise)
-    if not (isinstance(deviation, float) and deviation == 0):
+    std = values.get('game.instance_noise', instance_noise)
+    if not (isinstance(std, float) and std == 0):
       draw = partial(jax.random.normal, shape=images.shape[1:])
-      images += deviation * jax.vmap(draw)(own[:, -1])
+      images += std * jax.vmap(draw)(own[:, -1])
     return _packed(images, pack)
 
-  return see
+  return apply
 
 
 def _packed(images: Array, pack: int) -> Array:
@@ -96,6 +99,6 @@ def _packed(images: Array, pack: int) -> Array:
     raise UserError(
       f'config.game.pack={pack} does not divide a batch of {n} on a device'
     )
-  several = images.reshape(n // pack, pack, *shape, channels)
-  several = jnp.moveaxis(several, 1, -2)
-  return several.reshape(n // pack, *shape, pack * channels)
+  groups = images.reshape(n // pack, pack, *shape, channels)
+  groups = jnp.moveaxis(groups, 1, -2)
+  return groups.reshape(n // pack, *shape, pack * channels)

@@ -1,4 +1,4 @@
-"""What D is shown in a step of a game of images, and what it says."""
+"""One pass of D over the reals and the fakes of an image game."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,95 +9,98 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.games.augment import Sight
+from gan_jax.games.augment import Augment
 from gan_jax.games.game import Batch, Phase, RealScore
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Variables
 
-# Collections that are kept from D's pass over the reals alone, so that they
-# move once in a step: the power iteration of spectral normalisation.
+# Collections that only D's pass over the reals changes, so that they change
+# once in an update: the power iteration of spectral normalisation.
 ONCE = ('spectral',)
 
 
 class DiscOutput(NamedTuple):
-  """What D says in a step.
+  """The outputs of D in one update.
 
   Attributes:
-    shown: What it was shown, and its logits.
-    real_classes, fake_classes: Its logits of each class, if it gives them.
-    collections: Its new ones, after both passes.
+    inputs: The images, as D gets them, and their logits.
+    real_classes, fake_classes: Logits of the classes, from an auxiliary
+      classifier.
+    collections: D's new collections, after both passes.
   """
 
-  shown: PenaltyInputs
+  inputs: PenaltyInputs
   real_classes: Float[Array, 'n classes'] | None
   fake_classes: Float[Array, 'n classes'] | None
   collections: Variables
 
 
 class Discriminate(NamedTuple):
-  """How D is asked.
+  """Applies D to reals and fakes.
 
-  Reals and fakes go through it in separate passes, so that their BatchNorm
+  Reals and fakes go through D in separate passes, so that their BatchNorm
   statistics do not mix.
 
   Attributes:
     disc: D; as of `image_game`.
-    told: (phase, labels) -> what it is told besides images.
-    reals: (images, phase) -> the reals as they are shown.
-    sight: What is made of reals and fakes before D sees them.
-    pack: Images in what D judges as one, by `sight`.
-    classes: How many, if D is told them.
-    sorts: Whether D says also what class an image is of.
+    conditioning: (phase, labels) -> keyword arguments of D.
+    reals: (images, phase) -> the reals as D gets them.
+    augment: Applied to reals and fakes in front of D.
+    pack: Images that D judges as one; `augment` stacks them.
+    classes: Number of classes of a conditional game; 0: unconditional.
+    auxiliary: Whether D also classifies images (AC-GAN).
   """
 
   disc: nn.Module
-  told: Callable[[Phase | None, Any], dict[str, Any]]
+  conditioning: Callable[[Phase | None, Any], dict[str, Any]]
   reals: Callable[[Array, Phase], Array]
-  sight: Sight | None
+  augment: Augment | None
   pack: int
   classes: int
-  sorts: bool
+  auxiliary: bool
 
   def init(self, key: Key[Array, ''], batch: Batch, keys: Any) -> Variables:
-    """D's variables; of as many images as it judges as one."""
+    """Initialises D on `pack` images."""
     batch = {name: x[: self.pack] for name, x in batch.items()}
     images, keys = batch['images'], keys[: self.pack]
-    if self.sight is not None:
-      images = self.sight(images, keys, {})
-    how = self.told(None, one_hot_labels(batch, self.classes))
-    return self.disc.init(key, images, keys[:1], False, **how)
+    if self.augment is not None:
+      images = self.augment(images, keys, {})
+    conditioning = self.conditioning(None, one_hot_labels(batch, self.classes))
+    return self.disc.init(key, images, keys[:1], False, **conditioning)
 
-  def alone(
+  def single(
     self, loss: GANLoss, disc_vars: Variables, batch: Batch, phase: Phase
   ) -> RealScore:
-    """As `Game.judge`."""
+    """Judges each image by itself; see `Game.discriminate`."""
     images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
-    key = jax.random.key(0)  # of nothing: D is as in evaluation
+    key = jax.random.key(0)  # unused: D is in evaluation mode
 
-    def of_one(image, label):
-      # By itself, so that no other one matters to minibatch statistics.
+    def logit_of(image, label):
+      # A batch of one: no other image affects minibatch statistics.
       labels = None if label is None else label[None]
-      how = self.told(phase, labels)
-      said = self.disc.apply(disc_vars, image[None], key[None], False, **how)
-      return (said[0] if self.sorts else said)[0]
+      conditioning = self.conditioning(phase, labels)
+      out = self.disc.apply(
+        disc_vars, image[None], key[None], False, **conditioning
+      )
+      return (out[0] if self.auxiliary else out)[0]
 
-    logits = jax.vmap(of_one)(images, self._labels_alone(batch))
+    logits = jax.vmap(logit_of)(images, self._labels_or_zeros(batch))
     if not loss.probability:
       return RealScore(logits, None)
     logits = loss.real_score(logits)
     return RealScore(logits, nn.sigmoid(logits))
 
-  def _labels_alone(self, batch: Batch) -> Float[Array, 'n classes'] | None:
+  def _labels_or_zeros(self, batch: Batch) -> Float[Array, 'n classes'] | None:
     """The labels of a batch that may have none."""
     if not self.classes or 'labels' in batch:
       return one_hot_labels(batch, self.classes)
-    if not self.sorts:
+    if not self.auxiliary:
       raise UserError(
         'this D is conditional: it needs the labels of the images, as in '
         'run.discriminator(images, labels=...)'
       )
-    # Its logit of "real" does not depend on them.
+    # The real/fake logit of an auxiliary classifier does not use labels.
     return jnp.zeros((len(batch['images']), self.classes))
 
   def __call__(
@@ -109,49 +112,59 @@ class Discriminate(NamedTuple):
     keys: Key[Array, ' n'],
     phase: Phase,
   ) -> DiscOutput:
-    """Asks D about the reals of a batch, and about fakes."""
+    """Applies D in training mode to the reals of a batch and to fakes."""
     real = self.reals(batch['images'], phase)
     real_labels = one_hot_labels(batch, self.classes)
     keys = jax.vmap(jax.random.split)(keys)
-    if self.sight is not None:
+    if self.augment is not None:
       own = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))(keys)
-      real = self.sight(real, own[:, 0], phase.values)
-      fake = self.sight(fake, own[:, 1], phase.values)
+      real = self.augment(real, own[:, 0], phase.values)
+      fake = self.augment(fake, own[:, 1], phase.values)
       keys = keys[:: self.pack]
 
-    def look(variables, images, labels, keys, fixed=()):
-      how = self.told(phase, labels)
-      said, new = apply_training(
-        self.disc, variables, images, keys, fixed, **how
+    def apply(variables, images, labels, keys, fixed=()):
+      conditioning = self.conditioning(phase, labels)
+      out, new = apply_training(
+        self.disc, variables, images, keys, fixed, **conditioning
       )
-      return (*(said if self.sorts else (said, None)), new)
+      return (*(out if self.auxiliary else (out, None)), new)
 
-    logits, real_classes, new = look(disc_vars, real, real_labels, keys[:, 0])
+    real_logits, real_classes, new = apply(
+      disc_vars, real, real_labels, keys[:, 0]
+    )
     disc_vars = {**disc_vars, **new}
-    fake_logits, fake_classes, newer = look(
+    fake_logits, fake_classes, newer = apply(
       disc_vars, fake, fake_labels, keys[:, 1], ONCE
     )
-    judge = lambda x: look(disc_vars, x, real_labels, keys[:, 0], ONCE)[0]
-    shown = PenaltyInputs(judge, real, fake, logits, fake_logits, keys[:, 0])
-    return DiscOutput(shown, real_classes, fake_classes, {**new, **newer})
+    again = lambda x: apply(disc_vars, x, real_labels, keys[:, 0], ONCE)[0]
+    inputs = PenaltyInputs(
+      again, real, fake, real_logits, fake_logits, keys[:, 0]
+    )
+    return DiscOutput(inputs, real_classes, fake_classes, {**new, **newer})
 
 
 def one_hot_labels(
   batch: Batch, classes: int
 ) -> Float[Array, 'n classes'] | None:
-  """1 for the class of each example, 0 for the others; None: there are none."""
+  """One-hot labels of a batch; None of an unconditional game."""
   if not classes:
     return None
   if 'labels' not in batch:
-    raise UserError('the game is of classes, and the data has no labels')
+    raise UserError(
+      f'config.data.classes={classes}, and the data has no labels: set it to '
+      '0, or train on labelled images'
+    )
   if batch['labels'].ndim != 1:
-    raise UserError('an image is of one class in this game, not of several')
+    raise UserError(
+      f'config.data.classes={classes}: this game needs one class per image, '
+      'and the data has several attributes per image'
+    )
   return jax.nn.one_hot(batch['labels'], classes)
 
 
-def disc_metrics(loss: GANLoss, shown: PenaltyInputs) -> dict[str, Array]:
-  """How D tells reals from fakes, for the log."""
-  real, fake = shown.real_logits, shown.fake_logits
+def disc_metrics(loss: GANLoss, inputs: PenaltyInputs) -> dict[str, Array]:
+  """Mean logits and accuracies of D, for the log."""
+  real, fake = inputs.real_logits, inputs.fake_logits
   metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
   if loss.real_score is not None:
     metrics['real_accuracy'] = jnp.mean(loss.real_score(real) > 0)
@@ -162,7 +175,7 @@ def disc_metrics(loss: GANLoss, shown: PenaltyInputs) -> dict[str, Array]:
 def class_loss(
   logits: Float[Array, 'n classes'], labels: Float[Array, 'n classes']
 ) -> Float[Array, '']:
-  """-E log of the probability that D gives to the class."""
+  """Cross-entropy of the classes: -E log p(class)."""
   return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 
@@ -172,11 +185,13 @@ def apply_training(
   x: Array,
   keys: Key[Array, ' n'],
   fixed: tuple[str, ...] = (),
-  **how: Any,
+  **conditioning: Any,
 ) -> tuple[PyTree, Variables]:
-  """Applies a network as in training: its output, its new collections.
+  """Applies a network in training mode: its output, its new collections.
 
-  The collections named in `fixed` stay as they are.
+  The collections named in `fixed` do not change.
   """
   mutable = [name for name in variables if name not in ('params', *fixed)]
-  return module.apply(variables, x, keys, train=True, mutable=mutable, **how)
+  return module.apply(
+    variables, x, keys, train=True, mutable=mutable, **conditioning
+  )

@@ -1,7 +1,7 @@
-"""What a game is: a value, a few pure functions that the iteration plays with.
+"""The interface of a game: a value, a few pure functions.
 
 The iteration, the loop, the devices, the checkpoints and the metrics know only
-this. A new kind of GAN is a new file beside this one, and a row in GAMES.
+this. A new kind of GAN is a new file beside this one and a row in GAMES.
 """
 
 import dataclasses
@@ -14,9 +14,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair, Variables
 
-# float32 [] or int32 []; [iterations] where the iterations of a dispatch are
-# stacked. (As any pytree's, these fields also hold what JAX puts in the leaves'
-# place.)
+# float32 [] or int32 []; [steps] where the iterations of a dispatch are
+# stacked. (JAX also puts its own placeholders into the leaves of a pytree.)
 Scalar = Any
 # {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
 Batch = dict[str, Any]
@@ -26,22 +25,22 @@ Keys = Key[Array, ' n']
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """What holds in one iteration.
+  """Everything that the schedule says of one iteration.
 
-  The static fields are part of the compiled program: it is compiled once for
-  each combination of them that the table has. The others are traced.
+  The static fields are part of the compiled program: each combination of them
+  is compiled once. The others are traced.
 
   Attributes:
-    stage: Which layers are in play (progressive growing), up to the game.
-    disc_steps: D's steps in the iteration.
-    batch_size: Reals, and fakes, that D sees in a step, on all devices.
-    gen_batch_size: Fakes that G plays for its own step; None: G moves on the
-      fakes that D has just seen.
-    learning_rate: Both players'; the optax transformations have none.
-    ema_decay: What the moving average of G keeps, in an iteration.
-    disc_step: D's steps before this iteration.
-    values: What else the game wants to know that changes with time, by name:
-      how far a stage has faded in, the noise that D sees images in.
+    stage: Selects the trainable layers (progressive growing); up to the game.
+    disc_steps: D updates in the iteration.
+    batch_size: Reals, and fakes, per D update, over all devices.
+    gen_batch_size: Fakes of G's own update; None: G is updated on the fakes of
+      the last D update.
+    learning_rate: Of both players; the optax transformations have none.
+    ema_decay: Decay of the moving average of G, per iteration.
+    disc_step: D updates before this iteration.
+    values: Scheduled scalars by name: `alpha` of a stage that fades in, or the
+      key of the config that the value overrides: `game.instance_noise`.
   """
 
   stage: int = dataclasses.field(metadata={'static': True})
@@ -55,14 +54,14 @@ class Phase:
 
 
 class Aux(NamedTuple):
-  """What a loss hands back beside its value.
+  """What a loss returns beside its value.
 
   Attributes:
-    metrics: Scalars to be logged, by name.
-    collections: What the moving player keeps beside its parameters: new
-      BatchNorm statistics, say. None keeps what there was.
-    game_state: The new game state. None keeps what there was. It belongs to
-      every device alike: under pmap gather (ops/axis.py) what goes into it.
+    metrics: Scalars for the log, by name.
+    collections: New Flax collections of the updated player (BatchNorm
+      statistics). None keeps the old ones.
+    game_state: The new game state. None keeps the old one. It is the same on
+      every device: under pmap, gather (ops/axis.py) what goes into it.
   """
 
   metrics: dict[str, Array]
@@ -71,14 +70,14 @@ class Aux(NamedTuple):
 
 
 class Context(NamedTuple):
-  """The game as a move sees it; all of it constant for the gradient.
+  """The game as an update sees it; constant for the gradient.
 
   Attributes:
-    variables: Both players' variables. The moving player's parameters are the
+    variables: Of both players. The parameters of the updated player are the
       loss's first argument instead: gradients flow there alone.
-    inputs: What G was fed to play the fakes.
-    game_state: The game state before the move.
-    frozen: What `Game.frozen` gave.
+    inputs: The inputs of G that the fakes were generated from.
+    game_state: The game state before the update.
+    frozen: What `Game.frozen` returned.
   """
 
   variables: Pair[Variables]
@@ -87,7 +86,7 @@ class Context(NamedTuple):
   frozen: PyTree
 
 
-# loss(params, view, batch, fakes, keys, phase) -> (loss, Aux)
+# loss(params, context, batch, fakes, keys, phase) -> (loss, Aux)
 Loss = Callable[
   [PyTree, Context, Batch, PyTree, Keys, Phase],
   tuple[Float[Array, ''], Aux],
@@ -95,18 +94,17 @@ Loss = Callable[
 
 
 class Update(NamedTuple):
-  """One update of one player.
+  """One optimizer step of one player on one loss.
 
   Attributes:
-    loss: What the move minimises. For the generator's first move the gradient
-      that reaches the fakes is pulled back through `generate`; any later move
-      of the generator sees the fakes as data, and plays for itself.
-    every: The move is made at every so many of the player's steps.
+    loss: The loss. In G's first update, the gradient with respect to the fakes
+      is pulled back through `generate`; a later update of G takes the fakes as
+      data, and generates its own if it needs their gradient.
+    every: The update is made at every `every`-th step of the player.
     rescale: Multiplies the loss by `every`, so that a lazy penalty has the
-      strength that it would have at each step (StyleGAN2, appendix B).
+      strength of one in each step (StyleGAN2, appendix B).
     name: The loss is logged as `gen/NAME` or `disc/NAME`.
-    project: (params) -> params, applied to the player's after the move (weight
-      clipping).
+    project: (params) -> params, applied after the update (weight clipping).
   """
 
   loss: Loss
@@ -117,7 +115,7 @@ class Update(NamedTuple):
 
 
 class RealScore(NamedTuple):
-  """What D says of examples; `probability` of "real": None for a critic."""
+  """D's output for examples; `probability` of "real": None for a critic."""
 
   logits: Float[Array, ' n']
   probability: Float[Array, ' n'] | None
@@ -127,33 +125,36 @@ class Game(NamedTuple):
   """A two-player game.
 
   Attributes:
-    init: (key, batch) -> both players' variables, game_state.
-    sample_inputs: (keys, batch, phase) -> inputs: what G is fed: latents,
-      labels, images. One key an example; each row depends on its own key, and
-      its own row of the batch, alone. When a run is read, the batch has in it
-      the labels that the reader gives (`run.sample(n, labels=...)`), or
-      nothing.
+    init: (key, batch) -> variables of both players, game_state.
+    sample_inputs: (keys, batch, phase) -> inputs of G: latents, labels, images.
+      One key per example; row i depends on key i and on row i of the batch.
+      The batch has the entries named in `reads`; labels that a reader asks for
+      (`run.sample(n, labels=...)`) are in it too.
     generate: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
-      pytree of float arrays; the collections G's new ones, as in Aux.
+      pytree of float arrays; the collections are G's new ones, as in Aux.
     sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.
-    moves: The moves each player makes, in order, in one step of its own.
+    updates: The updates of each player in one step of its own, in order.
+    reads: Entries of real examples that `sample_inputs` needs, as `images` of
+      a translation. Evaluation, sample grids and `run.sample` pass real
+      examples of the run's data with these entries.
     frozen: () -> arrays that the losses need and nobody trains (a feature
-      network): handed to them in Context, never checkpointed, and asked for
-      when a run trains but not when it is read.
-    trainable: (params, phase) -> both players' pytrees of bools, each a prefix
-      of that player's parameters: those in play. What is not is left alone,
-      to the bit, the optimizer's moments and G's average included. None:
-      everything is in play.
-    downsample: (phase) -> how many times smaller than the data the reals are.
-      None: they are as the data is.
-    discriminate: (disc_vars, batch, phase) -> what D says, as in evaluation, of
-      each example's image by itself (where D judges several as one: of copies
-      of it): a logit of "real", or what a critic says. None: D judges no images
-      alone.
-    interpolate: (inputs_a, inputs_b, t [n]) -> inputs between them, for
-      games that have latents.
+      network). They reach the losses in Context, are never checkpointed, and
+      are asked for in training only.
+    trainable: (params, phase) -> a pytree of bools for each player, each a
+      prefix of the player's parameters. Parameters marked False keep their
+      values to the bit, as do their optimizer moments and G's average. None:
+      all are trainable.
+    downsample: (phase) -> factor by which reals are smaller than the data.
+      None: 1.
+    discriminate: (disc_vars, batch, phase) -> RealScore of each example by
+      itself, as in evaluation (where D judges several images as one, copies
+      of the image). None: D judges no single images.
+    ema_copies: Collections of G that the moving average copies instead of
+      averaging.
+    interpolate: (inputs_a, inputs_b, t [n]) -> inputs between both, for games
+      with latents.
     truncate: (inputs, threshold) -> inputs whose samples are better and less
-      various, for latents that can be truncated.
+      diverse, for latents that can be truncated.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -161,10 +162,12 @@ class Game(NamedTuple):
   generate: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
   sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
   updates: Pair[tuple[Update, ...]]
+  reads: tuple[str, ...] = ()
   frozen: Callable[[], PyTree] = tuple
   trainable: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
   downsample: Callable[[Phase], int] | None = None
   discriminate: Callable[[Variables, Batch, Phase], RealScore] | None = None
+  ema_copies: tuple[str, ...] = ()
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None
   )
@@ -172,11 +175,14 @@ class Game(NamedTuple):
 
 
 def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
-  """The inputs, truncated if so wished; see `Run.inputs`."""
+  """Truncates the inputs of G, if a threshold is given; see `Run.inputs`."""
   if truncation is None:
     return inputs
   if game.truncate is None:
-    raise UserError('truncation is for Gaussian latents: this game has none')
+    raise UserError(
+      'truncation needs Gaussian latents, and this game has none: remove '
+      'truncation'
+    )
   if not truncation > 0:
     raise UserError(f'truncation={truncation} must be positive')
   return game.truncate(inputs, truncation)

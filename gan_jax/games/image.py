@@ -1,31 +1,127 @@
-"""The game of images: G makes them of latents, D tells them from the real."""
+"""The game of images: G maps latents to images, D tells them from reals.
+
+The game is composed of pieces that other games use too: the networks with
+their conditioning (`ImageNetworks`), and the updates of each player.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.games.augment import Sight
+from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
+  DiscOutput,
   Discriminate,
   apply_training,
   class_loss,
   disc_metrics,
   one_hot_labels,
 )
-from gan_jax.games.game import Aux, Game, Phase, Update
+from gan_jax.games.game import (
+  Aux,
+  Batch,
+  Context,
+  Game,
+  Keys,
+  Phase,
+  Scalar,
+  Update,
+)
 from gan_jax.games.latents import Latent
 from gan_jax.games.losses import GANLoss
-from gan_jax.games.penalties import WeightedPenalty
-from gan_jax.pair import Pair
+from gan_jax.games.penalties import (
+  GenPenalty,
+  GenPenaltyInputs,
+  Penalty,
+  WeightedPenalty,
+  value_of,
+)
+from gan_jax.ops import axis
+from gan_jax.pair import Pair, Variables
 
 Images = Float[Array, 'n h w c']
+
+
+class ImageNetworks(NamedTuple):
+  """G and D of a game of images, with their inputs and conditioning.
+
+  Attributes:
+    gen: (z [n, d], keys [n], train, **conditioning) -> images [n, h, w, c].
+    discriminate: Applies D.
+    conditioning: (phase, labels) -> keyword arguments of both networks.
+    latent, latent_dim: The distribution of z, and d.
+    classes: Number of classes; 0: unconditional.
+  """
+
+  gen: nn.Module
+  discriminate: Discriminate
+  conditioning: Callable[[Phase | None, Any], dict[str, Any]]
+  latent: Latent
+  latent_dim: int
+  classes: int
+
+  def init(self, key: Key[Array, ''], batch: Batch) -> Pair[Variables]:
+    """Initialises both networks."""
+    gen_key, disc_key, rest = jax.random.split(key, 3)
+    keys = jax.random.split(rest, len(batch['images']))
+    z = jnp.zeros((len(keys), self.latent_dim))
+    conditioning = self.conditioning(None, one_hot_labels(batch, self.classes))
+    return Pair(
+      gen=self.gen.init(gen_key, z, keys, train=False, **conditioning),
+      disc=self.discriminate.init(disc_key, batch, keys),
+    )
+
+  def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
+    """Latents, keys and labels of G; uniform labels if the batch has none."""
+    del phase
+    pairs = jax.vmap(jax.random.split)(keys)
+    z = jax.vmap(lambda key: self.latent.draw(key, self.latent_dim))(
+      pairs[:, 0]
+    )
+    inputs = {'z': z, 'keys': pairs[:, 1]}
+    if self.classes:
+      if 'labels' not in batch:
+        uniform = lambda key: jax.random.randint(key, (), 0, self.classes)
+        own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
+        batch = {'labels': jax.vmap(uniform)(own)}
+      inputs['labels'] = one_hot_labels(batch, self.classes)
+    return inputs
+
+  def generate(
+    self, gen_vars: Variables, inputs: PyTree, phase: Phase
+  ) -> tuple[Images, Variables]:
+    """Applies G in training mode: images, new collections."""
+    conditioning = self.conditioning(phase, inputs.get('labels'))
+    return apply_training(
+      self.gen, gen_vars, inputs['z'], inputs['keys'], **conditioning
+    )
+
+  def sample(self, gen_vars: Variables, inputs: PyTree, phase: Phase) -> Images:
+    """Applies G in evaluation mode."""
+    conditioning = self.conditioning(phase, inputs.get('labels'))
+    return self.gen.apply(
+      gen_vars, inputs['z'], inputs['keys'], train=False, **conditioning
+    )
+
+  def disc_output(
+    self,
+    disc_vars: Variables,
+    context: Context,
+    batch: Batch,
+    fakes: Images,
+    keys: Keys,
+    phase: Phase,
+  ) -> DiscOutput:
+    """Applies D to the reals and the fakes of an update."""
+    labels = context.inputs.get('labels')
+    return self.discriminate(disc_vars, batch, fakes, labels, keys, phase)
 
 
 def image_game(
@@ -35,144 +131,195 @@ def image_game(
   loss: GANLoss,
   latent: Latent,
   latent_dim: int,
-  penalties: Sequence[WeightedPenalty] = (),
-  sight: Sight | None = None,
+  penalties: Sequence[WeightedPenalty[Penalty]] = (),
+  gen_penalties: Sequence[WeightedPenalty[GenPenalty]] = (),
+  augment: Augment | None = None,
   pack: int = 1,
   clip: float | None = None,
   classes: int = 0,
   auxiliary: Pair[float] | None = None,
+  axis_name: str | None = None,
   stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
-  """The game, of images alone or of images of classes.
+  """The game of images, unconditional or class-conditional.
 
   Args:
-    gen: (z [n, d], keys [n], train, **told) -> images [n, h, w, c].
-    disc: (images, keys [n], train, **told) -> logits [n]; where there is
-      `auxiliary`, and of each class: ([n], [n, classes]).
-    loss: Both players', on logits.
+    gen: (z [n, d], keys [n], train, **conditioning) -> images [n, h, w, c].
+    disc: (images, keys [n], train, **conditioning) -> logits [n]; with
+      `auxiliary`, also the logits of the classes: ([n], [n, classes]).
+    loss: Of both players, on logits.
     latent: The distribution of z.
     latent_dim: d.
     penalties: Of D.
-    sight: What is made of reals and fakes before D sees them.
-    pack: Images in what D judges as one, by `sight`.
-    clip: D's parameters are held to +- so much (Arjovsky et al. 2017).
-    classes: How many; both are told `labels` [n, classes], 1 for the class and
-      0 for the others. 0: they are told none.
-    auxiliary: What the cross-entropy of the classes weighs: of reals and fakes
-      in D's loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
-    stage: (phase) -> what else both are told of it; of None: when they are
-      made.
-    reals: (images, phase) -> the reals as D is shown them.
+    gen_penalties: Of G.
+    augment: Applied to reals and fakes in front of D.
+    pack: Images that D judges as one; `augment` stacks them.
+    clip: Bound of D's parameters: +-clip (Arjovsky et al. 2017).
+    classes: Number of classes. Both networks get one-hot `labels`
+      [n, classes]. 0: unconditional.
+    auxiliary: Weights of the classes' cross-entropy: of reals and fakes in D's
+      loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
+    axis_name: The devices' axis under pmap.
+    stage: (phase) -> further conditioning of both networks; of None: while
+      they are initialised.
+    reals: (images, phase) -> the reals as D gets them.
   """
-
   if classes and pack > 1:
-    raise UserError('config.game.pack is of images without classes')
+    raise UserError(
+      f'config.game.pack={pack} does not support conditional games: set it to '
+      '1, or config.data.classes to 0'
+    )
   _check_calls(gen, disc, [*stage(None), *(['labels'] if classes else [])])
 
-  def told(phase, labels):
+  def conditioning(phase, labels):
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
 
-  ask = Discriminate(
-    disc, told, reals, sight, pack, classes, sorts=auxiliary is not None
+  discriminate = Discriminate(
+    disc, conditioning, reals, augment, pack, classes, auxiliary is not None
+  )
+  networks = ImageNetworks(
+    gen, discriminate, conditioning, latent, latent_dim, classes
+  )
+  state = {p.name: p.penalty.init for p in gen_penalties} or ()
+  return Game(
+    init=lambda key, batch: (networks.init(key, batch), state),
+    sample_inputs=networks.sample_inputs,
+    generate=networks.generate,
+    sample=networks.sample,
+    updates=Pair(
+      gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
+      disc=disc_updates(networks, loss, penalties, auxiliary, clip),
+    ),
+    discriminate=partial(discriminate.single, loss),
+    interpolate=partial(_interpolate, latent),
+    truncate=partial(_truncate, latent) if latent.truncate else None,
   )
 
-  def init(key, batch):
-    gen_key, disc_key, rest = jax.random.split(key, 3)
-    keys = jax.random.split(rest, len(batch['images']))
-    z = jnp.zeros((len(keys), latent_dim))
-    how = told(None, one_hot_labels(batch, classes))
-    variables = Pair(
-      gen=gen.init(gen_key, z, keys, train=False, **how),
-      disc=ask.init(disc_key, batch, keys),
-    )
-    return variables, ()
 
-  def sample_inputs(keys, batch, phase):
-    del phase
-    pairs = jax.vmap(jax.random.split)(keys)
-    z = jax.vmap(lambda key: latent.draw(key, latent_dim))(pairs[:, 0])
-    inputs = {'z': z, 'keys': pairs[:, 1]}
-    if classes:
-      if 'labels' not in batch:  # all classes are alike
-        any_of = lambda key: jax.random.randint(key, (), 0, classes)
-        own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
-        batch = {'labels': jax.vmap(any_of)(own)}
-      inputs['labels'] = one_hot_labels(batch, classes)
-    return inputs
+def disc_updates(
+  networks: ImageNetworks,
+  loss: GANLoss,
+  penalties: Sequence[WeightedPenalty[Penalty]] = (),
+  auxiliary: Pair[float] | None = None,
+  clip: float | None = None,
+) -> tuple[Update, ...]:
+  """D's updates: its loss with penalties, then each lazy penalty."""
 
-  def generate(gen_vars, inputs, phase):
-    how = told(phase, inputs.get('labels'))
-    return apply_training(gen, gen_vars, inputs['z'], inputs['keys'], **how)
-
-  def sample(gen_vars, inputs, phase):
-    how = told(phase, inputs.get('labels'))
-    return gen.apply(gen_vars, inputs['z'], inputs['keys'], train=False, **how)
-
-  def asked(disc_vars, view, batch, fakes, keys, phase):
-    fake_labels = view.inputs.get('labels')
-    return ask(disc_vars, batch, fakes, fake_labels, keys, phase)
-
-  def disc_loss(params, view, *hand):
-    disc_vars = {**view.variables.disc, 'params': params}
-    said = asked(disc_vars, view, *hand)
-    shown, metrics = said.shown, disc_metrics(loss, said.shown)
-    total = loss.disc(shown.real_logits, shown.fake_logits)
+  def disc_loss(params, context, *step_inputs):
+    disc_vars = {**context.variables.disc, 'params': params}
+    out = networks.disc_output(disc_vars, context, *step_inputs)
+    metrics = disc_metrics(loss, out.inputs)
+    total = loss.disc(out.inputs.real_logits, out.inputs.fake_logits)
     if auxiliary is not None:
-      labels = one_hot_labels(hand[0], classes)
-      fake_labels = view.inputs['labels']
-      metrics['class_loss'] = class_loss(said.real_classes, labels)
-      metrics['class_loss'] += class_loss(said.fake_classes, fake_labels)
+      batch, phase = step_inputs[0], step_inputs[-1]
+      labels = one_hot_labels(batch, networks.classes)
+      fake_labels = context.inputs['labels']
+      metrics['class_loss'] = class_loss(out.real_classes, labels)
+      metrics['class_loss'] += class_loss(out.fake_classes, fake_labels)
       total += auxiliary.disc * metrics['class_loss']
+    phase = step_inputs[-1]
     for penalty in penalties:
       if penalty.every == 1:
-        metrics[penalty.name] = penalty.value(shown)
-        total += penalty.weight * metrics[penalty.name]
-    return total, Aux(metrics, collections=said.collections)
+        metrics[penalty.name] = value_of(penalty, out.inputs)
+        total += weight_of(penalty, phase) * metrics[penalty.name]
+    return total, Aux(metrics, collections=out.collections)
 
-  def lazy_loss(penalty, params, view, *hand):
-    disc_vars = {**view.variables.disc, 'params': params}
-    value = penalty.value(asked(disc_vars, view, *hand).shown)
-    return penalty.weight * value, Aux({penalty.name: value})
-
-  def gen_loss(params, view, *hand):
-    del params  # G's gradient is pulled back through the fakes
-    said = asked(view.variables.disc, view, *hand)
-    total, metrics = (
-      loss.gen(said.shown.real_logits, said.shown.fake_logits),
-      {},
-    )
-    if auxiliary is not None:
-      labels = view.inputs['labels']
-      metrics['class_loss'] = class_loss(said.fake_classes, labels)
-      total += auxiliary.gen * metrics['class_loss']
-    return total, Aux(metrics)
+  def lazy_loss(penalty, params, context, *step_inputs):
+    disc_vars = {**context.variables.disc, 'params': params}
+    out = networks.disc_output(disc_vars, context, *step_inputs)
+    value = value_of(penalty, out.inputs)
+    weight = weight_of(penalty, step_inputs[-1])
+    return weight * value, Aux({penalty.name: value})
 
   project = None
   if clip is not None:
     project = partial(jax.tree.map, lambda p: jnp.clip(p, -clip, clip))
-  lazy = tuple(
+  lazy = (
     Update(
       partial(lazy_loss, p), p.every, name=f'weighted_{p.name}', project=project
     )
     for p in penalties
     if p.every > 1
   )
-  disc_moves = (Update(disc_loss, project=project), *lazy)
-  return Game(
-    init=init,
-    sample_inputs=sample_inputs,
-    generate=generate,
-    sample=sample,
-    updates=Pair(gen=(Update(gen_loss),), disc=disc_moves),
-    discriminate=partial(ask.alone, loss),
-    interpolate=partial(_interpolate, latent),
-    truncate=partial(_truncate, latent) if latent.truncate else None,
+  return (Update(disc_loss, project=project), *lazy)
+
+
+def gen_updates(
+  networks: ImageNetworks,
+  loss: GANLoss,
+  penalties: Sequence[WeightedPenalty[GenPenalty]] = (),
+  auxiliary: Pair[float] | None = None,
+  axis_name: str | None = None,
+) -> tuple[Update, ...]:
+  """G's updates: its loss with penalties, then each lazy penalty."""
+
+  def penalized(penalty, params, context, keys, phase):
+    """(the weighted penalty, its value, the new game state)."""
+    gen_vars = {**context.variables.gen, 'params': params}
+    make = lambda z: networks.generate(
+      gen_vars, {**context.inputs, 'z': z}, phase
+    )[0]
+    mean = lambda x: axis.mean(jnp.mean(x), axis_name)
+    inputs = GenPenaltyInputs(
+      make,
+      context.inputs['z'],
+      penalty.own_keys(keys),
+      context.game_state[penalty.name],
+      mean,
+    )
+    value, state = penalty.penalty.value(inputs)
+    return weight_of(penalty, phase) * value, value, {penalty.name: state}
+
+  def gen_loss(params, context, batch, fakes, keys, phase):
+    # The gradient of the adversarial loss is pulled back through the fakes.
+    out = networks.disc_output(
+      context.variables.disc, context, batch, fakes, keys, phase
+    )
+    total = loss.gen(out.inputs.real_logits, out.inputs.fake_logits)
+    metrics, state = {}, {}
+    if auxiliary is not None:
+      labels = context.inputs['labels']
+      metrics['class_loss'] = class_loss(out.fake_classes, labels)
+      total += auxiliary.gen * metrics['class_loss']
+    for penalty in penalties:
+      if penalty.every == 1:
+        weighted, metrics[penalty.name], new = penalized(
+          penalty, params, context, keys, phase
+        )
+        total, state = total + weighted, {**state, **new}
+    return total, Aux(metrics, game_state=_merged(context, state))
+
+  def lazy_loss(penalty, params, context, batch, fakes, keys, phase):
+    del batch, fakes
+    weighted, value, state = penalized(penalty, params, context, keys, phase)
+    aux = Aux({penalty.name: value}, game_state=_merged(context, state))
+    return weighted, aux
+
+  lazy = (
+    Update(partial(lazy_loss, p), p.every, name=f'weighted_{p.name}')
+    for p in penalties
+    if p.every > 1
   )
+  return (Update(gen_loss), *lazy)
+
+
+def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
+  """The weight of a penalty: that of the schedule, or its own."""
+  for block in ('penalties', 'gen_penalties'):
+    scheduled = phase.values.get(f'game.{block}.{penalty.name}.weight')
+    if scheduled is not None:
+      return scheduled
+  return penalty.weight
+
+
+def _merged(context: Context, state: dict[str, PyTree]) -> PyTree:
+  """The game state with the new states of some penalties; None: as it was."""
+  return {**context.game_state, **state} if state else None
 
 
 def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
-  """Refuses networks that cannot be called as the game calls them."""
+  """Refuses networks that do not take the arguments of the game."""
   arguments = dict.fromkeys(('train', *names))
   for player, first, module in (
     ('generator', 'z', gen),
@@ -193,10 +340,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
 
 
 def _interpolate(latent, a, b, t):
-  mixed = {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
-  if 'labels' in a:  # and so what a linear layer makes of them
-    mixed['labels'] = (1 - t)[:, None] * a['labels'] + t[:, None] * b['labels']
-  return mixed
+  inputs = {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
+  if 'labels' in a:  # mixes the outputs of the layers that are linear in them
+    labels = (1 - t)[:, None] * a['labels'] + t[:, None] * b['labels']
+    inputs['labels'] = labels
+  return inputs
 
 
 def _truncate(latent, inputs, threshold):

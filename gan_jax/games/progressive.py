@@ -1,7 +1,7 @@
-"""The game of images that grow (Karras et al. 2018).
+"""The game of images at a growing resolution (Karras et al. 2018).
 
-As the game of images, but that both players, and the reals, are of the stage's
-resolution; see models/progressive.py for what a stage is.
+As the game of images, with both networks and the reals at the resolution of
+the stage; models/progressive.py defines the stages.
 """
 
 from typing import Any
@@ -12,26 +12,26 @@ from gan_jax.errors import UserError
 from gan_jax.games.game import Game, Phase
 from gan_jax.games.image import image_game
 from gan_jax.models.progressive import (
-  in_play,
+  blend,
+  is_used,
   last_level,
   level_of,
-  mixed,
-  side,
+  size_of,
 )
-from gan_jax.ops.resample import box, nearest
+from gan_jax.ops.resample import average_pool, upsample_nearest
 from gan_jax.pair import Pair
 
 
 def progressive_game(
   gen: nn.Module, disc: nn.Module, *, resolution: int, **image: Any
 ) -> Game:
-  """The game of images, at the stage of the phase.
+  """The game of images at the stage of the phase.
 
   Args:
-    gen, disc: As of `image_game`; they are told `stage`, and `alpha`.
-    resolution: Of the images that the data has. Reals are read smaller than
-      that; samples come in it, whatever the stage: each pixel a square.
-    **image: What else `image_game` takes.
+    gen, disc: As of `image_game`; their conditioning has `stage` and `alpha`.
+    resolution: Of the data. Reals are downsampled to the stage's resolution;
+      samples are upsampled from it to `resolution` (nearest neighbour).
+    **image: Further arguments of `image_game`.
   """
   last = last_level(resolution)
 
@@ -40,40 +40,42 @@ def progressive_game(
       return {'stage': 2 * last}
     level, fading = level_of(phase.stage)
     if not 0 <= level <= last:
+      size = size_of(level)
       raise UserError(
-        f'config.schedule: stage {phase.stage} is of {side(level)}x'
-        f'{side(level)}, and the data of {resolution}x{resolution}'
+        f'config.schedule: stage {phase.stage} is {size}x{size}, and the data '
+        f'is {resolution}x{resolution}: set a smaller stage'
       )
     if fading != ('alpha' in phase.values):
-      says = 'fades in, and needs' if fading else 'does not fade in: no'
+      needs = 'fades in: it needs' if fading else 'does not fade in: remove'
       raise UserError(
-        f"config.schedule: stage {phase.stage} {says} 'values': "
-        "{'alpha': (0.0, 1.0)}"
+        f"config.schedule: stage {phase.stage} {needs} 'values': "
+        "{'alpha': ('linear', 0.0, 1.0)}"
       )
     fade = {'alpha': phase.values['alpha']} if fading else {}
     return {'stage': phase.stage, **fade}
 
   def downsample(phase):
-    return resolution // side(level_of(phase.stage)[0])
+    return resolution // size_of(level_of(phase.stage)[0])
 
   def reals(images, phase):
     if not level_of(phase.stage)[1]:
       return images
-    old = nearest(box(images, 2), 2)
-    return mixed(old, images, phase.values['alpha'])
+    old = upsample_nearest(average_pool(images, 2), 2)
+    return blend(old, images, phase.values['alpha'])
 
   def trainable(params, phase):
-    return Pair(*({k: in_play(k, phase.stage) for k in p} for p in params))
+    return Pair(*({k: is_used(k, phase.stage) for k in p} for p in params))
 
   game = image_game(gen, disc, stage=stage, reals=reals, **image)
 
   def sample(gen_vars, inputs, phase):
     images = game.sample(gen_vars, inputs, phase)
-    return nearest(images, resolution // images.shape[1])
+    return upsample_nearest(images, resolution // images.shape[1])
 
   def discriminate(disc_vars, batch, phase):
-    images = reals(box(batch['images'], downsample(phase)), phase)
-    return game.discriminate(disc_vars, {**batch, 'images': images}, phase)
+    images = average_pool(batch['images'], downsample(phase))
+    batch = {**batch, 'images': reals(images, phase)}
+    return game.discriminate(disc_vars, batch, phase)
 
   return game._replace(
     sample=sample,

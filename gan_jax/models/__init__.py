@@ -35,7 +35,7 @@ def make(
   channels: int,
   precision: str,
   axis_name: str | None,
-  sorts: bool,
+  auxiliary: bool,
 ) -> Pair[nn.Module]:
   """Both networks, from `config.model`: `name`, and fields of the module."""
   given = {
@@ -43,7 +43,7 @@ def make(
     'channels': channels,
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
-    'sorts': sorts,
+    'sorts': auxiliary,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),

@@ -26,7 +26,7 @@ from gan_jax.models.layers import (
   minibatch_stddev,
   pixel_norm,
 )
-from gan_jax.ops.resample import box, nearest
+from gan_jax.ops.resample import average_pool, upsample_nearest
 
 Images = Float[Array, 'n h w c']
 
@@ -49,12 +49,12 @@ def level_of(stage: int) -> tuple[int, bool]:
   return (stage + 1) // 2, stage % 2 == 1
 
 
-def side(level: int) -> int:
+def size_of(level: int) -> int:
   """Pixels: 4, 8, 16, ..."""
   return 4 * 2**level
 
 
-def in_play(name: str, stage: int) -> bool:
+def is_used(name: str, stage: int) -> bool:
   """Whether a block, to_rgb or from_rgb of that name is used at a stage."""
   level, fading = level_of(stage)
   pixels, _, rgb = name.partition('_')
@@ -65,7 +65,7 @@ def in_play(name: str, stage: int) -> bool:
 
 
 def _name(level: int, rgb: str = '') -> str:
-  return f'{side(level)}x{side(level)}{rgb}'
+  return f'{size_of(level)}x{size_of(level)}{rgb}'
 
 
 def _width(level: int, features: int, most_features: int) -> int:
@@ -97,7 +97,7 @@ class _Doubling(nn.Module):
 
   @nn.compact
   def __call__(self, x: Images) -> Float[Array, 'n H W d']:
-    x = nearest(x, 2)
+    x = upsample_nearest(x, 2)
     for name in ('conv_0', 'conv_1'):
       x = EqualConv(self.width, 3, dtype=self.dtype, name=name)(x)
       x = pixel_norm(leaky_relu(x))
@@ -115,7 +115,7 @@ class _Halving(nn.Module):
   def __call__(self, x: Images) -> Float[Array, 'n H W d']:
     for name, width in (('conv_0', self.width), ('conv_1', self.width_below)):
       x = leaky_relu(EqualConv(width, 3, dtype=self.dtype, name=name)(x))
-    return box(x, 2)
+    return average_pool(x, 2)
 
 
 class _Last(nn.Module):
@@ -189,7 +189,7 @@ class Generator(nn.Module):
         images = to_rgb(k, x)
       elif making or (fading and k == level - 1):
         old = to_rgb(k, x)
-    return mixed(nearest(old, 2), images, alpha) if fading else images
+    return blend(upsample_nearest(old, 2), images, alpha) if fading else images
 
 
 class Discriminator(nn.Module):
@@ -233,18 +233,18 @@ class Discriminator(nn.Module):
     for k in range(level, 0, -1):
       halve = again(_Halving)
       x = halve(width(k), width(k - 1), self.dtype, name=_name(k))(x)
-      images = box(images, 2)
+      images = average_pool(images, 2)
       if self.is_initializing():
         from_rgb(k - 1, images)
       elif fading and k == level:
-        x = mixed(from_rgb(k - 1, images), x, alpha)
+        x = blend(from_rgb(k - 1, images), x, alpha)
     end = again(_Last)(
       width(0), width(-1), self.group, self.dtype, self.axis_name, name=_name(0)
     )
     return end(x).astype(jnp.float32)
 
 
-def mixed(old: Array, new: Array, alpha: ArrayLike) -> Array:
+def blend(old: Array, new: Array, alpha: ArrayLike) -> Array:
   """(1 - alpha) old + alpha new."""
   # In float32: bfloat16 has 0.996 and 1, and nothing between.
   below, here = old.astype(jnp.float32), new.astype(jnp.float32)

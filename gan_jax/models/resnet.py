@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from gan_jax.errors import UserError
 from gan_jax.models.layers import ConditionalBatchNorm
 from gan_jax.models.spectral import Conv, Dense, Embed
-from gan_jax.ops.resample import box, nearest
+from gan_jax.ops.resample import average_pool, upsample_nearest
 from gan_jax.registry import choose
 
 Images = Float[Array, 'n h w c']
@@ -43,13 +43,13 @@ class _Up(nn.Module):
   ) -> Float[Array, 'n H W d']:
     conv = partial(Conv, self.width, kernel_init=he_init, dtype=self.dtype)
     y = nn.relu(self.norm()(x, labels))
-    y = conv()(nearest(y, 2))
+    y = conv()(upsample_nearest(y, 2))
     y = conv()(nn.relu(self.norm()(y, labels)))
     # Made larger afterwards: of a 1x1 convolution it is the same.
     beside = Conv(
       self.width, kernel=1, kernel_init=glorot_init, dtype=self.dtype
     )
-    return y + nearest(beside(x), 2)
+    return y + upsample_nearest(beside(x), 2)
 
 
 class _Down(nn.Module):
@@ -72,9 +72,9 @@ class _Down(nn.Module):
     factor = 2 if self.halve else 1
     y = x if self.first else nn.relu(x)
     y = conv(self.width if self.first else x.shape[-1])(y)
-    y = box(conv(self.width)(nn.relu(y)), factor)
+    y = average_pool(conv(self.width)(nn.relu(y)), factor)
     if self.halve or x.shape[-1] != self.width:
-      x = beside(box(x, factor))
+      x = beside(average_pool(x, factor))
     return y + x
 
 
@@ -105,15 +105,15 @@ class Generator(nn.Module):
   ) -> Images:
     """Of classes, where there are labels: each with its own BatchNorm gains."""
     first, *widths = self.features
-    side = self.resolution // 2 ** len(widths)
-    if side * 2 ** len(widths) != self.resolution:
+    size = self.resolution // 2 ** len(widths)
+    if size * 2 ** len(widths) != self.resolution:
       raise UserError(
         f'config.model.gen.features has {len(widths)} blocks, which double the '
         f'size: {self.resolution} pixels are not so many times divisible by 2'
       )
     norm = partial(ConditionalBatchNorm, train, self.dtype, self.axis_name)
-    x = Dense(side * side * first, dtype=self.dtype)(z)
-    x = x.reshape(-1, side, side, first)
+    x = Dense(size * size * first, dtype=self.dtype)(z)
+    x = x.reshape(-1, size, size, first)
     for width in widths:
       x = _Up(width, norm, self.dtype)(x, labels)
     x = nn.relu(norm()(x, None))
@@ -139,7 +139,7 @@ class Discriminator(nn.Module):
   num_downsamples: int = 2
   pool: str = 'sum'
   spectral: bool = True
-  sorts: bool = False
+  auxiliary: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -150,7 +150,7 @@ class Discriminator(nn.Module):
     train: bool,
     labels: Labels | None = None,
   ) -> Any:
-    """Logits [n], or where it `sorts` ([n], of each class [n, classes])."""
+    """Logits [n], or where it `auxiliary` ([n], of each class [n, classes])."""
     x = images
     for index, width in enumerate(self.features):
       halve, first = index < self.num_downsamples, index == 0
@@ -161,7 +161,7 @@ class Discriminator(nn.Module):
     logits = dense(1)(x)[:, 0]
     if labels is None:
       return logits
-    if self.sorts:
+    if self.auxiliary:
       return logits, dense(labels.shape[-1])(x)
     embed = Embed(x.shape[-1], spectral=self.spectral, kernel_init=glorot_init)
     return logits + jnp.sum(embed(labels) * x, axis=-1)

@@ -32,9 +32,11 @@ from gan_jax.modes.dispatch_timer import (
   seconds_of,
   warm_up,
 )
-from gan_jax.training import optimizers, schedule
+from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
-from gan_jax.training.setup import feeds, first_examples
+from gan_jax.training.feed import index_batches
+from gan_jax.training.sampler import first_examples
+from gan_jax.training.schedule import make_schedule
 from gan_jax.training.summary import describe_schedule, duration, sizes_of
 
 WINDOWS, WINDOW_SECONDS = 5, 1.0
@@ -46,7 +48,7 @@ MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
 
 
 def benchmark(config: ConfigDict, workdir: str | Path) -> None:
-  """Prints a table, and the same as one line of JSON; writes nothing.
+  """Prints a schedule, and the same as one line of JSON; writes nothing.
 
   The step is timed on generated uint8 images, as the schedule's last segment
   has it, and where there are several stages, each; the loader, and the step
@@ -134,23 +136,23 @@ def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
 
 def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
   """Each row of the schedule, where there are several stages."""
-  table = schedule.of_config(config)
-  if not table.stage_ends:
+  schedule = make_schedule(config)
+  if not schedule.stage_ends:
     return None
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
   tx = optimizers.make(config.optimizer.to_dict())
   create = creator(games.make(config), tx, config, source)
   gen_vars = jax.eval_shape(create).variables.gen
-  sizes = sizes_of(config, table, gen_vars, shapes)
+  sizes = sizes_of(config, schedule, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
-  for row in table.rows:
-    signature = table.signature(row.first_step)
+  for row in schedule.segments:
+    signature = schedule.signature(row.first_step)
     if signature not in measured:
       measured[signature] = _stage(config, source, row.first_step)
   several = []
-  for row, size in zip(table.rows, sizes, strict=True):
-    found = measured[table.signature(row.first_step)]
+  for row, size in zip(schedule.segments, sizes, strict=True):
+    found = measured[schedule.signature(row.first_step)]
     images = row.steps * row.segment.images_per_step
     about = {'stage': row.segment.stage, 'makes': size, 'images': images}
     hours = images / found['images_per_second'] / 3600
@@ -252,9 +254,9 @@ def _of_loader(
 
 
 def _loaded(config: ConfigDict, source: Source) -> float:
-  table, first = course(config)
-  fed = feeds(config, source, table, first, attempt=0)
-  return loaded(fed, images_in(table, first), 2 * WINDOW_SECONDS)
+  schedule, first = course(config)
+  fed = index_batches(config, source, schedule, first, attempt=0)
+  return loaded(fed, images_in(schedule, first), 2 * WINDOW_SECONDS)
 
 
 def _show(config: ConfigDict, figures: dict[str, Any]) -> None:
@@ -262,10 +264,10 @@ def _show(config: ConfigDict, figures: dict[str, Any]) -> None:
   stages = figures.pop('stages')
   if stages:
     _show_stages(config, stages)
-  table = rich.table.Table(show_header=False, box=None)
+  schedule = rich.table.Table(show_header=False, box=None)
   for name, value in figures.items():
-    table.add_row(name.replace('_', ' '), _written(value))
-  rich.console.Console().print(table)
+    schedule.add_row(name.replace('_', ' '), _written(value))
+  rich.console.Console().print(schedule)
 
 
 def _show_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
@@ -277,7 +279,7 @@ def _show_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
     'compiling, s': [f'{x:.0f}' for x in of('compile_seconds')],
     'time': [duration(3600 * x) for x in of('hours')],
   }
-  print(describe_schedule(schedule.of_config(config), of('makes'), more))
+  print(describe_schedule(make_schedule(config), of('makes'), more))
   print(f'All together: {duration(3600 * sum(of("hours")))}')
 
 

@@ -19,16 +19,11 @@ from gan_jax.data.source import Source, in_memory
 from gan_jax.games.game import Game
 from gan_jax.modes.flops import flops
 from gan_jax.pair import Pair
-from gan_jax.training import optimizers, schedule
-from gan_jax.training.feed import feed
-from gan_jax.training.schedule import Table
-from gan_jax.training.setup import (
-  create_state,
-  feeds,
-  first_examples,
-  is_resident,
-  on_devices,
-)
+from gan_jax.training import optimizers
+from gan_jax.training.feed import index_batch, index_batches, is_resident
+from gan_jax.training.sampler import first_examples
+from gan_jax.training.schedule import Schedule, make_schedule
+from gan_jax.training.setup import create_state, on_devices
 from gan_jax.training.state import State
 from gan_jax.training.step import train_dispatch
 
@@ -76,26 +71,30 @@ def generate(config: ConfigDict) -> Source:
   return in_memory(examples)
 
 
-def course(config: ConfigDict, first: int | None = None) -> tuple[Table, int]:
-  """The table without an end, and where to begin: with its last segment."""
+def course(
+  config: ConfigDict, first: int | None = None
+) -> tuple[Schedule, int]:
+  """The schedule without an end, and where to begin: with its last segment."""
   if first is None:
-    first = schedule.of_config(config).rows[-1].first_step
-  return schedule.of_config(cfg.changed(config, 'total_images', 2**50)), first
+    first = make_schedule(config).rows[-1].first_step
+  return make_schedule(cfg.changed(config, 'total_images', 2**50)), first
 
 
-def images_in(table: Table, first: int) -> int:
+def images_in(schedule: Schedule, first: int) -> int:
   """PenaltyInputs to D in the dispatch that begins at `first`."""
-  return table.images(first + table.steps_per_dispatch) - table.images(first)
+  return schedule.images(first + schedule.steps_per_dispatch) - schedule.images(
+    first
+  )
 
 
 def feed_dispatches(
   config: ConfigDict, source: Source, first: int | None = None
 ) -> Generator[Any]:
   """What a run is fed, on its way to the devices as in training."""
-  table, first = course(config, first)
+  schedule, first = course(config, first)
   strategy = devices.make_strategy(config.parallel)
   return devices.prefetch(
-    strategy.shard, feeds(config, source, table, first, attempt=0)
+    strategy.shard, index_batches(config, source, schedule, first, attempt=0)
   )
 
 
@@ -106,8 +105,8 @@ def prepare(
   strategy = devices.make_strategy(config.parallel)
   game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, first = course(config, first)
-  phases = table.dispatch(first)
+  schedule, first = course(config, first)
+  phases = schedule.dispatch(first)
   create = creator(game, tx, config, source)
   state = strategy.replicate(devices.create(create))
   resident = is_resident(config, source)
@@ -138,7 +137,7 @@ def prepare(
     begun.clear()
 
   return Bench(
-    images=images_in(table, first),
+    images=images_in(schedule, first),
     compile_seconds=seconds,
     program_bytes=memory.temp_size_in_bytes
     + memory.argument_size_in_bytes
@@ -154,7 +153,7 @@ def creator(
   """What makes the state, as in training."""
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
-  phase = schedule.of_config(config).phase(0)
+  phase = make_schedule(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
 
 
@@ -199,13 +198,13 @@ def flops_of(
   """Of a dispatch, on all devices together."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  table, first = course(config, first)
+  schedule, first = course(config, first)
   stream = Stream(config.seed, source.size)
   return flops(
     partial(train_dispatch, game, tx, partial(read, flip=False), None),
     jax.eval_shape(creator(game, tx, config, source)),
     source.fetch(np.arange(source.size)),
-    feed(stream, None, table, lambda n: slice(n), first),
-    table.dispatch(first),
+    index_batch(stream, None, schedule, lambda n: slice(n), first),
+    schedule.dispatch(first),
     game.frozen(),
   )

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 
-def nearest(x: Float[Array, 'n h w c'], factor: int) -> Float[Array, 'n H W c']:
+def upsample_nearest(
+  x: Float[Array, 'n h w c'], factor: int
+) -> Float[Array, 'n H W c']:
   """Each pixel as a square of factor x factor."""
   if factor == 1:
     return x
@@ -15,7 +17,9 @@ def nearest(x: Float[Array, 'n h w c'], factor: int) -> Float[Array, 'n H W c']:
   return squares.reshape(n, h * factor, w * factor, c)
 
 
-def box(x: Num[Array, '*n H W c'], factor: int) -> Num[Array, '*n h w c']:
+def average_pool(
+  x: Num[Array, '*n H W c'], factor: int
+) -> Num[Array, '*n h w c']:
   """The mean of each square of factor x factor: average pooling.
 
   Of uint8 it is float32, and exact to 256x256: sums below 2^24.

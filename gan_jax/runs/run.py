@@ -32,7 +32,8 @@ from gan_jax.plots.grid import (
   to_pil,
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
-from gan_jax.training import checkpoint, schedule
+from gan_jax.training import checkpoint
+from gan_jax.training.schedule import make_schedule
 
 if TYPE_CHECKING:
   import pandas
@@ -63,11 +64,11 @@ class Run:
   ):
     self.workdir, self.config, self.step = workdir, settings, step
     self._trust = trust
-    table = schedule.of_config(settings)
-    self.images = table.images(step)
+    schedule = make_schedule(settings)
+    self.images = schedule.images(step)
     self.params = checkpoint.read(workdir, ('ema',), step)['ema']
     self._game = games.make(settings)
-    self._phase = table.phase(step)
+    self._phase = schedule.phase(step)
     self._generate = jax.jit(self.generator)
     self._points = is_toy(settings.data.source)
     self._classes = settings.data.get('classes', 0)
@@ -217,11 +218,11 @@ class Run:
       n, seed: As for `sample`.
       pixels: Larger images are drawn in so many.
     """
-    table = schedule.of_config(self.config)
+    schedule = make_schedule(self.config)
     last: dict[int, int] = {}
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:
-        last[table.row(step - 1).first_step] = step
+        last[schedule.segment_at(step - 1).first_step] = step
     draw = lambda step: load(self.workdir, step).sample(n, seed)
     rows = [downsized(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)

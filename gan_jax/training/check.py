@@ -10,7 +10,7 @@ from gan_jax import devices
 from gan_jax.bounds import check_values
 from gan_jax.errors import UserError
 from gan_jax.registry import choose
-from gan_jax.training import schedule
+from gan_jax.training.schedule import look_up_keys, make_schedule
 
 # What is done when a loss or a gradient is not finite.
 ON_DIVERGENCE = {
@@ -29,9 +29,9 @@ def check_config(config: ConfigDict) -> None:
     raise UserError(
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
     )
-  schedule.of_config(config)
+  make_schedule(config)
   for index, segment in enumerate(config.get('schedule', ({},))):
-    resolved = schedule.resolved(segment, config)
+    resolved = look_up_keys(segment, config)
     for name in ('batch_size', 'gen_batch_size'):
       size, where = resolved.get(name, config[name]), name
       if name in segment:
@@ -49,7 +49,7 @@ def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
     workdir: Of the run.
     trained: Iterations that its newest checkpoint has.
   """
-  course = schedule.of_config(config)
+  course = make_schedule(config)
   now = config.total_images
   if trained > course.total_steps:
     raise UserError(

@@ -23,8 +23,7 @@ from gan_jax.metrics.choice import Choice, choose_metrics
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.metrics.scores import Score
 from gan_jax.registry import choose
-from gan_jax.training import schedule
-from gan_jax.training.schedule import Table
+from gan_jax.training.schedule import Schedule, make_schedule
 
 # What of `config.data` makes the images what they are.
 DESCRIBED = ('source', 'split', 'crop', 'resolution', 'channels')
@@ -115,7 +114,7 @@ class Evaluations:
   """The evaluations of a run that trains.
 
   Args:
-    config, workdir, table, source: The run's.
+    config, workdir, schedule, source: The run's.
 
   Raises:
     UserError: It cannot be measured as its config says.
@@ -125,11 +124,11 @@ class Evaluations:
     self,
     config: ConfigDict,
     workdir: str | Path,
-    table: Table,
+    schedule: Schedule,
     source: Source,
   ):
     self.evaluator = make_evaluator(config, source)
-    self._workdir, self._table = workdir, table
+    self._workdir, self._schedule = workdir, schedule
     self._measure = self.evaluator.player(games.make(config))
 
   def describe(self, every_images: int) -> str:
@@ -147,9 +146,9 @@ class Evaluations:
     """Measures the average G, as it is at `step`."""
     jax.block_until_ready(ema)  # what is still trained is not measured
     began = time.perf_counter()
-    values = self._measure(ema, self._table.phase(step))
+    values = self._measure(ema, self._schedule.phase(step))
     fakes = of_ema(self.evaluator.labels)
-    images = self._table.images(step)
+    images = self._schedule.images(step)
     listed = self.evaluator.list_scores(values, fakes, step, images)
     return Evaluated(listed, time.perf_counter() - began)
 
@@ -185,13 +184,13 @@ def make_measure(
 ) -> Callable[[PyTree, int], list[Score]]:
   """Makes a function (EMA of G, step) -> scores, for a run that was trained."""
   measure = evaluator.player(games.make(config), truncation)
-  table = schedule.of_config(config)
+  schedule = make_schedule(config)
 
   def scored(ema: PyTree, steps: int) -> list[Score]:
     gen_vars = devices.replicate(jax.tree.map(np.asarray, ema))
-    values = measure(gen_vars, table.phase(steps))
+    values = measure(gen_vars, schedule.phase(steps))
     fakes = of_ema(evaluator.labels, truncation)
-    images = table.images(steps)
+    images = schedule.images(steps)
     return evaluator.list_scores(values, fakes, steps, images)
 
   return scored

@@ -1,62 +1,110 @@
-"""What each iteration takes of the stream of examples."""
+"""Index batches: the examples of each iteration, as positions of the stream.
 
-from collections.abc import Callable
+An iteration takes the next positions of the stream, each process a contiguous
+block of them. A data set on the devices is gathered by index there; examples of
+a larger one are fetched by loader processes and sent along.
+"""
+
+import os
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from gan_jax import devices
+from gan_jax.data.loader import load
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
 from gan_jax.pair import Pair
-from gan_jax.training.schedule import Table
+from gan_jax.training.schedule import Schedule
 
 IndexBatch = dict[str, Any]
 
+# Upper limit of the loader processes, if the config names no number.
+MAX_WORKERS = 16
 
-def feed(
+
+def is_resident(config: ConfigDict, source: Source) -> bool:
+  """Whether the whole data set is kept on the devices."""
+  if source.draw is not None:
+    return False
+  return source.size * source.example_bytes <= config.data.max_device_bytes
+
+
+def index_batches(
+  config: ConfigDict,
+  source: Source,
+  schedule: Schedule,
+  step: int,
+  attempt: int,
+) -> Generator[Pair[IndexBatch | None]]:
+  """The index batches of each dispatch from `step` on; see `index_batch`."""
+  make = index_batch_maker(config, source, schedule, attempt)
+  steps = range(step, schedule.total_steps, schedule.steps_per_dispatch)
+  if source.draw is not None or is_resident(config, source):
+    return (make(first) for first in steps)
+  workers = config.data.workers
+  if workers is None:
+    cores = min(os.cpu_count() or 1, MAX_WORKERS)
+    workers = cores if source.decodes else 0
+  return load(make, steps, workers)
+
+
+def index_batch_maker(
+  config: ConfigDict, source: Source, schedule: Schedule, attempt: int = 0
+) -> Callable[[int], Pair[IndexBatch | None]]:
+  """A function (first step of a dispatch) -> its index batches."""
+  stream = None
+  if source.draw is None:
+    stream = Stream(config.seed, source.size, attempt)
+  fetched_from = None if is_resident(config, source) else source
+  rows = devices.process_rows()
+  return partial(index_batch, stream, fetched_from, schedule, rows)
+
+
+def index_batch(
   stream: Stream | None,
   source: Source | None,
-  table: Table,
+  schedule: Schedule,
   rows: Callable[[int], slice],
   step: int,
 ) -> Pair[IndexBatch | None]:
-  """What the dispatch that begins at `step` takes from the stream.
+  """The index batches of the dispatch that begins at `step`.
 
   Args:
-    stream: The order of the data; None: it has none, the devices draw it.
-    source: Where to fetch the examples; None: they lie on the device, and
-      their indices are enough.
-    table: The schedule.
-    rows: Batch size -> the rows that are this process's.
-    iteration: The dispatch's first.
+    stream: The order of the data; None: the devices draw the examples.
+    source: Fetches the examples; None: they are on the devices, and their
+      indices are enough.
+    schedule: The schedule.
+    rows: (batch size) -> the rows of this process.
+    step: The first iteration of the dispatch.
 
   Returns:
-    disc: leaves [iterations, disc_steps, n, ...]; gen: leaves [iterations, n',
-      ...], or None where G moves on D's batch. D's steps take the next
-      positions; G's own batch has the same positions again, in turn. `example`
-      numbers the
-    examples of an iteration: with the seed and the iteration it makes their
-      keys.
+    disc: leaves [steps, disc_steps, n, ...]; gen: leaves [steps, n', ...], or
+    None if G is updated on D's batch. D's updates take the next positions; G's
+    own batch takes the same positions again. `example` numbers the examples of
+    an iteration; with the seed and the step it makes their keys.
   """
-  segment = table.row(step).segment
-  steps, disc_steps = table.steps_per_dispatch, segment.disc_steps
-  per_step = segment.images_per_step
-  first = table.images(step) + per_step * np.arange(steps, dtype=np.int64)
+  segment = schedule.segment_at(step).segment
+  steps, per_step = schedule.steps_per_dispatch, segment.images_per_step
+  first = schedule.images(step) + per_step * np.arange(steps, dtype=np.int64)
 
   def take(first: np.ndarray, examples: np.ndarray) -> IndexBatch:
     positions = first + examples % per_step
     shape = positions.shape
-    taken = {'example': np.broadcast_to(examples.astype(np.int32), shape)}
+    batch = {'example': np.broadcast_to(examples.astype(np.int32), shape)}
     if stream is None:
-      return taken
+      return batch
     indices = stream.indices(positions)
     if source is None:
-      return {**taken, 'index': indices}
+      return {**batch, 'index': indices}
     fetched = source.fetch(indices.ravel())
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
-    return {**taken, **fetched}
+    return {**batch, **fetched}
 
-  examples = np.arange(per_step).reshape(disc_steps, -1)
+  examples = np.arange(per_step).reshape(segment.disc_steps, -1)
   examples = examples[:, rows(segment.batch_size)]
   disc = take(first[:, None, None], examples)
   if segment.gen_batch_size is None:

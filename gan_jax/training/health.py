@@ -1,6 +1,7 @@
-"""Tells, while there is time, that a game has gone wrong.
+"""Health checks: warns early of a collapse, a dead player or a winning D.
 
-A warning when it begins, none while it lasts: the numbers are in the metrics.
+A warning is printed when a problem begins, and not again while it lasts: the
+numbers are in the metrics.
 """
 
 import math
@@ -11,24 +12,24 @@ from jaxtyping import Array, Float
 
 from gan_jax.errors import warn
 
-# Samples whose mean pairwise distance is below this share of the data's.
+# G has collapsed if the mean distance between samples is below this share of
+# the data's.
 COLLAPSED = 0.1
-# D is right about so many reals, and fakes, for so many lines of the log.
-CERTAIN, LINES = 0.995, 10
-# A player whose gradient's norm is below this learns nothing. (Of the losses
-# named here alone: the gradient of a lazy penalty may well be 0.)
+# D has won if its accuracies exceed this in so many lines of the log.
+CERTAIN, WON_LINES = 0.995, 10
+# A player with a smaller gradient norm learns nothing. Only these losses count:
+# the gradient of a lazy penalty may well be 0.
 VANISHED = 1e-8
 ADVERSARIAL = ('gen/loss_grad_norm', 'disc/loss_grad_norm')
-# Iterations before which nothing is said: G begins with images that are all
-# alike.
+# No warning in the first iterations: the images of a new G are all alike.
 QUIET_ITERATIONS = 500
 
 
 def diversity(images: Float[Array, 'n h w c']) -> Float[Array, '']:
-  """The mean Euclidean distance of all pairs of different images."""
+  """The mean Euclidean distance between two different images."""
   n = len(images)
   flat = images.reshape(n, -1)
-  flat -= flat.mean(0, keepdims=True)  # so that little is lost in float32
+  flat -= flat.mean(0, keepdims=True)  # keeps precision in float32
   squares = (flat**2).sum(1)
   products = jnp.matmul(flat, flat.T, precision='highest')
   between = squares[:, None] + squares[None, :] - 2 * products
@@ -40,8 +41,8 @@ def _collapsed(means: Mapping[str, float]) -> str | None:
   share = means.get('gen/diversity', 1.0)
   if share < COLLAPSED:
     return (
-      f'the samples are {share:.0%} as far apart as the data is '
-      '(gen/diversity): G has collapsed'
+      f'G has collapsed: the distance between its samples is {share:.0%} of '
+      "the data's (gen/diversity)"
     )
   return None
 
@@ -49,44 +50,43 @@ def _collapsed(means: Mapping[str, float]) -> str | None:
 def _vanished(means: Mapping[str, float]) -> str | None:
   for name in ADVERSARIAL:
     if means.get(name, math.inf) < VANISHED:
-      return f'{name} is {means[name]:.1e}: that player learns nothing any more'
+      player = 'G' if name.startswith('gen') else 'D'
+      return f'{name} is {means[name]:.1e}: {player} no longer learns'
   return None
 
 
 def _won(means: Mapping[str, float]) -> str | None:
-  sides = ('disc/real_accuracy', 'disc/fake_accuracy')
-  if all(means.get(side, 0.0) > CERTAIN for side in sides):
-    return f'D has told all fakes from reals for {LINES} lines: it has won'
+  accuracies = ('disc/real_accuracy', 'disc/fake_accuracy')
+  if all(means.get(name, 0.0) > CERTAIN for name in accuracies):
+    return f'D has won: it told all fakes from reals in {WON_LINES} lines'
   return None
 
 
-# What may be wrong, and in how many lines in a row before it is told.
-SIGNS: tuple[tuple[Callable[[Mapping[str, float]], str | None], int], ...] = (
+# Each check, and the number of lines in a row before it warns.
+CHECKS: tuple[tuple[Callable[[Mapping[str, float]], str | None], int], ...] = (
   (_collapsed, 2),
   (_vanished, 1),
-  (_won, LINES),
+  (_won, WON_LINES),
 )
 
 
 class HealthChecks:
-  """Reads each line of the log, and warns.
+  """Reads the lines of the log, and warns.
 
   Args:
-    quiet_until: Images up to which nothing is said; nor is anything up to
-      `QUIET_ITERATIONS`, whichever comes later.
+    quiet_until: No warning up to this number of images, nor in the first
+      QUIET_ITERATIONS.
   """
 
   def __init__(self, quiet_until: int):
     self._quiet_until = quiet_until
-    self._lasted = [0] * len(SIGNS)
+    self._lines = [0] * len(CHECKS)
 
-  def read(
-    self, iteration: int, images: int, means: Mapping[str, float]
-  ) -> None:
-    """Checks the means of a line that was logged after `iteration`."""
-    quiet = iteration <= QUIET_ITERATIONS or images <= self._quiet_until
-    for index, (sign, lines) in enumerate(SIGNS):
-      message = None if quiet else sign(means)
-      self._lasted[index] = self._lasted[index] + 1 if message else 0
-      if self._lasted[index] == lines:
+  def read(self, step: int, images: int, means: Mapping[str, float]) -> None:
+    """Checks the means of the line at `step`."""
+    quiet = step <= QUIET_ITERATIONS or images <= self._quiet_until
+    for index, (check, lines) in enumerate(CHECKS):
+      message = None if quiet else check(means)
+      self._lines[index] = self._lines[index] + 1 if message else 0
+      if self._lines[index] == lines:
         warn(f'at {images:,} images, {message}')

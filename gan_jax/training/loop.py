@@ -1,100 +1,53 @@
-"""The only training loop."""
+"""The training loop."""
 
-import hashlib
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from gan_jax import config as cfg
-from gan_jax import data, devices, games, memory
-from gan_jax.data.loader import fetch_all
-from gan_jax.data.on_device import read
-from gan_jax.data.order import Stream
-from gan_jax.data.source import Source
+from gan_jax import devices
 from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
-from gan_jax.files import locked, point_link
-from gan_jax.games.game import Batch
-from gan_jax.training import optimizers, peers, schedule
-from gan_jax.training import state as states
-from gan_jax.training.check import check_config, check_length
-from gan_jax.training.checkpoint import Checkpoints, steps
-from gan_jax.training.evaluations import Evaluated, Evaluations
-from gan_jax.training.health import HealthChecks, diversity
+from gan_jax.training.evaluations import Evaluated
+from gan_jax.training.feed import index_batch_maker, index_batches
+from gan_jax.training.health import HealthChecks
+from gan_jax.training.log_lines import mean_metrics, scheduled_values
 from gan_jax.training.precompile import Precompiler
 from gan_jax.training.run_log import RunLog
-from gan_jax.training.schedule import Table
-from gan_jax.training.setup import (
-  Sampler,
-  Samples,
-  create_state,
-  feeds,
-  first_examples,
-  is_resident,
-  make_sampler,
-  on_devices,
-  one_feed,
-)
-from gan_jax.training.state import State
-from gan_jax.training.step import Metrics, train_dispatch
-from gan_jax.training.stopping import Asked, interruptible
-from gan_jax.training.summary import (
-  print_outcome,
-  print_summary,
-  scheduled,
-  sizes_of,
-)
+from gan_jax.training.sampler import Samples
+from gan_jax.training.schedule import Schedule
+from gan_jax.training.setup import TrainingRun, set_up
+from gan_jax.training.state import State, next_attempt
+from gan_jax.training.step import Metrics
+from gan_jax.training.stopping import StopRequested, interruptible
+from gan_jax.training.summary import print_outcome, print_summary
 
-# How often a run that diverges goes back to its last checkpoint.
-MOST_ATTEMPTS = 5
+# Upper limit of the attempts of a run that diverges.
+MAX_ATTEMPTS = 5
 
 
 class _LogRecord(NamedTuple):
-  """What there is to tell of a moment of the run.
+  """What is logged of a run after iteration `step`.
 
   Attributes:
-    iteration, images: That had been played and shown by then.
-    metrics: Of the dispatches since the last line; none: no line is written.
-    look: At the average G.
-    draw: Whether its images are to be drawn.
-    evaluated: What an evaluation gave, if there was one.
+    step, images: Iterations, and reals shown to D.
+    metrics: Of the dispatches since the last line; empty: no line is written.
+    samples: Of the average G.
+    draw: Whether the samples are drawn.
+    evaluated: The result of an evaluation, if there was one.
   """
 
   step: int
   images: int
   metrics: list[Metrics]
-  look: Samples
+  samples: Samples
   draw: bool
   evaluated: Evaluated | None = None
-
-
-class _Run(NamedTuple):
-  """A run that is set up: what stays the same throughout it."""
-
-  config: ConfigDict
-  workdir: str | Path
-  table: Table
-  source: Source
-  strategy: devices.Strategy
-  checkpoints: Checkpoints
-  train_step: Callable[..., tuple[State, Metrics]]
-  sampler: Sampler
-  shown: Batch
-  evaluations: Evaluations | None
-  create: Callable[[], State]
-  dataset: PyTree
-  frozen: PyTree
-  data_diversity: float
-  sizes: list[str]
-  settings: Mapping[str, Any]
 
 
 def train(
@@ -104,94 +57,42 @@ def train(
   settings: Mapping[str, Any] | None = None,
   latest: Path | None = None,
 ) -> State:
-  """Trains the run in `workdir`, from where it was left if it was begun.
+  """Trains the run in `workdir`; resumes it if it exists.
 
   Args:
     config: The experiment's.
-    workdir: Holds the whole run: config, metrics, samples, checkpoints.
-    settings: What differs from the experiment's file, by key: for the summary.
-    latest: Where a symbolic link to `workdir` is made as training starts.
+    workdir: Folder of the whole run: config, metrics, samples, checkpoints.
+    settings: The settings that differ from the experiment's file, by key, for
+      the printed summary.
+    latest: Path of a symbolic link to `workdir`, made when training starts.
 
   Returns:
     The state after the last iteration.
 
   Raises:
-    UserError: Something about the config, the data or the workdir is wrong,
-      or the game has diverged.
+    UserError: The config, the data or the workdir is wrong, or the training has
+      diverged.
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
-    Preempted: SIGTERM came; the state is saved.
+    Preempted: SIGTERM was received; the state is saved.
   """
   devices.keep_compiled()
-  check_config(config)
-  cfg.check_workdir(config, workdir)
-  strategy = devices.make_strategy(config.parallel)
-  game = games.make(config, strategy.axis_name)
-  tx = optimizers.make(config.optimizer.to_dict())
-  table = schedule.of_config(config)
-  check_length(config, workdir, max(steps(workdir), default=0))
-  source = data.make(config)
-  config = cfg.with_data_size(config, source.size)
-  cfg.check_workdir(config, workdir)
-
-  shown = first_examples(source, Stream(config.seed, source.size))
-  # (Where the data is does not matter; what it is does.)
-  peers.agree({'data.size': source.size, 'data (images)': _digest(shown)})
-  shapes = jax.eval_shape(lambda: shown)
-  create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
-  # What cannot be built is refused, and nothing written.
-  made = jax.eval_shape(create)
-  memory.check_state(made)
-  _check_dispatch(table, config, source)
-  sizes = sizes_of(config, table, made.variables.gen, shapes)
-  evaluations = None
-  if config.evaluation.every_images is not None:
-    evaluations = Evaluations(config, workdir, table, source)
-  hold = locked(workdir) if devices.is_main() else nullcontext()
-  with hold:
-    if devices.is_main():
-      cfg.write(config, workdir)
-      if latest is not None:
-        point_link(latest, workdir)
-    devices.wait_for_all('config written')
-    checkpoints = Checkpoints(
-      workdir, config.checkpoints_to_keep, always=table.stage_ends
-    )
-    with closing(checkpoints), memory.exhaustion_told():
-      resident = is_resident(config, source)
-      reader = partial(read, flip=config.data.flip, draw=source.draw)
-      play = partial(train_dispatch, game, tx, reader, strategy.axis_name)
-      run = _Run(
-        config=config,
-        workdir=workdir,
-        table=table,
-        source=source,
-        strategy=strategy,
-        checkpoints=checkpoints,
-        train_step=strategy.compile(play),
-        sampler=make_sampler(games.make(config), config),
-        shown=shown,
-        evaluations=evaluations,
-        create=create,
-        dataset=on_devices(strategy, fetch_all(source) if resident else {}),
-        frozen=on_devices(strategy, game.frozen()),
-        data_diversity=float(diversity(shown['images'])),
-        sizes=sizes,
-        settings=settings or {},
-      )
-      with interruptible() as asked:
-        state = _attempt(run, asked)
-        checkpoints.finish()
+  with (
+    set_up(config, workdir, settings or {}, latest) as run,
+    interruptible() as stop_requested,
+  ):
+    state = _attempts(run, stop_requested)
+    run.checkpoints.finish()
   print_outcome(workdir)
   return state
 
 
-def _attempt(run: _Run, asked: Asked) -> State:
-  """Plays to the end; where the game diverges, as the config says."""
+def _attempts(run: TrainingRun, stop_requested: StopRequested) -> State:
+  """Trains to the end; rolls back after a divergence if the config says so."""
   state = run.checkpoints.resume(run.create)
   print_summary(
     run.config,
     run.workdir,
-    run.table,
+    run.schedule,
     run.source,
     state,
     run.sizes,
@@ -201,101 +102,102 @@ def _attempt(run: _Run, asked: Asked) -> State:
   while True:
     attempt = int(devices.fetch(state.attempt))
     try:
-      return _play(run, state, attempt, asked)
+      return _loop(run, state, attempt, stop_requested)
     except Diverged as error:
       attempt += 1
-      stop = asked()
-      if run.config.on_divergence == 'stop' or attempt > MOST_ATTEMPTS:
+      stop = stop_requested()
+      if run.config.on_divergence == 'stop' or attempt > MAX_ATTEMPTS:
         raise
       if stop is not None:
-        raise _left(stop, 'at its last checkpoint') from error
+        raise _stopped(stop, 'at its last checkpoint') from error
       if devices.is_main():
-        warn(f'{error}. Going back to it, with other data and latents')
+        warn(f'{error}. Rolling back to it, with other data and latents')
       key = jax.random.key(run.config.seed)
-      again = partial(states.next_attempt, key=key, attempt=attempt)
+      again = partial(next_attempt, key=key, attempt=attempt)
       state = devices.create(again, run.checkpoints.resume(run.create))
 
 
-def _play(run: _Run, state: State, attempt: int, asked: Asked) -> State:
-  """Plays from the state on, and tells the world."""
-  config, table = run.config, run.table
+def _loop(
+  run: TrainingRun, state: State, attempt: int, stop_requested: StopRequested
+) -> State:
+  """Trains from a state on: dispatches, logs, evaluates and saves."""
+  config, schedule = run.config, run.schedule
   step = int(devices.fetch(state.step))
-  # One is due before the first step: what would fail, fails at once.
+  # The first evaluation is due before training: a failure shows at once.
   owed = _is_owed(run, step) and run.evaluations.measure(state.ema, step)
   state = run.strategy.replicate(state)
-  fed = feeds(config, run.source, table, step, attempt)
-  total_images = table.images(table.total_steps)
-  alarm = HealthChecks(quiet_until=total_images // 20)
-  monitor = _monitor(run, step, attempt)
-  tell = partial(_tell, run, monitor, alarm)
+  batches = index_batches(config, run.source, schedule, step, attempt)
+  run_log = _run_log(run, step, attempt)
+  total_images = schedule.images(schedule.total_steps)
+  checks = HealthChecks(quiet_until=total_images // 20)
+  log = partial(_log, run, run_log, checks)
+  precompiler = Precompiler(schedule, partial(_compile, run))
   stop = None
-  compiler = Precompiler(table, partial(_compile, run))
-  with closing(fed), monitor:
+  with closing(batches), run_log:
     if owed:
-      _record_owed(run, monitor, owed)
+      _record_owed(run, run_log, owed)
     if step == 0:
-      look = run.sampler.sample(state, run.shown, table.phase(0))
-      tell(_LogRecord(0, 0, [], look, draw=True))
-    pending, news = [], None
-    for part in devices.prefetch(run.strategy.shard, fed):
-      phases = table.dispatch(step)
-      state, metrics = run.train_step(
-        state, run.dataset, part, phases, run.frozen
+      samples = run.sampler.sample(state, run.examples, schedule.phase(0))
+      log(_LogRecord(0, 0, [], samples, draw=True))
+    pending, record = [], None
+    for batch in devices.prefetch(run.strategy.shard, batches):
+      phases = schedule.dispatch(step)
+      state, metrics = run.train_dispatch(
+        state, run.dataset, batch, phases, run.frozen
       )
-      compiler.look_ahead(step, state)
+      precompiler.look_ahead(step, state)
       pending.append(metrics)
       devices.limit_in_flight(pending)
-      if news is not None:
-        tell(news)  # while the devices play
-        news = None
-      before, step = step, step + table.steps_per_dispatch
-      compiler.wait(step)
+      if record is not None:
+        log(record)  # while the devices work
+        record = None
+      before, step = step, step + schedule.steps_per_dispatch
+      precompiler.wait(step)
 
-      images = table.images(step)
-      due = partial(_due, table, before, step)
-      stop = asked()
-      # (A run that is told to leave has no time for it.)
+      stop = stop_requested()
+      due = partial(_due, schedule, before, step)
+      # A run that is asked to stop does not evaluate first.
       evaluate = due(config.evaluation.every_images) and stop is None
       save = due(config.checkpoint_every_images) or stop is not None
-      # So that the best is there, and the last of each stage.
-      save = save or evaluate or step in table.stage_ends
+      # Keeps the checkpoints of evaluations, and the last of each stage.
+      save = save or evaluate or step in schedule.stage_ends
       draw = due(config.sample_every_images)
-      # A checkpoint closes the line of metrics that it falls into, so that a
-      # resumed run begins a line where this one ended it.
-      log = before // config.log_every_steps < step // config.log_every_steps
-      log = log or save
-      if log or draw:
-        look = run.sampler.sample(state, run.shown, table.phase(step))
-        news = _LogRecord(step, images, pending if log else [], look, draw)
-        pending = [] if log else pending
+      # A checkpoint ends its line of metrics, so that a resumed run begins a
+      # line where this run ended one.
+      every = config.log_every_steps
+      line_due = save or before // every < step // every
+      if line_due or draw:
+        samples = run.sampler.sample(state, run.examples, schedule.phase(step))
+        images, metrics = schedule.images(step), pending if line_due else []
+        record = _LogRecord(step, images, metrics, samples, draw)
+        pending = [] if line_due else pending
       if evaluate:
         ema = run.strategy.unreplicate(state).ema
-        evaluated = run.evaluations.measure(ema, step)
-        news = news._replace(evaluated=evaluated)
+        record = record._replace(evaluated=run.evaluations.measure(ema, step))
       if save:
-        line, news = tell(news), None
-        monitor.keep()
-        whole = run.strategy.unreplicate(state)
-        run.checkpoints.save(step, whole, line, config.to_dict())
+        line, record = log(record), None
+        run_log.keep()
+        saved = run.strategy.unreplicate(state)
+        run.checkpoints.save(step, saved, line, config.to_dict())
       if stop is not None:
         break
   state = run.strategy.unreplicate(state)
   if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
-    raise _left(stop, f'saved at iteration {step:,}')
+    raise _stopped(stop, f'saved at iteration {step:,}')
   return state
 
 
-def _monitor(run: _Run, step: int, attempt: int) -> RunLog:
-  """What tells the world of a run that begins or resumes at `step`."""
-  table = run.table
+def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
+  """The log of a run that begins or resumes at `step`."""
+  schedule = run.schedule
   try:
     return RunLog(
       run.workdir if devices.is_main() else None,
       step=step,
       attempt=attempt,
-      images=table.images(step),
-      total_images=table.images(table.total_steps),
+      images=schedule.images(step),
+      total_images=schedule.images(schedule.total_steps),
       wandb=run.config.wandb,
       animated=is_toy(run.config.data.source),
     )
@@ -305,143 +207,93 @@ def _monitor(run: _Run, step: int, attempt: int) -> RunLog:
     ) from error
 
 
-def _compile(run: _Run, step: int, state: State) -> None:
-  """Compiles what the stage that begins with `step` needs."""
-  phases = run.table.dispatch(step)
-  fed = one_feed(run.config, run.source, run.table, step)
-  fed = run.strategy.shard(fed)
-  lowered = run.train_step.lower(state, run.dataset, fed, phases, run.frozen)
-  del fed  # its shapes alone were needed
+def _compile(run: TrainingRun, step: int, state: State) -> None:
+  """Compiles the programs of the segment that begins at `step`."""
+  phases = run.schedule.dispatch(step)
+  batch = index_batch_maker(run.config, run.source, run.schedule)(step)
+  batch = run.strategy.shard(batch)
+  lowered = run.train_dispatch.lower(
+    state, run.dataset, batch, phases, run.frozen
+  )
+  del batch  # only its shapes were needed
   lowered.compile()
-  phase = run.table.phase(step)
-  run.sampler.sample.lower(state, run.shown, phase).compile()
+  phase = run.schedule.phase(step)
+  run.sampler.sample.lower(state, run.examples, phase).compile()
 
 
-def _tell(
-  run: _Run, monitor: RunLog, alarm: HealthChecks, news: _LogRecord
+def _log(
+  run: TrainingRun, run_log: RunLog, checks: HealthChecks, record: _LogRecord
 ) -> dict[str, float | int]:
-  """Writes a line of metrics, if there is one, and draws; waits for devices.
+  """Writes a line of metrics and draws, as the record says.
+
+  Waits for the devices.
 
   Returns:
-    The line.
+    The line; empty if there is none.
 
   Raises:
-    Diverged: One is not finite.
+    Diverged: A metric is not finite.
   """
-  step, images, metrics, look, draw, evaluated = news
-  line = {}
+  step, images, metrics, samples, draw, evaluated = record
+  schedule, line = run.schedule, {}
   if metrics:
-    means = _means(metrics, step, run.table.steps_per_dispatch)
-    apart = float(devices.fetch(look.diversity))
-    means['gen/diversity'] = apart / (run.data_diversity or 1.0)
-    line = {**means, **scheduled(run.table, run.sizes, step - 1)}
+    means = mean_metrics(metrics, step, schedule.steps_per_dispatch)
+    diversity = float(devices.fetch(samples.diversity))
+    means['gen/diversity'] = diversity / (run.data_diversity or 1.0)
+    line = {**means, **scheduled_values(schedule, run.sizes, step - 1)}
     seconds = 0.0
     if evaluated is not None:
       run.evaluations.record(evaluated)
       line, seconds = {**line, **evaluated.means}, evaluated.seconds
-    until = run.table.images(run.table.row(step - 1).end_step)
-    monitor.log(step, images, line, until, seconds)
+    until = schedule.images(schedule.segment_at(step - 1).end_step)
+    run_log.log(step, images, line, until, seconds)
     if devices.is_main():
-      alarm.read(step, images, means)
+      checks.read(step, images, means)
   if draw:
-    shown = devices.fetch(look.shown)
+    drawn = devices.fetch(samples.drawn)
     if devices.is_main():
-      monitor.samples(step, images, run.sampler.draw(shown))
+      run_log.samples(step, images, run.sampler.draw(drawn))
   return line
 
 
-def _check_dispatch(table: Table, config: ConfigDict, source: Source) -> None:
-  """Refuses dispatches whose input is too large for the machine."""
-  resident = source.draw is not None or is_resident(config, source)
-  segments = [row.segment for row in table.rows]
-  examples = [x.images_per_step + (x.gen_batch_size or 0) for x in segments]
-  streamed = 0 if resident else source.example_bytes
-  memory.check_dispatch(table.steps_per_dispatch, max(examples), streamed)
+def _stopped(stop: signal.Signals | None, saved: str) -> BaseException:
+  """The exception of a run that stops on request."""
+  kind = Preempted if stop == signal.SIGTERM else KeyboardInterrupt
+  return kind(saved)
 
 
-def _digest(batch: Batch) -> str:
-  """In short, what is in a batch."""
-  digest = hashlib.sha256()
-  for name in sorted(batch):
-    digest.update(np.asarray(batch[name]).tobytes())
-  return digest.hexdigest()[:16]
-
-
-def _left(stop: signal.Signals | None, saved: str) -> BaseException:
-  """What tells that the run was stopped, and by what."""
-  return (
-    Preempted(saved) if stop == signal.SIGTERM else KeyboardInterrupt(saved)
-  )
-
-
-def _due(table: Table, before: int, now: int, every_images: int | None) -> bool:
+def _due(
+  schedule: Schedule, before: int, now: int, every_images: int | None
+) -> bool:
   """Whether a multiple of `every_images` was passed, or the run is over.
 
   None: never.
   """
   if every_images is None:
     return False
-  passed = table.images(before) // every_images
-  return passed < table.images(now) // every_images or now == table.total_steps
+  passed = schedule.images(before) // every_images
+  due = passed < schedule.images(now) // every_images
+  return due or now == schedule.total_steps
 
 
-def _record_owed(run: _Run, monitor: RunLog, owed: Evaluated) -> None:
-  """Adds it to the line of its iteration, and to the scores."""
+def _record_owed(run: TrainingRun, run_log: RunLog, owed: Evaluated) -> None:
+  """Adds an evaluation to the line of its iteration, and to the scores."""
   score = owed.scores[0]
-  monitor.amend(score.step, score.images, owed.means)
-  monitor.keep()
+  run_log.amend(score.step, score.images, owed.means)
+  run_log.keep()
   run.evaluations.record(owed)  # last: from then on it is not owed
 
 
-def _is_owed(run: _Run, step: int) -> bool:
-  """Whether an evaluation was due at `step`, and was not made."""
+def _is_owed(run: TrainingRun, step: int) -> bool:
+  """Whether an evaluation was due at `step` and is not recorded."""
   if run.evaluations is None:
     return False
   every = run.config.evaluation.every_images
-  before = step - run.table.steps_per_dispatch
-  due = step == 0 or _due(run.table, before, step, every)
+  before = step - run.schedule.steps_per_dispatch
+  due = step == 0 or _due(run.schedule, before, step, every)
   return due and not run.evaluations.is_recorded(step)
 
 
-def _is_complete(run: _Run, step: int) -> bool:
-  """Whether nothing is left to be trained, or measured."""
-  return step >= run.table.total_steps and not _is_owed(run, step)
-
-
-def _means(
-  pending: list[Metrics], step: int, steps_per_dispatch: int
-) -> dict[str, float]:
-  """The means of metrics that come as [(sum, count)] of each iteration.
-
-  Waits for the device.
-
-  Raises:
-    Diverged: One is not finite.
-  """
-  stacked = jax.tree.map(
-    lambda *parts: np.concatenate(parts, dtype=np.float64),
-    *devices.fetch(pending),
-  )
-  _check_finite(stacked, step - len(pending) * steps_per_dispatch)
-  sums = {name: parts.sum(0) for name, parts in stacked.items()}
-  return {name: float(x / count) for name, (x, count) in sums.items() if count}
-
-
-def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
-  """Tells in which iteration the game was lost first, by whom, and in what."""
-  lost = {
-    name: int(np.argmin(np.isfinite(parts[:, 0])))
-    for name, parts in stacked.items()
-    if not np.isfinite(parts[:, 0]).all()
-  }
-  if not lost:
-    return
-  first = min(lost.values())
-  names = sorted(name for name, at in lost.items() if at == first)
-  # D moves first: what it has spoilt, G only takes over.
-  disc = [name for name in names if name.startswith('disc/')]
-  raise Diverged(
-    f'{", ".join(disc or names)} not finite at iteration '
-    f'{before + first + 1:,}: the game has diverged; the last checkpoint is '
-    'kept'
-  )
+def _is_complete(run: TrainingRun, step: int) -> bool:
+  """Whether training and evaluations are complete."""
+  return step >= run.schedule.total_steps and not _is_owed(run, step)

@@ -1,6 +1,7 @@
-"""The optax pair: one transformation a player, without a learning rate.
+"""The optax pair: one transformation per player, without a learning rate.
 
-The iteration multiplies by the learning rate, which the schedule gives it.
+The iteration multiplies by the learning rate of the schedule, and passes
+scheduled hyperparameters to `update` by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,27 +9,46 @@ from typing import Any
 
 import optax
 
-from gan_jax.errors import UserError
 from gan_jax.pair import Pair
 from gan_jax.registry import build
 
 
 def adam(
-  b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
-) -> optax.GradientTransformation:
-  """Adam (Kingma & Ba 2015)."""
-  if not (0 <= b1 < 1 and 0 <= b2 < 1):
-    raise UserError(f'b1={b1} and b2={b2} of Adam must be from 0 to below 1')
-  return optax.scale_by_adam(b1, b2, eps)
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  lazy_interval: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Adam (Kingma & Ba 2015); b1 and b2 can be scheduled.
+
+  Args:
+    b1, b2, eps: As in the paper.
+    lazy_interval: Of k, corrects for a lazy penalty in every k-th step: with
+      c = k / (k + 1), the learning rate is multiplied by c, and b1, b2 are
+      raised to the power c (Karras et al. 2020, appendix B). None: no
+      correction.
+  """
+  c = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
+  corrected = lambda b: b if lazy_interval is None else b**c
+  init = optax.scale_by_adam(b1, b2, eps).init
+
+  def update(grads, state, params=None, *, b1=b1, b2=b2, **_):
+    tx = optax.scale_by_adam(corrected(b1), corrected(b2), eps)
+    if lazy_interval is None:
+      return tx.update(grads, state, params)
+    steps, state = tx.update(grads, state, params)
+    return optax.tree.scale(c, steps), state
+
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 def rmsprop(
   decay: float = 0.99, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-  """RMSprop (Hinton 2012): g / (sqrt v + eps), as WGAN was published with.
+  """RMSprop (Hinton 2012): g / (sqrt(v) + eps), as in the code of WGAN.
 
-  (With eps in the root, gradients below its own are as good as none, and those
-  of a clipped critic are.)
+  eps is outside the root: gradients of a clipped critic are so small that an
+  eps inside it would hide them.
   """
   return optax.scale_by_rms(decay, eps, eps_in_sqrt=False)
 
@@ -43,14 +63,16 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
   'rmsprop': rmsprop,
   'sgd': sgd,
 }
+# Hyperparameters that the schedule can change, by optimizer.
+SCHEDULABLE = {'adam': ('b1', 'b2')}
 
 
 def make(config: Mapping[str, Any]) -> Pair[optax.GradientTransformation]:
-  """Both players' optimizers, from `config.optimizer`."""
+  """Makes both players' optimizers from `config.optimizer`."""
 
   def one(player: str) -> optax.GradientTransformation:
     block = dict(config[player])
-    del block['learning_rate']  # the schedule's
+    del block['learning_rate']  # the schedule applies it
     return build(f'config.optimizer.{player}', OPTIMIZERS, block)
 
   return Pair(gen=one('gen'), disc=one('disc'))

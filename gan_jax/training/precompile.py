@@ -1,49 +1,50 @@
-"""What the next stage needs is compiled while this one is played."""
+"""Compiles the program of the next stage while the current one trains."""
 
 import contextlib
 import threading
 from collections.abc import Callable
 
 from gan_jax import devices
-from gan_jax.training.schedule import Table
+from gan_jax.training.schedule import Schedule
 from gan_jax.training.state import State
 
 
 class Precompiler:
-  """Compiles ahead, in a thread, what the rows of a schedule need.
+  """Compiles ahead, in a thread, the programs that a schedule needs.
 
-  A row whose phase has the same static fields as one before is compiled
-  already. What fails here fails again where it is needed, and is told there.
+  Segments with equal signatures share a program. A failure here is ignored: the
+  same failure occurs where the program is needed, and is reported there.
 
   Args:
-    table: The schedule.
-    compile: (first iteration of a row, the state's shapes) -> None.
+    schedule: The schedule.
+    compile: (first step of a segment, shapes of the state) -> None.
   """
 
-  def __init__(self, table: Table, compile: Callable[[int, State], None]):
-    self._table, self._compile = table, compile
-    self._known: set[object] = set()
-    self._begun: threading.Thread | None = None
+  def __init__(self, schedule: Schedule, compile: Callable[[int, State], None]):
+    self._schedule, self._compile = schedule, compile
+    self._signatures: set[object] = set()
+    self._thread: threading.Thread | None = None
 
   def wait(self, step: int) -> None:
-    """Waits for what `step` needs, if that is being compiled."""
-    if self._begun is not None and self._table.row(step).first_step == step:
-      self._begun.join()
-      self._begun = None
+    """Waits for the program of `step`, if a segment begins there."""
+    begins = self._schedule.segment_at(step).first_step == step
+    if self._thread is not None and begins:
+      self._thread.join()
+      self._thread = None
 
   def look_ahead(self, step: int, state: State) -> None:
-    """Begins with what the row after that of `step` needs; once."""
-    table, following = self._table, self._table.row(step).end_step
-    self._known.add(table.signature(step))
-    known = table.signature(following) in self._known
-    if self._begun is None and following < table.total_steps and not known:
-      # Nobody who leaves waits for it.
-      self._begun = threading.Thread(
+    """Starts to compile the program of the segment after that of `step`."""
+    schedule = self._schedule
+    following = schedule.segment_at(step).end_step
+    self._signatures.add(schedule.signature(step))
+    known = schedule.signature(following) in self._signatures
+    if self._thread is None and following < schedule.total_steps and not known:
+      self._thread = threading.Thread(
         target=self._try,
         args=(following, devices.as_it_lies(state)),
-        daemon=True,
+        daemon=True,  # a program that ends does not wait for it
       )
-      self._begun.start()
+      self._thread.start()
 
   def _try(self, step: int, state: State) -> None:
     with contextlib.suppress(Exception):

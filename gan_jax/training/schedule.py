@@ -1,8 +1,7 @@
-"""What changes with time: a table of segments, and phase(iteration), pure.
+"""The schedule: everything that changes with time, and phase(step), pure.
 
 Segments are given in images (reals shown to D) and turned, once, into whole
-dispatches of iterations. Constant settings are the trivial table, of one
-segment.
+dispatches of iterations. Constant settings are a schedule of one segment.
 """
 
 import dataclasses
@@ -22,42 +21,46 @@ from gan_jax.games.game import Phase
 from gan_jax.pair import Pair
 from gan_jax.registry import check_keys, choose
 
-# A constant, or (shape, start, end), a row of SHAPES: over the segment.
+# A constant, or (shape, start, end) over the segment: a row of SHAPES.
 Curve = float | int | tuple[str, float | int, float | int]
 
-# Images of a dispatch, whose indices are in memory at once.
-MOST_IN_DISPATCH = 2**24
-# Of a segment: what is counted.
-SIZES = {
+# Upper limit of the images of a dispatch: their indices are in memory at once.
+MAX_DISPATCH_IMAGES = 2**24
+# Counts of a segment, and their bounds.
+COUNTS = {
   'batch_size': BOUNDS['batch_size'],
   'disc_steps': BOUNDS['disc_steps'],
   'gen_batch_size': BOUNDS['gen_batch_size'],
   'images': BOUNDS['total_images'],
   'stage': Bound(int, 0, 64),
 }
-# Of a segment: what multiplies the learning rates.
+# Fields of a segment that multiply the learning rates.
 FACTORS = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
+# The scheduled value that is the half-life of the average of G, in images.
+EMA_HALFLIFE = 'ema_halflife_images'
 
-# (share of the segment that is over, 0 to 1) -> share of the way, start to end.
+# (progress in the segment, 0 to 1) -> the share of the way from start to end.
 SHAPES: dict[str, Callable[[float], float]] = {
-  'cosine': lambda share: (1 - math.cos(math.pi * share)) / 2,
-  'linear': lambda share: share,
+  'cosine': lambda progress: (1 - math.cos(math.pi * progress)) / 2,
+  'linear': lambda progress: progress,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A stretch of training, as an experiment's `schedule` gives it.
+  """A stretch of training, as an entry of `config.schedule` defines it.
 
-  What a segment leaves out is as at the top of the config; in place of a value
-  it may have the key under which `config.growth` has it.
+  A field that the entry leaves out has the value at the top of the config. A
+  text in place of a number is the key of `config.growth` that has the number.
 
   Attributes:
-    images: Its length in reals shown to D; None: to the end of the run, which
-      its ramps then follow.
-    gen_learning_rate_factor, disc_learning_rate_factor: Ramps, by which the
-      optimizer's learning rate is multiplied.
-    values: Ramps, by name.
+    images: Length in reals shown to D. None: to the end of the run; the curves
+      of the segment then end with the run.
+    gen_learning_rate_factor, disc_learning_rate_factor: Curves that multiply
+      the optimizers' learning rates.
+    values: Curves by name: `alpha`, or the key of the config whose value they
+      override: a weight or noise of the game, a hyperparameter such as
+      `optimizer.gen.b2`, `ema_halflife_images`.
     The others: as in `Phase`.
   """
 
@@ -76,21 +79,25 @@ class Segment:
 
   @property
   def factors(self) -> dict[str, Curve]:
-    """The factors of the learning rates, by their field."""
+    """The factors of the learning rates, by field."""
     return {name: getattr(self, name) for name in FACTORS}
 
   @property
   def curves(self) -> dict[str, Curve]:
-    """All that may change within the segment, by name."""
+    """Everything that may change within the segment, by name."""
     return {**self.factors, **self.values}
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """A segment, placed on the axis of iterations.
+class PlacedSegment:
+  """A segment with its place in the run.
 
-  `iterations` is its length in the run, `ramp_rounds` the length that its ramps
-  take: its own, wherever the run ends.
+  Attributes:
+    first_step, first_image, first_disc_step: Iterations, images and D updates
+      before the segment.
+    steps: Its iterations in this run.
+    curve_steps: The iterations that its curves take; larger than `steps` if
+      the run ends within the segment.
   """
 
   segment: Segment
@@ -106,21 +113,20 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Schedule:
   """The whole course of a run.
 
   Attributes:
-    rows: The segments, end to end; the last ends the run.
-    learning_rate: The optimizers' own, which the segments' factors multiply.
-    steps_per_dispatch: Iterations in one compiled call. A row is a whole number
-      of dispatches, so a resumed run dispatches as the straight one does.
-    ema_halflife_images: Of the moving average of G.
-    ema_rampup: The half-life is at most this share of the images seen, so that
-      the average soon forgets where G began (StyleGAN2-ADA). None: no such
-      limit.
+    segments: End to end; the last one ends the run.
+    learning_rate: Of the optimizers; the segments' factors multiply it.
+    steps_per_dispatch: Iterations in one compiled call. A segment is a whole
+      number of dispatches, so that a resumed run dispatches as a straight one.
+    ema_halflife_images: Half-life of the moving average of G.
+    ema_rampup: Upper limit of the half-life, as a share of the images seen, so
+      that the average soon forgets the first G (StyleGAN2-ADA). None: no limit.
   """
 
-  rows: tuple[Row, ...]
+  segments: tuple[PlacedSegment, ...]
   learning_rate: Pair[float]
   steps_per_dispatch: int
   ema_halflife_images: int
@@ -128,26 +134,26 @@ class Table:
 
   @property
   def total_steps(self) -> int:
-    return self.rows[-1].end_step
+    return self.segments[-1].end_step
 
   @property
   def follows_its_end(self) -> bool:
-    """Whether what holds in an iteration depends on how long the run is."""
-    last = self.rows[-1].segment
+    """Whether the phases depend on the length of the run."""
+    last = self.segments[-1].segment
     curves = last.curves.values()
     return last.images is None and any(isinstance(x, tuple) for x in curves)
 
-  def row(self, step: int) -> Row:
-    """The row that `step` lies in; past the end, the last."""
-    for row in self.rows:
-      if step < row.end_step:
-        return row
-    return self.rows[-1]
+  def segment_at(self, step: int) -> PlacedSegment:
+    """The segment of iteration `step`; past the end, the last one."""
+    for placed in self.segments:
+      if step < placed.end_step:
+        return placed
+    return self.segments[-1]
 
   @property
   def stage_ends(self) -> list[int]:
     """The iterations before which the stage changes."""
-    stages = [(row.end_step, row.segment.stage) for row in self.rows]
+    stages = [(x.end_step, x.segment.stage) for x in self.segments]
     return [
       end
       for (end, stage), (_, following) in itertools.pairwise(stages)
@@ -155,43 +161,40 @@ class Table:
     ]
 
   def images(self, step: int) -> int:
-    """Reals shown to D before `step`."""
-    row = self.row(step)
-    return (
-      row.first_image + (step - row.first_step) * row.segment.images_per_step
-    )
+    """Reals shown to D before iteration `step`."""
+    placed = self.segment_at(step)
+    done = step - placed.first_step
+    return placed.first_image + done * placed.segment.images_per_step
 
   def phase(self, step: int) -> Phase:
-    """What holds in `step`."""
-    row = self.row(step)
-    segment, done = row.segment, step - row.first_step
-    share = min(done / row.curve_steps, 1.0)
-    halflife = self.ema_halflife_images
+    """The phase of iteration `step`."""
+    placed = self.segment_at(step)
+    segment, done = placed.segment, step - placed.first_step
+    progress = min(done / placed.curve_steps, 1.0)
+    values = {k: _value(x, progress) for k, x in segment.values.items()}
+    halflife = values.pop(EMA_HALFLIFE, self.ema_halflife_images)
     if self.ema_rampup is not None:
       halflife = min(halflife, self.ema_rampup * self.images(step))
     decay = 0.5 ** (segment.images_per_step / halflife) if halflife else 0.0
+    rates = [
+      np.float32(rate * _value(factor, progress))
+      for rate, factor in zip(
+        self.learning_rate, segment.factors.values(), strict=True
+      )
+    ]
     return Phase(
       stage=segment.stage,
       disc_steps=segment.disc_steps,
       batch_size=segment.batch_size,
       gen_batch_size=segment.gen_batch_size,
-      learning_rate=Pair(
-        *(
-          np.float32(rate * _value(factor, share))
-          for rate, factor in zip(
-            self.learning_rate, segment.factors.values(), strict=True
-          )
-        )
-      ),
+      learning_rate=Pair(*rates),
       ema_decay=np.float32(decay),
-      disc_step=np.int32(row.first_disc_step + done * segment.disc_steps),
-      values={
-        k: np.float32(_value(x, share)) for k, x in segment.values.items()
-      },
+      disc_step=np.int32(placed.first_disc_step + done * segment.disc_steps),
+      values={name: np.float32(value) for name, value in values.items()},
     )
 
   def signature(self, step: int) -> Any:
-    """What is static in `step`: where it is the same, the program is."""
+    """The static part of a phase: equal signatures share a program."""
     return jax.tree.structure(self.phase(step))
 
   def dispatch(self, step: int) -> Phase:
@@ -200,141 +203,21 @@ class Table:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *phases)
 
 
-def _value(curve: Curve, share: float) -> float | int:
-  """The value of a ramp when `share` of its segment is over."""
-  if not isinstance(curve, tuple):
-    return curve
-  shape, start, end = curve
-  return start + (end - start) * SHAPES[shape](share)
-
-
-def place_segments(
-  segments: Sequence[Mapping[str, Any]],
-  *,
-  defaults: Mapping[str, Any],
-  learning_rate: Pair[float],
-  total_images: int | None,
-  steps_per_dispatch: int,
-  ema_halflife_images: int,
-  ema_rampup: float | None,
-) -> Table:
-  """Places the segments, each over the defaults, one after the other.
-
-  The run is cut at `total_images`; if that lies beyond the last segment, the
-  run goes on as that ends; of None, it is as long as the segments are. Every
-  row is rounded up to whole dispatches. What holds in an iteration does not
-  depend on `total_images`, so that a run can be prolonged, unless the last
-  segment has a ramp and no length of its own (`Table.follows_its_end`).
+def make_schedule(config: ConfigDict) -> Schedule:
+  """The schedule of a config: `config.schedule` over the top-level settings.
 
   Raises:
-    UserError: A segment is wrong, or a learning rate has come to 0 before the
-      end.
+    UserError: A segment is wrong.
   """
-  placed = [
-    _segment(i, {**defaults, **segment}) for i, segment in enumerate(segments)
-  ]
-  rows = []
-  step = image = disc_step = 0
-  for index, segment in enumerate(placed):
-    last = index == len(placed) - 1
-    if segment.images is None and not (last and total_images):
-      raise UserError(
-        f'config.schedule[{index}] must say its images, or '
-        'config.total_images where it ends'
-      )
-    left = segment.images if total_images is None else total_images - image
-    if left <= 0:
-      break
-    dispatch = segment.images_per_step * steps_per_dispatch
-    if dispatch > MOST_IN_DISPATCH:
-      raise UserError(
-        f'config.steps_per_dispatch={steps_per_dispatch}: one dispatch shows '
-        f'{dispatch:,} images to D, and at most {MOST_IN_DISPATCH:,} are '
-        'possible: take fewer, or a smaller batch'
-      )
-    whole = lambda n, per=dispatch: math.ceil(n / per) * steps_per_dispatch
-    steps = whole(left if last else min(segment.images, left))
-    curve_steps = whole(segment.images or left)
-    rows.append(Row(segment, step, image, disc_step, steps, curve_steps))
-    step += steps
-    image += steps * segment.images_per_step
-    disc_step += steps * segment.disc_steps
-    if last and segment.images is not None and left > segment.images:
-      _check_goes_on(index, segment, rows[-1].first_image + segment.images)
-  if max(step, disc_step) >= 2**31:  # they are int32 on the devices
-    raise UserError(
-      f'config.total_images={total_images} makes {step:,} iterations: at most '
-      f'{2**31 - 1:,} are possible'
-    )
-  return Table(
-    tuple(rows),
-    learning_rate,
-    steps_per_dispatch,
-    ema_halflife_images,
-    ema_rampup,
-  )
-
-
-def _check_goes_on(index: int, segment: Segment, images: int) -> None:
-  """Refuses to train on with a learning rate that has come to 0."""
-  for name, curve in segment.factors.items():
-    if _value(curve, 1.0) == 0:
-      raise UserError(
-        f'config.schedule[{index}]: {name} is 0 from image {images:,} on, and '
-        'config.total_images lies beyond: leave its images out, and it lasts '
-        'to the end of the run'
-      )
-
-
-def _segment(index: int, fields: Mapping[str, Any]) -> Segment:
-  """A segment of the schedule, checked."""
-  where = f'config.schedule[{index}]'
-  valid = [field.name for field in dataclasses.fields(Segment)]
-  check_keys(where, fields, valid)
-  for key, bound in SIZES.items():
-    value = fields.get(key, bound.low)
-    if problem := bound.problem(value):
-      raise UserError(f'{where}: {key}={value!r} {problem}')
-  for name in FACTORS:
-    _check_curve(f'{where}: {name}', fields.get(name, 1.0), positive=True)
-  values = fields.get('values', {})
-  if not isinstance(values, Mapping):
-    raise UserError(f"{where}: values={values!r} is to be {{'NAME': RAMP}}")
-  for name, curve in values.items():
-    _check_curve(f'{where}: {name}', curve)
-  return Segment(**fields)
-
-
-def _check_curve(where: str, curve: Any, positive: bool = False) -> None:
-  """Refuses what is no ramp, or is one of numbers that cannot be."""
-  ends = [curve]
-  if isinstance(curve, tuple):
-    if len(curve) != 3 or not isinstance(curve[0], str):
-      raise UserError(
-        f"{where}={curve!r} is to be a number or ('linear', START, END)"
-      )
-    choose(f'shape of {where}', curve[0], SHAPES)
-    ends = list(curve[1:])
-  for end in ends:
-    if isinstance(end, bool) or not isinstance(end, int | float):
-      raise UserError(f'{where}={curve!r}: {end!r} is no number')
-    if not math.isfinite(end):
-      raise UserError(f'{where}={curve!r} must be finite')
-    if positive and end < 0:
-      raise UserError(f'{where}={curve!r} must be 0 or more')
-
-
-def of_config(config: ConfigDict) -> Table:
-  """The course of the run: `config.schedule`, over the top-level settings."""
   segments = config.get('schedule', ({},))
   if not (
     isinstance(segments, tuple)
     and segments
     and all(isinstance(segment, Mapping) for segment in segments)
   ):
-    raise UserError(f'config.schedule={segments!r} is to be a tuple of dicts')
+    raise UserError(f'config.schedule={segments!r} must be a tuple of dicts')
   return place_segments(
-    [resolved(segment, config) for segment in segments],
+    [look_up_keys(segment, config) for segment in segments],
     defaults={
       'batch_size': config.batch_size,
       'gen_batch_size': config.gen_batch_size,
@@ -351,10 +234,139 @@ def of_config(config: ConfigDict) -> Table:
   )
 
 
-def resolved(segment: Mapping[str, Any], config: ConfigDict) -> dict[str, Any]:
-  """The segment; what it calls by a key of `growth`, as that has it."""
+def look_up_keys(
+  segment: Mapping[str, Any], config: ConfigDict
+) -> dict[str, Any]:
+  """The segment, with the numbers of `config.growth` in place of their keys."""
   known = cfg.flatten(config.to_dict().get('growth', {}), 'growth.')
   look_up = lambda key: choose('key of config.schedule', key, known)
   return {
     k: look_up(x) if isinstance(x, str) else x for k, x in segment.items()
   }
+
+
+def place_segments(
+  segments: Sequence[Mapping[str, Any]],
+  *,
+  defaults: Mapping[str, Any],
+  learning_rate: Pair[float],
+  total_images: int | None,
+  steps_per_dispatch: int,
+  ema_halflife_images: int,
+  ema_rampup: float | None,
+) -> Schedule:
+  """Places the segments, each over the defaults, end to end.
+
+  The run ends at `total_images`. If that lies beyond the last segment, the run
+  goes on with the last values; None ends the run with the last segment. Every
+  segment is rounded up to whole dispatches. The phases do not depend on
+  `total_images`, so that a run can be prolonged, unless the last segment has a
+  curve and no length (`Schedule.follows_its_end`).
+
+  Raises:
+    UserError: A segment is wrong, or a learning rate is 0 before the end.
+  """
+  checked = [_segment(i, {**defaults, **x}) for i, x in enumerate(segments)]
+  placed = []
+  step = image = disc_step = 0
+  for index, segment in enumerate(checked):
+    last = index == len(checked) - 1
+    if segment.images is None and not (last and total_images):
+      raise UserError(
+        f'config.schedule[{index}] has no length: set its images, or '
+        'config.total_images if it is the last'
+      )
+    left = segment.images if total_images is None else total_images - image
+    if left <= 0:
+      break
+    dispatch = segment.images_per_step * steps_per_dispatch
+    _check_dispatch(steps_per_dispatch, dispatch)
+    whole = lambda n, per=dispatch: math.ceil(n / per) * steps_per_dispatch
+    steps = whole(left if last else min(segment.images, left))
+    curve_steps = whole(segment.images or left)
+    placed.append(
+      PlacedSegment(segment, step, image, disc_step, steps, curve_steps)
+    )
+    if last and segment.images is not None and left > segment.images:
+      _check_goes_on(index, segment, image + segment.images)
+    step += steps
+    image += steps * segment.images_per_step
+    disc_step += steps * segment.disc_steps
+  if max(step, disc_step) >= 2**31:  # they are int32 on the devices
+    raise UserError(
+      f'config.total_images={total_images} makes {step:,} iterations: at most '
+      f'{2**31 - 1:,} are possible'
+    )
+  return Schedule(
+    tuple(placed),
+    learning_rate,
+    steps_per_dispatch,
+    ema_halflife_images,
+    ema_rampup,
+  )
+
+
+def _value(curve: Curve, progress: float) -> float | int:
+  """The value of a curve at a progress of 0 to 1."""
+  if not isinstance(curve, tuple):
+    return curve
+  shape, start, end = curve
+  return start + (end - start) * SHAPES[shape](progress)
+
+
+def _check_dispatch(steps_per_dispatch: int, images: int) -> None:
+  """Refuses a dispatch whose indices would fill the memory."""
+  if images > MAX_DISPATCH_IMAGES:
+    raise UserError(
+      f'config.steps_per_dispatch={steps_per_dispatch}: one dispatch shows '
+      f'{images:,} images to D, and at most {MAX_DISPATCH_IMAGES:,} are '
+      'possible: set fewer steps, or a smaller batch'
+    )
+
+
+def _check_goes_on(index: int, segment: Segment, images: int) -> None:
+  """Refuses to train on with a learning rate of 0."""
+  for name, curve in segment.factors.items():
+    if _value(curve, 1.0) == 0:
+      raise UserError(
+        f'config.schedule[{index}]: {name} is 0 from image {images:,} on, and '
+        'config.total_images is larger: remove its images, and it lasts to the '
+        'end of the run'
+      )
+
+
+def _segment(index: int, fields: Mapping[str, Any]) -> Segment:
+  """A segment of the schedule, checked."""
+  where = f'config.schedule[{index}]'
+  check_keys(where, fields, [x.name for x in dataclasses.fields(Segment)])
+  for key, bound in COUNTS.items():
+    value = fields.get(key, bound.low)
+    if problem := bound.problem(value):
+      raise UserError(f'{where}: {key}={value!r} {problem}')
+  for name in FACTORS:
+    _check_curve(f'{where}: {name}', fields.get(name, 1.0), positive=True)
+  values = fields.get('values', {})
+  if not isinstance(values, Mapping):
+    raise UserError(f"{where}: values={values!r} must be {{'NAME': CURVE}}")
+  for name, curve in values.items():
+    _check_curve(f'{where}: {name}', curve, positive=name != 'alpha')
+  return Segment(**fields)
+
+
+def _check_curve(where: str, curve: Any, positive: bool) -> None:
+  """Refuses what is no curve, or one with numbers that are not possible."""
+  ends = [curve]
+  if isinstance(curve, tuple):
+    if len(curve) != 3 or not isinstance(curve[0], str):
+      raise UserError(
+        f"{where}={curve!r} must be a number or ('linear', START, END)"
+      )
+    choose(f'shape of {where}', curve[0], SHAPES)
+    ends = list(curve[1:])
+  for end in ends:
+    if isinstance(end, bool) or not isinstance(end, int | float):
+      raise UserError(f'{where}={curve!r}: {end!r} is not a number')
+    if not math.isfinite(end):
+      raise UserError(f'{where}={curve!r} must be finite')
+    if positive and end < 0:
+      raise UserError(f'{where}={curve!r} must be 0 or more')

@@ -1,122 +1,148 @@
-"""What a run is played with: its first state, its data, a look at its G."""
+"""Everything that a run needs before its first iteration."""
 
-import os
-from collections.abc import Callable, Generator
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from gan_jax import devices
-from gan_jax.data.loader import load
+from gan_jax import config as cfg
+from gan_jax import data, devices, games, memory
+from gan_jax.data.loader import fetch_all
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
-from gan_jax.data.toys import is_toy
+from gan_jax.files import locked, point_link
 from gan_jax.games.game import Batch, Game, Phase
-from gan_jax.keys import Purpose, example_keys
-from gan_jax.ops.pixels import to_uint8
+from gan_jax.keys import Purpose
 from gan_jax.pair import Pair
-from gan_jax.plots.grid import columns_of, grid, labels_by_class
-from gan_jax.plots.toy_plot import make_plot_data, plot
+from gan_jax.training import optimizers, peers
 from gan_jax.training import state as states
-from gan_jax.training.feed import IndexBatch, feed
+from gan_jax.training.check import check_config, check_length
+from gan_jax.training.checkpoint import Checkpoints, steps
+from gan_jax.training.evaluations import Evaluations
+from gan_jax.training.feed import is_resident
 from gan_jax.training.health import diversity
-from gan_jax.training.schedule import Table
+from gan_jax.training.sampler import Sampler, first_examples, make_sampler
+from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.state import State
-
-# That are looked at as training goes: so many, and of so many pixels together.
-GRID_SAMPLES, GRID_PIXELS = 64, 2**24
-# Loader processes where the config names no number and there is something to
-# decode: one a core, to so many.
-MOST_WORKERS = 16
+from gan_jax.training.step import Metrics, train_dispatch
+from gan_jax.training.summary import sizes_of
 
 
-class Samples(NamedTuple):
-  """What is seen of a run at a moment.
+class TrainingRun(NamedTuple):
+  """A run that is set up.
 
   Attributes:
-    shown: What is drawn: the average G's images, of latents that stay the same;
-      of points the scene of both players as they are, not of an average.
-    diversity: Of the average G's images.
+    config, workdir, schedule, source: Of the run.
+    strategy: How the run is spread over devices.
+    checkpoints: Saves and restores the state.
+    train_dispatch: Compiled: (state, dataset, index batches, phases, frozen) ->
+      (state, metrics).
+    sampler, examples: The sample grid, and the real examples that it uses.
+    evaluations: None: the run is not evaluated.
+    create: () -> the initial state.
+    dataset: The data set, if it is on the devices.
+    frozen: What `game.frozen` returned.
+    data_diversity: Mean distance between two real examples.
+    sizes: The size of the fakes in each segment.
+    settings: The settings that differ from the experiment's file, by key.
   """
 
-  shown: PyTree
-  diversity: Float[Array, '']
+  config: ConfigDict
+  workdir: str | Path
+  schedule: Schedule
+  source: Source
+  strategy: devices.Strategy
+  checkpoints: Checkpoints
+  train_dispatch: Callable[..., tuple[State, Metrics]]
+  sampler: Sampler
+  examples: Batch
+  evaluations: Evaluations | None
+  create: Callable[[], State]
+  dataset: PyTree
+  frozen: PyTree
+  data_diversity: float
+  sizes: list[str]
+  settings: Mapping[str, Any]
 
 
-class Sampler(NamedTuple):
-  """How a run is looked at, and drawn.
-
-  Attributes:
-    look: Compiled: (state, batch, phase) -> Samples, at latents for the batch.
-    paint: (what was shown, on the host) -> the picture.
-  """
-
-  look: Callable[[State, Batch, Phase], Samples]
-  plot: Callable[[PyTree], UInt8[np.ndarray, 'h w c']]
-
-
-def is_resident(config: ConfigDict, source: Source) -> bool:
-  """Whether the whole set is to lie on the devices."""
-  if source.draw is not None:
-    return False
-  return source.size * source.example_bytes <= config.data.max_device_bytes
-
-
-def on_devices(strategy: devices.Strategy, tree: PyTree) -> PyTree:
-  """Puts host arrays whole on every device, as what was compiled takes them."""
-  return strategy.replicate(devices.replicate(tree))
-
-
-def feeds(
+@contextlib.contextmanager
+def set_up(
   config: ConfigDict,
-  source: Source,
-  table: Table,
-  step: int,
-  attempt: int,
-) -> Generator[Pair[IndexBatch | None]]:
-  """What each dispatch from `step` on is fed; see `feed`."""
-  make = _feeder(config, source, table, attempt)
-  steps = range(step, table.total_steps, table.steps_per_dispatch)
-  if source.draw is not None or is_resident(config, source):
-    return (make(first) for first in steps)
-  workers = config.data.workers
-  if workers is None:
-    cores = min(os.cpu_count() or 1, MOST_WORKERS)
-    workers = cores if source.decodes else 0
-  return load(make, steps, workers)
+  workdir: str | Path,
+  settings: Mapping[str, Any],
+  latest: Path | None,
+) -> Iterator[TrainingRun]:
+  """Sets a run up, and holds its workdir; see `train` for the arguments.
 
+  A run that cannot be built is refused before anything is written.
+  """
+  check_config(config)
+  cfg.check_workdir(config, workdir)
+  strategy = devices.make_strategy(config.parallel)
+  game = games.make(config, strategy.axis_name)
+  tx = optimizers.make(config.optimizer.to_dict())
+  schedule = make_schedule(config)
+  check_length(config, workdir, max(steps(workdir), default=0))
+  source = data.make(config)
+  config = cfg.with_data_size(config, source.size)
+  cfg.check_workdir(config, workdir)
 
-def one_feed(
-  config: ConfigDict, source: Source, table: Table, step: int
-) -> Pair[IndexBatch | None]:
-  """What the dispatch that begins at `step` is fed, of the first attempt."""
-  return _feeder(config, source, table, attempt=0)(step)
+  examples = first_examples(source, Stream(config.seed, source.size))
+  # Processes may have the data in different places, but it must be the same.
+  peers.agree({'data.size': source.size, 'data (images)': _digest(examples)})
+  shapes = jax.eval_shape(lambda: examples)
+  phase = schedule.phase(0)
+  create = partial(create_state, game, tx, shapes, phase, config.seed)
+  abstract = jax.eval_shape(create)
+  memory.check_state(abstract)
+  _check_dispatch(schedule, config, source)
+  sizes = sizes_of(config, schedule, abstract.variables.gen, shapes)
+  evaluations = None
+  if config.evaluation.every_images is not None:
+    evaluations = Evaluations(config, workdir, schedule, source)
 
-
-def _feeder(
-  config: ConfigDict, source: Source, table: Table, attempt: int
-) -> Callable[[int], Pair[IndexBatch | None]]:
-  stream = None
-  if source.draw is None:
-    stream = Stream(config.seed, source.size, attempt)
-  kept = None if is_resident(config, source) else source
-  return partial(feed, stream, kept, table, devices.process_rows())
-
-
-def first_examples(source: Source, stream: Stream) -> Batch:
-  """The first examples of the stream, as a batch."""
-  (one,) = source.fetch(np.arange(1))['images']
-  count = min(GRID_SAMPLES, max(2, GRID_PIXELS // (one.size // one.shape[-1])))
-  fetched = source.fetch(stream.indices(np.arange(count)))
-  fetched['example'] = np.arange(count, dtype=np.int32)
-  fetched = jax.tree.map(jnp.asarray, fetched)
-  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+  with contextlib.ExitStack() as stack:
+    if devices.is_main():
+      stack.enter_context(locked(workdir))
+      cfg.write(config, workdir)
+      if latest is not None:
+        point_link(latest, workdir)
+    devices.wait_for_all('config written')
+    checkpoints = Checkpoints(
+      workdir, config.checkpoints_to_keep, always=schedule.stage_ends
+    )
+    stack.enter_context(contextlib.closing(checkpoints))
+    stack.enter_context(memory.exhaustion_told())
+    resident = is_resident(config, source)
+    reader = partial(read, flip=config.data.flip, draw=source.draw)
+    dispatch = partial(train_dispatch, game, tx, reader, strategy.axis_name)
+    yield TrainingRun(
+      config=config,
+      workdir=workdir,
+      schedule=schedule,
+      source=source,
+      strategy=strategy,
+      checkpoints=checkpoints,
+      train_dispatch=strategy.compile(dispatch),
+      sampler=make_sampler(games.make(config), config),
+      examples=examples,
+      evaluations=evaluations,
+      create=create,
+      dataset=on_devices(strategy, fetch_all(source) if resident else {}),
+      frozen=on_devices(strategy, game.frozen()),
+      data_diversity=float(diversity(examples['images'])),
+      sizes=sizes,
+      settings=settings,
+    )
 
 
 def create_state(
@@ -130,29 +156,25 @@ def create_state(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def make_sampler(game: Game, config: ConfigDict) -> Sampler:
-  """How the run of this config is looked at."""
-  of_points = is_toy(config.data.source)
-  scene = make_plot_data(game, config) if of_points else None
-  classes = config.data.get('classes', 0)
+def on_devices(strategy: devices.Strategy, tree: PyTree) -> PyTree:
+  """Replicates host arrays on every device, as compiled programs take them."""
+  return strategy.replicate(devices.replicate(tree))
 
-  @jax.jit
-  def look(state: State, batch: Batch, phase: Phase) -> Samples:
-    if classes:
-      labels = labels_by_class(classes, len(batch['example']))
-      batch = {'example': batch['example'][: len(labels)], 'labels': labels}
-    key = jax.random.key(config.seed)
-    keys = example_keys(key, Purpose.SAMPLE, batch['example'])
-    images = game.sample(
-      state.ema, game.sample_inputs(keys, batch, phase), phase
-    )
-    shown = scene(state.variables, phase) if of_points else images
-    return Samples(shown, diversity(images))
 
-  def paint_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
-    columns = columns_of(classes, len(images)) if classes else None
-    return grid(to_uint8(images), columns)
+def _check_dispatch(
+  schedule: Schedule, config: ConfigDict, source: Source
+) -> None:
+  """Refuses dispatches whose input is too large for the machine."""
+  resident = source.draw is not None or is_resident(config, source)
+  segments = [placed.segment for placed in schedule.segments]
+  examples = [x.images_per_step + (x.gen_batch_size or 0) for x in segments]
+  streamed = 0 if resident else source.example_bytes
+  memory.check_dispatch(schedule.steps_per_dispatch, max(examples), streamed)
 
-  return Sampler(
-    look, partial(plot, config=config) if of_points else paint_images
-  )
+
+def _digest(batch: Batch) -> str:
+  """A short digest of a batch."""
+  digest = hashlib.sha256()
+  for name in sorted(batch):
+    digest.update(np.asarray(batch[name]).tobytes())
+  return digest.hexdigest()[:16]

@@ -35,10 +35,10 @@ class State(NamedTuple):
   game_state: PyTree
 
 
-def fresh(
+def init_opt_state(
   tx: Pair[optax.GradientTransformation], variables: Pair[Variables]
 ) -> Pair[PyTree]:
-  """Both optimizers' states before their first step."""
+  """The initial states of both optimizers."""
   params = player_params(variables)
   return Pair(tx.gen.init(params.gen), tx.disc.init(params.disc))
 
@@ -57,7 +57,7 @@ def create(
     stage=jnp.int32(stage),
     key=key,
     variables=variables,
-    opt_state=fresh(tx, variables),
+    opt_state=init_opt_state(tx, variables),
     # A copy: the same buffers twice in one state cannot be donated.
     ema=jax.tree.map(jnp.copy, variables.gen),
     game_state=game_state,

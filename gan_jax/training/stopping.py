@@ -1,6 +1,7 @@
-"""Being told to stop: Ctrl-C by a user, SIGTERM by a scheduler.
+"""Stopping on request: Ctrl-C by a user, SIGTERM by a scheduler.
 
-Once: after the iteration, and saved. Ctrl-C twice: at once.
+The first request stops after the current dispatch, and the state is saved. A
+second Ctrl-C stops at once.
 """
 
 import contextlib
@@ -11,44 +12,44 @@ from collections.abc import Callable, Iterator
 
 from gan_jax import devices
 
-# () -> the signal to stop for, once there is one.
-Asked = Callable[[], signal.Signals | None]
+# () -> the signal that asks to stop; None: none came.
+StopRequested = Callable[[], signal.Signals | None]
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Asked]:
-  """Yields a function, to be asked after each dispatch, whether to stop.
+def interruptible() -> Iterator[StopRequested]:
+  """Yields a function that tells, after each dispatch, whether to stop.
 
-  On several processes all stop after the same iteration: JAX has the handler of
-  SIGTERM there, and they agree on an iteration.
+  With several processes all of them stop after the same iteration: JAX handles
+  SIGTERM there, and lets them agree on an iteration.
   """
   if threading.current_thread() is not threading.main_thread():
-    # Signals go to the main thread alone.
+    # Python delivers signals to the main thread only.
     yield lambda: signal.SIGTERM if devices.preempted() else None
     return
-  told: list[signal.Signals] = []
+  received: list[signal.Signals] = []
 
-  def tell(number: int, _) -> None:
-    told.append(signal.Signals(number))
-    print('\nStopping after this iteration, to save', flush=True)
+  def handle(number: int, _) -> None:
+    received.append(signal.Signals(number))
+    print('\nStopping after this iteration, then saving', flush=True)
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, before[signal.SIGINT])
-      print('(Ctrl-C again: at once)', flush=True)
+      print('(Ctrl-C again stops at once)', flush=True)
       if devices.is_one_of_many():
         os.kill(os.getpid(), signal.SIGTERM)
 
-  def asked() -> signal.Signals | None:
+  def stop_requested() -> signal.Signals | None:
     if devices.is_one_of_many():
       stop = devices.preempted()
-      return (told or [signal.SIGTERM])[0] if stop else None
-    return told[0] if told else None
+      return (received or [signal.SIGTERM])[0] if stop else None
+    return received[0] if received else None
 
   handled = [signal.SIGINT]
   if not devices.is_one_of_many():
     handled.append(signal.SIGTERM)
-  before = {number: signal.signal(number, tell) for number in handled}
+  before = {number: signal.signal(number, handle) for number in handled}
   try:
-    yield asked
+    yield stop_requested
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""What is printed of a run: what it is, before it is played, and where it is.
+"""The printed summary of a run, before and after training.
 
-Only by the process that writes.
+Only the main process prints.
 """
 
 import datetime
@@ -24,29 +24,29 @@ from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.pair import Variables, player_params
 from gan_jax.training.evaluations import Evaluations
-from gan_jax.training.schedule import Curve, Row, Table
-from gan_jax.training.setup import is_resident
+from gan_jax.training.feed import is_resident
+from gan_jax.training.schedule import Curve, PlacedSegment, Schedule
 from gan_jax.training.state import State
 
 
 def print_summary(
   config: ConfigDict,
   workdir: str | Path,
-  table: Table,
+  schedule: Schedule,
   source: Source,
   state: State,
   sizes: Sequence[str],
   settings: Mapping[str, Any],
   evaluations: Evaluations | None,
 ) -> None:
-  """Prints what is about to be trained, on what, and where it goes.
+  """Prints what is about to be trained, on what, and where it is written.
 
   Args:
-    config, workdir, table, source: The run's.
-    state: That it begins or resumes with.
+    config, workdir, schedule, source: Of the run.
+    state: The state that training begins or resumes with.
     sizes: As of `sizes_of`.
-    settings: What differs from the experiment's file, by key.
-    evaluations: The run's, if it is evaluated.
+    settings: The settings that differ from the experiment's file, by key.
+    evaluations: Of the run; None: it is not evaluated.
   """
   if not devices.is_main():
     return
@@ -64,26 +64,30 @@ def print_summary(
   )
   print(f'Devices:  {devices.describe()} ({config.parallel})')
   print(
-    f'Iterations:   {table.total_steps:,}, '
-    f'{table.images(table.total_steps):,} images'
+    f'Length:   {schedule.total_steps:,} iterations, '
+    f'{schedule.images(schedule.total_steps):,} images'
   )
   if evaluations is not None:
     print(evaluations.describe(config.evaluation.every_images))
-  times = _times(workdir, table, step)
-  print(describe_schedule(table, sizes, {'time': times} if any(times) else {}))
-  side = config.data.resolution
-  if table.stage_ends and sizes[-1] != f'{side}x{side}':
-    warn(f'the run ends at {sizes[-1]}, and the data is of {side}x{side}')
+  times = _times(workdir, schedule, step)
+  more = {'time': times} if any(times) else {}
+  print(describe_schedule(schedule, sizes, more))
+  size = f'{config.data.resolution}x{config.data.resolution}'
+  if schedule.stage_ends and sizes[-1] != size:
+    warn(f'the run ends at {sizes[-1]}, and the data is {size}')
   if advice := games.advice(config):
     warn(advice)
   if step:
-    print(f'Resuming at iteration {step:,}, {table.images(step):,} images')
-  if step >= table.total_steps:
-    print('Nothing is left to do: a larger --config.total_images prolongs it')
+    print(f'Resuming at iteration {step:,}, {schedule.images(step):,} images')
+  if step >= schedule.total_steps:
+    print(
+      f'Training is already complete ({schedule.images(step):,} images): '
+      'prolong it with a larger --config.total_images'
+    )
 
 
 def print_outcome(workdir: str | Path) -> None:
-  """Prints where everything is, and how it is opened."""
+  """Prints where the results are, and how to open them."""
   if devices.is_main():
     print(
       f'Done. Samples, metrics and checkpoints are in {workdir}\n'
@@ -92,141 +96,119 @@ def print_outcome(workdir: str | Path) -> None:
 
 
 def sizes_of(
-  config: ConfigDict, table: Table, gen_vars: Variables, shapes: Batch
+  config: ConfigDict, schedule: Schedule, gen_vars: Variables, shapes: Batch
 ) -> list[str]:
-  """Of what G makes in each row: 4x4; of the shapes of its variables.
+  """The size of the fakes in each segment, as 4x4; nothing is computed.
 
   Raises:
-    UserError: There is no such stage.
+    UserError: A stage does not exist.
   """
   game = games.make(config)
-  found: dict[Any, str] = {}
-  for row in table.rows:
-    signature = table.signature(row.first_step)
-    if signature not in found:
-      play = partial(_play, game, phase=table.phase(row.first_step))
-      fakes = jax.eval_shape(play, gen_vars, shapes)
-      found[signature] = ', '.join(
+  sizes: dict[Any, str] = {}
+  for placed in schedule.segments:
+    signature = schedule.signature(placed.first_step)
+    if signature not in sizes:
+      phase = schedule.phase(placed.first_step)
+      generate = partial(_generate, game, phase=phase)
+      fakes = jax.eval_shape(generate, gen_vars, shapes)
+      sizes[signature] = ', '.join(
         'x'.join(map(str, leaf.shape[1:3])) for leaf in jax.tree.leaves(fakes)
       )
-  return [found[table.signature(row.first_step)] for row in table.rows]
+  return [sizes[schedule.signature(x.first_step)] for x in schedule.segments]
 
 
-def _play(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
+def _generate(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
   keys = jax.random.split(jax.random.key(0), len(batch['example']))
-  return game.generate(gen_vars, game.sample_inputs(keys, batch, phase), phase)[
-    0
-  ]
+  inputs = game.sample_inputs(keys, batch, phase)
+  return game.generate(gen_vars, inputs, phase)[0]
 
 
 def describe_schedule(
-  table: Table, sizes: Sequence[str], more: Mapping[str, Sequence[str]]
+  schedule: Schedule, sizes: Sequence[str], more: Mapping[str, Sequence[str]]
 ) -> str:
-  """The rows of a schedule as a table.
+  """The schedule as a table, one row per segment.
 
   Args:
-    table: The schedule.
-    sizes: Of what G makes in each row.
+    schedule: The schedule.
+    sizes: The size of the fakes in each segment.
     more: Further columns.
   """
   columns: dict[str, list[str]] = {}
-  for row, size in zip(table.rows, sizes, strict=True):
-    for name, cell in _cells(table, row, size).items():
+  for placed, size in zip(schedule.segments, sizes, strict=True):
+    for name, cell in _cells(schedule, placed, size).items():
       columns.setdefault(name, []).append(cell)
-  drawn = rich.table.Table(box=None, pad_edge=False)
+  table = rich.table.Table(box=None, pad_edge=False)
   columns = {k: cells for k, cells in columns.items() if any(cells)} | more
   for name in columns:
-    drawn.add_column(name, justify='right')
+    table.add_column(name, justify='right')
   for cells in zip(*columns.values(), strict=True):
-    drawn.add_row(*cells)
+    table.add_row(*cells)
   written = io.StringIO()
-  rich.console.Console(file=written, width=160).print(drawn)
+  rich.console.Console(file=written, width=160).print(table)
   return '\n'.join(map(str.rstrip, written.getvalue().splitlines()))
 
 
-def _cells(table: Table, row: Row, size: str) -> dict[str, str]:
-  segment = row.segment
+def _cells(
+  schedule: Schedule, placed: PlacedSegment, size: str
+) -> dict[str, str]:
+  segment = placed.segment
   steps = '' if segment.disc_steps == 1 else f'{segment.disc_steps}'
   own = segment.gen_batch_size
-  pairs = zip(table.learning_rate, segment.factors.values(), strict=True)
-  # Once, where they are the same.
-  rates = dict.fromkeys(_ramp(factor, rate) for rate, factor in pairs)
-  values = [f'{name} {_ramp(curve)}' for name, curve in segment.values.items()]
+  pairs = zip(schedule.learning_rate, segment.factors.values(), strict=True)
+  # One number if both players have the same.
+  rates = dict.fromkeys(_describe(factor, rate) for rate, factor in pairs)
+  values = [f'{name} {_describe(x)}' for name, x in segment.values.items()]
   return {
-    'from image': f'{row.first_image:,}',
-    'images': f'{row.steps * segment.images_per_step:,}',
+    'from image': f'{placed.first_image:,}',
+    'images': f'{placed.steps * segment.images_per_step:,}',
     'stage': f'{segment.stage}',
-    'G makes': size,
-    'with': ', '.join(values),
+    'size': size,
+    'scheduled': ', '.join(values),
     'batch': f'{segment.batch_size}',
-    "G's own": '' if own is None else f'{own}',
+    "G's batch": '' if own is None else f'{own}',
     'D steps': steps,
     'learning rate': ', '.join(rates),
   }
 
 
-def _ramp(curve: Curve, unit: float | int = 1) -> str:
-  """In words: 0.0002 to 0 (linear); `unit`: what the ramp multiplies."""
+def _describe(curve: Curve, unit: float | int = 1) -> str:
+  """A curve in words: 0.0002 to 0 (linear); `unit` multiplies it."""
   if not isinstance(curve, tuple):
     return f'{unit * curve:g}'
   shape, start, end = curve
   return f'{unit * start:g} to {unit * end:g} ({shape})'
 
 
-def scheduled(
-  table: Table, sizes: Sequence[str], step: int
-) -> dict[str, float | int]:
-  """What changes with time, as it is in `step`, for a line of metrics.
-
-  Args:
-    table: The schedule.
-    sizes: Of what G makes in each row.
-    iteration: Which.
-  """
-  phase = table.phase(step)
-  values = {
-    'gen_learning_rate': phase.learning_rate.gen,
-    'disc_learning_rate': phase.learning_rate.disc,
-    **phase.values,
-  }
-  # The shortest number that is this float32.
-  told = {f'schedule/{name}': float(str(x)) for name, x in values.items()}
-  if table.stage_ends:
-    size = sizes[table.rows.index(table.row(step))]
-    told['schedule/stage'] = phase.stage
-    told['schedule/resolution'] = int(size.partition('x')[0])
-  return told
-
-
 def duration(seconds: float) -> str:
-  """1:02:03."""
+  """Formats seconds as 1:02:03."""
   return str(datetime.timedelta(seconds=round(seconds)))
 
 
-def _times(workdir: str | Path, table: Table, until: int) -> list[str]:
-  """The time that each segment takes, from `metrics.jsonl` up to step `until`.
+def _times(workdir: str | Path, schedule: Schedule, until: int) -> list[str]:
+  """The duration of each segment, by `metrics.jsonl` up to step `until`.
 
-  With the evaluations.
+  Evaluations are included. A segment that is not complete is extrapolated.
   """
   file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
-  seconds, seen = [0.0] * len(table.rows), [0] * len(table.rows)
+  seconds = [0.0] * len(schedule.segments)
+  trained = [0] * len(schedule.segments)
   before = 0
-  for line in file.read_text().splitlines() if file.exists() else ():
+  for text in file.read_text().splitlines() if file.exists() else ():
     try:
-      said = json.loads(line)
+      line = json.loads(text)
       step, images, speed = (
-        said[name] for name in ('step', 'images', 'images_per_second')
+        line[name] for name in ('step', 'images', 'images_per_second')
       )
     except (ValueError, KeyError, TypeError):
-      continue  # a kill cut it short
+      continue  # cut short by a kill, or not of training
     if step > until:
-      break  # what came after the checkpoint is lost
-    index = table.rows.index(table.row(step - 1))
-    seconds[index] += (images - before) / speed + said.get('eval/seconds', 0)
-    seen[index] += images - before
+      break  # after the checkpoint that the run resumes from
+    index = schedule.segments.index(schedule.segment_at(step - 1))
+    seconds[index] += (images - before) / speed + line.get('eval/seconds', 0)
+    trained[index] += images - before
     before = images
-  whole = [row.steps * row.segment.images_per_step for row in table.rows]
+  lengths = [x.steps * x.segment.images_per_step for x in schedule.segments]
   return [
-    duration(time * total / part) if part else ''
-    for time, part, total in zip(seconds, seen, whole, strict=True)
+    duration(time * length / part) if part else ''
+    for time, part, length in zip(seconds, trained, lengths, strict=True)
   ]

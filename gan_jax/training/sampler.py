@@ -1,0 +1,90 @@
+"""Samples of a run while it trains: the sample grid, and their diversity."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from gan_jax.data.on_device import read
+from gan_jax.data.order import Stream
+from gan_jax.data.source import Source
+from gan_jax.data.toys import is_toy
+from gan_jax.games.game import Batch, Game, Phase
+from gan_jax.keys import Purpose, example_keys
+from gan_jax.ops.pixels import to_uint8
+from gan_jax.plots.grid import columns_of, grid, labels_by_class
+from gan_jax.plots.toy_plot import make_plot_data, plot
+from gan_jax.training.health import diversity
+from gan_jax.training.state import State
+
+# Size limits of the sample grid: number of samples, and pixels in total.
+GRID_SAMPLES, GRID_PIXELS = 64, 2**24
+
+
+class Samples(NamedTuple):
+  """Samples of a run after some iteration.
+
+  Attributes:
+    drawn: What is drawn: images of the average G from fixed latents; for a toy
+      the data of its plot, with both players and not an average.
+    diversity: Mean distance between the images of the average G.
+  """
+
+  drawn: PyTree
+  diversity: Float[Array, '']
+
+
+class Sampler(NamedTuple):
+  """Makes the samples of a run, and draws them.
+
+  Attributes:
+    sample: Compiled: (state, real examples, phase) -> Samples.
+    draw: (Samples.drawn on the host) -> the picture.
+  """
+
+  sample: Callable[[State, Batch, Phase], Samples]
+  draw: Callable[[PyTree], UInt8[np.ndarray, 'h w c']]
+
+
+def first_examples(source: Source, stream: Stream) -> Batch:
+  """The first examples of the stream, as a batch without augmentation."""
+  (one,) = source.fetch(np.arange(1))['images']
+  count = min(GRID_SAMPLES, max(2, GRID_PIXELS // (one.size // one.shape[-1])))
+  fetched = source.fetch(stream.indices(np.arange(count)))
+  fetched['example'] = np.arange(count, dtype=np.int32)
+  fetched = jax.tree.map(jnp.asarray, fetched)
+  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+
+
+def make_sampler(game: Game, config: ConfigDict) -> Sampler:
+  """Makes the sampler of a run."""
+  of_points = is_toy(config.data.source)
+  plot_data = make_plot_data(game, config) if of_points else None
+  classes = config.data.get('classes', 0)
+
+  @jax.jit
+  def sample(state: State, examples: Batch, phase: Phase) -> Samples:
+    batch = {name: examples[name] for name in game.reads}
+    if classes:
+      labels = labels_by_class(classes, len(examples['example']))
+      batch = {name: x[: len(labels)] for name, x in batch.items()}
+      batch['labels'] = labels
+      examples = {'example': examples['example'][: len(labels)]}
+    key = jax.random.key(config.seed)
+    keys = example_keys(key, Purpose.SAMPLE, examples['example'])
+    inputs = game.sample_inputs(keys, batch, phase)
+    images = game.sample(state.ema, inputs, phase)
+    drawn = plot_data(state.variables, phase) if of_points else images
+    return Samples(drawn, diversity(images))
+
+  def draw_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
+    columns = columns_of(classes, len(images)) if classes else None
+    return grid(to_uint8(images), columns)
+
+  draw = partial(plot, config=config) if of_points else draw_images
+  return Sampler(sample, draw)
