@@ -45,7 +45,7 @@ def get_config(arg: str = '') -> ConfigDict:
     {
       'name': 'resnet',
       'features': (128, 128, 128, 128),
-      'halvings': 2,
+      'num_downsamples': 2,
       'pool': 'sum',
       'spectral': True,
     }

@@ -142,7 +142,7 @@ BOUNDS: dict[str, Bound] = {
   'model.*.dropout': _number(0, 1, below=True),
   'model.*.features': _WIDTH._replace(several=None),
   'model.*.group': _WIDTH,
-  'model.*.halvings': _integer(0, 16),
+  'model.*.num_downsamples': _integer(0, 16),
   'model.*.hidden': _WIDTH._replace(several=True),
   'model.*.most_features': _WIDTH,
   'model.*.negative_slope': _number(-1, 1),
