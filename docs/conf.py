@@ -23,7 +23,7 @@ extensions = [
   'config_keys',
   'docstrings',
 ]
-exclude_patterns = ['_build', '_ext']
+exclude_patterns = ['_build', '_ext', 'reference/api/modules.rst']
 
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3

@@ -7,6 +7,7 @@ import shlex
 import sys
 from functools import cache, partial
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -233,7 +234,7 @@ def test_parts_of_ones_own(mine):
   gen = make(config.model.gen.to_dict(), **shape)
   loss = make(config.game.loss.to_dict())
   z = np.zeros((2, 3), np.float32)
-  images, _ = gen.init_with_output(0, z, None, train=True)
+  images, _ = gen.init_with_output(jax.random.key(0), z, None, train=True)
   assert images.shape == (2, 8, 8, 1)
   logits = np.float32([0, 1])
   assert np.isfinite(loss.gen(logits, logits) + loss.disc(logits, logits))
