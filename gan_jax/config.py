@@ -18,13 +18,7 @@ OURS = ('.lock', 'config.json.*.part')
 
 # What a workdir has, and must be a folder, or a file.
 FOLDERS = ('checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard')
-FILES = (
-  '.lock',
-  '.scores.lock',
-  'config.json',
-  'metrics.jsonl',
-  'scores.jsonl',
-)
+FILES = ('config.json', 'metrics.jsonl', 'scores.jsonl')
 
 # The blocks of a config: those that each has, and those that it may have.
 OPTIONAL_BLOCKS = ('evaluation', 'growth')

@@ -11,7 +11,7 @@ KEYS = {
   'images_per_second', 'compile_seconds_cold', 'compile_seconds_warm',
   'flops_per_image', 'flops_per_second', 'matmul_flops_per_second',
   'share_of_matmul', 'peak_memory_bytes', 'loader_images_per_second',
-  'share_waiting_for_input', 'rounds_per_dispatch_recommended', 'devices',
+  'share_waiting_for_input', 'steps_per_dispatch_recommended', 'devices',
 }  # fmt: skip
 
 

@@ -53,13 +53,13 @@ class Discriminator(nn.Module):
   """The logit is what a linear layer makes of the image."""
 
   spectral: bool = False
-  sorts: bool = False
+  auxiliary: bool = False
 
   @nn.compact
   def __call__(self, images, keys, train, labels=None):
     flat = images.reshape(len(images), -1)
     logits = Dense(1, spectral=self.spectral)(flat)[:, 0]
-    if self.sorts:
+    if self.auxiliary:
       return logits, Dense(CLASSES, name='classes')(flat)
     return logits
 
@@ -106,7 +106,8 @@ def test_without_labels_all_classes_are_drawn_alike():
   # The latents do not depend on it.
   plain, _ = make()
   np.testing.assert_array_equal(
-    plain.draw(keys, {}, PHASE)['z'], game.sample_inputs(keys, {}, PHASE)['z']
+    plain.sample_inputs(keys, {}, PHASE)['z'],
+    game.sample_inputs(keys, {}, PHASE)['z'],
   )
 
 
@@ -223,7 +224,7 @@ def test_an_image_is_judged_by_itself():
 
 
 def test_classes_are_not_packed():
-  with pytest.raises(UserError, match='pack is of images without classes'):
+  with pytest.raises(UserError, match='does not support conditional games'):
     make(classes=CLASSES, pack=2)
 
 
@@ -313,24 +314,28 @@ def test_labels_that_are_not_there():
   ('name', 'changes', 'message'),
   [
     ('cgan_digits', {'game.agument': ()}, "key 'agument'; did you mean 'augm"),
-    ('cgan_digits', {'game.auxiliary': {'gen': 1.0}}, 'does not say a class'),
+    (
+      'cgan_digits',
+      {'game.auxiliary': {'gen': 1.0}},
+      'needs a D with an auxiliary classifier',
+    ),
     (
       'acgan_cifar10',
       {'game.auxiliary': {'dics': 1.0}},
-      'weights gen and disc',
+      'two weights: gen and disc',
     ),
-    ('acgan_cifar10', {'data.classes': 0}, 'auxiliary is of classes'),
+    ('acgan_cifar10', {'data.classes': 0}, 'auxiliary needs classes'),
     ('cgan_digits', {'game.penalties': {'r1': {'every': 2}}}, 'has no weight'),
     (
       'cgan_digits',
       {'game.penalties': {'r1': {'weight': 1.0, 'evry': 2}}},
       "r1 has no key 'evry'; did you mean 'every'",
     ),
-    ('dcgan_mnist', {'data.classes': 10}, 'model.gen is of a network that is'),
+    ('dcgan_mnist', {'data.classes': 10}, 'config.model.gen takes no labels'),
     (
       'cgan_digits',
-      {'schedule': ({'values': {'r1': 1.0}},)},
-      "no use for a value 'r1'",
+      {'schedule': ({'values': {'game.r1': 1.0}},)},
+      "no scheduled value 'game.r1'",
     ),
   ],
 )

@@ -204,7 +204,7 @@ def test_images_from_anywhere(workdir, tmp_path):
     ({'metrics': ('classes',)}, 'it is no classifier'),
     ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
     ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),
-    ({'num_samples': 0}, 'must be positive'),
+    ({'num_samples': 0}, 'must be from 2 to 10,000,000'),
     ({'num_samples': 3}, '3 examples have no 3 neighbours'),
     (
       {'features': 'test_evaluation:pictures'},

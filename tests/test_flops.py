@@ -71,7 +71,7 @@ def on_paper(gen, disc, disc_steps, own_batch):
   return 2 * BATCH * (disc_steps * disc_move + own * gen_move + plays)
 
 
-@pytest.mark.parametrize('disc_steps, iterations', [(1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize('disc_steps, steps', [(1, 1), (1, 3), (2, 2)])
 @pytest.mark.parametrize('own_batch', [None, 16])
 def test_no_work_is_done_twice(disc_steps, steps, own_batch):
   """By an MLP and by DCGAN, 16x16, four features before the last doubling."""

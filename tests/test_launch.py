@@ -514,7 +514,7 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   config, *others = flags
   second = run(config, *reversed(others), cwd=tmp_path, check=True).stdout
   assert 'Resuming at iteration 24' in second
-  assert 'Nothing is left to do' in second
+  assert 'Training is already complete (384 images)' in second
   assert 'images/s' not in second
 
   # Both are read, and compared, by these names.

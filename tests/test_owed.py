@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 import gan_jax
 from gan_jax.errors import Preempted
 from gan_jax.metrics import scores
+from gan_jax.pair import Pair
 from gan_jax.sweep.trial import Tail
 from gan_jax.training import checkpoint, loop, run_log
 from gan_jax.training.log_lines import scheduled_values
@@ -28,7 +29,7 @@ def measured():
 
 def told_at(step, monkeypatch):
   """SIGTERM comes in the dispatch that ends at `step`."""
-  limit_in_flight, dispatches = loop.parallel.limit_in_flight, []
+  limit_in_flight, dispatches = loop.devices.limit_in_flight, []
 
   def tell(pending):
     limit_in_flight(pending)
@@ -36,7 +37,7 @@ def told_at(step, monkeypatch):
     if 4 * len(dispatches) == step:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop.parallel, 'limit_in_flight', tell)
+  monkeypatch.setattr(loop.devices, 'limit_in_flight', tell)
 
 
 def fids(workdir):
@@ -75,7 +76,7 @@ def test_the_untrained_g_is_measured_too(straight):
   assert np.isnan(first['images_per_second'])
 
 
-@pytest.mark.parametrize('iteration', [12, 24])
+@pytest.mark.parametrize('step', [12, 24])
 def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
   """In the last dispatch, too: the run then is not done."""
   config = measured()
@@ -153,18 +154,21 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
 
 
 def test_a_line_has_what_is_scheduled():
-  """Two dispatches of 4 iterations of 16: linear ramps, by hand."""
-  spans = [
-    {'images': 128, 'gen_learning_rate': (8e-4, 0.0), 'values': {'a': 0.25}},
-    {'images': 128, 'stage': 1, 'values': {'b': (0.0, 1.0)}},
+  """Two dispatches of 4 iterations of 16: linear curves, by hand."""
+  falling = ('linear', 4.0, 0.0)
+  segments = [
+    {
+      'images': 128,
+      'gen_learning_rate_factor': falling,
+      'values': {'a': 0.25},
+    },
+    {'images': 128, 'stage': 1, 'values': {'b': ('linear', 0.0, 1.0)}},
   ]
-  defaults = {
-    'batch_size': 16, 'gen_batch_size': None, 'disc_steps': 1,
-    'gen_learning_rate': 2e-4, 'disc_learning_rate': 1e-4,
-  }  # fmt: skip
+  defaults = {'batch_size': 16, 'gen_batch_size': None, 'disc_steps': 1}
   table = place_segments(
-    spans, defaults=defaults, total_images=None, steps_per_dispatch=4,
-    ema_halflife_images=1, ema_rampup=None,
+    segments, defaults=defaults, learning_rate=Pair(2e-4, 1e-4),
+    total_images=None, steps_per_dispatch=4, ema_halflife_images=1,
+    ema_rampup=None,
   )  # fmt: skip
   assert scheduled_values(table, ['4x4', '8x8'], 3) == {
     'schedule/gen_learning_rate': 5e-4,  # 3/8 of the way
@@ -185,10 +189,11 @@ def test_a_line_has_what_is_scheduled():
 def test_lines_of_a_run_have_it(tmp_path):
   """The last iteration that each covers; without stages none is told."""
   config = get_config('vanilla_mnist', 'tiny')
-  config.schedule = ({'images': 384, 'disc_learning_rate': (4.8e-4, 0.0)},)
+  falling = ('linear', 1.0, 0.0)
+  config.schedule = ({'disc_learning_rate_factor': falling},)
   loop.train(config, tmp_path)
   for line in metrics(tmp_path):
-    rate = 4.8e-4 * (1 - (line['step'] - 1) / 24)
+    rate = 2e-4 * (1 - (line['step'] - 1) / 24)
     assert line['schedule/disc_learning_rate'] == pytest.approx(rate, rel=1e-6)
     assert line['schedule/gen_learning_rate'] == 2e-4
     assert 'schedule/stage' not in line

@@ -11,6 +11,7 @@ from gan_jax.games.penalties import (
   PenaltyInputs,
   WeightedPenalty,
   squared_gradients,
+  value_of,
 )
 
 N, SHAPE = 5, (2, 2, 3)
@@ -101,7 +102,7 @@ def test_each_pair_has_its_own_place_between():
   zeros, ones = jnp.zeros((n, *SHAPE)), jnp.ones((n, *SHAPE))
   at = PenaltyInputs(judge, zeros, ones, judge(zeros), judge(ones), keys)
   value = float(PENALTIES['gradient_penalty']()(at))
-  # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, deviation below .2.
+  # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, std below .2.
   assert value == pytest.approx(1 / 36 - 1 / np.sqrt(12) + 1, abs=5 * 0.2 / 63)
   alone = [
     PENALTIES['gradient_penalty']()(
@@ -117,10 +118,10 @@ def test_dragan_looks_near_the_reals():
   a, real = 0.3, draw(2)
   at = shown(bowl(a), real, draw(3))
   norms = np.sqrt(np.sum(np.asarray(real) ** 2, (1, 2, 3)))
-  here = PENALTIES['dragan'](deviation=0.0)(at)
+  here = PENALTIES['dragan'](std=0.0)(at)
   assert float(here) == pytest.approx(np.mean((a * norms - 1) ** 2))
-  # At 0, |d|^2 / deviation^2 is chi-squared with 12 degrees of freedom: with a
-  # target of 0 the mean is 12 a^2 deviation^2, and its error sqrt(24 / n).
+  # At 0, |d|^2 / std^2 is chi-squared with 12 degrees of freedom: with a
+  # target of 0 the mean is 12 a^2 std^2, and its error sqrt(24 / n).
   n = 4000
   keys = jax.random.split(jax.random.key(0), n)
   zeros = jnp.zeros((n, *SHAPE))
@@ -158,7 +159,7 @@ def test_two_penalties_do_not_draw_the_same():
   penalty = PENALTIES['gradient_penalty']()
   at = shown(bowl(0.3), draw(2), draw(3))
   values = {
-    float(WeightedPenalty(name, penalty, 1.0).value(at))
+    float(value_of(WeightedPenalty(name, penalty, 1.0), at))
     for name in ('one', 'other')
   }
   assert len(values) == 2

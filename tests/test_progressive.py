@@ -396,7 +396,7 @@ def test_a_stage_that_there_is_not(tmp_path):
       {'stage': 5, 'values': {'alpha': 0.5}},
       'stage 5 is of 32x32, and the data of 16x16',
     ),
-    ({'stage': 3}, r"stage 3 fades in, and needs 'values': \{'alpha'"),
+    ({'stage': 3}, r"stage 3 fades in: it needs 'values': \{'alpha'"),
     ({'stage': 2, 'values': {'alpha': 0.5}}, 'stage 2 does not fade in'),
     (
       {'stage': 2, 'images': 'growth.fade_image'},
@@ -418,13 +418,13 @@ def test_batches_of_the_paper():
   and of 4 in the later implementation.
   """
   config = get_config('progressive_celebahq')
-  segments = [row.segment for row in make_schedule(config).rows]
+  segments = [row.segment for row in make_schedule(config).segments]
   expected = [16] + [16] * 10 + [14] * 2 + [6] * 2 + [3] * 2
   assert [segment.batch_size for segment in segments] == expected
   assert [segment.gen_batch_size for segment in segments] == expected
   assert config.model.disc.group == 16
   config = get_config('progressive_celebahq', 'many')
-  segments = [row.segment for row in make_schedule(config).rows]
+  segments = [row.segment for row in make_schedule(config).segments]
   assert [segment.gen_batch_size for segment in segments[:3]] == [512, 256, 256]
   assert config.model.disc.group == 4
   half_life = np.log(0.5) / np.log(0.999) * 16
@@ -437,12 +437,12 @@ def test_lengths_that_the_schedule_calls_by_their_key():
   config.growth.at_8.batch_size = 32
   lengths = lambda: [
     row.steps * row.segment.images_per_step
-    for row in make_schedule(config).rows
+    for row in make_schedule(config).segments
   ]
   assert lengths() == [64, 128, 64, 128, 64]
   config.total_images = 320
   assert lengths() == [64, 128, 64, 64]
-  rows = make_schedule(config).rows
+  rows = make_schedule(config).segments
   assert [row.segment.batch_size for row in rows] == [32, 32, 32, 8]
   batch = {
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
@@ -461,6 +461,7 @@ def test_lengths_that_the_schedule_calls_by_their_key():
     '0',
     'to',
     '1',
+    '(linear)',
     '32',
     '32',  # G's own
     '0.001',

@@ -142,7 +142,7 @@ def test_sngan_of_cifar_has_the_parameters_of_its_table():
 
 
 @pytest.mark.parametrize(
-  'resolution, gen, disc, halvings',
+  'resolution, gen, disc, num_downsamples',
   [
     (48, (512, 256, 128, 64), (64, 128, 256, 512, 1024), 4),
     (64, (1024, 512, 256, 128, 64), (64, 128, 256, 512, 1024), 5),

@@ -151,11 +151,11 @@ def test_more_iterations_than_the_devices_count():
     ([{'batch_size': 0}], 'batch_size=0 must be positive'),
     ([{'images': -1}], 'images=-1 must be positive'),
     ([{'values': {'x': float('nan')}}], 'x=nan must be finite'),
-    ([{}, {'stage': 1}], r'schedule\[0\] must say its images'),
+    ([{}, {'stage': 1}], r'schedule\[0\] has no length'),
     ([{'gen_learning_rate_factor': (1.0, 0.0)}], r"number or \('linear', STAR"),
     ([{'gen_learning_rate_factor': -1.0}], 'factor=-1.0 must be 0 or more'),
     ([{'values': {'x': ('linaer', 1, 0)}}], "did you mean 'linear'"),
-    ([{'values': {'x': ('linear', 1, None)}}], 'None is no number'),
+    ([{'values': {'x': ('linear', 1, None)}}], 'None is not a number'),
     ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )

@@ -479,7 +479,7 @@ def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
   attempts = int(state.attempt)
   told = capsys.readouterr().err
   assert attempts >= 1
-  assert told.count('Going back to it') == attempts
+  assert told.count('Rolling back to it') == attempts
   assert f'{player}/loss' in told
   steps = [line['step'] for line in metrics(tmp_path / 'straight')]
   assert steps == list(range(4, 97, 4))  # neither gap nor repeat
@@ -501,7 +501,7 @@ def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
   config = unlucky_config(on_divergence='rollback')
   with pytest.raises(Diverged):
     loop.train(config, tmp_path)
-  assert capsys.readouterr().err.count('Going back') == loop.MAX_ATTEMPTS
+  assert capsys.readouterr().err.count('Rolling back') == loop.MAX_ATTEMPTS
 
 
 class FakeWandb(ModuleType):
@@ -589,12 +589,12 @@ GOOD = {
 @pytest.mark.parametrize(
   ('bad', 'lines', 'message'),
   [
-    ({'gen/diversity': 0.03}, 2, '3% as far apart as the data'),
+    ({'gen/diversity': 0.03}, 2, 'its samples is 3% of'),
     ({'disc/loss_grad_norm': 1e-12}, 1, 'disc/loss_grad_norm is 1.0e-12'),
     (
       {'disc/real_accuracy': 0.999, 'disc/fake_accuracy': 1.0},
       10,
-      'it has won',
+      'D has won',
     ),
   ],
 )
@@ -649,4 +649,6 @@ def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
   loop.train(config, tmp_path / 'long')
   # The second line after 500 iterations: after 508, of 16 images each.
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith('Warning: at 8,128 images, the samples are 0% as far')
+  assert line.startswith(
+    'Warning: at 8,128 images, G has collapsed: the distance'
+  )

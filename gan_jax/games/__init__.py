@@ -20,7 +20,7 @@ from gan_jax.games.image import image_game
 from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.games.progressive import progressive_game
 from gan_jax.pair import Pair
-from gan_jax.registry import build, check_keys, choose
+from gan_jax.registry import accepts, build, check_keys, choose
 
 __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
@@ -148,8 +148,10 @@ def _penalties(
     where, fields = f'config.game.{block}.{name}', dict(fields)
     if 'weight' not in fields:
       raise UserError(f'{where} has no weight: set {where}.weight')
+    taken = accepts(choose(f'config.game.{block}', name, table))
+    check_keys(where, fields, ['weight', 'every', *taken])
     weight, every = fields.pop('weight'), fields.pop('every', 1)
-    penalty = build(where, table, {'name': name, **fields})
+    penalty = table[name](**fields)
     if weight or f'game.{block}.{name}.weight' in scheduled:
       found.append(WeightedPenalty(name, penalty, weight, every))
   return found

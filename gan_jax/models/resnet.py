@@ -126,7 +126,7 @@ class Discriminator(nn.Module):
 
   Attributes:
     features: Channels of each block.
-    halvings: The first so many blocks halve the size.
+    num_downsamples: The first blocks of this number halve the size.
     pool: How one number is made of a feature's pixels: see POOLS.
     spectral: Whether its layers are spectrally normalised.
     sorts: Whether it says also which class an image is of (AC-GAN); else, if

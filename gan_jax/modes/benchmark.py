@@ -224,10 +224,10 @@ def _of_lengths(configured: int, speeds: dict[int, float]) -> dict[str, Any]:
   enough = (1 - WORTH) * max(speeds.values())
   return {
     'steps_per_dispatch': configured,
-    'rounds_per_dispatch_recommended': min(
+    'steps_per_dispatch_recommended': min(
       length for length in speeds if speeds[length] >= enough
     ),
-    'images_per_second_by_rounds_per_dispatch': {
+    'images_per_second_by_steps_per_dispatch': {
       str(length): speeds[length] for length in sorted(speeds)
     },
   }

@@ -74,10 +74,15 @@ def generate(config: ConfigDict) -> Source:
 def course(
   config: ConfigDict, first: int | None = None
 ) -> tuple[Schedule, int]:
-  """The schedule without an end, and where to begin: with its last segment."""
+  """A schedule that is long enough to time, and the step to begin at.
+
+  None: the first step of the last segment.
+  """
+  schedule = make_schedule(config)
   if first is None:
-    first = make_schedule(config).rows[-1].first_step
-  return make_schedule(cfg.changed(config, 'total_images', 2**50)), first
+    first = schedule.segments[-1].first_step
+  longer = schedule.images(schedule.total_steps) + 2**28
+  return make_schedule(cfg.changed(config, 'total_images', longer)), first
 
 
 def images_in(schedule: Schedule, first: int) -> int:
