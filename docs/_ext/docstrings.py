@@ -14,8 +14,13 @@ from sphinx.application import Sphinx
 # Sphinx documents the fields of a NamedTuple as "Alias for field number 0". The
 # class's `Attributes` section says what they are.
 FIELD = type(namedtuple('One', 'x').x)
-# Flax adds these to every module.
-FLAX = re.compile(r', (?:parent|name): [^=]*= [^,)]*')
+# Parts of signatures, and what is shown in their place.
+SIGNATURES = {
+  r', (?:parent|name): [^=]*= [^,)]*': '',  # Flax adds these to every module
+  r"<class '(?:\w+\.)*(\w+)'>": r'\1',
+  r'<function (\w+)>': r'\1',
+  r'~?jaxlib\._jax\.Array': 'Array',
+}
 
 
 def _escape(line: str) -> str:
@@ -55,24 +60,48 @@ def _process_docstring(
     lines[:] = [_escape(line) for line in lines]
 
 
+def _split_fields(
+  app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+  """Repeats a field `:ivar a, b: text` for each of its names."""
+  fields: list[list[str]] = []
+  for line in lines:
+    if not fields or (line and not line.startswith(' ')):
+      fields.append([])
+    fields[-1].append(line)
+  lines.clear()
+  for first, *rest in fields:
+    match = re.match(r':(ivar|param) ([^:]*?(?:,| ).*?): (.*)', first)
+    if match is None or ' ' not in match[2]:
+      lines += [first, *rest]
+      continue
+    # (`The others` has no name of its own.)
+    for each in match[2].removeprefix('The ').split(', '):
+      lines += [f':{match[1]} {each}: {match[3]}', *rest]
+
+
 def _skip_member(
   app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
-  return True if isinstance(obj, FIELD) else None
+  return True if isinstance(obj, FIELD) or name == 'dtype' else None
 
 
 def _process_signature(
   app: Sphinx, what: str, name: str, obj: Any, options: Any,
   signature: str | None, result: str | None,
-) -> tuple[str | None, str | None] | None:  # fmt: skip
-  if what != 'class' or not signature:
-    return None
-  return FLAX.sub('', signature), result
+) -> tuple[str | None, str | None]:  # fmt: skip
+  shown = []
+  for text in (signature, result):
+    for pattern, replacement in SIGNATURES.items():
+      text = text and re.sub(pattern, replacement, text)
+    shown.append(text)
+  return shown[0], shown[1]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-  """Registers the handlers; napoleon runs after them."""
+  """Registers the handlers: before and after napoleon, which has 500."""
   app.connect('autodoc-process-docstring', _process_docstring, priority=400)
+  app.connect('autodoc-process-docstring', _split_fields, priority=600)
   app.connect('autodoc-skip-member', _skip_member)
   app.connect('autodoc-process-signature', _process_signature)
   return {'parallel_read_safe': True}
