@@ -17,7 +17,7 @@ from gan_jax.errors import Preempted
 from gan_jax.metrics import scores
 from gan_jax.pair import Pair
 from gan_jax.sweep.trial import Tail
-from gan_jax.training import checkpoint, loop, run_log
+from gan_jax.training import checkpoint, evaluations, loop, run_log
 from gan_jax.training.log_lines import scheduled_values
 from gan_jax.training.schedule import place_segments
 

@@ -25,11 +25,11 @@ from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics.choice import choose_metrics
 from gan_jax.metrics.measure import (
-  METRICS,
   UNRANKED,
   MetricInputs,
   Reference,
   collect,
+  get_metric,
 )
 from gan_jax.metrics.moments import Moments
 from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
@@ -93,7 +93,7 @@ class Evaluator:
         'the metric memorisation needs held-out data: set '
         '--config.evaluation.held_out=SPLIT'
       )
-    self._needs = {METRICS[name].needs for name in self.metrics}
+    self._needs = {get_metric(name).needs for name in self.metrics}
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
@@ -109,7 +109,7 @@ class Evaluator:
   @property
   def main(self) -> str | None:
     """The score that ranks checkpoints; None: no metric ranks them."""
-    names = [METRICS[metric].main for metric in self.metrics]
+    names = [get_metric(metric).main for metric in self.metrics]
     return next((name for name in names if name not in UNRANKED), None)
 
   @property
@@ -118,13 +118,13 @@ class Evaluator:
 
     If no score ranks checkpoints, that of the first metric.
     """
-    ranking = [m for m in self.metrics if METRICS[m].main == self.main]
+    ranking = [m for m in self.metrics if get_metric(m).main == self.main]
     first = ranking[0] if ranking else self.metrics[0]
     return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
   def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """Describes all that a score depends on, except the generator."""
-    spec = METRICS[metric]
+    spec = get_metric(metric)
     network = None if spec.needs == 'images' else self.features.identity
     held_out = None
     if metric == 'memorisation':
@@ -221,7 +221,7 @@ class Evaluator:
       batches_of_seed = _prefetch(batches(seed))
       fake = collect(batches_of_seed, self._needs, count, self.num_samples)
       for metric in self.metrics:
-        computed = METRICS[metric].compute(self.reference, fake)
+        computed = get_metric(metric).compute(self.reference, fake)
         for name, value in computed.items():
           values[metric].setdefault(name, []).append(float(value))
     return values
@@ -270,7 +270,7 @@ class Evaluator:
 
   def _versions(self, need: str) -> list[int]:
     """Lists the versions of the metrics with a need."""
-    rows = [METRICS[name] for name in self.metrics]
+    rows = [get_metric(name) for name in self.metrics]
     return sorted({row.version for row in rows if row.needs == need})
 
   def _batches(self, source: Source, count: int) -> Batches:
