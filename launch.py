@@ -1,14 +1,14 @@
-"""Plays the experiment of a config file.
+"""Trains the GAN of an experiment file, or runs another mode on it.
 
   python launch.py --config=experiments/vanilla_mnist.py
   python launch.py --config=experiments/dcgan_celeba.py:tiny --workdir=DIR
   python launch.py --config=experiments/dcgan_celeba.py --config.batch_size=256
   python launch.py --config=experiments/vanilla_mnist.py --mode=sweep
 
-The experiment's file shows every key that can be overridden.
+The experiment's file lists the keys that can be overridden.
 """
 
-# Parses flags, and delegates: everything else can be imported.
+# This file only parses flags and delegates: notebooks can import the rest.
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ from gan_jax import devices
 from gan_jax.bounds import bound_of
 from gan_jax.config import (
   CHANGEABLE,
-  OF_MACHINE,
+  PER_MACHINE,
   check_key,
   differences,
   flatten,
@@ -49,8 +49,8 @@ from gan_jax.errors import (
 from gan_jax.training import logfile, peers
 from gan_jax.training.overrides import settle
 
-# What `--mode` chooses from: functions of (config, workdir). Imported when they
-# are called: the loader's processes import this file too.
+# The values of `--mode`: functions of (config, workdir). They are imported when
+# they are called, because the loader's processes import this file too.
 MODES = {
   'train': 'gan_jax.training.loop:train',
   'prepare': 'gan_jax.modes.prepare:prepare',
@@ -59,16 +59,16 @@ MODES = {
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
 }
-# What is expected of a flag, by the type that the flags library gives it.
+# What a flag expects, by the name that the flags library gives its type.
 EXPECTED = {
   'bool': 'True or False',
   'float': 'a number',
   'int': 'an integer',
   'multi tuple': 'a tuple',
 }
-RUNS = Path('runs')  # where default workdirs are
-# The flags that one mode alone takes.
-OF_MODE = {
+RUNS = Path('runs')  # the folder of the default workdirs
+# Flags of a single mode.
+MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
   'sweep': (
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
@@ -76,93 +76,104 @@ OF_MODE = {
   ),
 }  # fmt: skip
 
-# Our own, for a misspelt one.
+# All flags of this program, to suggest one for a misspelt flag.
 FLAGS = (
   'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
-  'num_processes', 'process_id', *OF_MODE['evaluate'], *OF_MODE['sweep'],
+  'num_processes', 'process_id', *MODE_FLAGS['evaluate'], *MODE_FLAGS['sweep'],
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'The experiment: FILE.py or FILE.py:ARGUMENT. Every key of it is a flag of '
-  'its own: --config.batch_size=128.',
+  'The experiment: FILE.py or FILE.py:ARGUMENT. Each of its keys is a flag: '
+  '--config.batch_size=128.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'The folder of the run; the same one again resumes it. Default: '
-  'runs/EXPERIMENT, and a digest of the settings that differ from its file.',
+  'The folder of the run; an existing run resumes. Default: runs/EXPERIMENT, '
+  'with a hash of the settings that differ from the file.',
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address',
   None,
-  'HOST:PORT of process 0, where the processes do not find each other.',
+  'HOST:PORT of process 0, if the processes do not find each other.',
 )
-_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
-_PROCESS = flags.DEFINE_integer(
-  'process_id', None, 'Which this one is, from 0.'
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'The number of processes of a distributed run.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'The number of this process, from 0.'
 )
 flags.DEFINE_string(
   'step',
   None,
-  'With --mode=evaluate: the step of a checkpoint, best or all. Default: the '
-  'newest.',
+  'With --mode=evaluate: the iteration of a checkpoint, best or all. Default: '
+  'the newest checkpoint.',
 )
 flags.DEFINE_float(
   'truncation',
   None,
-  'With --mode=evaluate: the largest value of a latent. Default: none.',
+  'With --mode=evaluate: truncate latents to this absolute value. Default: no '
+  'truncation.',
 )
 flags.DEFINE_string(
-  'sweep', None, 'With --mode=sweep: which of the experiment. Default: the one.'
+  'sweep',
+  None,
+  "With --mode=sweep: the name of one of the experiment's sweeps. Default: its "
+  'only sweep.',
 )
 flags.DEFINE_integer(
-  'trials', None, 'With --mode=sweep: how many settings a search tries.'
+  'trials', None, 'With --mode=sweep: the number of settings of a search.'
 )
 flags.DEFINE_bool(
-  'dry_run', None, 'With --mode=sweep: only prints the commands of the trials.'
+  'dry_run', None, 'With --mode=sweep: only print the commands of the trials.'
 )
 flags.DEFINE_string(
   'storage',
   None,
-  'With --mode=sweep: the URL of a database, for several drivers. Default: a '
-  'file in the workdir.',
+  'With --mode=sweep: the URL of a database that several drivers share. '
+  'Default: a file in the workdir.',
 )
 flags.DEFINE_integer(
   'parallel_trials',
   None,
-  'With --mode=sweep: how many trials at a time. Default: one for each '
-  'accelerator, or slice; one on a machine without.',
+  'With --mode=sweep: the number of trials that run at the same time. Default: '
+  'one for each accelerator or slice; one without accelerators.',
 )
 flags.DEFINE_string(
-  'executor', None, 'With --mode=sweep: local (the default), or tpu.'
+  'executor', None, 'With --mode=sweep: local (the default) or tpu.'
 )
 flags.DEFINE_list(
-  'slices', None, 'With --executor=tpu: their names, by commas.'
+  'slices', None, 'With --executor=tpu: the names of the slices, NAME,NAME,...'
 )
-flags.DEFINE_string('zone', None, 'With --executor=tpu: where the slices are.')
+flags.DEFINE_string(
+  'zone', None, "With --executor=tpu: the slices' zone. Default: gcloud's."
+)
 flags.DEFINE_string(
   'remote',
   None,
-  'With --executor=tpu: what leads on a host to where `python launch.py` runs. '
-  "Default: 'cd gan_jax'.",
+  'With --executor=tpu: the shell command that enters the folder of launch.py '
+  "on a host. Default: 'cd gan_jax'.",
 )
 _COMPARE = flags.DEFINE_list(
   'compare',
   None,
-  'Workdirs, by commas: their scores, the best first. Alone, with --score.',
+  'Compare the scores of these runs, WORKDIR,WORKDIR,..., the best first. Only '
+  '--score goes with it.',
 )
-_SCORE = flags.DEFINE_string('score', 'fid', 'With --compare: which score.')
-_MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.')
+_SCORE = flags.DEFINE_string(
+  'score', 'fid', 'With --compare: the name of the score.'
+)
+_MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to run.')
 
 
 def main(argv: list[str]) -> None:
-  """Does what `--mode` says."""
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every save
+  """Runs the mode that `--mode` names."""
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every save
   try:
     if len(argv) > 1:
-      raise UserError(f'what is {argv[1]!r}? Flags begin with --')
+      raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
     if _COMPARE.value:
       print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
       return
@@ -170,52 +181,56 @@ def main(argv: list[str]) -> None:
       raise UserError(
         'name an experiment: --config=experiments/vanilla_mnist.py'
       )
-    _join()
-    _settle()
-    given = _of_mode()
+    _join_processes()
+    _apply_overrides()
+    kwargs = _mode_arguments()
     workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
     logfile.divert(workdir)
     if _MODE.value != 'sweep':
-      peers.agree(_described(workdir, given))
+      peers.agree(_run_identity(workdir, kwargs))
     module, _, function = MODES[_MODE.value].partition(':')
     mode = getattr(importlib.import_module(module), function)
-    mode(_CONFIG.value, workdir, **given)
+    mode(_CONFIG.value, workdir, **kwargs)
     peers.part()
   except UserError as error:
-    _complain(error)
-    _leave(DIVERGED if isinstance(error, Diverged) else 2, str(error))
+    _print_error(error)
+    _exit(DIVERGED if isinstance(error, Diverged) else 2, str(error))
   except Preempted as preempted:
-    print(f'Told to leave, {preempted}: the same command goes on.')
-    _leave(PREEMPTED)
+    print(f'Preempted, {preempted}: repeat the command to resume.')
+    _exit(PREEMPTED)
   except KeyboardInterrupt as interrupt:
-    saved = str(interrupt) or 'nothing more was saved'
-    print(f'Interrupted, {saved}: the same command goes on.')
-    _leave(130, '' if str(interrupt) else 'interrupted')
+    state = str(interrupt) or 'nothing more was saved'
+    print(f'Interrupted, {state}: repeat the command to resume.')
+    _exit(130, '' if str(interrupt) else 'interrupted')
   except Exception as error:
     if not devices.is_one_of_many():
       raise
-    # If it is that another process was lost, that is told, and this one ends.
+    # If another process was lost, the watch of the peers says so and ends this
+    # process meanwhile.
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
-    _leave(1, f'{type(error).__name__}: {error}')
+    _exit(1, f'{type(error).__name__}: {error}')
 
 
-def _join() -> None:
-  """Joins the other processes of the run, if there are any."""
-  group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+def _join_processes() -> None:
+  """Connects the processes of a distributed run, if there are several."""
+  group = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   if _MODE.value != 'sweep':
     devices.join(*group)
     peers.watch()
   elif any(value is not None for value in group):
-    raise UserError('one process drives a sweep: without its coordinator')
+    raise UserError(
+      'a sweep has one driver process: remove --coordinator_address, '
+      '--num_processes and --process_id'
+    )
   else:
-    devices.leave_devices()  # to the trials
+    devices.leave_devices()  # the trials need the accelerators
 
 
-def _leave(code: int, line: str = '') -> None:
-  """Ends the program at once: nothing is left that must be waited for.
+def _exit(code: int, line: str = '') -> None:
+  """Exits at once, without waiting for threads.
 
-  `line`: why the other processes, if there are any, must end too.
+  `line` tells the other processes of the run why they must end too.
   """
   if devices.is_one_of_many():
     peers.leave(code, line)
@@ -224,70 +239,72 @@ def _leave(code: int, line: str = '') -> None:
   os._exit(code)
 
 
-def _described(workdir: str, given: Mapping[str, Any]) -> dict[str, Any]:
-  """What must be the same on all processes, by name."""
+def _run_identity(workdir: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the values that must be equal in all processes, by name."""
   config = {
     f'config.{key}': value
     for key, value in flatten(_CONFIG.value.to_dict()).items()
-    if key not in OF_MACHINE
+    if key not in PER_MACHINE
   }
-  where = workdir if '://' in workdir else os.path.abspath(workdir)
+  path = workdir if '://' in workdir else os.path.abspath(workdir)
   return {
-    **{f'--{name}': value for name, value in given.items()},
+    **{f'--{name}': value for name, value in kwargs.items()},
     **config,
     '--mode': _MODE.value,
-    'workdir': where,
+    'workdir': path,
     **peers.versions(),
   }
 
 
-def _of_mode() -> dict[str, Any]:
-  """What the mode is given besides the config and the workdir."""
-  given = {}
-  for mode, names in OF_MODE.items():
+def _mode_arguments() -> dict[str, Any]:
+  """Returns the arguments of the mode besides the config and the workdir."""
+  kwargs = {}
+  for mode, names in MODE_FLAGS.items():
     values = {name: flags.FLAGS[name].value for name in names}
     for name, value in values.items():
       if value is not None and mode != _MODE.value:
-        raise UserError(f'--{name} is for --mode={mode}')
+        raise UserError(f'--{name} needs --mode={mode}')
     if mode == _MODE.value:
-      given = values
+      kwargs = values
   if _MODE.value == 'train':
     latest = None if _WORKDIR.value else RUNS / 'latest'
-    given = {'settings': changed_settings(), 'latest': latest}
+    kwargs = {'settings': changed_settings(), 'latest': latest}
   if _MODE.value == 'sweep':
-    given |= {
+    kwargs |= {
       'launcher': __file__,
       'experiment': config_flags.get_config_filename(flags.FLAGS['config']),
       'overrides': _overrides(),
     }
-  return given
+  return kwargs
 
 
-def _settle() -> None:
-  """Makes of the experiment's config what the flags make of it."""
+def _apply_overrides() -> None:
+  """Adapts the experiment's config to the overrides."""
   for note in settle(_CONFIG.value, _overrides()):
     if devices.is_main():
-      print(f'Left out: {note}', flush=True)
+      print(f'Removed: {note}', flush=True)
 
 
 def _overrides() -> dict[str, Any]:
-  """What was typed of the config, by key."""
-  given = config_flags.get_override_values(flags.FLAGS['config'])
-  return given | {key: None for key in _nulled(sys.argv)}
+  """Returns the overrides that the user typed, by key."""
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  return overrides | {key: None for key in _keys_set_to_none(sys.argv)}
 
 
 def changed_settings() -> dict[str, Any]:
-  """The settings that differ from those of the experiment's file, by key."""
-  named = config_flags.get_config_filename(flags.FLAGS['config'])
-  own, here = _settings_of(named), flatten(_CONFIG.value.to_dict())
-  return {key: value for key, _, value in differences(own, here, but=())}
+  """Returns the settings that differ from the experiment's file, by key."""
+  filename = config_flags.get_config_filename(flags.FLAGS['config'])
+  original = _read_settings(filename)
+  current = flatten(_CONFIG.value.to_dict())
+  changes = differences(original, current, ignore=())
+  return {key: value for key, _, value in changes}
 
 
 def default_workdir() -> str:
-  """runs/EXPERIMENT[-ARGUMENT][-HASH]; of a sweep followed by -sweep[-NAME].
+  """Returns runs/EXPERIMENT[-ARGUMENT][-HASH]; a sweep adds -sweep[-NAME].
 
-  HASH is a digest of the settings that differ from those of the file and make
-  it another run.
+  HASH is a hash of the settings that differ from the file, except those that
+  may change when a run is resumed.
   """
   path, _, argument = config_flags.get_config_filename(
     flags.FLAGS['config']
@@ -299,8 +316,8 @@ def default_workdir() -> str:
   }
   parts = [Path(path).stem, argument]
   if changes:
-    told = json.dumps(changes, sort_keys=True)
-    parts.append(hashlib.sha256(told.encode()).hexdigest()[:8])
+    text = json.dumps(changes, sort_keys=True)
+    parts.append(hashlib.sha256(text.encode()).hexdigest()[:8])
   if _MODE.value == 'sweep':
     parts += ['sweep', flags.FLAGS['sweep'].value]
   name = '-'.join(filter(None, parts))
@@ -308,36 +325,36 @@ def default_workdir() -> str:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Parses flags; a mistake is one line, not a traceback."""
+  """Parses the flags; a mistake ends in one line instead of a traceback."""
   try:
-    defaults = _defaults(argv)
-    rest = flags.FLAGS([arg for arg in argv if not _nulled([arg])])
-    for key in _nulled(argv):
+    defaults = _check_overrides(argv)
+    rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])
+    for key in _keys_set_to_none(argv):
       _CONFIG.value.update_from_flattened_dict({key: None})
     return rest
   except flags.UnrecognizedFlagError as error:
     key = error.flagname.rpartition('config.')[2]
-    own = suggest(error.flagname, FLAGS).replace("mean '", "mean '--")
-    near = suggest(key, defaults).replace("mean '", "mean '--config.")
-    listed = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
-    told = f'there is no flag --{error.flagname}{own or near or listed}'
-    sys.exit(_complain(told))
+    flag_hint = suggest(error.flagname, FLAGS).replace("mean '", "mean '--")
+    key_hint = suggest(key, defaults).replace("mean '", "mean '--config.")
+    valid = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
+    hint = flag_hint or key_hint or valid
+    sys.exit(_print_error(f'there is no flag --{error.flagname}{hint}'))
   except flags.IllegalFlagValueError as error:
-    sys.exit(_complain(_expected(error)))
+    sys.exit(_print_error(_value_error(error)))
   except (flags.Error, UserError) as error:
-    sys.exit(_complain(error))
+    sys.exit(_print_error(error))
 
 
-def _defaults(argv: list[str]) -> dict[str, Any]:
-  """The experiment's own settings, flat; checks the keys that are overridden.
+def _check_overrides(argv: list[str]) -> dict[str, Any]:
+  """Checks the overridden keys; returns the experiment's settings, flat.
 
-  The flags library tells of a broken file, or an unknown key, by traceback.
+  The flags library would answer a broken file or unknown key by a traceback.
   """
-  named = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
-  if not named:
+  filenames = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
+  if not filenames:
     return {}
-  defaults = _settings_of(named[-1])
-  path = named[-1].partition(':')[0]
+  defaults = _read_settings(filenames[-1])
+  path = filenames[-1].partition(':')[0]
   for arg in argv:
     match = re.match(r'--?(no)?config\.([^=]*)', arg)
     if match is not None:
@@ -345,51 +362,51 @@ def _defaults(argv: list[str]) -> dict[str, Any]:
   return defaults
 
 
-def _expected(error: flags.IllegalFlagValueError) -> str:
-  """What a flag's value should be, in place of what its parser says."""
+def _value_error(error: flags.IllegalFlagValueError) -> str:
+  """Returns the message for a flag's invalid value: what is valid."""
   match = re.match(r'flag --([^=]+)=(.*?): ', str(error), re.DOTALL)
   flag = flags.FLAGS[match[1]] if match else None
   if flag is None or flag.flag_type() not in EXPECTED:
     return str(error)
   value, hint = match[2], ''
   if (default := flag.default) is not None:
-    own = tuple(default) if isinstance(default, list) else default
-    hint = f' (as in "{own}")'
+    example = tuple(default) if isinstance(default, list) else default
+    hint = f' (for example "{example}")'
   with contextlib.suppress(ValueError):
     if flag.flag_type() == 'int' and float(value).is_integer():
       hint = f' (type {int(float(value))})'
   expected = EXPECTED[flag.flag_type()]
-  return f'--{flag.name}={value}: {expected} is expected{hint}'
+  return f'--{flag.name}={value} must be {expected}{hint}'
 
 
-def _settings_of(named: str) -> dict[str, Any]:
-  """The settings of an experiment's file, FILE.py[:ARGUMENT], flat."""
-  path, _, argument = named.partition(':')
+def _read_settings(filename: str) -> dict[str, Any]:
+  """Returns the settings of an experiment, FILE.py[:ARGUMENT], flat."""
+  path, _, argument = filename.partition(':')
   if not Path(path).is_file():
-    near = suggest(path, map(str, Path(path).parent.glob('*.py')))
-    raise UserError(f'there is no experiment file {path!r}{near}')
+    hint = suggest(path, map(str, Path(path).parent.glob('*.py')))
+    raise UserError(f'there is no experiment file {path!r}{hint}')
   try:
     experiment = runpy.run_path(path)
     config = experiment['get_config'](*filter(None, [argument]))
   except Exception as error:
     raise UserError(
-      f'{where_in(path, error)} gives no config: {type(error).__name__}: '
-      f'{error}'
+      f'get_config of {where_in(path, error)} failed: '
+      f'{type(error).__name__}: {error}'
     ) from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config of {path} must return a ConfigDict')
   return flatten(config.to_dict())
 
 
-def _nulled(argv: list[str]) -> list[str]:
-  """The keys that are set to None: the flags library has no such integer."""
-  given = re.findall(r'^--?config\.(\S+)=None$', '\n'.join(argv), re.MULTILINE)
-  bounds = {key: bound_of(key) for key in given}
+def _keys_set_to_none(argv: list[str]) -> list[str]:
+  """Returns the keys set to None, which the flags library cannot parse."""
+  keys = re.findall(r'^--?config\.(\S+)=None$', '\n'.join(argv), re.MULTILINE)
+  bounds = {key: bound_of(key) for key in keys}
   return [key for key, bound in bounds.items() if bound and bound.none]
 
 
-def _complain(error: Exception | str) -> int:
-  """Prints the error as one line, and is the exit code of a user's mistake."""
+def _print_error(error: Exception | str) -> int:
+  """Prints an error as one line; returns the exit code of a user error."""
   line = ' '.join(str(error).split())
   print(f'launch.py: {line}', file=sys.stderr)
   return 2

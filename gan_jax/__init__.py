@@ -1,4 +1,4 @@
-"""Generative adversarial networks in JAX: the face for notebooks.
+"""Generative adversarial networks in JAX: the functions for notebooks.
 
 >>> import gan_jax
 >>> run = gan_jax.load('runs/vanilla_mnist')
@@ -8,7 +8,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# (Heavy modules are imported only when they are asked for.)
+# (Heavy modules are imported only when a function needs them.)
 if TYPE_CHECKING:
   import pandas
 
@@ -25,21 +25,23 @@ def load(
   best: str | None = None,
   trust: bool = False,
 ) -> 'Run':
-  """Opens the run in `workdir`, whatever machine and devices wrote it.
+  """Opens a checkpoint of the run in `workdir`.
+
+  The run may have been trained on any machine and any number of devices.
 
   Args:
     workdir: The run's.
-    step: The iterations after which it was saved; None: the newest.
-    best: The score (fid, ...) by which it is the best that was kept.
-    trust: Whether a module that the run's config names may be imported
-      (evaluation.features=MODULE:FUNCTION), which runs it.
+    step: The iteration of the checkpoint; None: the newest.
+    best: The name of a score (fid, ...): opens the best checkpoint by it.
+    trust: Whether to import a module that the run's config names
+      (evaluation.features=MODULE:FUNCTION). Importing a module runs its code.
 
   Returns:
     A `gan_jax.runs.run.Run`: `sample`, `interpolate`, `show`, `nearest`,
     `metrics`, `config`, `generator`, `params`.
 
   Raises:
-    UserError: `workdir` holds no run, or no such checkpoint.
+    UserError: `workdir` holds no run, or the checkpoint does not exist.
   """
   from gan_jax.runs import run
 
@@ -47,39 +49,43 @@ def load(
 
 
 def evaluate(
-  run_or_images: Any, reference: Any = None, **how: Any
+  run_or_images: Any, reference: Any = None, **settings: Any
 ) -> 'dict[str, Score]':
-  """Scores of a run, or of images from anywhere, each with its protocol.
+  """Measures a run, or any images; returns the scores by name.
 
   >>> gan_jax.evaluate(run)  # against its own data
   >>> gan_jax.evaluate('folder/of/images', run, metrics=('fid', 'kid'))
 
   Args:
-    run_or_images: A run; uint8 [n, h, w, c]; or a folder of images.
-    reference: What it is compared with, likewise (of a run: its data); None:
-      the run's own data.
-    **how: metrics, features, num_samples, seeds, held_out, labels, as in
+    run_or_images: A run, uint8 images [n, h, w, c], or a folder of images.
+    reference: The reference: a run (its data are used), images, or a folder;
+      None: the data of the run that is measured.
+    **settings: metrics, features, num_samples, seeds, held_out, labels, as in
       `config.evaluation` (features may also be a function of uint8 images
-      [n, h, w, c]); truncation, as in `run.sample`. What is not given is
-      as the run has it; of images all are taken, once.
+      [n, h, w, c]); truncation, as in `run.sample`. The default of each is the
+      run's setting. Images are all used, once.
+
+  Returns:
+    `Score`s, each with the protocol by which it was measured.
 
   Raises:
-    UserError: A metric, or what it needs, is not there.
+    UserError: A metric is unknown, or its weights or data are missing.
   """
   from gan_jax.runs import evaluate
 
-  return evaluate.evaluate_here(run_or_images, reference, **how)
+  return evaluate.evaluate_here(run_or_images, reference, **settings)
 
 
 def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
-  """Runs side by side by a score, the best first.
+  """Compares runs by a score, the best first.
 
   Args:
-    *runs: Workdirs, or what `gan_jax.evaluate` gave.
-    name: Of the score: the newest that all were given in one way.
+    *runs: Workdirs, or results of `gan_jax.evaluate`.
+    name: The name of the score. Of each run, the newest score with a protocol
+      that all runs share is used.
 
   Raises:
-    UserError: They were not measured in the same way, and in what they differ.
+    UserError: The runs share no protocol; the message lists the differences.
   """
   from gan_jax.metrics import scores
 
@@ -87,14 +93,14 @@ def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
 
 
 def load_sweep(workdir: str | Path) -> 'Sweep':
-  """Opens a sweep, finished or going on.
+  """Opens a finished or running sweep.
 
   Args:
     workdir: The sweep's.
 
   Returns:
     A `gan_jax.sweep.results.Sweep`: `trials`, a DataFrame; `best()`, the run of
-    the best trial; `ranked()`; `over_seeds()`.
+    the best trial; `ranked()` and `over_seeds()`, tables with the best first.
 
   Raises:
     UserError: `workdir` holds no sweep.

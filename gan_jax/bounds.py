@@ -1,4 +1,4 @@
-"""What each key of a config may be: one table of types and bounds."""
+"""The table of valid types and bounds of each key of a config."""
 
 import fnmatch
 import math
@@ -11,15 +11,15 @@ Number = float | int
 
 
 class Bound(NamedTuple):
-  """The values that a key may have.
+  """The valid values of a key.
 
   Attributes:
-    kind: Of the value; of each item, where it is a tuple.
-    low, high: Ends of the range of a number, both allowed.
-    above: Whether `low` itself is not allowed.
-    below: Whether `high` itself is not allowed.
-    none: Whether it may be None, also by a flag: `--config.data.crop=None`.
-    several: Whether it is a tuple; None: it may be one.
+    kind: The type of the value, or of each item of a tuple.
+    low, high: The range of a number, both ends included.
+    above: Whether to exclude `low`.
+    below: Whether to exclude `high`.
+    none: Whether None is valid, also as a flag: `--config.data.crop=None`.
+    several: Whether the value must be a tuple; None: it may be one.
   """
 
   kind: type
@@ -31,52 +31,55 @@ class Bound(NamedTuple):
   several: bool | None = False
 
   def problem(self, value: Any) -> str:
-    """What is wrong with a value: `must be positive`; `` if nothing is."""
+    """Returns what is wrong with a value: `must be positive`; `` if valid."""
     if value is None:
       return '' if self.none else f'must be {self._noun()}'
     if isinstance(value, tuple) and self.several is not False:
-      problems = [self._of_one(item) for item in value]
+      problems = [self._item_problem(item) for item in value]
       return next(filter(None, problems), '')
     if self.several:
-      return f'must be a tuple, each item of it {self._noun()}'
-    return self._of_one(value)
+      return f'must be a tuple whose items are each {self._noun()}'
+    return self._item_problem(value)
 
-  def _of_one(self, value: Any) -> str:
-    number = not isinstance(value, bool) and isinstance(value, int | float)
-    fits = number if self.kind is float else isinstance(value, self.kind)
-    if not fits or (self.kind is int and isinstance(value, bool)):
+  def _item_problem(self, value: Any) -> str:
+    is_number = not isinstance(value, bool) and isinstance(value, int | float)
+    has_type = is_number if self.kind is float else isinstance(value, self.kind)
+    if not has_type or (self.kind is int and isinstance(value, bool)):
       return f'must be {self._noun()}'
     if self.kind not in (int, float):
       return ''
     if not (value > self.low if self.above else value >= self.low):
       return self._range(short=True)  # NaN too
-    under = value < self.high if self.below else value <= self.high
-    return '' if under else self._range()
+    is_below = value < self.high if self.below else value <= self.high
+    return '' if is_below else self._range()
 
   def _noun(self) -> str:
     nouns = {bool: 'True or False', float: 'a number', int: 'an integer'}
-    return nouns.get(self.kind, 'a text') + (' or None' if self.none else '')
+    return nouns.get(self.kind, 'a string') + (' or None' if self.none else '')
 
   def _range(self, short: bool = False) -> str:
     if short and (self.kind, self.low, self.above) in POSITIVE:
       return 'must be positive'
     if short and (self.low, self.above) == (0, False):
       return 'must be 0 or more'
-    low = f'{"above" if self.above else "from"} {_written(self.low)}'
-    high = f'{"below " if self.below else ""}{_written(self.high)}'
-    return f'must be {low} to {high}'
+    low, high = _format(self.low), _format(self.high)
+    if not (self.above or self.below):
+      return f'must be from {low} to {high}'
+    above = 'greater than' if self.above else 'at least'
+    below = 'less than' if self.below else 'at most'
+    return f'must be {above} {low} and {below} {high}'
 
 
-# As the ends of a range: of the integers, and of all numbers.
+# (kind, low, above) of the ranges of positive integers and positive numbers.
 POSITIVE = (int, 1, False), (float, 0, True)
 
 
-def _written(end: Number) -> str:
+def _format(end: Number) -> str:
   return f'{end:,}' if isinstance(end, int) else f'{end:g}'
 
 
-# So that what is counted in images, or in bytes, is exact and cannot overflow.
-MOST = 2**50
+# The largest number of images or bytes: exact as a float, without overflow.
+MAX_COUNT = 2**50
 
 
 def _number(low: Number, high: Number, **more: Any) -> Bound:
@@ -88,11 +91,11 @@ def _integer(low: int, high: int, **more: Any) -> Bound:
 
 
 _TEXT, _FLAG = Bound(str), Bound(bool)
-_IMAGES = _integer(1, MOST)
+_IMAGES = _integer(1, MAX_COUNT)
 _WIDTH = _integer(1, 2**16)
 _MOMENTUM = _number(0, 1, below=True)
 
-# Keys, or patterns of keys; of several that match the first counts.
+# Keys, or patterns of keys. The first pattern that matches applies.
 BOUNDS: dict[str, Bound] = {
   'batch_size': _integer(1, 2**20),
   'checkpoint_every_images': _IMAGES,
@@ -103,14 +106,14 @@ BOUNDS: dict[str, Bound] = {
   'data.dir': _TEXT._replace(none=True),
   'data.files': _TEXT._replace(none=True),
   'data.flip': _FLAG,
-  'data.max_device_bytes': _integer(0, MOST),
+  'data.max_device_bytes': _integer(0, MAX_COUNT),
   'data.resolution': _integer(1, 4096),
-  'data.size': _integer(1, MOST),
+  'data.size': _integer(1, MAX_COUNT),
   'data.source': _TEXT,
   'data.split': _TEXT,
   'data.workers': _integer(0, 256, none=True),
   'disc_steps': _integer(1, 10_000),
-  'ema_halflife_images': _number(0, MOST, above=True),
+  'ema_halflife_images': _number(0, MAX_COUNT, above=True),
   'ema_rampup': _number(0, 1, above=True, none=True),
   'evaluation.every_images': _IMAGES._replace(none=True),
   'evaluation.features': _TEXT._replace(none=True),
@@ -137,7 +140,7 @@ BOUNDS: dict[str, Bound] = {
   'growth.*.batch_size': _integer(1, 2**20),
   'growth.*.learning_rate_factor': _number(0, 1e3),
   'growth.*_images': _IMAGES,
-  'log_every_steps': _integer(1, MOST),
+  'log_every_steps': _integer(1, MAX_COUNT),
   'model.*.activation': _TEXT,
   'model.*.dropout': _number(0, 1, below=True),
   'model.*.features': _WIDTH._replace(several=None),
@@ -167,21 +170,25 @@ BOUNDS: dict[str, Bound] = {
   'seed': _integer(0, 2**32 - 1),
   'total_images': _IMAGES._replace(none=True),
   'wandb': _FLAG,
-  # Parts of a user's own may have keys that are not here.
+  # (Parts that users add may have further keys.)
   '*.name': _TEXT,
 }
 
 
 def bound_of(key: str) -> Bound | None:
-  """The row of the table for a key of a config; None: it has none."""
+  """Returns the bound of a key of a config; None: the table has none."""
   if key in BOUNDS:
     return BOUNDS[key]
-  rows = (row for x, row in BOUNDS.items() if fnmatch.fnmatchcase(key, x))
-  return next(rows, None)
+  matching = (
+    bound
+    for pattern, bound in BOUNDS.items()
+    if fnmatch.fnmatchcase(key, pattern)
+  )
+  return next(matching, None)
 
 
 def check_values(flat: Mapping[str, Any]) -> None:
-  """Refuses a value of a config, flat, that is out of its bounds."""
+  """Refuses a flat config that has a value out of its bounds."""
   for key, value in flat.items():
     bound = bound_of(key)
     problem = bound.problem(value) if bound else ''

@@ -1,4 +1,4 @@
-"""What the config of a run says: its checks, its table, its file."""
+"""The config of a run: its keys, its comparison, and its file `config.json`."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from gan_jax.bounds import check_values
 from gan_jax.errors import UserError, suggest
 from gan_jax.files import is_remote, write_whole
 
-# What a run that was killed early may have left in its workdir.
-OURS = ('.lock', 'config.json.*.part')
+# Files that a run that was killed early may have left in its workdir.
+LEFT_OVER_FILES = ('.lock', 'config.json.*.part')
 
-# What a workdir has, and must be a folder, or a file.
+# Names in a workdir that must be folders, and those that must be files.
 FOLDERS = ('checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard')
 FILES = ('config.json', 'metrics.jsonl', 'scores.jsonl')
 
-# The blocks of a config: those that each has, and those that it may have.
+# Blocks that a config may have, and those that every config has.
 OPTIONAL_BLOCKS = ('evaluation', 'growth')
 BLOCKS = (
   'data',
@@ -33,8 +33,8 @@ BLOCKS = (
   'optimizer.gen',
 )
 
-# What may differ between the start of a run and its resumption: none of these
-# changes what is computed before, or where.
+# Keys that may change when a run is resumed. None of them changes results that
+# were already computed.
 CHANGEABLE = (
   'checkpoint_every_images',
   'checkpoints_to_keep',
@@ -57,11 +57,11 @@ CHANGEABLE = (
   'wandb',
 )
 
-# What each machine of a run may have as it suits it: none of these changes
-# what is computed.
-OF_MACHINE = ('data.dir', 'data.files', 'data.workers')
+# Keys that may differ between the machines of a run. None of them changes the
+# results.
+PER_MACHINE = ('data.dir', 'data.files', 'data.workers')
 
-# What every experiment says; `model`, `optimizer` and `game` have more.
+# Keys of every experiment, and blocks that may have further keys.
 REQUIRED = (
   'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',
   'data.channels', 'data.crop', 'data.dir', 'data.files', 'data.flip',
@@ -84,49 +84,51 @@ OPEN = (
   'optimizer.disc.',
   'optimizer.gen.',
 )
-# `schedule` is the table of what changes with time, and may call by its key
-# what `growth` has; the program itself notes `data.size` in the workdir, so
-# that a set that has changed is noticed.
+# `schedule` lists what changes with time; it may refer to keys of `growth`. The
+# program itself adds `data.size`, so that a changed data set is detected.
 OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
 
 
 def check_keys(flat: Mapping[str, Any]) -> None:
-  """Refuses an experiment's file with a key too few or too many."""
+  """Refuses a flat config with an unknown or a missing key."""
   for key in flat:
     if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
       near = suggest(key, (*REQUIRED, *OPTIONAL))
       raise UserError(f'config.{key} is unknown{near}')
   for key in REQUIRED:
     if key not in flat:
-      raise UserError(f'the config has no {key}')
+      raise UserError(f'the config has no key {key}: add it to get_config')
 
 
 def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
-  """Refuses to override what is not a key; `where` it was looked for."""
+  """Refuses an override of a key that `known` does not have.
+
+  `where` names the config in the message.
+  """
   if key in known:
     return
   if any(valid.startswith(f'{key}.') for valid in known):
-    raise UserError(f'config.{key} is a block: override a key of it')
+    raise UserError(f'config.{key} is a block: override one of its keys')
   block = key.rpartition('.')[0]
   valid = [k for k in known if k.rpartition('.')[0] == block]
   listed = f' (valid: {", ".join(valid)})' if valid else ''
-  # Games and networks take more than a file need say.
-  more = key.startswith(('game.', 'model.'))
-  hint = ' (what a file does not set can be added to it)' if more else ''
+  # Games and networks take more arguments than a file must set.
+  is_open = key.startswith(('game.', 'model.'))
+  hint = ' (to set another argument, add it to the file)' if is_open else ''
   raise UserError(
     f'{where} has no key {key!r}{suggest(key, known) or listed}{hint}'
   )
 
 
 def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
-  """The config with another value of one key."""
+  """Returns a copy of a config with another value of one key."""
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict({key: value})
   return config
 
 
 def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
-  """Notes how many images there are: another set is another run."""
+  """Returns a copy with the size of the data set, which identifies the run."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.data.size = size
@@ -134,7 +136,7 @@ def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  """Flattens a config: {'a': {'b': 1}} -> {'a.b': 1}."""
   return dict(_leaves(tree, prefix))
 
 
@@ -147,16 +149,18 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(
-  one: Mapping[str, Any], other: Mapping[str, Any], but: Container[str]
+  one: Mapping[str, Any], other: Mapping[str, Any], ignore: Container[str]
 ) -> list[tuple[str, Any, Any]]:
-  """(key, there, here) of flat trees, where they differ; not of keys in `but`.
+  """Lists the differences of two flat configs.
 
-  What is missing is None.
+  Returns:
+    (key, value in `one`, value in `other`) of each differing key that is not in
+    `ignore`. The value of a missing key is None.
   """
   pairs = [
     (key, one.get(key), other.get(key))
     for key in sorted(one.keys() | other.keys())
-    if key not in but
+    if key not in ignore
   ]
   return [pair for pair in pairs if pair[1] != pair[2]]
 
@@ -166,26 +170,27 @@ def _file(workdir: str | Path) -> epath.Path:
 
 
 def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
-  """Refuses a workdir that holds another run, or anything else."""
+  """Refuses a workdir that holds another run, or other files."""
   file = _file(workdir)
   _check_kinds(file.parent)
   if not file.exists():
-    strangers = file.parent.is_dir() and [
+    other_files = file.parent.is_dir() and [
       path.name
       for path in file.parent.iterdir()
-      if not any(path.match(pattern) for pattern in OURS)
+      if not any(path.match(pattern) for pattern in LEFT_OVER_FILES)
     ]
-    if strangers:
+    if other_files:
       raise UserError(
-        f'{workdir} holds no run, but {strangers[0]!r}: name another --workdir'
+        f'{workdir} holds no run, but {other_files[0]!r}: name another '
+        '--workdir'
       )
     return
-  there = flatten(_parse(file))
-  here = flatten(_jsonable(config))
-  here.setdefault('data.size', there.get('data.size'))
+  saved = flatten(_parse(file))
+  new = flatten(_jsonable(config))
+  new.setdefault('data.size', saved.get('data.size'))
   differing = [
     f'{key} ({x} there, {y} here)'
-    for key, x, y in differences(there, here, but=CHANGEABLE)
+    for key, x, y in differences(saved, new, ignore=CHANGEABLE)
   ]
   if differing:
     raise UserError(
@@ -195,7 +200,7 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def write(config: ConfigDict, workdir: str | Path) -> None:
-  """Writes `config.json`, whole or not at all."""
+  """Writes `config.json` atomically."""
   file = _file(workdir)
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -209,31 +214,33 @@ def _jsonable(config: ConfigDict) -> dict[str, Any]:
 
 
 def read(workdir: str | Path) -> ConfigDict:
-  """Reads `config.json`."""
+  """Reads `config.json` of a run."""
   file = _file(workdir)
   _check_kinds(file.parent)
   if not file.exists():
-    raise UserError(f'{workdir} is not the workdir of a run: no config.json')
+    raise UserError(
+      f'{workdir} is not the workdir of a run: it has no config.json'
+    )
   return ConfigDict(_tuples(_parse(file)))
 
 
 def _check_kinds(workdir: epath.Path) -> None:
-  """Refuses a file where a run has a folder, and a folder where it has a file.
+  """Refuses a workdir with a file in place of a folder, or the reverse.
 
   Raises:
-    UserError: What is there, or that it cannot be read.
+    UserError: A name has the wrong kind, or the workdir cannot be read.
   """
   if is_remote(workdir):
-    return  # a bucket has no folders
+    return  # buckets have no folders
   kinds = {
     **{name: ('a file', 'a folder', Path.is_file) for name in FOLDERS},
     **{name: ('a folder', 'a file', Path.is_dir) for name in FILES},
   }
   try:
-    for name, (there, expected, is_wrong) in kinds.items():
+    for name, (actual, expected, is_wrong) in kinds.items():
       if is_wrong(Path(workdir / name)):
         raise UserError(
-          f'{workdir / name} is {there}, and must be {expected} of the run: '
+          f'{workdir / name} is {actual}, but a run needs {expected} there: '
           'move it away, or name another --workdir'
         )
     if Path(workdir).is_dir():
@@ -252,16 +259,16 @@ def _parse(file: epath.Path) -> dict[str, Any]:
 
 
 def _check_blocks(file: epath.Path, tree: Any) -> None:
-  """Refuses what no config can be read from."""
+  """Refuses a file whose content is not a config."""
   if not isinstance(tree, dict):
-    raise _damaged(file, f'it is {_short(tree)}, and must be a block')
+    raise _damaged(file, f'it is {_short(tree)}, but must be a block')
   known = {'': tree}
   for name in (*BLOCKS, *(key for key in OPTIONAL_BLOCKS if key in tree)):
     block, _, key = name.rpartition('.')
     value = known[name] = known[block].get(key)
     if not isinstance(value, dict):
-      there = f'is {_short(value)}' if key in known[block] else 'is missing'
-      raise _damaged(file, f'{name} {there}, and must be a block')
+      actual = f'is {_short(value)}' if key in known[block] else 'is missing'
+      raise _damaged(file, f'{name} {actual}, but must be a block')
   try:
     check_values(flatten(_tuples(tree)))
   except UserError as error:
@@ -271,7 +278,7 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
     isinstance(segments, list) and all(isinstance(x, dict) for x in segments)
   ):
     raise _damaged(
-      file, f'schedule is {_short(segments)}, and must be of blocks'
+      file, f'schedule is {_short(segments)}, but must be a list of blocks'
     )
 
 
@@ -288,7 +295,7 @@ def _short(value: Any) -> str:
 
 
 def _tuples(tree: Any) -> Any:
-  """JSON has lists where the config had tuples."""
+  """Turns lists into tuples, which JSON does not have."""
   if isinstance(tree, dict):
     return {key: _tuples(value) for key, value in tree.items()}
   return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree

@@ -1,14 +1,15 @@
-"""How a run is strategy over devices: the only file that names them.
+"""Devices and processes: the only file that names them.
 
-An iteration is written once. `jit` makes of it one global-view program over a
-mesh, in which every array is whole and XLA splits the work; `pmap` makes one
-program a device, which averages gradients over a named axis. Both give the same
-run.
+A train step is written once, for any number of devices. The strategy `jit`
+compiles the step as one global-view program over a mesh: every array has its
+global shape, and XLA divides the work. The strategy `pmap` compiles one program
+for each device, which averages gradients over a named axis. Both compute the
+same run.
 
-The vanilla MLP, images/s, jit and pmap: 3,210 and 3,240 on one device of two
-CPU cores; 1,630 and 2,470 on 2 fake devices that share the cores, 1,020 and
-1,590 on 4. `jit` is the default all the same, until real accelerators have been
-measured: JAX only maintains `pmap`.
+Images per second of the vanilla MLP with jit and pmap: 3,210 and 3,240 on one
+device of two CPU cores; 1,630 and 2,470 on 2 fake devices that share the cores;
+1,020 and 1,590 on 4. Nevertheless `jit` is the default until accelerators have
+been measured, because JAX no longer develops `pmap`.
 """
 
 import collections
@@ -17,9 +18,7 @@ import importlib.util
 import itertools
 import os
 import sys
-import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import (
   Mesh,
   NamedSharding,
@@ -39,32 +37,34 @@ from jax.sharding import (
 from jaxtyping import PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.files import cache_folder
 from gan_jax.pair import Pair
 from gan_jax.registry import choose
 
 AXIS = 'devices'
-# Where the batch is, counted from the left, in the leaves of a feed.
+# The batch axis of each array in a player's part of an index batch.
 BATCH_AXES = Pair(gen=1, disc=2)
-# Dispatches that are on the devices before they are due.
+# Dispatches whose inputs are transferred before they are needed.
 IN_FLIGHT = 2
-# For all processes to join.
+# The time that all processes have to connect.
 JOIN_SECONDS = 300
-# How often it was asked whether to stop: counted, for JAX wants every number.
-_asked = itertools.count()
+# Numbers the calls of `preempted`, because JAX requires consecutive numbers.
+_call_numbers = itertools.count()
 
 
 class Strategy(NamedTuple):
-  """One way of spreading a run.
+  """A way of running a train step on all devices.
 
   Attributes:
-    axis_name: What the iteration is to call the devices' axis, if anything.
-    compile: (function) -> compiled, its first argument, the state, donated.
-      function(state, dataset, feed, phases, frozen) -> (state, metrics).
-    shard: (feed) -> the feed, each device its part of the batch.
-    replicate: (tree) -> arrays that all devices hold whole, as what was
-      compiled takes them.
-    unreplicate: The inverse: (tree) -> as checkpoints have them.
+    axis_name: The name of the devices' axis in the train step; None: it has no
+      such axis.
+    compile: (function) -> the compiled function, which donates its first
+      argument, the state. The function is
+      (state, dataset, index batch, phases, frozen) -> (state, metrics).
+    shard: (index batch) -> the index batch, divided among the devices.
+    replicate: (tree) -> the tree, copied to every device, as the compiled
+      function takes it.
+    unreplicate: The inverse of `replicate`: (tree) -> global arrays, as
+      checkpoints store them.
   """
 
   axis_name: str | None
@@ -75,7 +75,10 @@ class Strategy(NamedTuple):
 
 
 def _sharding(*axes: str | None) -> NamedSharding:
-  """Over all devices: `AXIS` for an array axis that they share out."""
+  """Makes a sharding over all devices.
+
+  `AXIS` marks an array axis that is divided among the devices.
+  """
   return NamedSharding(Mesh(jax.devices(), AXIS), PartitionSpec(*axes))
 
 
@@ -83,16 +86,16 @@ def _jit() -> Strategy:
   def compile(function: Callable) -> Callable:
     return jax.jit(function, donate_argnums=0, out_shardings=_sharding())
 
-  def shard(feed: PyTree) -> PyTree:
-    def place(axis, tree):
+  def shard(batch: PyTree) -> PyTree:
+    def put_tree(axis, tree):
       sharding = _sharding(*axis * [None], AXIS)
       put = lambda x: jax.make_array_from_process_local_data(sharding, x)
       return jax.tree.map(put, tree)
 
-    return Pair(*map(place, BATCH_AXES, feed))
+    return Pair(*map(put_tree, BATCH_AXES, batch))
 
-  same = lambda tree: tree
-  return Strategy(None, compile, shard, replicate=same, unreplicate=same)
+  identity = lambda tree: tree
+  return Strategy(None, compile, shard, identity, identity)
 
 
 def _pmap() -> Strategy:
@@ -105,17 +108,18 @@ def _pmap() -> Strategy:
       donate_argnums=0,
     )
 
-  def shard(feed: PyTree) -> PyTree:
+  def shard(batch: PyTree) -> PyTree:
     def split(axis, tree):
       devices = jax.local_device_count()
-      cut = lambda x: x.reshape(
+      reshape = lambda x: x.reshape(
         *x.shape[:axis], devices, x.shape[axis] // devices, *x.shape[axis + 1 :]
       )
-      return jax.tree.map(cut, tree)
+      return jax.tree.map(reshape, tree)
 
-    return Pair(*map(split, BATCH_AXES, feed))
+    return Pair(*map(split, BATCH_AXES, batch))
 
-  # What pmap takes and returns is local to its process; what is saved is not.
+  # pmap takes and returns arrays of its own process; checkpoints store global
+  # arrays.
   local = NamedSharding(Mesh(jax.local_devices(), AXIS), PartitionSpec())
   return Strategy(
     AXIS,
@@ -127,12 +131,12 @@ def _pmap() -> Strategy:
 
 
 def _rewrap(sharding: Sharding, x: jax.Array) -> jax.Array:
-  """The same buffers, one a device, as an array over other devices."""
+  """Returns an array with another sharding and the same buffers."""
   if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
     raw = _rewrap(sharding, jax.random.key_data(x))
     return jax.random.wrap_key_data(raw, impl=jax.random.key_impl(x))
-  parts = [shard.data for shard in x.addressable_shards]
-  return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+  buffers = [shard.data for shard in x.addressable_shards]
+  return jax.make_array_from_single_device_arrays(x.shape, sharding, buffers)
 
 
 STRATEGIES = {'jit': _jit, 'pmap': _pmap}
@@ -143,10 +147,14 @@ def join(
   num_processes: int | None,
   process_id: int | None,
 ) -> None:
-  """Joins the other processes of the run, if there are any.
+  """Connects the processes of a distributed run, if there are several.
 
-  Must come before anything that asks for devices. Without an address the
+  Call this before anything that initializes devices. Without an address, the
   processes of a TPU slice, of `srun` and of `mpirun` find each other.
+
+  Raises:
+    UserError: An argument is missing or invalid, the processes cannot be
+      connected, or they have different numbers of devices.
   """
   given = coordinator_address, num_processes, process_id
   if coordinator_address is not None:
@@ -157,37 +165,37 @@ def join(
     host, _, port = coordinator_address.rpartition(':')
     if not (host and port.isdigit() and 0 <= process_id < num_processes):
       raise UserError(
-        f'--coordinator_address={coordinator_address} is to be HOST:PORT, and '
-        f'--process_id={process_id} from 0 to below --num_processes='
-        f'{num_processes}'
+        f'--coordinator_address={coordinator_address} must be HOST:PORT, and '
+        f'--process_id={process_id} must be from 0 to less than '
+        f'--num_processes={num_processes}'
       )
     _initialize(*given)
     return
   if any(x is not None for x in given):
     raise UserError('--num_processes and --process_id need an address: '
                     '--coordinator_address=HOST:PORT')  # fmt: skip
-  # (A step of one task is left alone: JAX would give it one GPU of all.)
+  # (JAX would give only one of the GPUs to a job of a single task.)
   tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
   if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
     _initialize()
   elif importlib.util.find_spec('libtpu'):
-    with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
+    with contextlib.suppress(ValueError):  # libtpu without a TPU cluster
       _initialize()
 
 
 def _initialize(*given: Any) -> None:
-  """Waits for the other processes; leaves in a line where one is missing."""
+  """Waits for the other processes; exits with a message if one is missing."""
 
   def give_up() -> None:
     print(
-      f'launch.py: not all processes have joined within {JOIN_SECONDS} seconds:'
-      ' start the same command on all of them',
+      f'launch.py: not all processes connected within {JOIN_SECONDS} seconds:'
+      ' start the same command on every machine',
       file=sys.stderr,
       flush=True,
     )
     os._exit(2)
 
-  # (JAX itself would abort, and dump its stack.)
+  # (JAX's own timeout aborts the process and prints its stack.)
   timer = threading.Timer(JOIN_SECONDS, give_up)
   timer.daemon = True
   timer.start()
@@ -195,76 +203,76 @@ def _initialize(*given: Any) -> None:
     jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
   except jax.errors.JaxRuntimeError as error:
     line = ' '.join(str(error).split())[:200]
-    raise UserError(f'the processes cannot be joined: {line}') from error
+    raise UserError(f'the processes cannot be connected: {line}') from error
   finally:
     timer.cancel()
   devices = collections.Counter(d.process_index for d in jax.devices())
   if len(set(devices.values())) > 1:
-    told = ', '.join(f'{n} in process {i}' for i, n in sorted(devices.items()))
+    counts = [f'{n} in process {i}' for i, n in sorted(devices.items())]
     raise UserError(
-      f'each process must have the same number of devices: {told}'
+      f'all processes must have the same number of devices: {", ".join(counts)}'
     )
 
 
 def leave_devices() -> None:
-  """Takes none of the accelerators: other processes are to have them."""
+  """Makes JAX use only the CPU: other processes need the accelerators."""
   jax.config.update('jax_platforms', 'cpu')
 
 
 def is_one_of_many() -> bool:
-  """Whether the run has several processes."""
+  """Returns whether the run has several processes."""
   return jax.process_count() > 1
 
 
 def preempted() -> bool:
-  """Whether all processes are to stop now, since one was told to (SIGTERM).
+  """Returns whether all processes must stop now: one received SIGTERM.
 
-  They agree on when: each asks once after every dispatch.
+  The processes agree on the step: each calls this once after every dispatch.
   """
   if not is_one_of_many():
     return False
-  return multihost_utils.reached_preemption_sync_point(next(_asked))
+  return multihost_utils.reached_preemption_sync_point(next(_call_numbers))
 
 
-def wait_for_all(what: str) -> None:
-  """Waits until every process has come as far."""
+def wait_for_all(name: str) -> None:
+  """Waits until every process has reached this call."""
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
+    multihost_utils.sync_global_devices(name)
 
 
 def make_strategy(name: str) -> Strategy:
-  """The way of spreading that `config.parallel` names."""
+  """Makes the strategy that `config.parallel` names."""
   return choose('config.parallel', name, STRATEGIES)()
 
 
 def create(function: Callable, *args: Any) -> PyTree:
-  """Computes arrays that every device is to hold whole."""
+  """Calls a function; its results are replicated on every device."""
   return jax.jit(function, out_shardings=_sharding())(*args)
 
 
 def replicate(tree: PyTree) -> PyTree:
-  """Puts host arrays, the same on every process, whole on every device."""
+  """Replicates host arrays, equal in all processes, on every device."""
   put = lambda x: jax.make_array_from_process_local_data(_sharding(), x)
   return jax.tree.map(put, tree)
 
 
 def on_every_device(tree: PyTree) -> PyTree:
-  """Shapes of `tree`, to be restored whole on every device."""
+  """Returns the shapes of `tree`, replicated on every device."""
   return _shapes(tree, _sharding())
 
 
 def on_one_device(tree: PyTree) -> PyTree:
-  """Shapes of `tree`, to be restored on this process's first device."""
+  """Returns the shapes of `tree`, on the first device of this process."""
   return _shapes(tree, SingleDeviceSharding(jax.local_devices()[0]))
 
 
 def as_it_lies(tree: PyTree) -> PyTree:
-  """Shapes of `tree`, which compile as its arrays do."""
+  """Returns the shapes of `tree`, with the shardings of its arrays."""
   return _shapes(tree)
 
 
 def _shapes(tree: PyTree, sharding: Sharding | None = None) -> PyTree:
-  """With one sharding for all; None: with their own."""
+  """Returns shapes with this sharding; None: each keeps its own."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=sharding or x.sharding
@@ -274,170 +282,138 @@ def _shapes(tree: PyTree, sharding: Sharding | None = None) -> PyTree:
 
 
 def fetch(tree: PyTree) -> PyTree:
-  """Brings arrays that every device holds whole to the host; waits for them."""
+  """Waits for replicated arrays and copies them to the host."""
   return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
 def is_main() -> bool:
-  """Whether this process is the one that writes."""
+  """Returns whether this is process 0, the only one that writes files."""
   return jax.process_index() == 0
 
 
 def process_rows() -> Callable[[int], slice]:
-  """Batch size -> the rows of a global batch that are this process's.
+  """Makes (batch size) -> the rows of a global batch that this process loads.
 
-  The function may be asked in other processes, which have no devices.
+  The returned function also works in loader processes, which have no devices.
   """
-  return partial(_share, jax.process_index(), jax.process_count())
+  return partial(_rows, jax.process_index(), jax.process_count())
 
 
-def _share(index: int, count: int, batch_size: int) -> slice:
-  share = batch_size // count
-  return slice(index * share, (index + 1) * share)
+def _rows(index: int, count: int, batch_size: int) -> slice:
+  size = batch_size // count
+  return slice(index * size, (index + 1) * size)
 
 
 def prefetch(
-  shard: Callable[[PyTree], PyTree], fed: Iterable[PyTree]
+  shard: Callable[[PyTree], PyTree], batches: Iterable[PyTree]
 ) -> Iterator[PyTree]:
-  """What is fed, on its way to the devices before it is asked for."""
-  waiting: collections.deque[PyTree] = collections.deque()
-  for part in fed:
-    waiting.append(shard(part))
-    if len(waiting) > IN_FLIGHT:
-      yield waiting.popleft()
-  yield from waiting
+  """Yields sharded batches; transfers them before they are needed."""
+  queue: collections.deque[PyTree] = collections.deque()
+  for batch in batches:
+    queue.append(shard(batch))
+    if len(queue) > IN_FLIGHT:
+      yield queue.popleft()
+  yield from queue
 
 
 def limit_in_flight(results: list[PyTree]) -> None:
-  """Waits until the devices have all results but the last few.
+  """Waits until the devices have computed all but the last few results.
 
-  Each dispatch that waits for them holds what it is fed in their memory.
+  This limits memory: each pending dispatch keeps its inputs on the devices.
   """
   if len(results) > IN_FLIGHT:
     jax.block_until_ready(results[-1 - IN_FLIGHT])
 
 
 def check_batch_size(name: str, batch_size: int) -> None:
-  """Refuses a batch that the devices do not divide."""
+  """Refuses a batch size that is not divisible by the number of devices."""
   devices = jax.device_count()
   if batch_size % devices:
     below = batch_size // devices * devices
-    fitting = f'{below} or {below + devices}' if below else f'{devices}'
+    valid = f'{below} or {below + devices}' if below else f'{devices}'
     raise UserError(
       f'config.{name}={batch_size} is not divisible by {devices} devices: '
-      f'the nearest that is: {fitting}'
+      f'set {valid}'
     )
 
 
 def describe() -> str:
-  """The devices in words: `4 x TPU v4`, on 2 processes."""
-  words = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  """Describes the devices: `4 x TPU v4, 2 processes`."""
+  text = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   if jax.process_count() > 1:
-    words += f', {jax.process_count()} processes'
-  return words
+    text += f', {jax.process_count()} processes'
+  return text
 
 
 def by_rows(function: Callable) -> Callable:
-  """Compiles function(rows, *whole), each device doing a part of the rows.
+  """Compiles function(rows, *args), with the rows divided among the devices.
 
-  What it returns, [rows, ...] too, every device holds whole.
+  The result, [rows, ...] as well, is replicated on every device.
   """
 
-  def divided(rows: PyTree, *whole: Any) -> PyTree:
+  def sharded(rows: PyTree, *args: Any) -> PyTree:
     rows = jax.lax.with_sharding_constraint(rows, _sharding(AXIS))
-    return function(rows, *whole)
+    return function(rows, *args)
 
-  return jax.jit(divided, out_shardings=_sharding())
+  return jax.jit(sharded, out_shardings=_sharding())
 
 
 def share_out(rows: PyTree) -> PyTree:
-  """Puts host arrays [rows, ...], of this process's rows, on all devices."""
+  """Divides host arrays [rows, ...] of this process among the devices."""
   put = partial(jax.make_array_from_process_local_data, _sharding(AXIS))
   return jax.tree.map(put, rows)
 
 
 def gather(text: str) -> list[str]:
-  """The text that each process has, by process; all must call it."""
+  """Returns the text of each process; all processes must call this."""
   if not is_one_of_many():
     return [text]
   raw = np.frombuffer(text.encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(raw.size))
   padded = np.zeros(sizes.max(), np.uint8)
   padded[: raw.size] = raw
-  everyone = multihost_utils.process_allgather(padded)
+  gathered = multihost_utils.process_allgather(padded)
   return [
     row[:size].tobytes().decode()
-    for row, size in zip(everyone, sizes, strict=True)
+    for row, size in zip(gathered, sizes, strict=True)
   ]
 
 
 def all_agree(flag: bool) -> bool:
-  """Whether it is so on every process."""
+  """Returns whether the flag is True on every process."""
   if not is_one_of_many():
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
 def of_main(number: int) -> int:
-  """The number that the process has which writes."""
+  """Returns the number that process 0 passes."""
   if not is_one_of_many():
     return number
   return int(multihost_utils.broadcast_one_to_all(np.array(number)))
 
 
-def rows_at_a_time(least: int) -> int:
-  """A batch of so many or a few more, which the devices divide."""
+def rows_at_a_time(batch_size: int) -> int:
+  """Rounds a batch size up to a multiple of the number of devices."""
   devices = jax.device_count()
-  return -(-least // devices) * devices
+  return -(-batch_size // devices) * devices
 
 
 def one_on_each(make: Callable[[], jax.Array]) -> jax.Array:
-  """The same array for each device: [devices, ...], each with its own."""
-  several = lambda: jnp.stack([make()] * jax.device_count())
-  return jax.jit(several, out_shardings=_sharding(AXIS))()
+  """Makes [devices, ...]: an array, once on each device."""
+  stacked = lambda: jnp.stack([make()] * jax.device_count())
+  return jax.jit(stacked, out_shardings=_sharding(AXIS))()
 
 
 def peak_memory() -> int | None:
-  """Bytes that one device has had in use at most; None: it does not tell."""
+  """Returns the peak memory of a device, in bytes; None: unknown."""
   stats = [device.memory_stats() for device in jax.local_devices()]
   known = [s['peak_bytes_in_use'] for s in stats if s]
   return max(known, default=None)
 
 
 def bytes_of_device() -> int | None:
-  """The memory of a device; None: it does not tell."""
+  """Returns the memory of a device, in bytes; None: unknown."""
   stats = [device.memory_stats() for device in jax.local_devices()]
   known = [s['bytes_limit'] for s in stats if s and 'bytes_limit' in s]
   return min(known, default=None)
-
-
-def keep_compiled() -> None:
-  """Turns the persistent compilation cache on, so a second start is fast.
-
-  JAX_COMPILATION_CACHE_DIR names its folder; without it, ~/.cache/gan_jax. A
-  folder that is full, or cannot be written to, is done without.
-  """
-  warnings.filterwarnings(
-    'ignore', 'Error (reading|writing) persistent compilation cache'
-  )
-  folder = jax.config.jax_compilation_cache_dir
-  _keep_compiled_in(folder or str(cache_folder() / 'compiled'))
-
-
-@contextlib.contextmanager
-def compiled_anew() -> Iterator[None]:
-  """With a compilation cache that begins empty, and goes."""
-  before = jax.config.jax_compilation_cache_dir
-  with tempfile.TemporaryDirectory() as folder:
-    compilation_cache.reset_cache()
-    _keep_compiled_in(folder)
-    try:
-      yield
-    finally:
-      compilation_cache.reset_cache()
-      jax.config.update('jax_compilation_cache_dir', before)
-
-
-def _keep_compiled_in(folder: str) -> None:
-  jax.config.update('jax_compilation_cache_dir', folder)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

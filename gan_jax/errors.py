@@ -1,4 +1,4 @@
-"""What a user can put right is told in one line, without a traceback."""
+"""Errors that a user can correct: one line, without a traceback."""
 
 import difflib
 import sys
@@ -6,17 +6,20 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-# Exit codes of launch.py that a sweep tells apart: the game has diverged; and
-# SIGTERM came and all is saved (EX_TEMPFAIL), so run it again.
+# Exit codes of launch.py that a sweep distinguishes: the run diverged; the run
+# saved its state after SIGTERM and can be run again (EX_TEMPFAIL).
 DIVERGED, PREEMPTED = 3, 75
 
 
 class UserError(ValueError):
-  """A mistake of the user's: one line, what is wrong and what to do."""
+  """A mistake that the user can correct.
+
+  The message is one line: what is wrong, and what to do.
+  """
 
 
 class Preempted(Exception):
-  """The run was told to leave (SIGTERM); its state is saved."""
+  """The run received SIGTERM and has saved its state."""
 
 
 class Diverged(UserError):
@@ -24,12 +27,12 @@ class Diverged(UserError):
 
 
 def warn(message: str) -> None:
-  """Tells the user, in a line, what may not be as intended."""
+  """Prints a warning of one line."""
   print(f'Warning: {message}', file=sys.stderr, flush=True)
 
 
 def where_in(path: str, error: Exception) -> str:
-  """The file, and the line of it that led to the error."""
+  """Returns the file, and the line in it that caused the error."""
   lines = [
     frame.lineno
     for frame in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""Files: whole or not at all, in folders, in buckets, and locked."""
+"""Atomic writes, cached digests, copies of buckets, and locks."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from gan_jax.errors import UserError
 
 
 def write_whole(path: epath.PathLike, content: bytes | str) -> None:
-  """Replaces the file, or makes it; a kill at any moment leaves no half."""
+  """Writes a file atomically: a kill never leaves a partial file."""
   path = epath.Path(path)
   part = path.with_name(f'{path.name}.{os.getpid()}.part')
   if isinstance(content, str):
@@ -25,10 +25,10 @@ def write_whole(path: epath.PathLike, content: bytes | str) -> None:
 
 
 def point_link(link: Path, folder: str | Path) -> None:
-  """Makes `link` a relative symbolic link to `folder`, in place of an older.
+  """Makes `link` a relative symbolic link to `folder`; replaces an older link.
 
-  It is replaced in one step. A file system that has no links, or something else
-  of that name, leaves all as it is.
+  The link is replaced atomically. Nothing changes if the file system has no
+  links, or if `link` is a folder.
   """
   part = link.with_name(f'{link.name}.{os.getpid()}.part')
   with contextlib.suppress(OSError, NotImplementedError):
@@ -40,33 +40,37 @@ def point_link(link: Path, folder: str | Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-  """The SHA-256 of a file.
+  """Returns the SHA-256 of a file.
 
-  It is kept in the cache, so that a file is read again only when its size or
-  its time of modification has changed.
+  The digest is cached: the file is read again only if its size or its
+  modification time has changed.
   """
   stat = path.stat()
   identity = f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
   name = hashlib.sha256(identity.encode()).hexdigest()
-  kept = cache_folder() / 'digests' / name
+  cached = cache_folder() / 'digests' / name
   with contextlib.suppress(OSError):
-    return kept.read_text()
+    return cached.read_text()
   with path.open('rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
   with contextlib.suppress(OSError):
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(kept, digest)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(cached, digest)
   return digest
 
 
 def cache_folder() -> Path:
-  """Of this user, on this machine: what can be made again."""
+  """Returns the user's cache folder: files that can be made again."""
   base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
   return Path(base) / 'gan_jax'
 
 
 def is_remote(folder: epath.PathLike) -> bool:
-  """Whether it is in a bucket; an error if it cannot be reached from here."""
+  """Returns whether a folder is in a bucket.
+
+  Raises:
+    UserError: It is in a bucket, but the package for buckets is not installed.
+  """
   remote = '://' in str(folder)
   if remote and importlib.util.find_spec('gcsfs') is None:
     raise UserError(f"{folder} needs gcsfs: pip install -e '.[gcs]'")
@@ -74,7 +78,7 @@ def is_remote(folder: epath.PathLike) -> bool:
 
 
 def local(folder: epath.PathLike) -> epath.Path:
-  """Where on this machine the folder, or the copy of it, is."""
+  """Returns the folder, or for a bucket the path of its local copy."""
   if not is_remote(folder):
     return epath.Path(folder)
   path = str(folder).replace('://', '/').lstrip('/')
@@ -82,9 +86,9 @@ def local(folder: epath.PathLike) -> epath.Path:
 
 
 class Mirror:
-  """The copy of a folder: what is written to it is sent from time to time.
+  """A local copy of a folder in a bucket; `send` uploads its changes.
 
-  Of a folder that is not in a bucket it is the folder itself.
+  For a folder that is not in a bucket, the copy is the folder itself.
   """
 
   def __init__(self, folder: epath.PathLike):
@@ -93,7 +97,7 @@ class Mirror:
     self._sent: dict[Path, tuple[int, int]] = {}
 
   def fetch(self, *names: str) -> None:
-    """Copies the files of these names here, and forgets those of before."""
+    """Downloads the files with these names; deletes older local ones."""
     if self._remote is None:
       return
     for name in names:
@@ -105,7 +109,7 @@ class Mirror:
         target.write_bytes(file.read_bytes())
 
   def send(self) -> None:
-    """Copies there what has changed here."""
+    """Uploads the files that have changed since the last call."""
     if self._remote is None:
       return
     for file in sorted(self.path.rglob('*')):
@@ -121,15 +125,18 @@ class Mirror:
 def held(
   folder: epath.PathLike, busy: Callable[[], None], name: str = '.lock'
 ) -> Iterator[None]:
-  """Holds a folder, which is made if need be; the kernel lets it go.
+  """Locks a folder, and creates it if needed; the kernel releases the lock.
 
-  `name`: of the file that stands for what is held of it.
+  On a file system without locks, this has no effect.
 
-  Where another process holds it `busy` is called, which raises; if it does not,
-  this waits. A file system that has no locks is not held.
+  Args:
+    folder: The folder.
+    busy: Is called if another process holds the lock. It may raise an
+      exception; otherwise this waits for the lock.
+    name: The lock file; locks with different names are independent.
 
   Raises:
-    OSError: The folder cannot be written to.
+    OSError: The folder is not writable.
   """
   folder = epath.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +152,7 @@ def held(
 
 
 def is_held(folder: epath.PathLike, name: str = '.lock') -> bool:
-  """Whether a process holds it at this moment."""
+  """Returns whether a process holds the lock of a folder."""
   file = epath.Path(folder) / name
   if not file.exists():
     return False
@@ -161,11 +168,11 @@ def is_held(folder: epath.PathLike, name: str = '.lock') -> bool:
 
 @contextlib.contextmanager
 def locked(workdir: str | Path) -> Iterator[None]:
-  """Holds the workdir of a run; one in a bucket cannot be held."""
+  """Locks the workdir of a run; a workdir in a bucket cannot be locked."""
 
   def busy() -> None:
     raise UserError(
-      f'{workdir} is in use by a run that is still going: stop it first, or '
+      f'{workdir} is in use by a run that is still running: stop it first, or '
       'name another --workdir'
     )
 

@@ -1,4 +1,4 @@
-"""What no memory can hold is refused before anything is allocated."""
+"""Refuses sizes that do not fit into memory, before anything is allocated."""
 
 import contextlib
 import os
@@ -12,65 +12,65 @@ from gan_jax import devices
 from gan_jax.errors import UserError
 from gan_jax.pair import player_params
 
-# What the scalars of an iteration take on the host, and the indices of an
-# example.
+# Host memory of the scalars of an iteration, and of the indices of an example.
 STEP_BYTES, EXAMPLE_BYTES = 500, 8
 
 
 def host_bytes() -> int:
-  """The memory of this machine."""
+  """Returns the memory of this machine, in bytes."""
   return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def check_images(count: int, resolution: int, image_bytes: int) -> None:
-  """Refuses images that the machine cannot hold, `count` at a time."""
-  needed, there = count * image_bytes, host_bytes()
-  if needed > there:
+  """Refuses images if `count` of them do not fit into memory."""
+  needed, available = count * image_bytes, host_bytes()
+  if needed > available:
     raise UserError(
-      f'{count:,} images of {resolution}x{resolution} take {_gb(needed)}, and '
-      f'this machine has {_gb(there)}: a smaller --config.data.resolution'
+      f'{count:,} images of {resolution}x{resolution} take {_gb(needed)}, but '
+      f'this machine has {_gb(available)}: set a smaller '
+      '--config.data.resolution'
     )
 
 
 def check_state(state: Any) -> None:
-  """Refuses networks that are too large for a device; `state`: its shapes."""
+  """Refuses networks that do not fit on a device; `state` may be shapes."""
   params = sum(
     leaf.size for leaf in jax.tree.leaves(player_params(state.variables))
   )
   needed = _bytes(state)
-  there = devices.bytes_of_device() or _share()
-  if needed > there:
+  available = devices.bytes_of_device() or _host_bytes_per_device()
+  if needed > available:
     raise UserError(
-      f'the networks have {params:,} parameters: with the optimizers and the '
-      f'moving average they take {_gb(needed)}, and a device has {_gb(there)}; '
-      'make them smaller (config.model, config.game.latent_dim, '
-      'config.data.resolution)'
+      f'the networks have {params:,} parameters: with the optimizer states and '
+      f'the moving average they take {_gb(needed)}, but a device has '
+      f'{_gb(available)}: make them smaller (config.model, '
+      'config.game.latent_dim, config.data.resolution)'
     )
 
 
 def check_dispatch(steps: int, examples: int, streamed_bytes: int) -> None:
-  """Refuses dispatches whose input is too large for the machine.
+  """Refuses a dispatch whose inputs do not fit into memory.
 
   Args:
-    steps: Iterations of a dispatch.
-    examples: Of an iteration.
-    streamed_bytes: Of an example that is not on the devices already.
+    steps: The iterations of a dispatch.
+    examples: The examples of an iteration.
+    streamed_bytes: The bytes of an example that are not on the devices yet.
   """
   needed = steps * (STEP_BYTES + examples * (EXAMPLE_BYTES + streamed_bytes))
   if needed > host_bytes():
     raise UserError(
       f'a dispatch of {steps:,} iterations with {examples:,} examples each '
-      f'takes {_gb(needed)}, and this machine has {_gb(host_bytes())}: set a '
+      f'takes {_gb(needed)}, but this machine has {_gb(host_bytes())}: set a '
       'smaller --config.steps_per_dispatch or --config.batch_size'
     )
 
 
 @contextlib.contextmanager
 def exhaustion_told() -> Iterator[None]:
-  """Tells in one line that memory ran out.
+  """Turns an out-of-memory error into a message of one line.
 
   Raises:
-    UserError: It did.
+    UserError: Memory ran out.
   """
   try:
     yield
@@ -84,14 +84,14 @@ def exhaustion_told() -> Iterator[None]:
 
 
 _EXHAUSTED = (
-  'out of memory on {}: a smaller --config.batch_size, '
-  '--config.steps_per_dispatch or network, or --config.precision=bfloat16 '
-  '({})'
+  'out of memory on {}: set a smaller --config.batch_size or '
+  '--config.steps_per_dispatch, a smaller network, or '
+  '--config.precision=bfloat16 ({})'
 )
 
 
-def _share() -> int:
-  """What each of the devices has that use this machine's memory."""
+def _host_bytes_per_device() -> int:
+  """Returns the memory of a device that uses the machine's memory."""
   return host_bytes() // jax.local_device_count()
 
 

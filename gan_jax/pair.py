@@ -1,4 +1,4 @@
-"""What both players have, each its own: a pair."""
+"""A value for each player: Pair(gen, disc)."""
 
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -15,13 +15,13 @@ class _Pair(NamedTuple):
   disc: Any
 
 
-# In two classes: type checkers at run time refuse a generic NamedTuple.
+# Two classes, because runtime type checkers refuse a generic NamedTuple.
 class Pair(_Pair, Generic[T]):
-  """What both players have, each its own: Pair(gen, disc)."""
+  """A value for each player, such as parameters or learning rates."""
 
   __slots__ = ()
 
 
 def player_params(variables: Pair[Variables]) -> Pair[PyTree]:
-  """The trained parameters of both players."""
+  """Returns the trained parameters of both players."""
   return Pair(*(player['params'] for player in variables))

@@ -1,4 +1,4 @@
-"""Names that a config chooses rows of a table by."""
+"""Looks up functions and modules by the names in a config."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,11 @@ T = TypeVar('T')
 
 
 def choose(what: str, name: str, table: Mapping[str, T]) -> T:
-  """Looks up `name` in `table`; an unknown name lists the valid ones."""
+  """Looks up `name` in `table`.
+
+  Raises:
+    UserError: The name is unknown; the message lists the valid names.
+  """
   if name not in table:
     raise UserError(
       f'unknown {what} {name!r}{suggest(name, table)} '
@@ -20,7 +24,7 @@ def choose(what: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def check_keys(where: str, keys: Iterable[str], valid: Sequence[str]) -> None:
-  """Refuses a key that is none of the valid ones, which are listed."""
+  """Refuses an unknown key; the message lists the valid keys."""
   for key in keys:
     if key not in valid:
       raise UserError(
@@ -33,31 +37,31 @@ def build(
   what: str, table: Mapping[str, Callable[..., T]], block: Mapping[str, Any],
   **given: Any,
 ) -> T:  # fmt: skip
-  """Calls what `block.name` names in `table` with the rest of the block.
+  """Calls the entry of `table` that `block.name` names.
 
   Args:
-    what: Where the block stands, for the message: `config.model.gen`.
-    table: Names to functions or modules.
-    block: `name`, and arguments of what it names.
-    **given: Further arguments, passed to what accepts them.
+    what: Names the block in messages: `config.model.gen`.
+    table: Functions or modules by name.
+    block: `name`, and arguments for the entry.
+    **given: Further arguments, passed only if the entry accepts them.
 
   Raises:
-    UserError: There is no such row, or it takes no such argument.
+    UserError: The name is unknown, or the entry does not take an argument.
   """
   block = dict(block)
   name = block.pop('name')
   make = choose(f'{what}.name', name, table)
-  taken = accepts(make)
-  valid = sorted(set(taken) - {'parent', 'name', *given})
+  accepted = accepts(make)
+  valid = sorted(set(accepted) - {'parent', 'name', *given})
   for key in block:
     if key not in valid:
       raise UserError(
         f'{what} has no key {key!r}{suggest(key, valid)} '
         f'(valid for {name}: {", ".join(valid) or "none"})'
       )
-  return make(**{k: v for k, v in given.items() if k in taken}, **block)
+  return make(**{k: v for k, v in given.items() if k in accepted}, **block)
 
 
 def accepts(make: Callable[..., Any]) -> list[str]:
-  """The names of the arguments that a function, or a module, takes."""
+  """Returns the names of the arguments of a function or module."""
   return list(inspect.signature(make).parameters)

@@ -1,8 +1,8 @@
-"""To a driver as gcloud is: `compute tpus tpu-vm ssh` to slices of two hosts.
+"""Stands in for gcloud: `compute tpus tpu-vm ssh` to slices of two hosts.
 
-A slice is a folder of SLICES, and vanishes with it. What is run on a host goes
-on when the connection is lost, as it does; what the host says, and what gcloud
-says of its own, is said as gcloud 5xx says it.
+A slice is a folder of SLICES and vanishes with the folder. As with the real
+gcloud, a program on a host keeps running when the connection is lost. The
+output has the format of gcloud 5xx.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main():
     )  # fmt: skip
   while any(process.poll() is None for process in started):
     if not where.is_dir():
-      for process in started:  # which were on it
+      for process in started:  # they ran on this slice
         process.kill()
         process.wait()
       print('Retrying: SSH command error: [ssh] exited with return code [255].')

@@ -1,9 +1,9 @@
-"""To a sweep as launch.py is, in milliseconds, and it trains nothing.
+"""Stands in for launch.py in sweeps: takes milliseconds and trains nothing.
 
-It logs, saves every 5 iterations of 30, goes on from there, holds its workdir,
-and leaves with 75 when it is told to. What it scores, follows from its flags.
-Into EVENTS goes when it began and ended; MANNERS, {trial: manner}, makes it
-misbehave.
+It logs metrics, saves every 5 of its 30 iterations, resumes, locks its workdir,
+and exits with 75 on SIGTERM. Its score is a function of its flags. It records
+its start and its end in the file EVENTS. MANNERS, {trial: manner}, makes a
+trial misbehave.
 """
 
 import fcntl
@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-ROUNDS, SAVE_EVERY = 30, 5
+STEPS, SAVE_EVERY = 30, 5
 PAUSE = float(os.environ.get('PAUSE', 0.01))
-# Of several hosts one does the work.
+# Host 0 of a slice does the work.
 HOST, CALL = int(os.environ.get('HOST', 0)), os.environ.get('CALL', '')
 
 
@@ -26,18 +26,18 @@ def flag(name, default):
 
 
 WORKDIR = Path(flag('workdir', ''))
-SLOT = int(WORKDIR.name)
+TRIAL_ID = int(WORKDIR.name)
 RATE = flag('config.optimizer.gen.learning_rate', 0.0)
 SEED = flag('config.seed', 0)
 
 
 def score(step):
-  """Falls from iteration to iteration, to 1000 * rate + seed at the last."""
-  return 1000 * RATE + SEED + (ROUNDS - step) / 10
+  """Falls with each iteration, to 1000 * rate + seed after the last."""
+  return 1000 * RATE + SEED + (STEPS - step) / 10
 
 
 def note(what, **more):
-  line = {'what': what, 'slot': SLOT, 'time': time.time(), **more}
+  line = {'what': what, 'trial_id': TRIAL_ID, 'time': time.time(), **more}
   with open(os.environ['EVENTS'], 'a') as file:
     file.write(json.dumps({**line, 'pid': os.getpid()}) + '\n')
 
@@ -52,7 +52,7 @@ def leave(code, line=''):
 
 
 def follow():
-  """A host that only takes part: it leaves as the first one does."""
+  """Acts as another host of a slice: exits when host 0 exits, likewise."""
   signal.signal(signal.SIGTERM, lambda *_: None)
   while not (WORKDIR / CALL).exists():
     time.sleep(0.02)
@@ -60,9 +60,9 @@ def follow():
 
 
 def main():
-  told = []
-  signal.signal(signal.SIGTERM, lambda *_: told.append(1))
-  manner = json.loads(os.environ.get('MANNERS', '{}')).get(f'{SLOT}', '')
+  stop = []
+  signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+  manner = json.loads(os.environ.get('MANNERS', '{}')).get(f'{TRIAL_ID}', '')
   WORKDIR.mkdir(parents=True, exist_ok=True)
   if HOST:
     follow()
@@ -71,10 +71,10 @@ def main():
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       leave(2, 'launch.py: the workdir is in use')
-    play(manner, told)
+    run(manner, stop)
 
 
-def play(manner, told):
+def run(manner, stop):
   saved, metrics = (
     WORKDIR / 'checkpoints' / 'iteration',
     WORKDIR / 'metrics.jsonl',
@@ -87,7 +87,7 @@ def play(manner, told):
   note('begin', step=begin, slice=slice, argv=sys.argv)
   if manner == 'fail':
     leave(1, "Traceback:\nValueError: it's the config")
-  for step in range(begin + 1, ROUNDS + 1):
+  for step in range(begin + 1, STEPS + 1):
     time.sleep(PAUSE)
     with metrics.open('a') as file:
       line = {
@@ -96,10 +96,10 @@ def play(manner, told):
         'gen/diversity': score(step),
       }
       file.write(json.dumps(line) + '\n')
-    if step % SAVE_EVERY == 0 or told:
+    if step % SAVE_EVERY == 0 or stop:
       saved.write_text(f'{step}')
-    if told and manner != 'deaf':
-      leave(75, f'Told to leave, saved at iteration {step}')
+    if stop and manner != 'deaf':
+      leave(75, f'Preempted, saved at iteration {step}')
     if step == 12 and manner == 'diverge':
       leave(3, 'launch.py: gen/loss not finite at iteration 12')
     if (step == 12 and manner == 'die once' and not begin) or manner == 'die':

@@ -24,7 +24,7 @@ from tables import constant_table
 from gan_jax import data
 from gan_jax.data.loader import load
 from gan_jax.data.order import Stream
-from gan_jax.modes.dispatch_timer import loaded
+from gan_jax.modes.dispatch_timer import loader_speed
 from gan_jax.training.feed import index_batch
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
@@ -71,12 +71,12 @@ def make_sets(folder):
 
 
 def images_per_second(source, workers):
-  """Loads batches in sequence, as a run does."""
+  """Measures the loader on consecutive batches, as in a run."""
   table = constant_table(2**40, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
   make = partial(index_batch, stream, source, table, lambda n: slice(n))
-  fed = load(make, range(table.total_steps), workers)
-  return loaded(fed, BATCH, 2.0)
+  batches = load(make, range(table.total_steps), workers)
+  return loader_speed(batches, BATCH, 2.0)
 
 
 def main():

@@ -1,11 +1,11 @@
-"""Kills a sweep again and again, and ends with the runs that were never killed.
+"""Kills a sweep repeatedly and compares it with undisturbed runs.
 
   python tests/soak_sweep.py [--kills=8] [--seed=0]
 
-Four trials, two at a time. Every second kill is of a trial's process, every
-other of the driver, whose trials leave with it; the same command goes on. At
-the end each trial has come to its end once, and every array of its last
-checkpoint is that of the same run which nothing disturbed.
+The sweep has four trials, two at a time. The script alternately kills a trial's
+process and the driver, whose trials end with it, and repeats the command. At
+the end each trial has finished once, and every array of its last checkpoint
+equals that of an undisturbed run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from soak import ROOT, environment
 
-ROUNDS, BATCH = 1200, 16
+STEPS, BATCH = 1200, 16
 EXPERIMENT = f"""
 from experiments import vanilla_mnist
 
@@ -38,7 +38,7 @@ def sweep():
         'optimizer.gen.learning_rate': [1e-4, 1e-3], 'seed': [0, 1],
       }},
       'fixed': {{
-        'total_images': {ROUNDS * BATCH},
+        'total_images': {STEPS * BATCH},
         'checkpoint_every_images': {96 * BATCH},
         'log_every_steps': 8,
       }},
@@ -51,33 +51,33 @@ def command(*flags):
   return [sys.executable, str(ROOT / 'launch.py'), *flags]
 
 
-def trials_that_run(sweep):
-  """(process, its workdir) of each."""
+def running_trials(sweep):
+  """Returns (process id, workdir) of each running trial."""
   found = []
   for file in Path('/proc').glob('[0-9]*/cmdline'):
     try:
-      told = file.read_bytes().decode().split('\0')
+      argv = file.read_bytes().decode().split('\0')
     except OSError:
-      continue  # it has just left
-    workdirs = [arg.removeprefix('--workdir=') for arg in told if 'dir=' in arg]
+      continue  # the process has just ended
+    workdirs = [arg.removeprefix('--workdir=') for arg in argv if 'dir=' in arg]
     if workdirs and workdirs[0].startswith(f'{sweep}/trials/'):
       found.append((int(file.parent.name), Path(workdirs[0])))
   return found
 
 
 def steps(workdir):
-  """The last iteration that was logged."""
+  """Returns the last logged iteration."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines() if file.exists() else []
   return json.loads(lines[-2])['step'] if len(lines) > 1 else 0
 
 
-def all_rounds(sweep):
+def total_steps(sweep):
   return sum(map(steps, (sweep / 'trials').glob('*')))
 
 
 def soak(folder, kills=8, seed=0):
-  """Kills at random moments; -> how many were of a driver."""
+  """Kills at random moments; returns how many kills hit the driver."""
   (folder / 'swept.py').write_text(EXPERIMENT)
   sweep, rng, drivers = folder / 'sweep', random.Random(seed), 0
   arguments = command(
@@ -93,9 +93,9 @@ def soak(folder, kills=8, seed=0):
   )
   driver = begin()
   for kill in range(kills):
-    # Between kills it gets on: a trial without that is given up.
-    wanted = all_rounds(sweep) + rng.randint(96, 2 * 96)
-    while all_rounds(sweep) < wanted or not trials_that_run(sweep):
+    # The sweep makes progress between kills: a trial without progress fails.
+    target = total_steps(sweep) + rng.randint(96, 2 * 96)
+    while total_steps(sweep) < target or not running_trials(sweep):
       assert driver.poll() is None, (folder / 'said').read_text()
       time.sleep(0.05)
     time.sleep(rng.uniform(0, 0.3))
@@ -106,7 +106,7 @@ def soak(folder, kills=8, seed=0):
       what = 'the driver'
       driver = begin()
     else:
-      process, workdir = rng.choice(trials_that_run(sweep))
+      process, workdir = rng.choice(running_trials(sweep))
       os.kill(process, signal.SIGKILL)
       what = f'trial {int(workdir.name)} after iteration {steps(workdir)}'
     print(f'kill {kill + 1:2}: {what}', flush=True)
@@ -116,7 +116,7 @@ def soak(folder, kills=8, seed=0):
 
 
 def compare(folder, sweep):
-  """Every array of a trial, and its score, with those of a straight run."""
+  """Compares arrays and scores of each trial with an undisturbed run."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
   from runs import everything, metrics
 
@@ -135,10 +135,10 @@ def compare(folder, sweep):
       capture_output=True,
     )
     there = sweep / row.workdir
-    assert everything(there, ROUNDS) == everything(straight, ROUNDS)
+    assert everything(there, STEPS) == everything(straight, STEPS)
     lines, undisturbed = metrics(there), metrics(straight)
     assert row.score == undisturbed[-1]['gen/diversity']
-    # A run that is told to leave closes a line, and so has more of them.
+    # A preempted run writes its current log line, and so has more lines.
     steps = [line['step'] for line in lines]
     assert steps == sorted(set(steps))
     assert set(steps) >= {line['step'] for line in undisturbed}
@@ -152,8 +152,8 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     drivers = soak(Path(folder), args.kills, args.seed)
   print(
-    f'{args.kills} kills, {drivers} of them of the driver: all trials are, bit '
-    'for bit, the runs that were never killed'
+    f'{args.kills} kills, {drivers} of them of the driver: all trials equal '
+    'the undisturbed runs bit for bit'
   )
 
 

@@ -1,4 +1,4 @@
-"""Sweeps of runs that train nothing (fake_launch.py), and what they did."""
+"""Runs sweeps of trials that train nothing (fake_launch.py)."""
 
 import collections
 import json
@@ -36,17 +36,20 @@ def sweep():
   }
 """
 
-# A driver, as a process. (launch.py itself takes seconds longer.)
+# The program of a driver. (launch.py itself takes seconds longer.)
 DRIVER = """
 import json, sys
 from gan_jax.errors import Preempted, UserError
-from gan_jax.sweep import drive, study
+from gan_jax.sweep import drive
+from gan_jax.sweep import study as studies
 from runs import get_config
 
-given = json.loads(sys.argv[1])
-study.HEARTBEAT_SECONDS, study.GRACE_SECONDS = given.pop('hearts', (10, 120))
+kwargs = json.loads(sys.argv[1])
+studies.HEARTBEAT_SECONDS, studies.GRACE_SECONDS = kwargs.pop(
+  'heartbeats', (10, 120)
+)
 try:
-  drive.sweep(get_config('vanilla_mnist', 'tiny'), **given)
+  drive.sweep(get_config('vanilla_mnist', 'tiny'), **kwargs)
 except UserError as error:
   sys.exit(f'{error}')
 except Preempted:
@@ -56,8 +59,8 @@ except KeyboardInterrupt:
 """
 
 
-def given(folder, name='grid', **more):
-  """What a sweep in FOLDER/sweep is given; the experiment is written."""
+def arguments(folder, name='grid', **more):
+  """Writes an experiment; returns the arguments of a sweep in FOLDER/sweep."""
   file = folder / 'swept.py'
   file.write_text(EXPERIMENT)
   return {
@@ -72,18 +75,18 @@ def given(folder, name='grid', **more):
 
 
 def run(folder, name='grid', **more):
-  """Runs it in this process."""
+  """Runs a sweep in this process."""
   from gan_jax.sweep import drive
 
   config = get_config('vanilla_mnist', 'tiny')
-  drive.sweep(config, **given(folder, name, **more))
+  drive.sweep(config, **arguments(folder, name, **more))
 
 
 def drive(folder, name='grid', **more):
-  """Starts it in a process of its own."""
+  """Starts a sweep in a process of its own."""
   paths = [str(ROOT), str(ROOT / 'tests')]
   return subprocess.Popen(
-    [sys.executable, '-c', DRIVER, json.dumps(given(folder, name, **more))],
+    [sys.executable, '-c', DRIVER, json.dumps(arguments(folder, name, **more))],
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -92,7 +95,7 @@ def drive(folder, name='grid', **more):
 
 
 def events(what=None):
-  """What has happened, in order."""
+  """Returns the events that the trials recorded, in order."""
   file = Path(os.environ['EVENTS'])
   lines = file.read_text().splitlines() if file.exists() else []
   found = [json.loads(line) for line in lines]
@@ -107,18 +110,18 @@ def wait_for(condition, seconds=30):
 
 
 def kill_running(number=signal.SIGKILL):
-  """Kills a trial that goes; -> which."""
-  over = {event['pid'] for event in events('end')}
-  event = next(e for e in events('begin') if e['pid'] not in over)
+  """Kills a running trial; returns its id."""
+  ended = {event['pid'] for event in events('end')}
+  event = next(e for e in events('begin') if e['pid'] not in ended)
   os.kill(event['pid'], number)
   with open(os.environ['EVENTS'], 'a') as file:
     line = {**event, 'what': 'end', 'code': -number, 'time': time.time()}
     file.write(json.dumps(line) + '\n')
-  return event['slot']
+  return event['trial_id']
 
 
-def most_at_once(of=lambda event: 0):
-  """How many ran at a time, at most, of those that have `of` in common."""
+def max_parallel(of=lambda event: 0):
+  """Returns how many trials with the same `of` ran at once, at most."""
   running, most = collections.Counter(), 0
   for event in sorted(
     events(), key=lambda e: (e['time'], e['what'] == 'begin')
@@ -128,14 +131,14 @@ def most_at_once(of=lambda event: 0):
   return most
 
 
-def check_once_each(slots):
-  """Every trial came to its end once, and never ran twice at a time."""
-  ended = [event['slot'] for event in events('end') if event['code'] == 0]
-  assert sorted(ended) == list(range(slots))
-  assert most_at_once(of=lambda event: event['slot']) == 1
+def check_once_each(num_trials):
+  """Checks that every trial finished once, and never ran twice at a time."""
+  ended = [event['trial_id'] for event in events('end') if event['code'] == 0]
+  assert sorted(ended) == list(range(num_trials))
+  assert max_parallel(of=lambda event: event['trial_id']) == 1
 
 
-def steps(folder, slot):
-  """The iterations in a trial's metrics."""
-  file = folder / 'sweep' / 'trials' / f'{slot:04}' / 'metrics.jsonl'
+def steps(folder, trial_id):
+  """Returns the iterations in a trial's metrics."""
+  file = folder / 'sweep' / 'trials' / f'{trial_id:04}' / 'metrics.jsonl'
   return [json.loads(line)['step'] for line in file.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""`--mode=benchmark`, as a user runs it, but for the length of its windows."""
+"""`--mode=benchmark`, as a user runs it, with shorter measurements."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ KEYS = {
 
 SHORT = """
 import runpy, sys
-from gan_jax import benchmark
+from gan_jax.modes import benchmark
 
 benchmark.WINDOW_SECONDS, benchmark.LENGTHS = 0.05, (1, 4)
 sys.argv = ['launch.py', '--mode=benchmark', *sys.argv[1:]]
@@ -26,7 +26,7 @@ runpy.run_path('launch.py', run_name='__main__')
 
 
 def run(*flags):
-  """What it prints, and the figures of its last line."""
+  """Returns the printed output, and the figures of its last line."""
   command = [sys.executable, '-c', SHORT, *flags]
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, check=True
@@ -35,7 +35,7 @@ def run(*flags):
 
 
 def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
-  """On two devices; the FLOPs are those of the networks on paper."""
+  """On two devices; the FLOPs equal those computed by hand."""
   _, figures = run(
     '--config=experiments/vanilla_mnist.py:tiny',
     f'--workdir={tmp_path / "run"}',
@@ -47,23 +47,24 @@ def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
   assert 0 <= figures['share_waiting_for_input'] < 1
   # G 64-32-784, D 784-32-1. Forward: D twice and G once for D, D once for G.
   gen, disc = 64 * 32 + 32 * 784, 784 * 32 + 32
-  disc_move = 2 * (disc + disc + 32)  # and back, but not to the images
-  gen_move = 2 * disc + gen + 32 * 784
+  # The backward pass does not reach the images.
+  disc_update = 2 * (disc + disc + 32)
+  gen_update = 2 * disc + gen + 32 * 784
   assert figures['flops_per_image'] == pytest.approx(
-    2 * (disc_move + gen + gen_move), rel=1e-3
+    2 * (disc_update + gen + gen_update), rel=1e-3
   )
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
 def test_needs_no_data(tmp_path):
-  """By pmap. CelebA, which is not here: not downloaded, and that is told."""
+  """By pmap. CelebA is not present, and is not downloaded."""
   printed, figures = run(
     '--config=experiments/dcgan_celeba.py:tiny',
     '--config.data.source=celeba',
     '--config.parallel=pmap',
     f'--config.data.dir={tmp_path}',
   )
-  assert 'the data is not there' in printed
+  assert 'the data is not present' in printed
   assert figures['images_per_second'] > 0
   assert figures['loader_images_per_second'] is None

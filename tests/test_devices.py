@@ -187,7 +187,7 @@ def test_preemption_of_one_process_is_that_of_all(parallel, tmp_path):
   assert codes == [75, 75], said
   step = checkpoint.steps(tmp_path)[-1]
   for text in said:
-    assert f'Told to leave, saved at iteration {step:,}' in text
+    assert f'Preempted, saved at iteration {step:,}' in text
   assert metrics(tmp_path)[-1]['step'] == step
 
 

@@ -175,8 +175,6 @@ def test_a_workdir_of_another_run(straight):
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.batch_size = 17
-  with pytest.raises(
-    UserError, match='2 devices: the nearest that is: 16 or 18'
-  ):
+  with pytest.raises(UserError, match='2 devices: set 16 or 18'):
     loop.train(config, tmp_path / 'new')
   assert not (tmp_path / 'new').exists()

@@ -1,4 +1,4 @@
-"""The FLOPs of an iteration, counted, against the arithmetic on paper."""
+"""The counted FLOPs of an iteration equal those computed by hand."""
 
 from functools import partial
 
@@ -21,7 +21,9 @@ from gan_jax.training.step import train_dispatch
 BATCH, LATENT = 8, 10
 
 
-def round_flops(gen, disc, resolution, disc_steps, steps, own_batch=None):
+def iteration_flops(
+  gen, disc, resolution, disc_steps, steps, gen_batch_size=None
+):
   game = image_game(
     gen,
     disc,
@@ -33,7 +35,7 @@ def round_flops(gen, disc, resolution, disc_steps, steps, own_batch=None):
   tx = make({'gen': adam, 'disc': adam})
   table = constant_table(
     BATCH * disc_steps * steps, steps, batch_size=BATCH,
-    disc_steps=disc_steps, gen_batch_size=own_batch,
+    disc_steps=disc_steps, gen_batch_size=gen_batch_size,
   )  # fmt: skip
   images = jnp.zeros((BATCH, resolution, resolution, 1))
   variables, _ = jax.eval_shape(
@@ -48,51 +50,51 @@ def round_flops(gen, disc, resolution, disc_steps, steps, own_batch=None):
     'images': dataset[fed['index']],
   }
   data = jnp.zeros((64, resolution, resolution, 1))
-  play = partial(train_dispatch, game, tx, read, None)
-  return flops(play, state, data, fed, table.dispatch(0), ())
+  dispatch = partial(train_dispatch, game, tx, read, None)
+  return flops(dispatch, state, data, fed, table.dispatch(0), ())
 
 
-def on_paper(gen, disc, disc_steps, own_batch):
-  """Each network's layers' multiplications, first to last, forward.
+def flops_by_hand(gen, disc, disc_steps, gen_batch_size):
+  """Takes each network's forward multiplications, one number for each layer.
 
-  Backward a layer takes as many for its weights, and as many for its input.
-  G's first layer needs no gradient for z; nor D's for the images when D moves;
-  nor any layer of D for its weights when G does.
+  The backward pass of a layer takes as many for its weights, and as many for
+  its input. Three gradients are not needed: of z; of the images in D's update;
+  of D's weights in G's update.
   """
   forward = lambda layers: sum(layers)
   weights, inputs = forward, lambda layers: sum(layers[1:])
-  disc_move = 2 * (forward(disc) + weights(disc) + inputs(disc))
-  gen_move = 2 * forward(disc)  # and back through all of D, to the fakes
-  gen_move += weights(gen) + inputs(gen)
-  plays = disc_steps * forward(gen)  # the last serves G too
-  own = (own_batch or BATCH) / BATCH
-  if own_batch:
-    plays += own * forward(gen)
-  return 2 * BATCH * (disc_steps * disc_move + own * gen_move + plays)
+  disc_update = 2 * (forward(disc) + weights(disc) + inputs(disc))
+  gen_update = 2 * forward(disc)  # forward and back to the fakes
+  gen_update += weights(gen) + inputs(gen)
+  fakes = disc_steps * forward(gen)  # G's update reuses the last fakes
+  ratio = (gen_batch_size or BATCH) / BATCH
+  if gen_batch_size:
+    fakes += ratio * forward(gen)
+  return 2 * BATCH * (disc_steps * disc_update + ratio * gen_update + fakes)
 
 
 @pytest.mark.parametrize('disc_steps, steps', [(1, 1), (1, 3), (2, 2)])
-@pytest.mark.parametrize('own_batch', [None, 16])
-def test_no_work_is_done_twice(disc_steps, steps, own_batch):
-  """By an MLP and by DCGAN, 16x16, four features before the last doubling."""
+@pytest.mark.parametrize('gen_batch_size', [None, 16])
+def test_an_iteration_does_no_redundant_work(disc_steps, steps, gen_batch_size):
+  """For MLPs, and for DCGAN at 16x16 with four features."""
   gen = mlp.Generator(16, 1, hidden=(20, 30))
   disc = mlp.Discriminator(hidden=(25,))
-  counted = round_flops(gen, disc, 16, disc_steps, steps, own_batch)
-  paper = on_paper(
-    [LATENT * 20, 20 * 30, 30 * 256], [256 * 25, 25], disc_steps, own_batch
+  counted = iteration_flops(gen, disc, 16, disc_steps, steps, gen_batch_size)
+  expected = flops_by_hand(
+    [LATENT * 20, 20 * 30, 30 * 256], [256 * 25, 25], disc_steps, gen_batch_size
   )
-  assert counted == steps * paper
+  assert counted == steps * expected
 
   gen, disc = dcgan.Generator(16, 1, features=4), dcgan.Discriminator(16, 4)
-  counted = round_flops(gen, disc, 16, disc_steps, steps, own_batch)
+  counted = iteration_flops(gen, disc, 16, disc_steps, steps, gen_batch_size)
   k = 4 * 4
-  paper = on_paper(
+  expected = flops_by_hand(
     [LATENT * k * 8, k * 8 * 4 * 4 * 4, k * 4 * 1 * 8 * 8],
     [k * 1 * 4 * 8 * 8, k * 4 * 8 * 4 * 4, k * 8],
     disc_steps,
-    own_batch,
+    gen_batch_size,
   )
-  assert counted == steps * paper
+  assert counted == steps * expected
 
 
 def test_counts_by_hand():

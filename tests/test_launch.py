@@ -1,4 +1,4 @@
-"""What a user sees who makes a mistake: one line, and nothing written."""
+"""`launch.py`: a mistake ends in one line, and nothing is written."""
 
 import functools
 import hashlib
@@ -33,36 +33,36 @@ MISTAKES = [
   ),
   (
     [VANILLA, '--config.batch_size=1e3'],
-    '--config.batch_size=1e3: an integer is expected (type 1000)',
+    '--config.batch_size=1e3 must be an integer (type 1000)',
   ),
   (
     [VANILLA, '--config.batch_size=many'],
-    '--config.batch_size=many: an integer is expected (as in "16")',
+    '--config.batch_size=many must be an integer (for example "16")',
   ),
   (
     [VANILLA, '--config.total_images=1.5'],
-    '--config.total_images=1.5: an integer is expected',
+    '--config.total_images=1.5 must be an integer',
   ),
   (
     [VANILLA, '--config.optimizer.gen.b1=x'],
-    '--config.optimizer.gen.b1=x: a number is expected (as in "0.0")',
+    '--config.optimizer.gen.b1=x must be a number (for example "0.0")',
   ),
   (
     [VANILLA, '--config.data.flip=maybe'],
-    '--config.data.flip=maybe: True or False is expected (as in "False")',
+    '--config.data.flip=maybe must be True or False (for example "False")',
   ),
   (
     [VANILLA, '--config.model.gen.hidden=(32,'],
-    '--config.model.gen.hidden=(32,: a tuple is expected (as in "(32,)")',
+    '--config.model.gen.hidden=(32, must be a tuple (for example "(32,)")',
   ),
-  ([VANILLA, '--trials=x'], '--trials=x: an integer is expected'),
+  ([VANILLA, '--trials=x'], '--trials=x must be an integer'),
   ([VANILLA, '--config.model.gen.hidden=(32,"a")'], 'must be an integer'),
   ([VANILLA, '--config.model=mlp'], 'config.model is a block'),
   ([VANILLA, '--confg=1'], "no flag --confg; did you mean '--config'?"),
   ([VANILLA, '--truncaton=1'], "did you mean '--truncation'?"),
   ([VANILLA, '--x=1'], 'no flag --x (flags: --config, --config.KEY, --work'),
   ([VANILLA, '--mode=trian'], 'should be one of <train'),
-  ([VANILLA, 'seed=1'], "what is 'seed=1'?"),
+  ([VANILLA, 'seed=1'], "unexpected argument 'seed=1': flags"),
   ([VANILLA, '--config.batch_size=0'], 'config.batch_size=0 must be positive'),
   (
     [VANILLA, '--config.optimizer.gen.learning_rate=nan'],
@@ -73,7 +73,7 @@ MISTAKES = [
   ([VANILLA, '--config.game.latent_dim=0'], 'latent_dim=0 must be positive'),
   (
     [VANILLA, '--config.model.disc.dropout=1'],
-    'dropout=1.0 must be from 0 to below 1',
+    'dropout=1.0 must be at least 0 and less than 1',
   ),
   ([VANILLA, '--config.game.name=imag'], "did you mean 'image'?"),
   ([VANILLA, '--config.game.loss.name=minmax'], "did you mean 'minimax'?"),
@@ -86,7 +86,7 @@ MISTAKES = [
     [VANILLA, '--config.optimizer.gen.lr=1'],
     '(valid: optimizer.gen.b1, optimizer.gen.b2, optimizer.gen.learning_rate,',
   ),
-  ([VANILLA, '--config.optimizer.gen.b1=7'], 'from 0 to below 1'),
+  ([VANILLA, '--config.optimizer.gen.b1=7'], 'at least 0 and less than 1'),
   (
     [
       VANILLA,
@@ -116,7 +116,7 @@ MISTAKES = [
   ([VANILLA, '--config.data.workers=1000'], 'must be from 0 to 256'),
   (
     [VANILLA, '--config.optimizer.gen.learning_rate=1e30'],
-    'learning_rate=1e+30 must be above 0 to 10',
+    'learning_rate=1e+30 must be greater than 0 and at most 10',
   ),
   ([VANILLA, '--config.seed=-1'], 'seed=-1 must be 0 or more'),
   ([VANILLA, '--config.seed=99999999999'], 'must be from 0 to 4,294,967,295'),
@@ -129,19 +129,19 @@ MISTAKES = [
     [VANILLA, '--mode=benchmark', '--config.data.source=digitz'],
     "did you mean 'digits'?",
   ),
-  ([VANILLA, '--step=best'], '--step is for --mode=evaluate'),
-  ([VANILLA, '--trials=3'], '--trials is for --mode=sweep'),
+  ([VANILLA, '--step=best'], '--step needs --mode=evaluate'),
+  ([VANILLA, '--trials=3'], '--trials needs --mode=sweep'),
   (
     [VANILLA, '--mode=sweep', '--num_processes=2'],
-    'one process drives a sweep',
+    'a sweep has one driver process: remove',
   ),
   ([VANILLA, '--mode=sweep', '--sweep=x'], 'sweep of experiments/vanilla_mnis'),
   ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, tpu)"),
-  ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 is to be 1 or more'),
-  ([VANILLA, '--mode=sweep', '--trials=0'], '--trials=0 is to be 1 or more'),
+  ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 must be 1 or more'),
+  ([VANILLA, '--mode=sweep', '--trials=0'], '--trials=0 must be 1 or more'),
   (
     [VANILLA, '--mode=sweep', '--storage=nowhere'],
-    '--storage=nowhere cannot be opened: it is to be the URL of a database',
+    '--storage=nowhere cannot be opened: it must be the URL of a database',
   ),
   (
     ['--config=experiments/cgan_digits.py', '--mode=sweep'],
@@ -165,7 +165,10 @@ MISTAKES = [
     [VANILLA, '--config.batch_size=3', '--config.steps_per_dispatch=-1'],
     'steps_per_dispatch=-1 must be positive',
   ),
-  ([VANILLA, '--config.batch_size=3'], 'not divisible by 2 devices: the neare'),
+  (
+    [VANILLA, '--config.batch_size=3'],
+    'not divisible by 2 devices: set 2 or 4',
+  ),
   ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
   ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
   ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),
@@ -195,12 +198,12 @@ MISTAKES = [
   ),
   (
     [VANILLA, '--config.data.resolution=4096'],
-    '5,000 images of 4096x4096 take 83.9 GB, and this machine has',
+    '5,000 images of 4096x4096 take 83.9 GB, but this machine has',
   ),
   (
-    # A matrix of 65,536^2, four times: itself, Adam's two, the average's.
+    # A matrix of 65,536^2, four times: weights, two Adam moments, the average.
     [VANILLA, '--config.model.gen.hidden=(65536,65536)'],
-    'and a device has',
+    'but a device has',
   ),
   ([VANILLA, '--num_processes=2'], 'need an address: --coordinator_address='),
   (
@@ -213,7 +216,7 @@ if importlib.util.find_spec('wandb') is None:
   MISTAKES += [([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")]
 
 
-# Forks a process for each command line, when all is imported.
+# Imports everything once, and forks a process for each command line.
 FORKS = """
 import json, os, sys
 from absl import app
@@ -221,10 +224,10 @@ import launch
 import gan_jax.modes.evaluate, gan_jax.modes.benchmark, gan_jax.training.loop
 
 for line in sys.stdin:
-  sys.argv, told, *code = json.loads(line)
+  sys.argv, output, *code = json.loads(line)
   child = os.fork()
   if not child:
-    file = os.open(told, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     if code:
@@ -252,10 +255,10 @@ def forks():
 @pytest.mark.parametrize(('flags', 'message'), MISTAKES)
 def test_a_mistake_is_one_line(forks, flags, message, tmp_path):
   flags = ['launch.py', *flags, f'--workdir={tmp_path / "new"}']
-  told = tmp_path / 'told'
-  print(json.dumps([flags, str(told)]), file=forks.stdin, flush=True)
+  output = tmp_path / 'output'
+  print(json.dumps([flags, str(output)]), file=forks.stdin, flush=True)
   assert forks.stdout.readline() == '2\n'
-  (line,) = told.read_text().splitlines()
+  (line,) = output.read_text().splitlines()
   assert line.startswith('launch.py: ')
   assert message in line
   assert not (tmp_path / 'new').exists()
@@ -281,10 +284,10 @@ def get_config(arg=''):
   [
     ('def get_config(:', 'SyntaxError'),
     ('x = 1', "KeyError: 'get_config'"),
-    ('def get_config():\n  return 1 / 0', 'broken.py:2 gives no config: Zero'),
+    ('def get_config():\n  return 1 / 0', 'broken.py:2 failed: Zero'),
     ('def get_config():\n  return {}', 'must return a ConfigDict'),
     (CONFIG.format('config.batchsize = 4'), "did you mean 'batch_size'?"),
-    (CONFIG.format('del config.seed'), 'the config has no seed'),
+    (CONFIG.format('del config.seed'), 'the config has no key seed'),
     (
       CONFIG.format('config.optimizer.gen.bb1 = 0.1'),
       "config.optimizer.gen has no key 'bb1'; did you mean 'b1'?",
@@ -300,7 +303,7 @@ def test_a_broken_experiment(text, message, tmp_path):
   assert not (tmp_path / 'runs').exists()
 
 
-def test_a_workdir_that_holds_something_else(tmp_path):
+def test_a_workdir_with_other_files(tmp_path):
   (tmp_path / 'holiday.png').write_bytes(b'')
   result = run(VANILLA, f'--workdir={tmp_path}')
   assert result.returncode == 2
@@ -308,7 +311,7 @@ def test_a_workdir_that_holds_something_else(tmp_path):
 
 
 @pytest.mark.parametrize('folder', ['/proc/nowhere', 'file/below'])
-def test_a_workdir_that_cannot_be_written(tmp_path, folder):
+def test_a_workdir_that_is_not_writable(tmp_path, folder):
   (tmp_path / 'file').touch()
   result = run(VANILLA, f'--workdir={tmp_path / folder}')
   assert result.returncode == 2
@@ -341,7 +344,7 @@ def test_a_folder_without_enough_images(tmp_path, files, message):
 
 
 def test_none_by_a_flag(tmp_path):
-  """It is another run, with a folder of its own name."""
+  """None gives a different run, with another default workdir."""
   flags = (
     f'--config={ROOT}/experiments/vanilla_mnist.py:tiny',
     '--config.ema_rampup=None',
@@ -357,8 +360,8 @@ def test_none_by_a_flag(tmp_path):
   assert result.returncode == 2
 
 
-def test_less_than_what_is_trained(tmp_path):
-  """Refused, and nothing is overwritten; as much is nothing left to do."""
+def test_fewer_images_than_already_trained(tmp_path):
+  """A smaller total is refused, and nothing is overwritten."""
   run(VANILLA, f'--workdir={tmp_path}/run', check=True)
   before = (tmp_path / 'run' / 'config.json').read_text()
   less = run(VANILLA, f'--workdir={tmp_path}/run', '--config.total_images=100')
@@ -368,7 +371,7 @@ def test_less_than_what_is_trained(tmp_path):
   assert (tmp_path / 'run' / 'config.json').read_text() == before
 
 
-def test_another_run_shows_what_differs(tmp_path):
+def test_another_run_in_a_workdir_lists_differences(tmp_path):
   run(VANILLA, f'--workdir={tmp_path}/run', check=True)
   flags = '--config.seed=3', '--config.log_every_steps=8'
   other = run(VANILLA, f'--workdir={tmp_path}/run', *flags)
@@ -379,18 +382,18 @@ def test_another_run_shows_what_differs(tmp_path):
   assert 'log_every_steps' not in line
 
 
-def test_another_optimizer_needs_no_more_than_its_name(tmp_path):
-  """What is left over of Adam is removed, and said."""
+def test_another_optimizer_needs_only_its_name(tmp_path):
+  """The settings of Adam are removed, and a line says so."""
   flag = '--config.optimizer.gen.name=sgd'
   done = run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
-  left = 'optimizer.gen.name=sgd does not take optimizer.gen.b1, optimizer.gen'
-  assert f'Left out: {left}.b2\n' in done.stdout
+  note = 'optimizer.gen.name=sgd does not take optimizer.gen.b1, optimizer.gen'
+  assert f'Removed: {note}.b2\n' in done.stdout
   settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert settings['optimizer']['gen'].keys() == {'name', 'learning_rate'}
 
 
-def test_a_run_whose_rate_falls_to_its_end_has_one_length(tmp_path):
-  """Prolonged, it would have been another run from its first iteration on."""
+def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
+  """With another length it would differ from its first iteration on."""
   sngan = '--config=experiments/sngan_cifar10.py:tiny'
   done = run(sngan, f'--workdir={tmp_path}/run', check=True)
   assert '0.0002 to 0 (linear)' in done.stdout
@@ -402,21 +405,23 @@ def test_a_run_whose_rate_falls_to_its_end_has_one_length(tmp_path):
   assert 'keep the length, or name another --workdir' in line
 
 
-def test_a_diverged_game_stops_before_it_is_saved(tmp_path):
+def test_a_diverged_run_is_not_saved(tmp_path):
   flags = (
     '--config.game.loss.name=least_squares',
     '--config.optimizer.disc.name=sgd',
     '--config.optimizer.disc.learning_rate=10',
   )
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
-  assert result.returncode == 3  # by which a sweep tells it from a mistake
+  assert result.returncode == 3  # distinguishes divergence from a user error
   (line,) = result.stderr.splitlines()
-  assert re.search(r'/loss\S* not finite at iteration \d+: the game has', line)
+  assert re.search(
+    r'/loss\S* not finite at iteration \d+: the training has', line
+  )
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 
-def test_ctrl_c_saves_and_leaves(tmp_path):
-  """An interrupted run saves all iterations that it has made."""
+def test_ctrl_c_saves_and_exits(tmp_path):
+  """An interrupted run saves all completed iterations."""
   command = launch(
     VANILLA, '--config.total_images=100000000', f'--workdir={tmp_path}/run',
     '--config.checkpoint_every_images=100000000',
@@ -435,23 +440,23 @@ def test_ctrl_c_saves_and_leaves(tmp_path):
   assert f'Interrupted, saved at iteration {step:,}' in rest
 
 
-def named(forks, tmp_path, *flags):
-  """The default workdir of a command line."""
+def default_workdir(forks, tmp_path, *flags):
+  """Returns the default workdir of a command line."""
   code = 'import launch, sys; launch.parse(sys.argv); '
   code += 'print(launch.default_workdir())'
   argv = ['launch.py', f'--config={ROOT}/experiments/vanilla_mnist.py', *flags]
-  told = tmp_path / 'name'
-  told.unlink(missing_ok=True)
-  print(json.dumps([argv, str(told), code]), file=forks.stdin, flush=True)
-  assert forks.stdout.readline() == '0\n', told.read_text()
-  return told.read_text().strip()
+  output = tmp_path / 'name'
+  output.unlink(missing_ok=True)
+  print(json.dumps([argv, str(output), code]), file=forks.stdin, flush=True)
+  assert forks.stdout.readline() == '0\n', output.read_text()
+  return output.read_text().strip()
 
 
 def test_default_workdirs(forks, tmp_path):
-  """By what differs from the file, however it was typed."""
-  name = functools.partial(named, forks, tmp_path)
+  """They depend on the settings that differ, not on how they were typed."""
+  name = functools.partial(default_workdir, forks, tmp_path)
   assert name() == 'runs/vanilla_mnist'
-  # What is as in the file, or changes no run's course, is no other run.
+  # Values of the file, and keys that may change in a run, have no effect.
   assert name('--config.seed=0', '--config.parallel=pmap') == name()
   rate = '--config.optimizer.gen.learning_rate='
   other = name('--config.seed=5', f'{rate}1e-3')
@@ -477,7 +482,7 @@ def test_default_workdirs(forks, tmp_path):
 
 
 def test_the_link_to_the_newest_run(tmp_path):
-  """Is relative, and replaced; what is not a link is left alone."""
+  """The link is relative and is replaced; a folder is left alone."""
   link = tmp_path / 'runs' / 'latest'
   for name in ('one', 'two'):
     (tmp_path / 'runs' / name).mkdir(parents=True)
@@ -493,7 +498,7 @@ def test_the_link_to_the_newest_run(tmp_path):
 
 
 def test_a_file_system_without_links(tmp_path, monkeypatch):
-  def refuse(*args, **how):
+  def refuse(*args, **kwargs):
     raise OSError('no links here')
 
   monkeypatch.setattr(os, 'symlink', refuse)
@@ -502,7 +507,7 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
 
 
 def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
-  """Named by the experiment and by what changes it; not by what does not."""
+  """Its name has the experiment and a hash of the changed settings."""
   flags = [f'--config={ROOT}/experiments/vanilla_mnist.py:tiny']
   run(*flags, cwd=tmp_path, check=True)
   assert (tmp_path / 'runs' / 'latest').readlink().name == 'vanilla_mnist-tiny'
@@ -520,7 +525,7 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   assert 'Training is already complete (384 images)' in second
   assert 'images/s' not in second
 
-  # Both are read, and compared, by these names.
+  # Both runs can be opened and compared by these names.
   monkeypatch.chdir(tmp_path)
   latest = gan_jax.load('runs/latest')
   assert (latest.config.seed, latest.sample(2).shape) == (5, (2, 28, 28, 1))

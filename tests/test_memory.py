@@ -1,4 +1,4 @@
-"""What memory cannot hold is one line, before or when it runs out."""
+"""Messages about memory, before and when it runs out."""
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +12,34 @@ from gan_jax.training import loop
 # The tiny MLPs on 28x28 images, by hand: G 64-32-784 and D 784-32-1.
 GEN = 64 * 32 + 32 + 32 * 784 + 784
 DISC = 784 * 32 + 32 + 32 + 1
-# Parameters and Adam's two moments of both, the average of G; float32. Beside
-# them a few scalars.
+# float32: parameters and Adam's two moments of both players, and the average of
+# G. A few scalars come on top.
 BYTES = 4 * (3 * (GEN + DISC) + GEN)
 
 
 @pytest.mark.parametrize(
-  ('there', 'fits'), [(BYTES - 1, False), (BYTES + 1000, True)]
+  ('available', 'fits'), [(BYTES - 1, False), (BYTES + 1000, True)]
 )
 def test_a_state_is_compared_with_the_device(
-  there, fits, monkeypatch, tmp_path
+  available, fits, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(devices, 'bytes_of_device', lambda: there)
+  monkeypatch.setattr(devices, 'bytes_of_device', lambda: available)
   config = get_config('vanilla_mnist', 'tiny')
   assert config.game.latent_dim == 64
   if fits:
     loop.train(config, tmp_path / 'run')
     return
-  told = f'the networks have {GEN + DISC:,} parameters: .* take 0.0 GB, and a'
-  with pytest.raises(UserError, match=told):
+  message = (
+    f'the networks have {GEN + DISC:,} parameters: .* take 0.0 GB, but a'
+  )
+  with pytest.raises(UserError, match=message):
     loop.train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
-def test_memory_that_runs_out_is_told():
-  told = 'out of memory on the device: a smaller --config.batch_size'
-  with pytest.raises(UserError, match=told), memory.exhaustion_told():
+def test_out_of_memory_is_one_line():
+  message = 'out of memory on the device: set a smaller --config.batch_size'
+  with pytest.raises(UserError, match=message), memory.exhaustion_told():
     jnp.zeros(2**45, jnp.uint8).block_until_ready()
   with (
     pytest.raises(UserError, match='out of memory on this machine'),
@@ -46,12 +48,12 @@ def test_memory_that_runs_out_is_told():
     bytearray(2**60)
 
 
-def test_other_errors_are_left_alone():
+def test_other_errors_pass_through():
   with pytest.raises(jax.errors.JaxRuntimeError), memory.exhaustion_told():
     raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
 
-def test_a_run_that_exhausts_memory_ends_in_a_line(monkeypatch, tmp_path):
+def test_a_run_out_of_memory_ends_with_one_line(monkeypatch, tmp_path):
   def exhaust(*_):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
@@ -60,11 +62,11 @@ def test_a_run_that_exhausts_memory_ends_in_a_line(monkeypatch, tmp_path):
     loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
 
 
-@pytest.mark.parametrize('kept', [True, False])
+@pytest.mark.parametrize('in_memory', [True, False])
 def test_images_of_a_folder_are_compared_with_the_machine(
-  kept, monkeypatch, tmp_path
+  in_memory, monkeypatch, tmp_path
 ):
-  """In memory all count; of others those that are decoded at a time."""
+  """All images if they are kept in memory, else those decoded in parallel."""
   from PIL import Image
 
   for number in range(4):
@@ -72,8 +74,8 @@ def test_images_of_a_folder_are_compared_with_the_machine(
   config = get_config('dcgan_folder', 'tiny')
   config.data.source = f'folder:{tmp_path}'
   config.data.resolution = 16
-  config.data.max_device_bytes = 2**40 if kept else 0
-  count = 4 if kept else 3
+  config.data.max_device_bytes = 2**40 if in_memory else 0
+  count = 4 if in_memory else 3
   monkeypatch.setattr('os.cpu_count', lambda: 3)
   monkeypatch.setattr(memory, 'host_bytes', lambda: count * 16 * 16 * 3)
   assert data.make(config).size == 4

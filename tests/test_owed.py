@@ -97,7 +97,7 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
   tail.read()
   assert tail.points[-1].score == pytest.approx(fids(straight)[0][24])
   # Once made, it is not made again.
-  monkeypatch.setattr(loop.Evaluations, 'measure', None)
+  monkeypatch.setattr(evaluations.Evaluations, 'measure', None)
   loop.train(config, tmp_path)
 
 

@@ -177,7 +177,7 @@ def test_the_others_do_not_come(process):
   )
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
-  assert 'not all processes have joined within 2 seconds' in line
+  assert 'not all processes connected within 2 seconds' in line
 
 
 def test_a_port_that_is_taken():
@@ -194,7 +194,7 @@ def test_a_port_that_is_taken():
       check=False,
     )  # fmt: skip
   assert done.returncode == 2
-  assert 'launch.py: the processes cannot be joined' in done.stderr
+  assert 'launch.py: the processes cannot be connected' in done.stderr
   assert 'Traceback' not in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Sweeps, of runs that train nothing: what is run, killed, pruned, reported."""
+"""Sweeps of trials that train nothing: running, killing, pruning, reporting."""
 
 import json
 import math
@@ -16,27 +16,29 @@ from sweeps import check_once_each, drive, events, run, steps, wait_for
 import gan_jax
 from gan_jax.errors import UserError
 from gan_jax.files import held
-from gan_jax.sweep import local, report, study
+from gan_jax.sweep import local, report
 from gan_jax.sweep import plan as plans
+from gan_jax.sweep import study as studies
 from gan_jax.sweep.process import Process
 
 
 @pytest.fixture(autouse=True)
-def happenings(tmp_path, monkeypatch):
+def events_file(tmp_path, monkeypatch):
   monkeypatch.setenv('EVENTS', str(tmp_path / 'events'))
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-  """A second less."""
-  monkeypatch.setattr(report, 'draw', lambda *_: None)
+def no_plot(monkeypatch):
+  """Skips the plot, which takes a second."""
+  monkeypatch.setattr(report, 'write_plot', lambda *_: None)
 
 
-def manners(monkeypatch, **by_slot):
-  told = {
-    slot.removeprefix('trial'): manner for slot, manner in by_slot.items()
+def manners(monkeypatch, **by_trial):
+  by_id = {
+    trial_id.removeprefix('trial'): manner
+    for trial_id, manner in by_trial.items()
   }
-  monkeypatch.setenv('MANNERS', json.dumps(told))
+  monkeypatch.setenv('MANNERS', json.dumps(by_id))
 
 
 def states(folder):
@@ -47,9 +49,9 @@ def states(folder):
 def test_a_grid_is_run_and_reported(tmp_path, capsys):
   """Scores are 1000 * rate + seed: 1, 2, 2, 3; by hand."""
   run(tmp_path)
-  said = capsys.readouterr().out
+  printed = capsys.readouterr().out
   check_once_each(4)
-  assert sweeps.most_at_once() == 2
+  assert sweeps.max_parallel() == 2
   sweep = gan_jax.load_sweep(tmp_path / 'sweep')
   table = sweep.trials
   assert (
@@ -62,7 +64,7 @@ def test_a_grid_is_run_and_reported(tmp_path, capsys):
   assert seeds.score.tolist() == [1.5, 2.5]
   assert seeds.deviation.tolist() == pytest.approx([math.sqrt(0.5)] * 2)
   assert seeds.best.tolist() == [0, 2]
-  assert 'Best: trial 0, gen/diversity 1' in said
+  assert 'Best: trial 0, gen/diversity 1' in printed
   again = shlex.split(sweep.row().command)
   assert again[:2] == ['python', 'launch.py']
   assert {f'--config={tmp_path}/swept.py', '--config.seed=0'} <= set(again)
@@ -74,61 +76,57 @@ def test_a_grid_is_run_and_reported(tmp_path, capsys):
   assert 'Best: trial 0' in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_what_diverges_is_bad_and_what_fails_is_told(
-  tmp_path, monkeypatch, capsys
-):
-  """And what has failed, that alone, is tried when the command is repeated."""
+@pytest.mark.usefixtures('no_plot')
+def test_diverged_and_failed_trials_are_reported(tmp_path, monkeypatch, capsys):
+  """Repeating the command runs only the failed trial again."""
   manners(monkeypatch, trial0='diverge', trial2='fail')
   run(tmp_path)
   assert states(tmp_path) == {0: 'diverged', 1: 'done', 2: 'failed', 3: 'done'}
-  said = capsys.readouterr().out
-  assert 'Trial 0 diverged: gen/loss not finite at iteration 12' in said
-  assert "Trial 2 failed: ValueError: it's the config" in said
+  printed = capsys.readouterr().out
+  assert 'Trial 0 diverged: gen/loss not finite at iteration 12' in printed
+  assert "Trial 2 failed: ValueError: it's the config" in printed
   sweep = gan_jax.load_sweep(tmp_path / 'sweep')
   assert math.isnan(sweep.trials.score[0])
-  # Of the settings that have it, one that has diverged comes last.
+  # A setting with a diverged trial comes last.
   assert sweep.over_seeds().best.tolist() == [3, 1]
   assert sweep.row().trial == 3
   manners(monkeypatch)
   before = len(events('begin'))
   run(tmp_path)
-  assert [event['slot'] for event in events('begin')[before:]] == [2]
+  assert [event['trial_id'] for event in events('begin')[before:]] == [2]
   assert states(tmp_path) == {0: 'diverged', 1: 'done', 2: 'done', 3: 'done'}
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_a_trial_that_is_killed_goes_on_from_its_checkpoint(
-  tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures('no_plot')
+def test_a_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
   """Killed in iteration 12, it resumes at 10, and logs each iteration once."""
   manners(monkeypatch, trial1='die once')
   run(tmp_path)
   check_once_each(4)
-  begun = [e['iteration'] for e in events('begin') if e['slot'] == 1]
+  begun = [e['step'] for e in events('begin') if e['trial_id'] == 1]
   assert begun == [0, 10]
   assert steps(tmp_path, 1) == list(range(1, 31))
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_a_trial_that_is_killed_again_and_again_fails(tmp_path, monkeypatch):
+@pytest.mark.usefixtures('no_plot')
+def test_a_trial_that_is_killed_repeatedly_fails(tmp_path, monkeypatch):
   manners(monkeypatch, trial0='die')
   run(tmp_path)
   assert states(tmp_path) == {0: 'failed', 1: 'done', 2: 'done', 3: 'done'}
-  # It got to image 16 and no further: once, and three times more.
-  assert [event['slot'] for event in events('begin')].count(0) == 4
+  # It never got past the same iteration: it ran once, and three times more.
+  assert [event['trial_id'] for event in events('begin')].count(0) == 4
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_the_hopeless_is_pruned(tmp_path, monkeypatch, capsys):
+@pytest.mark.usefixtures('no_plot')
+def test_a_bad_trial_is_pruned(tmp_path, monkeypatch, capsys):
   """The third is worse than the median of two, at every step from the fourth.
 
-  It saves and leaves, as when it is preempted; its checkpoint is dropped here.
+  It saves and exits, as when it is preempted; here its checkpoint is deleted.
   """
   monkeypatch.setenv('PAUSE', '0.04')
   run(tmp_path, 'pruned', parallel_trials=1)
   assert states(tmp_path) == {0: 'done', 1: 'done', 2: 'pruned', 3: 'pruned'}
-  codes = {event['slot']: event['code'] for event in events('end')}
+  codes = {event['trial_id']: event['code'] for event in events('end')}
   assert codes == {0: 0, 1: 0, 2: 75, 3: 75}
   assert 4 <= len(steps(tmp_path, 3)) < 30
   trials = tmp_path / 'sweep' / 'trials'
@@ -137,16 +135,16 @@ def test_the_hopeless_is_pruned(tmp_path, monkeypatch, capsys):
   assert '2 done, 2 pruned' in capsys.readouterr().out
 
 
-def test_failures_all_alike_stop_the_sweep(tmp_path, monkeypatch):
-  manners(monkeypatch, **{f'trial{slot}': 'fail' for slot in range(8)})
-  with pytest.raises(UserError, match=r"all by: ValueError: it's the config"):
+def test_equal_failures_stop_the_sweep(tmp_path, monkeypatch):
+  manners(monkeypatch, **{f'trial{trial_id}': 'fail' for trial_id in range(8)})
+  with pytest.raises(UserError, match=r"all with: ValueError: it's the config"):
     run(tmp_path, 'many')
   assert 3 <= len(events('begin')) <= 4
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('no_plot')
 def test_a_driver_that_is_killed(tmp_path, monkeypatch):
-  """Its trials leave with it, saved; the same command goes on with them."""
+  """Its trials save and end with it; the same command resumes them."""
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
     wait_for(lambda: len(events('begin')) == 2)
@@ -161,9 +159,11 @@ def test_a_driver_that_is_killed(tmp_path, monkeypatch):
   run(tmp_path)
   check_once_each(4)
   assert len(events('begin')) == 6
-  resumed = [e['iteration'] for e in events('begin') if e['iteration']]
+  resumed = [e['step'] for e in events('begin') if e['step']]
   assert len(resumed) == 2
-  assert all(steps(tmp_path, slot) == list(range(1, 31)) for slot in range(4))
+  assert all(
+    steps(tmp_path, trial_id) == list(range(1, 31)) for trial_id in range(4)
+  )
 
 
 @pytest.mark.parametrize(
@@ -173,15 +173,15 @@ def test_a_driver_that_is_killed(tmp_path, monkeypatch):
     pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow),
   ],
 )
-@pytest.mark.usefixtures('undrawn')
-def test_a_driver_that_is_told_to_leave(tmp_path, monkeypatch, number, code):
+@pytest.mark.usefixtures('no_plot')
+def test_a_driver_that_receives_a_signal(tmp_path, monkeypatch, number, code):
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
     wait_for(lambda: len(events('begin')) == 2)
     driver.send_signal(number)
-    said = driver.stdout.read()
-  assert driver.returncode == code, said
-  assert 'Stopping the trials' in said
+    printed = driver.stdout.read()
+  assert driver.returncode == code, printed
+  assert 'Stopping: the trials' in printed
   assert [event['code'] for event in events('end')] == [75, 75]
   assert set(states(tmp_path).values()) == {'waiting'}
   monkeypatch.setenv('PAUSE', '0.01')
@@ -190,8 +190,8 @@ def test_a_driver_that_is_told_to_leave(tmp_path, monkeypatch, number, code):
   assert len(events('begin')) == 6
 
 
-def test_a_driver_that_is_told_twice(tmp_path, monkeypatch):
-  """At once: a trial that does not leave is killed."""
+def test_a_second_signal_kills_the_trials(tmp_path, monkeypatch):
+  """A trial that ignores SIGTERM is killed."""
   monkeypatch.setenv('PAUSE', '0.5')
   manners(monkeypatch, trial0='deaf')
   with drive(tmp_path, parallel_trials=1) as driver:
@@ -208,42 +208,42 @@ def test_a_driver_that_is_told_twice(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_drivers_of_which_one_is_killed(tmp_path, monkeypatch):
-  """By its heartbeats the other finds what it had in hand."""
+def test_another_driver_takes_over_from_a_killed_one(tmp_path, monkeypatch):
+  """Its trial is found because its heartbeat stopped."""
   monkeypatch.setenv('PAUSE', '0.1')
-  how = {
+  kwargs = {
     'storage': f'sqlite:///{tmp_path}/book.db',
-    'hearts': (1, 3),
+    'heartbeats': (1, 3),
     'parallel_trials': 1,
   }
-  with drive(tmp_path, **how) as one, drive(tmp_path, **how) as other:
+  with drive(tmp_path, **kwargs) as one, drive(tmp_path, **kwargs) as other:
     wait_for(lambda: len(events('begin')) == 2)
-    assert {event['slot'] for event in events('begin')} == {0, 1}
+    assert {event['trial_id'] for event in events('begin')} == {0, 1}
     one.kill()
     one.stdout.read()
-    said = other.stdout.read()
-  assert other.returncode == 0, said
-  assert '4 trials: 4 done' in said
+    printed = other.stdout.read()
+  assert other.returncode == 0, printed
+  assert '4 trials: 4 done' in printed
   check_once_each(4)
 
 
-@pytest.mark.usefixtures('undrawn')
-def test_what_still_runs_is_waited_for(tmp_path):
-  """A process that did not leave with its driver holds its workdir."""
+@pytest.mark.usefixtures('no_plot')
+def test_a_locked_workdir_is_waited_for(tmp_path):
+  """A process that outlived its driver holds the lock of its workdir."""
   workdir = tmp_path / 'sweep' / 'trials' / '0000'
   begun = []
 
   def hold():
     with held(workdir, lambda: None):
       holding.set()
-      # Another trial has come to its end: this one could long have begun.
+      # Another trial has ended, so this one had time to begin.
       wait_for(lambda: events('end'))
-      begun.extend(event['slot'] for event in events('begin'))
+      begun.extend(event['trial_id'] for event in events('begin'))
 
   holding = threading.Event()
   thread = threading.Thread(target=hold)
   plan = plans.make(str(experiment(tmp_path)), config(), {}, 'search')
-  report.begin(plan, str(tmp_path / 'sweep'))
+  report.write_description(plan, str(tmp_path / 'sweep'))
   thread.start()
   holding.wait()
   run(tmp_path, 'search')
@@ -263,16 +263,16 @@ def experiment(folder):
   return file
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('no_plot')
 def test_another_sweep_is_refused(tmp_path):
   run(tmp_path, 'search')
   with pytest.raises(
     UserError, match=r'holds another sweep.*name \(search there'
   ):
     run(tmp_path, 'grid')
-  run(tmp_path, 'search', trials=6)  # it may be prolonged
+  run(tmp_path, 'search', trials=6)  # it can be extended
   check_once_each(6)
-  with pytest.raises(UserError, match='has 6 trials, and 5 were asked for'):
+  with pytest.raises(UserError, match='already has 6 trials, more than the 5'):
     run(tmp_path, 'search', trials=5)
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'photo.png').touch()
@@ -280,10 +280,10 @@ def test_another_sweep_is_refused(tmp_path):
     run(tmp_path, workdir=str(tmp_path / 'other'))
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('no_plot')
 def test_a_search_with_seeds(tmp_path, monkeypatch):
-  """Each setting has every seed, those too that the engine chooses itself."""
-  monkeypatch.setattr(plans, 'DRAWN', 2)
+  """Each setting runs with every seed, also settings that the sampler chose."""
+  monkeypatch.setattr(plans, 'STARTUP_TRIALS', 2)
   run(tmp_path, 'seeds', trials=3)
   check_once_each(6)
   table = gan_jax.load_sweep(tmp_path / 'sweep').over_seeds()
@@ -293,29 +293,31 @@ def test_a_search_with_seeds(tmp_path, monkeypatch):
   assert len(set(table['optimizer.gen.learning_rate'])) == 3
 
 
-@pytest.mark.usefixtures('undrawn')
+@pytest.mark.usefixtures('no_plot')
 def test_a_dry_run_starts_nothing(tmp_path, capsys):
   run(tmp_path, 'seeds', dry_run=True)
   lines = capsys.readouterr().out.splitlines()
   commands = [shlex.split(line) for line in lines if sweeps.FAKE in line]
-  assert len(commands) == 2 * 10  # of 12 settings, two are up to the engine
+  assert len(commands) == 2 * 10  # of 12 settings, the sampler chooses two
   assert commands[3][-1] == f'--workdir={tmp_path}/sweep/trials/0003'
-  assert lines[-1].startswith('(4 more: the engine chooses')
+  assert lines[-1].startswith('(4 more trials: the sampler chooses')
   assert not (tmp_path / 'sweep').exists()
   run(tmp_path, 'seeds', trials=1)
   table = gan_jax.load_sweep(tmp_path / 'sweep').trials
-  promised = next(x for x in commands[0] if 'learning_rate' in x)
+  printed = next(x for x in commands[0] if 'learning_rate' in x)
   rate = table['optimizer.gen.learning_rate'][0]
-  assert float(promised.partition('=')[2]) == pytest.approx(rate)
+  assert float(printed.partition('=')[2]) == pytest.approx(rate)
 
 
-def test_no_trial_is_given_to_two(tmp_path):
-  """Optuna's own book in SQLite gives one trial to several threads."""
-  study.hush()
+def test_no_two_threads_get_the_same_trial(tmp_path):
+  """Optuna's own study in SQLite gives one trial to several threads."""
+  studies.silence_optuna()
   plan = plans.make(str(experiment(tmp_path)), config(), {}, 'many')
-  book = study.open_study(plan, f'sqlite:///{tmp_path}/b.db', 'b', alone=True)
+  study = studies.open_study(
+    plan, f'sqlite:///{tmp_path}/b.db', 'b', only_driver=True
+  )
   for _ in range(5):
-    study.enter(book, plan, tmp_path, again=True)
+    studies.enqueue(study, plan, tmp_path, retry_failed=True)
     given, start = [], threading.Barrier(4)
 
     def objective(trial, given=given, start=start):
@@ -324,7 +326,7 @@ def test_no_trial_is_given_to_two(tmp_path):
         start.wait(20)
       raise RuntimeError
 
-    book.optimize(objective, n_trials=8, n_jobs=4, catch=(RuntimeError,))
+    study.optimize(objective, n_trials=8, n_jobs=4, catch=(RuntimeError,))
     assert len(set(given)) == 8
 
 
@@ -333,7 +335,7 @@ def test_a_score_that_is_never_logged(tmp_path):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sweeps, 'EXPERIMENT', text)
     with pytest.raises(
-      UserError, match=r'gen/diversty was never logged \(there'
+      UserError, match=r'gen/diversty was never logged \(logged'
     ):
       run(tmp_path)
 
@@ -349,37 +351,39 @@ def test_a_score_that_is_never_logged(tmp_path):
     (['5', '7', '8'], 2, ['5', '7']),
   ],
 )
-def test_gpus_are_shared_out(monkeypatch, gpus, count, expected):
+def test_gpus_are_divided(monkeypatch, gpus, count, expected):
   monkeypatch.delenv('JAX_PLATFORMS')
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', ','.join(gpus))
-  shares = local.shares(count)
+  shares = local.device_shares(count)
   assert [share.env['CUDA_VISIBLE_DEVICES'] for share in shares] == expected
-  with pytest.raises(UserError, match=f'and there are {len(gpus)} GPUs'):
-    local.shares(len(gpus) + 1)
+  with pytest.raises(UserError, match=f' machine has {len(gpus)}'):
+    local.device_shares(len(gpus) + 1)
 
 
-def test_chips_are_shared_out(monkeypatch):
+def test_chips_are_divided(monkeypatch):
   monkeypatch.delenv('JAX_PLATFORMS')
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
   monkeypatch.setenv('TPU_VISIBLE_CHIPS', '0,1,2,3')
-  pairs = local.shares(2)
+  pairs = local.device_shares(2)
   assert [share.env['TPU_VISIBLE_CHIPS'] for share in pairs] == ['0,1', '2,3']
   assert pairs[0].env['TPU_CHIPS_PER_PROCESS_BOUNDS'] == '1,2,1'
-  # Processes of one host would find each other, and be one run.
+  # Otherwise processes of one host would form one run.
   assert '--num_processes=1' in pairs[0].flags
   assert pairs[0].flags != pairs[1].flags
-  assert local.shares(1) == [local.Share('all', {})]
+  assert local.device_shares(1) == [local.DeviceShare('all', {})]
 
 
-def test_cores_are_shared_out(monkeypatch):
+def test_cores_are_divided(monkeypatch):
   monkeypatch.setattr(local, '_cores', lambda: [0, 1, 2, 3, 4])
-  cores = lambda count: [list(share.cores) for share in local.shares(count)]
+  cores = lambda count: [
+    list(share.cores) for share in local.device_shares(count)
+  ]
   assert cores(None) == [[]]
   assert cores(2) == [[0, 2, 4], [1, 3]]
   assert cores(6) == [[0], [1], [2], [3], [4], [0]]
 
 
-def test_a_trial_has_its_cores_and_no_others(tmp_path):
+def test_a_trial_uses_only_its_cores(tmp_path):
   (core, *_) = sorted(os.sched_getaffinity(0))
   code = 'import os; print(sorted(os.sched_getaffinity(0)))'
   process = Process(
@@ -391,5 +395,5 @@ def test_a_trial_has_its_cores_and_no_others(tmp_path):
 
 @pytest.mark.slow
 def test_soak(tmp_path):
-  """Real runs: a trial and the driver are killed, at random moments."""
+  """Kills trials and drivers of real runs at random moments."""
   assert soak(tmp_path, kills=4, seed=1) == 2

@@ -1,4 +1,4 @@
-"""What a sweep varies: spaces, and descriptions that are refused."""
+"""Search spaces of sweeps, and descriptions that are refused."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ def suggested(space, **params):
 
 
 def test_a_grid_is_the_product():
-  """2 sizes x (1 + 2 shapes) x 3 seeds, the last varying fastest; by hand."""
+  """2 sizes x (1 + 2 shapes) x 3 seeds, the last varies fastest; by hand."""
   points = spaces.grid(NESTED)
   assert len(points) == 2 * (1 + 2) * 3
   assert points[:4] == [
@@ -47,7 +47,7 @@ def test_a_grid_is_the_product():
 
 
 def test_overrides_of_a_trial():
-  """Tuples are tuples again; a block sets what it says, and no other."""
+  """Tuples stay tuples; a chosen block sets only its own keys."""
   params = spaces.grid(NESTED)[-1]
   assert suggested(NESTED, **params) == {
     'batch_size': 32,
@@ -59,14 +59,14 @@ def test_overrides_of_a_trial():
     'batch_size': 16,
     'seed': 0,
   }
-  assert spaces.chosen(params, NESTED) == {'shape': 'deep'}
+  assert spaces.chosen_blocks(params, NESTED) == {'shape': 'deep'}
   assert spaces.titles(NESTED) == [
     'batch_size', 'shape', 'model.gen.hidden', 'disc_steps', 'seed',
   ]  # fmt: skip
 
 
-def test_ranges_are_asked_for_as_what_they_are():
-  """Whole numbers by whole ends; the same key in two blocks is two choices."""
+def test_ranges_of_integers_and_in_blocks():
+  """Integer ends give integers; a key in two blocks is two parameters."""
   space = {
     'batch_size': {'low': 16, 'high': 64, 'log': True},
     'penalty': {
@@ -87,7 +87,7 @@ def test_ranges_are_asked_for_as_what_they_are():
   assert kinds == optuna.distributions.IntDistribution(16, 64, log=True)
 
 
-def test_every_value_occurs_in_the_cover():
+def test_cover_contains_every_value():
   space = {**NESTED, GEN: {'low': 1e-4, 'high': 1e-2, 'log': True}}
   some = spaces.cover(space)
   assert len(some) == 3
@@ -113,9 +113,14 @@ def sweep():
 
 
 def make(
-  folder, description, overrides=None, name=None, trials=None, elsewhere=False
+  folder,
+  description,
+  overrides=None,
+  name=None,
+  trials=None,
+  remote_trials=False,
 ):
-  """The plan of a description, or of several."""
+  """Makes the plan of a description, or of one of several."""
   several = description if name is None else {'one': description}
   file = folder / 'swept.py'
   file.write_text(EXPERIMENT.replace('{sweeps}', repr(several)))
@@ -123,7 +128,7 @@ def make(
   for key, value in (overrides or {}).items():
     config = cfg.changed(config, key, value)
   typed = overrides or {}
-  return plans.make(str(file), config, typed, name, trials, elsewhere)
+  return plans.make(str(file), config, typed, name, trials, remote_trials)
 
 
 RANKED = {'score': 'gen/loss', 'goal': 'min'}
@@ -142,22 +147,22 @@ SEARCH = {GEN: {'low': 1e-4, 'high': 1e-2}}
      "did you mean 'total_images'?"),
     ({'space': RATES, 'prunner': {}, **RANKED}, "did you mean 'pruner'?"),
     ({'space': {}, **RANKED}, 'varies nothing'),
-    ({'space': {'seed': 3}, **RANKED}, "3 belongs into 'fixed'"),
-    ({'space': {'seed': [1, 1]}, **RANKED}, 'is to list values, each once'),
-    ({'space': {'seed': [1.5]}, **RANKED}, 'seed=1.5 is not of the kind of 0'),
-    ({'space': {'seed': [True]}, **RANKED}, 'seed=True is not of the kind'),
-    ({'space': {'seed': [None]}, **RANKED}, 'seed=None is not of the kind'),
-    ({'space': {GEN: [0.1, 'a']}, **RANKED}, "learning_rate='a' is not of the"),
+    ({'space': {'seed': 3}, **RANKED}, "move 3 to 'fixed'"),
+    ({'space': {'seed': [1, 1]}, **RANKED}, 'must list different values'),
+    ({'space': {'seed': [1.5]}, **RANKED}, 'seed=1.5 must have the type of'),
+    ({'space': {'seed': [True]}, **RANKED}, 'seed=True must have the type'),
+    ({'space': {'seed': [None]}, **RANKED}, 'seed=None must have the type'),
+    ({'space': {GEN: [0.1, 'a']}, **RANKED}, "learning_rate='a' must have the"),
     ({'space': {GEN: {'low': 1.0, 'high': 0.1}}, 'trials': 1, **RANKED},
      'A below B'),
     ({'space': {GEN: {'low': 0.0, 'high': 1.0, 'log': True}}, 'trials': 1,
-      **RANKED}, 'on a log scale: low above 0'),
-    ({'space': {GEN: {'high': 1.0}}, **RANKED}, "a range of 'optimizer.gen"),
+      **RANKED}, 'on a log scale: set low above 0'),
+    ({'space': {GEN: {'high': 1.0}}, **RANKED}, "range with 'low'"),
     ({'space': {GEN: [0.1], 'x': {'a': {GEN: 0.2}}}, **RANKED},
      f"sets {GEN} by '{GEN}' and 'x'"),
     ({'space': RATES, 'fixed': {GEN: 0.1}, **RANKED}, "by 'fixed' and"),
-    ({'space': RATES, 'trials': 4, **RANKED}, 'is a grid of 2: trials is for'),
-    ({'space': SEARCH, **RANKED}, '--trials=None is to be 1 or more'),
+    ({'space': RATES, 'trials': 4, **RANKED}, 'of 2 trials: remove trials'),
+    ({'space': SEARCH, **RANKED}, '--trials=None must be 1 or more'),
     ({'space': SEARCH, 'trials': 2, 'sampler': 'tpee', **RANKED},
      "did you mean 'tpe'?"),
     ({'space': RATES, 'pruner': {'name': 'medan'}, **RANKED},
@@ -165,37 +170,37 @@ SEARCH = {GEN: {'low': 1e-4, 'high': 1e-2}}
     ({'space': RATES, 'pruner': {'name': 'median', 'warmup': 1}, **RANKED},
      "has no key 'warmup'; did you mean 'warmup_images'?"),
     ({'space': RATES, 'pruner': {'name': 'halving'}, **RANKED}, 'min_images'),
-    ({'space': RATES, 'score': 'gen/loss'}, "'goal' is to be 'min' or 'max'"),
-    ({'space': RATES, 'score': 'ms_ssim'}, 'fix evaluation.every_images'),
+    ({'space': RATES, 'score': 'gen/loss'}, "must be 'min' or 'max'"),
+    ({'space': RATES, 'score': 'ms_ssim'}, 'add evaluation.every_images'),
     ({'space': RATES}, 'eval/fid is never measured'),
     ({'space': {'game.loss.name': ['minmax']}, **RANKED},
      "'minmax'; did you mean 'minimax'?"),
     ({'space': {'batch_size': [16, 0]}, **RANKED}, 'batch_size=0 must be posi'),
   ],
 )  # fmt: skip
-def test_what_is_refused(tmp_path, description, message):
-  with pytest.raises(UserError) as told:
+def test_refused_descriptions(tmp_path, description, message):
+  with pytest.raises(UserError) as raised:
     make(tmp_path, description, name='one')
-  assert message in str(told.value)
-  assert '\n' not in str(told.value)
+  assert message in str(raised.value)
+  assert '\n' not in str(raised.value)
 
 
 def test_which_sweep(tmp_path):
   several = {'a': {'space': RATES, **RANKED}, 'b': {'space': SEARCH, **RANKED}}
-  with pytest.raises(UserError, match='has several: --sweep=a or b'):
+  with pytest.raises(UserError, match='choose one by --sweep=a or b'):
     make(tmp_path, several)
   file = tmp_path / 'swept.py'
   with pytest.raises(UserError, match=r"unknown sweep of .* 'aa'; did you"):
     plans.make(str(file), get_config('vanilla_mnist', 'tiny'), {}, 'aa')
-  with pytest.raises(UserError, match='declares no sweep: def sweep'):
+  with pytest.raises(UserError, match='declares no sweep: add a def sweep'):
     make(tmp_path, {})
   file.write_text(EXPERIMENT.replace('{sweeps}', '1 / 0'))
-  with pytest.raises(UserError, match=r'swept\.py:8 gives no sweeps: ZeroDiv'):
+  with pytest.raises(UserError, match=r'swept\.py:8 failed: ZeroDiv'):
     plans.make(str(file), get_config('vanilla_mnist', 'tiny'), {})
 
 
-def test_what_ranks_by_itself(tmp_path):
-  """The first metric of the evaluation, and which way it is better."""
+def test_the_default_score(tmp_path):
+  """The first metric of the evaluation, and its goal."""
   every = {'evaluation.every_images': 100}
   of = lambda *metrics: {'evaluation.metrics': metrics, **every}
   found = lambda fixed, **more: make(
@@ -222,20 +227,20 @@ EVERY = {'evaluation.every_images': 100}
     ({'evaluation.features': None, **EVERY}, {},
      'weights-inception-2015-12-05-6726825d.pth'),
     ({'evaluation.features': None, 'evaluation.metrics': (), **EVERY},
-     {'score': 'fid'}, 'eval/fid is not measured (there: swd, ms_ssim)'),
+     {'score': 'fid'}, 'eval/fid is not measured (measured: swd, ms_ssim)'),
     ({'evaluation.metrics': ('fid',), **EVERY}, {'score': 'kid'},
-     'eval/kid is not measured (there: fid)'),
+     'eval/kid is not measured (measured: fid)'),
     ({'evaluation.metrics': ('fidd',), **EVERY}, {'score': 'fid'},
      "'fidd'; did you mean 'fid'"),
   ],
 )  # fmt: skip
 def test_trials_that_cannot_be_measured(tmp_path, fixed, more, message):
-  """Told before any begins; not where trials run on other machines."""
+  """Refused before a trial begins, unless trials run on other machines."""
   description = {'space': RATES, 'fixed': fixed, **more}
-  with pytest.raises(UserError) as told:
+  with pytest.raises(UserError) as raised:
     make(tmp_path, description, name='one')
-  assert message in str(told.value)
-  make(tmp_path, description, name='one', elsewhere=True)
+  assert message in str(raised.value)
+  make(tmp_path, description, name='one', remote_trials=True)
 
 
 def test_a_score_of_a_level_is_measured(tmp_path):
@@ -244,8 +249,8 @@ def test_a_score_of_a_level_is_measured(tmp_path):
     make(tmp_path, {'space': RATES, 'fixed': fixed, 'score': score}, name='one')
 
 
-def test_what_could_rank_a_toy(tmp_path):
-  """Nothing is named: all that there is for those points is listed."""
+def test_the_scores_of_a_toy_are_listed(tmp_path):
+  """Without a score, the message lists the scores of the toy."""
   file = tmp_path / 'swept.py'
   sweeps = {'one': {'space': RATES}}
   file.write_text(EXPERIMENT.replace('{sweeps}', repr(sweeps)))
@@ -254,48 +259,46 @@ def test_what_could_rank_a_toy(tmp_path):
     'toy_line': 'jensen_shannon, kl, wasserstein',
   }
   for name, listed in expected.items():
-    with pytest.raises(UserError, match=f'there are {listed}$'):
+    with pytest.raises(UserError, match=rf': {listed}\)$'):
       plans.make(str(file), get_config(name, 'tiny'), {})
 
 
-def test_what_was_typed_comes_before_what_is_fixed(tmp_path):
+def test_typed_overrides_take_precedence(tmp_path):
   description = {'space': RATES, 'fixed': {'total_images': 500}, **RANKED}
   typed = {'total_images': 320, 'batch_size': 32}
   plan = make(tmp_path, description, typed, name='one')
   assert plan.base == typed
   assert plan.total_images == 320
-  with pytest.raises(
-    UserError, match=f'varies {GEN}: leave --config.{GEN} out'
-  ):
+  with pytest.raises(UserError, match=f'varies {GEN}: remove --config.{GEN}'):
     make(tmp_path, description, {GEN: 0.5}, name='one')
 
 
-def test_the_first_settings_are_known_beforehand(tmp_path):
-  """Ten of a search by TPE, all of a random one, the same ones always."""
+def test_startup_settings_are_known_in_advance(tmp_path):
+  """Ten settings of TPE, all of a random search; always the same."""
   search = {'space': {**SEARCH, 'seed': [4, 5]}, 'trials': 12, **RANKED}
-  listed = plans.entries(make(tmp_path, search, name='one'))
-  assert listed == plans.entries(make(tmp_path, search, name='one'))
+  listed = plans.planned_trials(make(tmp_path, search, name='one'))
+  assert listed == plans.planned_trials(make(tmp_path, search, name='one'))
   assert [params['seed'] for params in listed[:20]] == [4, 5] * 10
   assert all(listed[2 * i][GEN] == listed[2 * i + 1][GEN] for i in range(10))
   assert len({params[GEN] for params in listed[:20]}) == 10
   assert listed[20:] == [{'seed': 4}, None] * 2
-  drawn = plans.entries(
+  drawn = plans.planned_trials(
     make(tmp_path, {**search, 'sampler': 'random'}, name='one')
   )
   assert drawn[:20] == listed[:20]
   assert len({params[GEN] for params in drawn}) == 12
-  longer = plans.entries(make(tmp_path, search, name='one', trials=14))
+  longer = plans.planned_trials(make(tmp_path, search, name='one', trials=14))
   assert longer[:24] == listed
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of the flags
-def test_flags_give_the_same_values_back(tmp_path, monkeypatch):
-  """Through the shell, and the flags library; of every kind."""
+def test_flags_round_trip(tmp_path, monkeypatch):
+  """Values of every type survive the shell and the flags library."""
   values = {
     'seed': 3,
     GEN: 1.2345678901234567e-05,
     'data.flip': True,
-    'data.source': "folder:/it's a $place",
+    'data.source': "folder:/it's a $worker",
     'model.gen.hidden': (16, 16),
     'evaluation.metrics': ('fid',),
     'ema_rampup': None,
@@ -326,20 +329,20 @@ def test_flags_give_the_same_values_back(tmp_path, monkeypatch):
 )
 def test_the_sweeps_of_the_experiments(name, trials):
   path = f'{ROOT}/experiments/{name}.py'
-  # (Elsewhere: here may be no weights of Inception.)
-  plan = plans.make(path, get_config(name), {}, elsewhere=True)
-  assert len(plans.entries(plan)) == trials
+  # (This machine may lack the weights of Inception.)
+  plan = plans.make(path, get_config(name), {}, remote_trials=True)
+  assert len(plans.planned_trials(plan)) == trials
 
 
-def test_all_trials_of_the_fading_see_as_many_images():
+def test_all_fading_trials_see_the_same_number_of_images():
   config = get_config('progressive_cifar10')
   plan = plans.make(f'{ROOT}/experiments/progressive_cifar10.py', config, {})
   totals = []
-  for params in plans.entries(plan):
+  for params in plans.planned_trials(plan):
     trial = config.copy_and_resolve_references()
     overrides = {**plan.base, **suggested(plan.space, **params)}
     trial.update_from_flattened_dict(overrides)
     table = make_schedule(trial)
     totals.append(table.images(table.total_steps))
-  # Iterations are whole: a stage may be longer by one.
+  # Stages are rounded up to whole iterations.
   assert all(abs(total - 2_400_000) < 7 * 64 for total in totals)

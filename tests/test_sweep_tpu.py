@@ -1,4 +1,4 @@
-"""Trials on TPU slices, by a gcloud that behaves as the real one."""
+"""Trials on TPU slices, with a fake gcloud (fake_gcloud.py)."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TPU = {'executor': 'tpu', 'zone': 'us-x1-b', 'parallel_trials': None}
 
 @pytest.fixture
 def slices(tmp_path, monkeypatch):
-  """Makes slices of these names; on each host the code is in ~/gan_jax."""
+  """Makes slices with these names; the code on each host is in ~/my code."""
   programs = tmp_path / 'bin'
   programs.mkdir()
   for name, target in (
@@ -34,7 +34,7 @@ def slices(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', f'{programs}{os.pathsep}{os.environ["PATH"]}')
   monkeypatch.setenv('SLICES', str(tmp_path / 'slices'))
   monkeypatch.setenv('EVENTS', str(tmp_path / 'events'))
-  monkeypatch.setattr(report, 'draw', lambda *_: None)
+  monkeypatch.setattr(report, 'write_plot', lambda *_: None)
   (tmp_path / 'slices').mkdir()
 
   def make(*names):
@@ -57,8 +57,8 @@ def states(folder):
   return gan_jax.load_sweep(folder / 'sweep').trials.state.tolist()
 
 
-def test_a_trial_a_slice(tmp_path, slices):
-  """On all hosts of it, one at a time, with what was typed as it was typed."""
+def test_each_slice_runs_one_trial(tmp_path, slices):
+  """On all its hosts, one trial at a time, with the flags as typed."""
   odd = {'data.source': "folder:/my photos/it's $HOME; `date`"}
   run(tmp_path, **slices('one', 'two'), overrides=odd)
   check_once_each(4)
@@ -68,7 +68,7 @@ def test_a_trial_a_slice(tmp_path, slices):
                          for call in calls(tmp_path))  # fmt: skip
   assert sum(by_slice.values()) == 4
   assert min(by_slice.values()) >= 1
-  assert sweeps.most_at_once() == 2
+  assert sweeps.max_parallel() == 2
   for call in calls(tmp_path):
     assert call[:4] == ['compute', 'tpus', 'tpu-vm', 'ssh']
     assert call[5:7] == ['--zone=us-x1-b', '--worker=all']
@@ -80,7 +80,7 @@ def test_a_trial_a_slice(tmp_path, slices):
   ]  # fmt: skip
 
 
-def test_what_diverges_or_fails_there(tmp_path, slices, monkeypatch):
+def test_diverged_and_failed_trials_on_slices(tmp_path, slices, monkeypatch):
   monkeypatch.setenv('MANNERS', '{"0": "diverge", "3": "fail"}')
   run(tmp_path, **slices('one', 'two'))
   assert states(tmp_path) == ['diverged', 'done', 'done', 'failed']
@@ -89,7 +89,7 @@ def test_what_diverges_or_fails_there(tmp_path, slices, monkeypatch):
   assert reasons[3] == "ValueError: it's the config"
 
 
-def test_the_hopeless_is_stopped_there(tmp_path, slices, monkeypatch):
+def test_a_bad_trial_on_a_slice_is_pruned(tmp_path, slices, monkeypatch):
   monkeypatch.setenv('PAUSE', '0.05')
   run(tmp_path, 'pruned', **slices('one'))
   assert states(tmp_path) == ['done', 'done', 'pruned', 'pruned']
@@ -98,65 +98,66 @@ def test_the_hopeless_is_stopped_there(tmp_path, slices, monkeypatch):
 
 
 def test_a_slice_that_vanishes(tmp_path, slices, monkeypatch, capsys):
-  """Its trial goes on, on the other, from its checkpoint; it is out of play."""
+  """Its trial resumes on the other slice, which runs all later trials."""
   import threading
 
   monkeypatch.setenv('PAUSE', '0.05')
-  how = slices('one', 'two')
+  kwargs = slices('one', 'two')
 
   def vanish():
     wait_for(lambda: any(e['slice'] == 'two' for e in events('begin')))
     (event,) = (e for e in events('begin') if e['slice'] == 'two')
-    told.append(event['slot'])
-    wait_for(lambda: (tmp_path / f'sweep/trials/{event["slot"]:04}/'
+    lost.append(event['trial_id'])
+    wait_for(lambda: (tmp_path / f'sweep/trials/{event["trial_id"]:04}/'
                       'checkpoints/iteration').exists())  # fmt: skip
     shutil.rmtree(tmp_path / 'slices' / 'two', ignore_errors=True)
 
-  told = []
+  lost = []
   thread = threading.Thread(target=vanish)
   thread.start()
-  run(tmp_path, **how)
+  run(tmp_path, **kwargs)
   thread.join()
   assert states(tmp_path) == ['done'] * 4
-  begun = [e for e in events('begin') if e['slot'] == told[0]]
+  begun = [e for e in events('begin') if e['trial_id'] == lost[0]]
   assert [e['slice'] for e in begun] == ['two', 'one']
-  assert begun[1]['iteration'] >= 5
-  assert 'two is gone (ERROR: (gcloud' in capsys.readouterr().err
+  assert begun[1]['step'] >= 5
+  assert 'two has vanished (ERROR: (gcloud' in capsys.readouterr().err
   with pytest.raises(UserError, match='NOT_FOUND'):
     shutil.rmtree(tmp_path / 'slices' / 'one')
-    run(tmp_path, **how)
+    run(tmp_path, **kwargs)
 
 
-def test_what_a_lost_driver_left_there_is_told_to_leave(
-  tmp_path, slices, monkeypatch
-):
-  """It still runs, for nobody has told it; nothing else begins before."""
+def test_a_left_over_trial_is_stopped_first(tmp_path, slices, monkeypatch):
+  """A trial outlives its killed driver; the next driver stops it first."""
   monkeypatch.setenv('PAUSE', '0.3')
-  how = slices('one')
-  with sweeps.drive(tmp_path, **how) as driver:
+  kwargs = slices('one')
+  with sweeps.drive(tmp_path, **kwargs) as driver:
     wait_for(lambda: len(events('begin')) == 1)
     driver.kill()
     driver.stdout.read()
   assert not events('end')
   monkeypatch.setenv('PAUSE', '0.01')
-  run(tmp_path, **how)
+  run(tmp_path, **kwargs)
   check_once_each(4)
   assert [e['code'] for e in events('end')] == [75, 0, 0, 0, 0]
-  again = [e['iteration'] for e in events('begin') if e['slot'] == 0]
+  again = [e['step'] for e in events('begin') if e['trial_id'] == 0]
   assert again[0] == 0 < again[1]
 
 
 @pytest.mark.parametrize(
   ('codes', 'expected'),
   [
-    ((134, 137), 137),  # a host was killed, and the other has lost it
+    (
+      (134, 137),
+      137,
+    ),  # the run was killed on one host and aborted on the other
     ((134, 3), 3),
     ((1, 1), 1),
     ((255, 255), 255),
   ],
 )
-def test_hosts_that_leave_in_several_ways(tmp_path, slices, codes, expected):
-  """gcloud leaves as the first of them; what counts is why the trial ended."""
+def test_hosts_with_different_exit_codes(tmp_path, slices, codes, expected):
+  """gcloud returns one host's code; the code that explains the end counts."""
   lines = ''.join(
     f'echo "##### Command execution on worker {host} failed with exit status '
     f'{code}. Continuing." >&2\n'
@@ -167,19 +168,23 @@ def test_hosts_that_leave_in_several_ways(tmp_path, slices, codes, expected):
     f'#!/bin/sh\ncase "$*" in *launch.py*)\n echo it broke\n{lines} '
     f'exit {codes[0]};;\nesac\n'
   )
-  (place,) = tpu.places(['one'], None, 'cd x', None)
-  running = place.start(['--a=b'], tmp_path / 'log')
-  ended = []
-  wait_for(lambda: ended.append(running.poll()) or ended[-1])
-  assert ended[-1] == (expected, 'it broke', False)
+  (worker,) = tpu.make_workers(['one'], None, 'cd x', None)
+  running = worker.start(['--a=b'], tmp_path / 'log')
+  statuses = []
+  wait_for(lambda: statuses.append(running.poll()) or statuses[-1])
+  assert statuses[-1] == (expected, 'it broke', False)
 
 
 def test_mistakes(tmp_path, slices, monkeypatch):
   with pytest.raises(UserError, match='needs --slices=NAME,NAME'):
     run(tmp_path, **TPU)
-  with pytest.raises(UserError, match='trials=3, and there are 2 slices'):
+  with pytest.raises(
+    UserError, match='trials=3 needs as many slices, but --slices names 2'
+  ):
     run(tmp_path, **{**slices('a', 'b'), 'parallel_trials': 3})
-  with pytest.raises(UserError, match='=runs/x is of this machine: name a'):
+  with pytest.raises(
+    UserError, match='=runs/x is a folder of this machine: name a'
+  ):
     run(tmp_path, **{**slices('c'), 'workdir': 'runs/x'})
   with pytest.raises(UserError, match="nodes/nowhere' was not found"):
     run(tmp_path, **{**TPU, 'slices': ('nowhere',)})

@@ -150,17 +150,17 @@ def spoilt(**changes):
 @pytest.mark.parametrize(
   ('spoil', 'message'),
   [
-    (lambda _: [1, 2], r'it is \[1, 2\], and must be a block'),
-    (lambda _: 'text', 'it is "text", and must be a block'),
-    (lambda _: 3.5, 'it is 3.5, and must be a block'),
-    (lambda _: None, 'it is null, and must be a block'),
-    (spoilt(data=3), 'data is 3, and must be a block'),
-    (spoilt(model__gen='mlp'), 'model.gen is "mlp", and must be a block'),
-    (spoilt(optimizer=None), 'optimizer is missing, and must be a block'),
-    (spoilt(evaluation=[]), r'evaluation is \[\], and must be a block'),
+    (lambda _: [1, 2], r'it is \[1, 2\], but must be a block'),
+    (lambda _: 'text', 'it is "text", but must be a block'),
+    (lambda _: 3.5, 'it is 3.5, but must be a block'),
+    (lambda _: None, 'it is null, but must be a block'),
+    (spoilt(data=3), 'data is 3, but must be a block'),
+    (spoilt(model__gen='mlp'), 'model.gen is "mlp", but must be a block'),
+    (spoilt(optimizer=None), 'optimizer is missing, but must be a block'),
+    (spoilt(evaluation=[]), r'evaluation is \[\], but must be a block'),
     (spoilt(batch_size='16'), r"config\.batch_size='16' must be an integer"),
     (spoilt(batch_size=[16]), r'config\.batch_size=\(16,\) must be an integer'),
-    (spoilt(schedule=7), 'schedule is 7, and must be of blocks'),
+    (spoilt(schedule=7), 'schedule is 7, but must be a list of blocks'),
   ],
 )
 def test_a_damaged_config_is_told(copy, spoil, message):
@@ -187,17 +187,17 @@ def test_a_config_that_is_no_json_is_told(copy, raw):
 def test_a_file_where_a_folder_should_be(copy, name):
   shutil.rmtree(copy / name)
   (copy / name).write_text('not a folder')
-  told = f'{copy}/{name} is a file, and must be a folder of the run: move it'
+  told = f'{copy}/{name} is a file, but a run needs a folder there: move it'
   for use in (gan_jax.load, trained):
     with pytest.raises(UserError, match=told):
       use(copy)
 
 
-@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', '.lock'])
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl'])
 def test_a_folder_where_a_file_should_be(copy, name):
   (copy / name).unlink()
   (copy / name).mkdir()
-  told = f'{copy}/{name} is a folder, and must be a file of the run: move it'
+  told = f'{copy}/{name} is a folder, but a run needs a file there: move it'
   for use in (gan_jax.load, trained):
     with pytest.raises(UserError, match=told):
       use(copy)
@@ -205,7 +205,7 @@ def test_a_folder_where_a_file_should_be(copy, name):
 
 def test_a_folder_of_scores(copy):
   (copy / 'scores.jsonl').mkdir()
-  with pytest.raises(UserError, match='is a folder, and must be a file'):
+  with pytest.raises(UserError, match='is a folder, but a run needs a file'):
     gan_jax.load(copy)
 
 
@@ -370,7 +370,7 @@ def test_sigterm_saves_and_leaves(tmp_path):
     rest = process.stdout.read()
   assert process.returncode == 75
   (step,) = checkpoint.steps(tmp_path / 'told')
-  assert f'Told to leave, saved at iteration {step:,}' in rest
+  assert f'Preempted, saved at iteration {step:,}' in rest
   assert 40 <= step < 1000
   for name in ('told', 'straight'):
     with start(name) as process:
@@ -405,7 +405,7 @@ def test_a_workdir_in_use(tmp_path):
     first.stdout.read()
   assert second.returncode == 2
   (line,) = second.stderr.splitlines()
-  assert 'is in use by a run that is still going' in line
+  assert 'is in use by a run that is still running' in line
 
 
 # Games that go wrong.

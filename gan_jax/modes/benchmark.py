@@ -1,4 +1,4 @@
-"""How fast an experiment trains here, and what holds it up."""
+"""Measures the training speed of an experiment, and what limits the speed."""
 
 import json
 import statistics
@@ -13,23 +13,23 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
+from gan_jax import compile_cache, data, devices, games
 from gan_jax import config as cfg
-from gan_jax import data, devices, games
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
 from gan_jax.models import PRECISIONS
 from gan_jax.modes.dispatch_timer import (
   LONG_SECONDS,
-  Runner,
-  course,
-  creator,
-  feed_dispatches,
-  flops_of,
-  generate,
-  images_in,
-  loaded,
-  prepare,
-  seconds_of,
+  Workload,
+  compile_dispatch,
+  dispatch_batches,
+  endless_schedule,
+  flops_per_dispatch,
+  generated_source,
+  images_per_dispatch,
+  loader_speed,
+  make_create_state,
+  time_dispatches,
   warm_up,
 )
 from gan_jax.training import optimizers
@@ -40,51 +40,53 @@ from gan_jax.training.schedule import make_schedule
 from gan_jax.training.summary import describe_schedule, duration, sizes_of
 
 WINDOWS, WINDOW_SECONDS = 5, 1.0
-# Lengths of a dispatch that are tried, of iterations that are shorter than
-# this; a longer one is not recommended for less than this share of speed.
-LENGTHS, SHORT_SECONDS, WORTH = (1, 4, 16), 1.0, 0.03
-FED = 'fed by the loader'
+# Further values of steps_per_dispatch that are timed, unless an iteration takes
+# longer than SHORT_SECONDS. A longer dispatch is recommended only if it is
+# faster by this share.
+LENGTHS, SHORT_SECONDS, MIN_GAIN = (1, 4, 16), 1.0, 0.03
+WITH_LOADER = 'with the loader'
 MATMUL_SIZE = {'cpu': 2048, 'gpu': 8192, 'tpu': 8192}
 
 
 def benchmark(config: ConfigDict, workdir: str | Path) -> None:
-  """Prints a schedule, and the same as one line of JSON; writes nothing.
+  """Prints a table, and the same figures as one line of JSON; writes nothing.
 
-  The step is timed on generated uint8 images, as the schedule's last segment
-  has it, and where there are several stages, each; the loader, and the step
-  that it feeds, where the data is there.
+  The train step is timed on generated uint8 images, in the schedule's last
+  segment and, if the schedule has several stages, in each of them. If the data
+  is present, the loader is timed too, alone and with the train step.
   """
   del workdir
   check_config(config)
-  with devices.compiled_anew():
+  with compile_cache.temporary():
     figures = _measure(config.copy_and_resolve_references())
   if devices.is_main():
-    _show(config, figures)
+    _print_figures(config, figures)
     print(json.dumps(figures))
 
 
 def _measure(config: ConfigDict) -> dict[str, Any]:
   source = data.make(config) if data.is_ready(config) else None
   if source is not None and source.draw is not None:
-    source = None  # nothing is loaded
-  generated = generate(config)
+    source = None  # points are drawn on the device, without a loader
+  generated = generated_source(config)
   on_device = cfg.changed(config, 'data.max_device_bytes', 2**62)
-  cold = prepare(on_device, generated).compile_seconds
+  cold = compile_dispatch(on_device, generated).compile_seconds
   jax.clear_caches()
-  bench = prepare(on_device, generated)
-  own = Runner(bench, feed_dispatches(on_device, generated))
-  seconds = warm_up(own)
-  memory = devices.peak_memory() or bench.program_bytes
+  dispatch = compile_dispatch(on_device, generated)
+  configured = Workload(dispatch, dispatch_batches(on_device, generated))
+  seconds = warm_up(configured)
+  memory = devices.peak_memory() or dispatch.program_bytes
   speeds = _race(
     {
-      config.steps_per_dispatch: own,
-      **_of_other_lengths(on_device, generated, seconds),
-      **_fed_by_loader(config, source),
+      config.steps_per_dispatch: configured,
+      **_other_lengths(on_device, generated, seconds),
+      **_with_loader(config, source),
     }
   )
-  speed, fed = speeds[config.steps_per_dispatch], speeds.pop(FED, None)
-  share = None if fed is None else max(0.0, 1 - fed / speed)
-  per_image = flops_of(on_device, generated) / bench.images
+  speed = speeds[config.steps_per_dispatch]
+  with_loader = speeds.pop(WITH_LOADER, None)
+  share = None if with_loader is None else max(0.0, 1 - with_loader / speed)
+  per_image = flops_per_dispatch(on_device, generated) / dispatch.images
   matmul = _matmul_flops_per_second(config.precision)
   figures = {
     'images_per_second': speed,
@@ -92,21 +94,21 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
     'parallel': config.parallel,
     'precision': config.precision,
     'compile_seconds_cold': cold,
-    'compile_seconds_warm': bench.compile_seconds,
+    'compile_seconds_warm': dispatch.compile_seconds,
     'flops_per_image': per_image,
     'flops_per_second': per_image * speed,
     'matmul_flops_per_second': matmul,
     'share_of_matmul': per_image * speed / matmul,
     'peak_memory_bytes': memory,
-    **_of_lengths(config.steps_per_dispatch, speeds),
-    **_of_loader(config, source, share),
-    'stages': _stages(on_device, generated),
+    **_length_figures(config.steps_per_dispatch, speeds),
+    **_loader_figures(config, source, share),
+    'stages': _time_stages(on_device, generated),
   }
   return _rounded(figures)
 
 
 def _rounded(figures: Any) -> Any:
-  """To four digits, which is more than a repetition would give."""
+  """Rounds to four digits, which is more than two measurements share."""
   if isinstance(figures, dict):
     return {name: _rounded(value) for name, value in figures.items()}
   if isinstance(figures, list):
@@ -114,71 +116,80 @@ def _rounded(figures: Any) -> Any:
   return float(f'{figures:.4g}') if isinstance(figures, float) else figures
 
 
-def _race(runners: Mapping[Any, Runner]) -> dict[Any, float]:
-  """Images/s of each: the median of windows of a second, in turns."""
-  one = {name: warm_up(runner) for name, runner in runners.items()}
+def _race(workloads: Mapping[Any, Workload]) -> dict[Any, float]:
+  """Returns the images/s of each, the median of windows timed in turns."""
+  seconds_each = {
+    name: warm_up(workload) for name, workload in workloads.items()
+  }
   counts = {
     name: devices.of_main(max(1, round(WINDOW_SECONDS / seconds)))
-    for name, seconds in one.items()
+    for name, seconds in seconds_each.items()
   }
-  windows = 1 if max(one.values()) > LONG_SECONDS else WINDOWS
-  times: dict[Any, list[float]] = {name: [] for name in runners}
+  windows = 1 if max(seconds_each.values()) > LONG_SECONDS else WINDOWS
+  times: dict[Any, list[float]] = {name: [] for name in workloads}
   for _ in range(devices.of_main(windows)):
-    for name, runner in runners.items():
-      times[name].append(seconds_of(runner, counts[name]))
-  for runner in runners.values():
-    runner.fed.close()
+    for name, workload in workloads.items():
+      times[name].append(time_dispatches(workload, counts[name]))
+  for workload in workloads.values():
+    workload.batches.close()
   return {
-    name: counts[name] * runner.bench.images / statistics.median(times[name])
-    for name, runner in runners.items()
+    name: counts[name]
+    * workload.dispatch.images
+    / statistics.median(times[name])
+    for name, workload in workloads.items()
   }
 
 
-def _stages(config: ConfigDict, source: Source) -> list[dict[str, Any]] | None:
-  """Each row of the schedule, where there are several stages."""
+def _time_stages(
+  config: ConfigDict, source: Source
+) -> list[dict[str, Any]] | None:
+  """Measures each segment of the schedule; None: it has only one stage."""
   schedule = make_schedule(config)
   if not schedule.stage_ends:
     return None
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
   tx = optimizers.make(config.optimizer.to_dict())
-  create = creator(games.make(config), tx, config, source)
+  create = make_create_state(games.make(config), tx, config, source)
   gen_vars = jax.eval_shape(create).variables.gen
   sizes = sizes_of(config, schedule, gen_vars, shapes)
   measured: dict[Any, dict[str, Any]] = {}
   for row in schedule.segments:
     signature = schedule.signature(row.first_step)
     if signature not in measured:
-      measured[signature] = _stage(config, source, row.first_step)
-  several = []
+      measured[signature] = _time_stage(config, source, row.first_step)
+  stages = []
   for row, size in zip(schedule.segments, sizes, strict=True):
-    found = measured[schedule.signature(row.first_step)]
+    figures = measured[schedule.signature(row.first_step)]
     images = row.steps * row.segment.images_per_step
-    about = {'stage': row.segment.stage, 'makes': size, 'images': images}
-    hours = images / found['images_per_second'] / 3600
-    several.append({**about, **found, 'hours': hours})
-  return several
+    about = {'stage': row.segment.stage, 'size': size, 'images': images}
+    hours = images / figures['images_per_second'] / 3600
+    stages.append({**about, **figures, 'hours': hours})
+  return stages
 
 
-def _stage(config: ConfigDict, source: Source, first: int) -> dict[str, Any]:
-  """The dispatch that begins at `first`: timed for a second, or once."""
-  bench = prepare(config, source, first)
-  runner = Runner(bench, feed_dispatches(config, source, first))
-  warm_up(runner)
+def _time_stage(
+  config: ConfigDict, source: Source, first: int
+) -> dict[str, Any]:
+  """Times the dispatch that begins at `first`, for a second, or once."""
+  dispatch = compile_dispatch(config, source, first)
+  workload = Workload(dispatch, dispatch_batches(config, source, first))
+  warm_up(workload)
   count, seconds = 0, 0.0
   while devices.of_main(int(seconds < WINDOW_SECONDS)):
-    count, seconds = count + 1, seconds + seconds_of(runner, 1)
-  runner.fed.close()
+    count, seconds = count + 1, seconds + time_dispatches(workload, 1)
+  workload.batches.close()
   return {
-    'images_per_second': count * bench.images / seconds,
-    'flops_per_image': flops_of(config, source, first) / bench.images,
-    'program_bytes': bench.program_bytes,
-    'compile_seconds': bench.compile_seconds,
+    'images_per_second': count * dispatch.images / seconds,
+    'flops_per_image': flops_per_dispatch(config, source, first)
+    / dispatch.images,
+    'program_bytes': dispatch.program_bytes,
+    'compile_seconds': dispatch.compile_seconds,
   }
 
 
 def _matmul_flops_per_second(precision: str) -> float:
-  """What the devices reach in a large product, at best, all at once."""
+  """Measures the best speed of a large matrix product, on all devices."""
   size = MATMUL_SIZE.get(jax.default_backend(), max(MATMUL_SIZE.values()))
   make = lambda: jnp.full((size, size), 1 / size, PRECISIONS[precision])
   x = devices.one_on_each(make)
@@ -191,41 +202,48 @@ def _matmul_flops_per_second(precision: str) -> float:
   return 2 * len(x) * size**3 / min(times)
 
 
-def _of_other_lengths(
+def _other_lengths(
   config: ConfigDict, source: Source, seconds: float
-) -> dict[Any, Runner]:
-  """Other lengths of a dispatch, ready to be timed; none if steps are long.
+) -> dict[Any, Workload]:
+  """Compiles dispatches of other lengths; none if an iteration is long.
 
-  `seconds`: of a dispatch of the configured length.
+  `seconds`: the time of a dispatch of the configured length.
   """
-  runners: dict[Any, Runner] = {}
-  long = seconds > SHORT_SECONDS * config.steps_per_dispatch
-  if devices.of_main(int(long)):
-    return runners
+  workloads: dict[Any, Workload] = {}
+  is_long = seconds > SHORT_SECONDS * config.steps_per_dispatch
+  if devices.of_main(int(is_long)):
+    return workloads
   for length in LENGTHS:
     if length != config.steps_per_dispatch:
-      tried = cfg.changed(config, 'steps_per_dispatch', length)
-      fed = feed_dispatches(tried, source)
-      runners[length] = Runner(prepare(tried, source), fed)
-  return runners
+      other = cfg.changed(config, 'steps_per_dispatch', length)
+      workloads[length] = Workload(
+        compile_dispatch(other, source), dispatch_batches(other, source)
+      )
+  return workloads
 
 
-def _fed_by_loader(
+def _with_loader(
   config: ConfigDict, source: Source | None
-) -> dict[Any, Runner]:
-  """As the run would be; nothing where the data is not there."""
+) -> dict[Any, Workload]:
+  """Compiles the run as configured; nothing if the data is not present."""
   if source is None:
     return {}
-  return {FED: Runner(prepare(config, source), feed_dispatches(config, source))}
+  return {
+    WITH_LOADER: Workload(
+      compile_dispatch(config, source), dispatch_batches(config, source)
+    )
+  }
 
 
-def _of_lengths(configured: int, speeds: dict[int, float]) -> dict[str, Any]:
-  """How speed depends on the iterations in a dispatch."""
-  enough = (1 - WORTH) * max(speeds.values())
+def _length_figures(
+  configured: int, speeds: dict[int, float]
+) -> dict[str, Any]:
+  """Shows how the speed depends on the iterations in a dispatch."""
+  threshold = (1 - MIN_GAIN) * max(speeds.values())
   return {
     'steps_per_dispatch': configured,
     'steps_per_dispatch_recommended': min(
-      length for length in speeds if speeds[length] >= enough
+      length for length in speeds if speeds[length] >= threshold
     ),
     'images_per_second_by_steps_per_dispatch': {
       str(length): speeds[length] for length in sorted(speeds)
@@ -233,61 +251,64 @@ def _of_lengths(configured: int, speeds: dict[int, float]) -> dict[str, Any]:
   }
 
 
-def _of_loader(
+def _loader_figures(
   config: ConfigDict, source: Source | None, share: float | None
 ) -> dict[str, Any]:
-  """What the loader makes by itself, and the share of time waited for it."""
-  alone = {}
+  """Measures the loader alone, and the share of time spent waiting for it."""
+  speeds = {}
   if source is not None:
     streamed = cfg.changed(config, 'data.max_device_bytes', 0)
-    alone = {
-      'as configured' if workers is None else str(workers): _loaded(
+    speeds = {
+      'as configured' if workers is None else str(workers): _loader_speed(
         cfg.changed(streamed, 'data.workers', workers), source
       )
       for workers in (None, 0, 1, 2)
     }
   return {
-    'loader_images_per_second': alone.pop('as configured', None),
-    'loader_images_per_second_by_workers': alone or None,
+    'loader_images_per_second': speeds.pop('as configured', None),
+    'loader_images_per_second_by_workers': speeds or None,
     'share_waiting_for_input': share,
   }
 
 
-def _loaded(config: ConfigDict, source: Source) -> float:
-  schedule, first = course(config)
-  fed = index_batches(config, source, schedule, first, attempt=0)
-  return loaded(fed, images_in(schedule, first), 2 * WINDOW_SECONDS)
+def _loader_speed(config: ConfigDict, source: Source) -> float:
+  schedule, first = endless_schedule(config)
+  batches = index_batches(config, source, schedule, first, attempt=0)
+  images = images_per_dispatch(schedule, first)
+  return loader_speed(batches, images, 2 * WINDOW_SECONDS)
 
 
-def _show(config: ConfigDict, figures: dict[str, Any]) -> None:
+def _print_figures(config: ConfigDict, figures: dict[str, Any]) -> None:
   figures = dict(figures)
   stages = figures.pop('stages')
   if stages:
-    _show_stages(config, stages)
-  schedule = rich.table.Table(show_header=False, box=None)
+    _print_stages(config, stages)
+  table = rich.table.Table(show_header=False, box=None)
   for name, value in figures.items():
-    schedule.add_row(name.replace('_', ' '), _written(value))
-  rich.console.Console().print(schedule)
+    table.add_row(name.replace('_', ' '), _written(value))
+  rich.console.Console().print(table)
 
 
-def _show_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
-  of = lambda name: [stage[name] for stage in stages]
-  more = {
-    'images/s': [f'{x:,.4g}' for x in of('images_per_second')],
-    'GFLOP/image': [f'{x / 1e9:,.4g}' for x in of('flops_per_image')],
-    'GB': [f'{x / 1e9:,.2f}' for x in of('program_bytes')],
-    'compiling, s': [f'{x:.0f}' for x in of('compile_seconds')],
-    'time': [duration(3600 * x) for x in of('hours')],
+def _print_stages(config: ConfigDict, stages: list[dict[str, Any]]) -> None:
+  column = lambda name: [stage[name] for stage in stages]
+  columns = {
+    'images/s': [f'{x:,.4g}' for x in column('images_per_second')],
+    'GFLOP/image': [f'{x / 1e9:,.4g}' for x in column('flops_per_image')],
+    'GB': [f'{x / 1e9:,.2f}' for x in column('program_bytes')],
+    'compile, s': [f'{x:.0f}' for x in column('compile_seconds')],
+    'training time': [duration(3600 * x) for x in column('hours')],
   }
-  print(describe_schedule(make_schedule(config), of('makes'), more))
-  print(f'All together: {duration(3600 * sum(of("hours")))}')
+  print(describe_schedule(make_schedule(config), column('size'), columns))
+  print(f'Whole run: {duration(3600 * sum(column("hours")))}')
 
 
 def _written(value: Any) -> str:
   if value is None:
-    return 'not measured: the data is not there'
+    return 'not measured: the data is not present'
   if isinstance(value, dict):
     return ', '.join(f'{key}: {_written(x)}' for key, x in value.items())
   if isinstance(value, float) and value >= 1e6:
     return f'{value / 1e9:,.4g} x 10^9'
-  return f'{value:,.4g}' if isinstance(value, float) else str(value)
+  if isinstance(value, float) and value >= 1e3:
+    return f'{value:,.0f}'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

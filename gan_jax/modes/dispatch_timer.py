@@ -1,4 +1,4 @@
-"""A dispatch of an experiment, ready to be timed, and what it is fed."""
+"""Compiles a dispatch of an experiment and times it."""
 
 import itertools
 import time
@@ -27,43 +27,43 @@ from gan_jax.training.setup import create_state, on_devices
 from gan_jax.training.state import State
 from gan_jax.training.step import train_dispatch
 
-# Images that are generated: so many, and of so many pixels together.
-GENERATED, PIXELS = 1024, 2**26
-# Dispatches that are played before any is timed.
-WARM_UP = 2
-# A dispatch of more seconds than this is warmed up, and timed, once.
+# Size limits of the generated data: number of images, and pixels in total.
+MAX_IMAGES, MAX_PIXELS = 1024, 2**26
+# Dispatches that run before any is timed.
+WARM_UP_DISPATCHES = 2
+# A dispatch longer than this is warmed up and timed only once.
 LONG_SECONDS = 5.0
 
 
-class Bench(NamedTuple):
-  """A dispatch, ready to be timed.
+class TimedDispatch(NamedTuple):
+  """A compiled dispatch, ready to be timed.
 
   Attributes:
-    images: That D is shown in it.
-    compile_seconds: What it took to trace and compile it.
-    program_bytes: What it needs of a device's memory, beside the data set.
-    play: (what it is fed): begins it.
-    wait: For all that was begun.
+    images: The real images shown to D in the dispatch.
+    compile_seconds: The time to trace and compile the dispatch.
+    program_bytes: The device memory of the program, without the data set.
+    start: (index batch) -> None: starts the dispatch.
+    wait: () -> None: waits for all started dispatches.
   """
 
   images: int
   compile_seconds: float
   program_bytes: int
-  play: Callable[[Any], None]
+  start: Callable[[Any], None]
   wait: Callable[[], None]
 
 
-class Runner(NamedTuple):
-  """A dispatch, and what it is fed."""
+class Workload(NamedTuple):
+  """A compiled dispatch, and the index batches that it consumes."""
 
-  bench: Bench
-  fed: Generator[Any]
+  dispatch: TimedDispatch
+  batches: Generator[Any]
 
 
-def generate(config: ConfigDict) -> Source:
-  """Noise of the shape of the experiment's images, of classes if those are."""
+def generated_source(config: ConfigDict) -> Source:
+  """Makes noise images of the experiment's shape, with labels if it has any."""
   rng = np.random.default_rng(0)
-  count = min(GENERATED, max(1, PIXELS // config.data.resolution**2))
+  count = min(MAX_IMAGES, max(1, MAX_PIXELS // config.data.resolution**2))
   shape = (count, *[config.data.resolution] * 2, config.data.channels)
   examples = {'images': rng.integers(0, 256, shape, np.uint8)}
   if classes := config.data.get('classes', 0):
@@ -71,55 +71,59 @@ def generate(config: ConfigDict) -> Source:
   return in_memory(examples)
 
 
-def course(
+def endless_schedule(
   config: ConfigDict, first: int | None = None
 ) -> tuple[Schedule, int]:
-  """A schedule that is long enough to time, and the step to begin at.
+  """Returns a schedule that is long enough to time, and a step to begin at.
 
-  None: the first step of the last segment.
+  `first` None: the first step of the last segment.
   """
   schedule = make_schedule(config)
   if first is None:
     first = schedule.segments[-1].first_step
-  longer = schedule.images(schedule.total_steps) + 2**28
-  return make_schedule(cfg.changed(config, 'total_images', longer)), first
+  total_images = schedule.images(schedule.total_steps) + 2**28
+  config = cfg.changed(config, 'total_images', total_images)
+  return make_schedule(config), first
 
 
-def images_in(schedule: Schedule, first: int) -> int:
-  """PenaltyInputs to D in the dispatch that begins at `first`."""
+def images_per_dispatch(schedule: Schedule, first: int) -> int:
+  """Counts the reals shown to D in the dispatch that begins at `first`."""
   return schedule.images(first + schedule.steps_per_dispatch) - schedule.images(
     first
   )
 
 
-def feed_dispatches(
+def dispatch_batches(
   config: ConfigDict, source: Source, first: int | None = None
 ) -> Generator[Any]:
-  """What a run is fed, on its way to the devices as in training."""
-  schedule, first = course(config, first)
+  """Yields the index batches of a run, prefetched as in training."""
+  schedule, first = endless_schedule(config, first)
   strategy = devices.make_strategy(config.parallel)
   return devices.prefetch(
     strategy.shard, index_batches(config, source, schedule, first, attempt=0)
   )
 
 
-def prepare(
+def compile_dispatch(
   config: ConfigDict, source: Source, first: int | None = None
-) -> Bench:
-  """Compiles the dispatch that begins at `first`; None: the last segment's."""
+) -> TimedDispatch:
+  """Compiles the dispatch that begins at `first`.
+
+  `first` None: the first dispatch of the last segment.
+  """
   strategy = devices.make_strategy(config.parallel)
   game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
-  schedule, first = course(config, first)
+  schedule, first = endless_schedule(config, first)
   phases = schedule.dispatch(first)
-  create = creator(game, tx, config, source)
+  create = make_create_state(game, tx, config, source)
   state = strategy.replicate(devices.create(create))
   resident = is_resident(config, source)
   dataset = on_devices(strategy, fetch_all(source) if resident else {})
   frozen = on_devices(strategy, game.frozen())
-  fed = feed_dispatches(config, source, first)
-  args = state, dataset, next(fed), phases, frozen
-  fed.close()
+  batches = dispatch_batches(config, source, first)
+  args = state, dataset, next(batches), phases, frozen
+  batches.close()
   reader = partial(read, flip=config.data.flip)
   start = time.perf_counter()
   step = strategy.compile(
@@ -128,86 +132,93 @@ def prepare(
   step = step.lower(*args).compile()
   seconds = time.perf_counter() - start
   memory = step.memory_analysis()
-  held = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
-  begun = []
+  dataset_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
+  pending = []
 
-  def play(fed: Any) -> None:
+  def start_dispatch(batch: Any) -> None:
     nonlocal state
-    state, metrics = step(state, dataset, fed, phases, frozen)
-    begun.append(metrics)
-    devices.limit_in_flight(begun)
+    state, metrics = step(state, dataset, batch, phases, frozen)
+    pending.append(metrics)
+    devices.limit_in_flight(pending)
 
   def wait() -> None:
-    jax.block_until_ready(begun)
-    begun.clear()
+    jax.block_until_ready(pending)
+    pending.clear()
 
-  return Bench(
-    images=images_in(schedule, first),
+  return TimedDispatch(
+    images=images_per_dispatch(schedule, first),
     compile_seconds=seconds,
     program_bytes=memory.temp_size_in_bytes
     + memory.argument_size_in_bytes
-    - held,
-    play=play,
+    - dataset_bytes,
+    start=start_dispatch,
     wait=wait,
   )
 
 
-def creator(
+def make_create_state(
   game: Game, tx: Pair[Any], config: ConfigDict, source: Source
 ) -> Callable[[], State]:
-  """What makes the state, as in training."""
+  """Makes () -> the initial state, as in training."""
   batch = first_examples(source, Stream(config.seed, source.size))
   shapes = jax.eval_shape(lambda: batch)
   phase = make_schedule(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
 
 
-def warm_up(runner: Runner) -> float:
-  """Seconds of a dispatch, once it is warm; of a long one, of the first."""
-  for _ in range(WARM_UP):
-    seconds = seconds_of(runner, 1)
+def warm_up(workload: Workload) -> float:
+  """Warms up; returns the seconds of a dispatch.
+
+  A long dispatch is not repeated: this returns the time of its first run.
+  """
+  for _ in range(WARM_UP_DISPATCHES):
+    seconds = time_dispatches(workload, 1)
     if devices.of_main(int(seconds > LONG_SECONDS)):
       return seconds
-  return seconds_of(runner, 1)
+  return time_dispatches(workload, 1)
 
 
-def seconds_of(runner: Runner, dispatches: int) -> float:
+def time_dispatches(workload: Workload, dispatches: int) -> float:
+  """Returns the seconds of this many dispatches."""
   start = time.perf_counter()
-  for part in itertools.islice(runner.fed, dispatches):
-    runner.bench.play(part)
-  runner.bench.wait()
+  for batch in itertools.islice(workload.batches, dispatches):
+    workload.dispatch.start(batch)
+  workload.dispatch.wait()
   return time.perf_counter() - start
 
 
-def loaded(fed: Generator[Any], images: int, seconds: float) -> float:
-  """Images a second of the loader alone, timed for so many seconds.
+def loader_speed(batches: Generator[Any], images: int, seconds: float) -> float:
+  """Measures the images per second of the loader alone, and closes it.
 
-  `images` are in one thing that it yields.
+  Closing takes a second, once in a run; it is not timed.
 
-  Closes it, which takes a second, once a run: not timed.
+  Args:
+    batches: The loader's.
+    images: The images in one item of `batches`.
+    seconds: The length of the measurement.
   """
-  for _ in range(WARM_UP):
-    next(fed)
+  for _ in range(WARM_UP_DISPATCHES):
+    next(batches)
   start, count = time.perf_counter(), 0
   while time.perf_counter() < start + seconds:
-    next(fed)
+    next(batches)
     count += 1
-  passed = time.perf_counter() - start
-  fed.close()
-  return count * images / passed
+  elapsed = time.perf_counter() - start
+  batches.close()
+  return count * images / elapsed
 
 
-def flops_of(
+def flops_per_dispatch(
   config: ConfigDict, source: Source, first: int | None = None
 ) -> int:
-  """Of a dispatch, on all devices together."""
+  """Counts the FLOPs of a dispatch, on all devices together."""
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  schedule, first = course(config, first)
+  schedule, first = endless_schedule(config, first)
   stream = Stream(config.seed, source.size)
   return flops(
     partial(train_dispatch, game, tx, partial(read, flip=False), None),
-    jax.eval_shape(creator(game, tx, config, source)),
+    jax.eval_shape(make_create_state(game, tx, config, source)),
     source.fetch(np.arange(source.size)),
     index_batch(stream, None, schedule, lambda n: slice(n), first),
     schedule.dispatch(first),

@@ -1,4 +1,4 @@
-"""Measures the checkpoints of a run."""
+"""Evaluates the checkpoints of a run."""
 
 from pathlib import Path
 
@@ -21,13 +21,13 @@ def evaluate(
   step: str | None = None,
   truncation: float | None = None,
 ) -> None:
-  """Measures a run, prints its scores and adds them to `scores.jsonl`.
+  """Evaluates a run, prints its scores and appends them to `scores.jsonl`.
 
   Args:
-    config: The run's; its `evaluation` may differ from what was trained with.
+    config: The run's; its `evaluation` block may differ from the training's.
     workdir: The run's.
-    step: Of which checkpoint: its iterations, `best`, `all`; None: the newest.
-    truncation: As of `Run.inputs`.
+    step: The checkpoint's iteration, `best` or `all`; None: the newest.
+    truncation: As in `Run.inputs`.
   """
   check_config(config)
   cfg.read(workdir)
@@ -44,11 +44,14 @@ def evaluate(
 
 
 def _try_to_record(workdir: str | Path, listed: list[Score]) -> bool:
-  """Adds scores to `scores.jsonl`; warns where that cannot be written."""
+  """Appends scores to `scores.jsonl`; warns if the file cannot be written."""
   try:
     scores.record(workdir, listed)
   except OSError as error:
-    warn(f'scores are not added to {workdir}: {error.strerror or error}')
+    warn(
+      f'the scores are not saved: cannot write to {workdir}: '
+      f'{error.strerror or error}'
+    )
     return False
   return True
 
@@ -56,14 +59,18 @@ def _try_to_record(workdir: str | Path, listed: list[Score]) -> bool:
 def _steps(
   workdir: str | Path, step: str | None, main: str | None
 ) -> list[int]:
+  """Returns the checkpoints to evaluate."""
   if step == 'all':
     return checkpoint.steps(workdir)
   if step == 'best' and main is None:
-    raise UserError('--step=best: none of config.evaluation.metrics tells it')
+    raise UserError(
+      '--step=best needs a metric that ranks checkpoints: add one to '
+      'config.evaluation.metrics'
+    )
   if step is None or step == 'best':
     return [choose_step(workdir, None, main if step else None)]
   if not step.isdigit():
     raise UserError(
-      f'--step={step} is to be a number of iterations, best or all'
+      f'--step={step} must be a number of iterations, best or all'
     )
   return [choose_step(workdir, int(step), None)]

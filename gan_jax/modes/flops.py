@@ -1,6 +1,6 @@
-"""Floating-point operations of a program: of its products and convolutions.
+"""Counts the FLOPs of a program's matrix products and convolutions.
 
-XLA's own count takes a scan's body once, and leaves out what a library does.
+XLA's own count takes the body of a scan once, and leaves out library calls.
 """
 
 import math
@@ -13,18 +13,19 @@ from jax.interpreters import partial_eval
 
 
 def flops(function: Callable[..., Any], *args: Any) -> int:
-  """Counts those of one call; nothing is computed.
+  """Counts the FLOPs of one call without computing anything.
 
-  A multiplication and an addition are two. What no output needs is left out,
-  as XLA does. Of branches the largest counts: a move that comes every so often
-  counts in full. A convolution counts as its sum, whatever the platform makes
-  of it (ops/winograd.py takes fewer), and its borders as the rest.
+  A multiplication and an addition count as two. Operations that no output
+  needs are left out, as XLA does. The largest branch of a `cond` counts, so
+  that an update with an interval counts in full. A convolution counts by its
+  definition, borders included, even if the platform needs fewer operations
+  (ops/winograd.py).
 
   Args:
-    function, *args: As it is called; arrays, or their shapes.
+    function, *args: The call; the arguments are arrays or their shapes.
 
   Raises:
-    ValueError: There are products in a while loop.
+    ValueError: The program has products in a while loop.
   """
   jaxpr = jax.make_jaxpr(function)(*args).jaxpr
   needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -32,26 +33,28 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
 
 
 def _count(jaxpr: Jaxpr) -> int:
-  return sum(_of(equation) for equation in jaxpr.eqns)
+  return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
 
-def _of(equation: Any) -> int:
+def _equation_flops(equation: Any) -> int:
   name, params = equation.primitive.name, equation.params
   if name == 'dot_general':
-    return _of_dot(equation)
+    return _dot_flops(equation)
   if name == 'conv_general_dilated':
-    return _of_conv(equation)
+    return _conv_flops(equation)
   if name.startswith('gan_jax_'):
-    return _of_family(equation)
+    return _custom_conv_flops(equation)
   if name == 'cond':
     return max(_count(branch.jaxpr) for branch in params['branches'])
-  inner = sum(map(_count, _inside(params)))
+  inner = sum(map(_count, _inner_jaxprs(params)))
   if name == 'while' and inner:
-    raise ValueError('a while loop: how often it turns is not known')
+    raise ValueError(
+      'products in a while loop: its number of iterations is not known'
+    )
   return inner * params['length'] if name == 'scan' else inner
 
 
-def _inside(params: dict[str, Any]) -> list[Jaxpr]:
+def _inner_jaxprs(params: dict[str, Any]) -> list[Jaxpr]:
   found = []
   for value in params.values():
     if isinstance(value, ClosedJaxpr):
@@ -61,15 +64,15 @@ def _inside(params: dict[str, Any]) -> list[Jaxpr]:
   return found
 
 
-def _of_dot(equation: Any) -> int:
+def _dot_flops(equation: Any) -> int:
   (contracting, _), _ = equation.params['dimension_numbers']
   left = equation.invars[0].aval.shape
   summed = math.prod(left[axis] for axis in contracting)
   return 2 * summed * equation.outvars[0].aval.size
 
 
-def _of_family(equation: Any) -> int:
-  """A term for each tap of each y, whichever of the three (ops/conv.py)."""
+def _custom_conv_flops(equation: Any) -> int:
+  """2 (elements of y) (taps) (channels), for each primitive of ops/conv.py."""
   first, second = (variable.aval for variable in equation.invars)
   result = equation.outvars[0].aval
   y, w = {
@@ -80,8 +83,8 @@ def _of_family(equation: Any) -> int:
   return 2 * y.size * math.prod(w.shape[:3])
 
 
-def _of_conv(equation: Any) -> int:
-  """2 (outputs) (taps that meet no zero put in between) (channels)."""
+def _conv_flops(equation: Any) -> int:
+  """2 (outputs) (taps that do not meet an inserted zero) (channels)."""
   params = equation.params
   right = equation.invars[1].aval
   features = right.shape[params['dimension_numbers'].rhs_spec[0]]

@@ -1,4 +1,4 @@
-"""Makes an experiment's data ready, without training."""
+"""Prepares the data of an experiment, without training."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gan_jax.training.check import check_config
 
 
 def prepare(config: ConfigDict, workdir: str | Path) -> None:
-  """Downloads and prepares what the experiment reads, and says what there is.
+  """Downloads and prepares the experiment's data, and prints a description.
 
   Nothing is written to `workdir`.
   """

@@ -1,4 +1,4 @@
-"""A look at what the networks will be fed, before anything is trained."""
+"""Shows the training data as the networks will see it, before training."""
 
 import io
 from functools import partial
@@ -22,17 +22,17 @@ from gan_jax.plots.grid import to_pil
 from gan_jax.training.check import check_config
 
 ROWS, COLUMNS = 5, 8
-# Statistics are those of so many images, at most.
-MEASURED, MOST_BYTES = 4096, 2**28
-# Of the labels, so many are named.
-NAMED = 10
+# Statistics use at most this many images, and this many bytes.
+MAX_MEASURED, MAX_BYTES = 4096, 2**28
+# Statistics list this many labels, the most frequent first.
+MAX_LABELS = 10
 
 
 def preview(config: ConfigDict, workdir: str | Path) -> None:
-  """Draws the first images of the stream as the networks will see them.
+  """Draws the first images of the stream to WORKDIR.preview.png.
 
-  Cropped, resized, and mirrored where `data.flip` says so, with their labels,
-  to WORKDIR.preview.png; prints statistics.
+  The images are cropped, resized and, if `data.flip` is set, mirrored, as in
+  training; their labels are written below. Prints statistics.
   """
   check_config(config)
   source = data.make(config)
@@ -42,36 +42,36 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
     _save(_scatter(source, toy_of(config.data.source)), path)
     return
   stream = Stream(config.seed, source.size)
-  measured = min(MEASURED, source.size, MOST_BYTES // source.example_bytes)
+  measured = min(MAX_MEASURED, source.size, MAX_BYTES // source.example_bytes)
   taken = source.fetch(stream.indices(np.arange(max(measured, 1))))
   first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}
-  images = _as_read(first, config)
+  images = _preprocess(first, config)
   print(statistics(taken, source.classes))
   _save(_draw(images, captions(first, source.classes)), path)
 
 
 def _save(figure: Figure, path: epath.Path) -> None:
-  drawn = io.BytesIO()
-  figure.savefig(drawn)
+  encoded = io.BytesIO()
+  figure.savefig(encoded)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(drawn.getvalue())
+    path.write_bytes(encoded.getvalue())
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror}') from error
   print(f'Preview: {path}')
 
 
-def _as_read(examples: Examples, config: ConfigDict) -> np.ndarray:
-  """The examples as the first iteration reads them, uint8 again."""
+def _preprocess(examples: Examples, config: ConfigDict) -> np.ndarray:
+  """Preprocesses examples as in the first iteration; returns uint8 images."""
   number = jnp.arange(len(examples['images']), dtype=jnp.int32)
-  fed = {**jax.tree.map(jnp.asarray, examples), 'example': number}
+  inputs = {**jax.tree.map(jnp.asarray, examples), 'example': number}
   reader = jax.jit(partial(read, flip=config.data.flip))
-  batch = reader({}, fed, jax.random.key(config.seed), jnp.int32(0))
+  batch = reader({}, inputs, jax.random.key(config.seed), jnp.int32(0))
   return to_uint8(batch['images'])
 
 
 def captions(examples: Examples, classes: tuple[str, ...]) -> list[str]:
-  """What stands under each image: its class, or its rarest attributes."""
+  """Returns the caption of each image: its class, or its rarest attributes."""
   labels = examples.get('labels')
   if labels is None:
     return [''] * len(examples['images'])
@@ -83,10 +83,10 @@ def captions(examples: Examples, classes: tuple[str, ...]) -> list[str]:
 
 
 def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
-  """Mean and deviation of each channel, 0 to 1, and the labels, in a line."""
+  """Describes the channels (values in [0, 1]) and the labels, in one line."""
   images = examples['images']
   levels = np.arange(256) / 255
-  # Exact, for any number of pixels: the histogram of each channel.
+  # The histogram of each channel gives exact sums for any number of pixels.
   counts = [
     np.bincount(images[..., c].ravel(), minlength=256)
     for c in range(images.shape[-1])
@@ -94,11 +94,11 @@ def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
   shares = np.array(counts) / images[..., 0].size
   means = shares @ levels
   stds = np.sqrt(np.maximum(shares @ levels**2 - means**2, 0))
-  several = lambda x: ', '.join(f'{value:.3f}' for value in x)
+  listed = lambda x: ', '.join(f'{value:.3f}' for value in x)
   line = (
-    f'Of {len(images):,} images: mean {several(means)}; '
-    f'std {several(stds)}; '
-    f'from {images.min() / 255:.3f} to {images.max() / 255:.3f}'
+    f'Statistics of {len(images):,} images: mean {listed(means)}; '
+    f'std {listed(stds)}; '
+    f'range {images.min() / 255:.3f} to {images.max() / 255:.3f}'
   )
   labels = examples.get('labels')
   if labels is None:
@@ -106,13 +106,13 @@ def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
   if labels.ndim == 1:
     labels = labels[:, None] == np.arange(len(classes))
   shares = labels.mean(0)
-  named = np.argsort(-shares, kind='stable')[:NAMED]
-  listed = ', '.join(f'{classes[i]} {shares[i]:.1%}' for i in named)
-  return f'{line}; labels: {listed}'
+  frequent = np.argsort(-shares, kind='stable')[:MAX_LABELS]
+  labels = ', '.join(f'{classes[i]} {shares[i]:.1%}' for i in frequent)
+  return f'{line}; labels: {labels}'
 
 
 def _scatter(source: Source, toy: Toy) -> Figure:
-  """Points of the plane, or on the line how many there are where."""
+  """Draws points in the plane, or the histogram of points on the line."""
   points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
   figure = Figure((5, 5), layout='constrained')
   axes = figure.subplots()
@@ -125,11 +125,13 @@ def _scatter(source: Source, toy: Toy) -> Figure:
   return figure
 
 
-def _draw(images: np.ndarray, under: list[str]) -> Figure:
+def _draw(images: np.ndarray, image_captions: list[str]) -> Figure:
   figure = Figure((1.5 * COLUMNS, 1.7 * ROWS), layout='constrained')
   for axes in figure.subplots(ROWS, COLUMNS).flat:
     axes.axis('off')
-  for axes, image, caption in zip(figure.axes, images, under, strict=False):
+  for axes, image, caption in zip(
+    figure.axes, images, image_captions, strict=False
+  ):
     axes.imshow(to_pil(image), cmap='gray', vmin=0, vmax=255)
     axes.set_title(
       caption, fontsize=8, y=-0.05, pad=0, va='top', parse_math=False

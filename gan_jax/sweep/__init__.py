@@ -1,5 +1,9 @@
-"""Many runs of one experiment: what they vary, where they run, what they gave.
+"""Sweeps: many runs of one experiment, planned, watched and compared.
 
-`drive.py` is the one process that plans and watches; a trial is an ordinary
-`launch.py` run in its own workdir.
+One driver process (`drive.py`) plans the trials with Optuna and watches them. A
+trial is an ordinary `launch.py` run in its own workdir; `executors.py` says on
+which machines trials run.
+
+This folder may import everything else in `gan_jax`. Only `launch.py` and the
+notebook functions in `gan_jax/__init__.py` import this folder.
 """

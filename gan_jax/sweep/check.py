@@ -1,4 +1,4 @@
-"""What a sweep's space must be, and the configs that come of it."""
+"""Checks the search space of a sweep, and the configs of its trials."""
 
 import copy
 import functools
@@ -18,9 +18,9 @@ from gan_jax.training import evaluations
 from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
 
-# Every trial of a grid up to this size has its config checked; of a larger one,
-# and of a search, some in which each value occurs.
-CHECKED = 256
+# At most this many trials of a grid are checked one by one. Of the rest, and of
+# a search, a few trials that contain each value are checked.
+MAX_CHECKED = 256
 
 
 def check_space(
@@ -30,9 +30,11 @@ def check_space(
   config: ConfigDict,
   overrides: Mapping[str, Any],
 ) -> None:
-  """Refuses what varies nothing, and keys that there are not, or twice."""
+  """Refuses an empty space, and keys that are unknown or set twice."""
   if not isinstance(space, Mapping) or not space:
-    raise UserError(f"{where} varies nothing: 'space': {{'KEY': [VALUE, ...]}}")
+    raise UserError(
+      f"{where} varies nothing: add 'space': {{'KEY': [VALUE, ...]}}"
+    )
   default = cfg.flatten(config.to_dict())
   taken = {key: "'fixed'" for key in fixed}
   for key in fixed:
@@ -44,30 +46,30 @@ def check_space(
       if key in taken:
         raise UserError(f'{where} sets {key} by {taken[key]} and {title!r}')
       if key in overrides:
-        raise UserError(f'{where} varies {key}: leave --config.{key} out')
+        raise UserError(f'{where} varies {key}: remove --config.{key}')
       taken[key] = repr(title)
 
 
 def _check_choice(where: str, title: str, choice: Any) -> None:
-  """Refuses what is neither a list, nor a range, nor blocks."""
+  """Refuses a choice that is not a list, a range, or blocks."""
   if spaces.is_range(choice):
     _check_range(where, title, choice)
   elif spaces.is_blocks(choice):
     for block in choice.values():
       if not isinstance(block, Mapping):
         raise UserError(
-          f"{where}: a range of {title!r} has 'low' and 'high'; blocks are "
-          f'dicts of keys, not {block!r}'
+          f"{where}: {title!r} must be a range with 'low' and 'high', or "
+          f'blocks that are dicts of keys, not {block!r}'
         )
       for key, inner in block.items():
         if isinstance(inner, list | Mapping):
           _check_choice(where, key, inner)
   elif not isinstance(choice, list):
     raise UserError(
-      f"{where}: {title!r} does not vary: {choice!r} belongs into 'fixed'"
+      f"{where}: {title!r} has a single value: move {choice!r} to 'fixed'"
     )
   elif not choice or len(set(map(spaces.label, choice))) < len(choice):
-    raise UserError(f'{where}: {title!r} is to list values, each once')
+    raise UserError(f'{where}: {title!r} must list different values')
 
 
 def _check_range(where: str, title: str, choice: Mapping[str, Any]) -> None:
@@ -76,15 +78,15 @@ def _check_range(where: str, title: str, choice: Mapping[str, Any]) -> None:
   known = not choice.keys() - {'low', 'high', 'log'}
   if not (known and numbers and ends[0] < ends[1]):
     raise UserError(
-      f"{where}: {title!r} is to be {{'low': A, 'high': B}}, A below B, "
-      f"perhaps with 'log': True, not {dict(choice)}"
+      f"{where}: {title!r} must be {{'low': A, 'high': B}} with A below B, "
+      f"optionally with 'log': True, not {dict(choice)}"
     )
   if choice.get('log') and not ends[0] > 0:
-    raise UserError(f'{where}: {title!r} is on a log scale: low above 0')
+    raise UserError(f'{where}: {title!r} is on a log scale: set low above 0')
 
 
 def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
-  """Overrides a key, as its flag would."""
+  """Overrides a key of a config, as its flag would."""
   default = cfg.flatten(config.to_dict())[key]
   wrong = isinstance(value, bool) != isinstance(default, bool)
   wrong = wrong and default is not None
@@ -97,7 +99,9 @@ def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
       return
   except (TypeError, ValueError):
     pass
-  raise UserError(f'{where}: {key}={value!r} is not of the kind of {default!r}')
+  raise UserError(
+    f'{where}: {key}={value!r} must have the type of its default {default!r}'
+  )
 
 
 def check_trials(
@@ -106,25 +110,25 @@ def check_trials(
   config: ConfigDict,
   typed: Iterable[str],
   score: str,
-  elsewhere: bool,
+  remote_trials: bool,
 ) -> None:
-  """Refuses a space that has trials of which no run can be made.
+  """Refuses a space with a trial that cannot run.
 
   Args:
-    where: For the message.
-    space: What varies.
-    config: The experiment's, with what all trials override.
+    where: Names the sweep in messages.
+    space: The varied keys.
+    config: The experiment's, with the overrides of all trials.
     typed: The keys that all trials override.
-    score: What ranks the trials, as `metrics.jsonl` has it.
-    elsewhere: Whether trials run on other machines, which may have features
-      that this one has not.
+    score: The metric that ranks trials, as `metrics.jsonl` names it.
+    remote_trials: Whether trials run on other machines, which may have weights
+      of feature networks that this machine does not have.
   """
-  measured = functools.cache(_measured)
+  scores_of = functools.cache(_scores_of)
   listed = spaces.cover(space)
   if not spaces.has_range(space):
-    whole = spaces.grid(space)[:CHECKED]
-    ask = optuna.trial.FixedTrial
-    listed += [spaces.suggest(ask(point), space) for point in whole]
+    points = spaces.grid(space)[:MAX_CHECKED]
+    fixed = optuna.trial.FixedTrial
+    listed += [spaces.suggest(fixed(point), space) for point in points]
   for overrides in listed:
     trial = copy.deepcopy(config)
     for key, value in overrides.items():
@@ -133,19 +137,19 @@ def check_trials(
       settle(trial, {*typed, *overrides})
       check_config(trial)
       games.make(trial)
-      if trial.evaluation.every_images is not None and not elsewhere:
+      if trial.evaluation.every_images is not None and not remote_trials:
         block = trial.evaluation
-        known = measured(trial.data.source, block.metrics, block.features)
+        known = scores_of(trial.data.source, block.metrics, block.features)
         _check_score(score, known)
     except UserError as error:
-      told = ', '.join(f'{key}={value}' for key, value in overrides.items())
-      raise UserError(f'{where}, of {told}: {error}') from error
+      values = ', '.join(f'{key}={x}' for key, x in overrides.items())
+      raise UserError(f'{where}, with {values}: {error}') from error
 
 
-def _measured(
+def _scores_of(
   source: str, metrics: tuple[str, ...], features: str | None
 ) -> tuple[str, ...]:
-  """The scores that a run of the data gets; their features are looked for."""
+  """Returns the scores that a run on the data gets; loads their features."""
   choice = evaluations.choose_for(source, metrics, features)
   if choice.features is not None:
     networks.make(choice.features)
@@ -153,13 +157,13 @@ def _measured(
 
 
 def _check_score(score: str, known: Sequence[str]) -> None:
-  """Refuses to rank by an evaluation's score that the trials do not get."""
+  """Refuses to rank by a score that the trials do not measure."""
   name = score.removeprefix('eval/')
   if name == score or name in known:
     return
   if 'swd' in known and name.startswith('swd_'):
     return
   raise UserError(
-    f'{score} is not measured (there: {", ".join(known)}): name its metric in '
-    'config.evaluation.metrics'
+    f'{score} is not measured (measured: {", ".join(known)}): add its metric '
+    'to config.evaluation.metrics'
   )

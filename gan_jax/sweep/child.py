@@ -1,7 +1,9 @@
-"""Becomes a trial: python child.py PARENT CORES COMMAND...
+"""Prepares a process and then becomes a trial.
 
-A process of its own, since what is to be said between fork and exec cannot be
-said from a process with threads.
+  python child.py PARENT_PID CORES COMMAND...
+
+This is a program of its own because the calls below belong between fork and
+exec, where a process with threads cannot safely run Python code.
 """
 
 import ctypes
@@ -13,12 +15,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-  """Asks to be told (SIGTERM) when the parent dies; takes its cores."""
+  """Requests SIGTERM at the parent's death, pins the cores, and executes."""
   parent, cores, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-      sys.exit(128 + signal.SIGTERM)  # it has died before we could ask
+      sys.exit(128 + signal.SIGTERM)  # the parent died before the request
     if cores:
       os.sched_setaffinity(0, map(int, cores.split(',')))
   os.execvp(command[0], command)

@@ -1,8 +1,8 @@
-"""Drives a sweep: one process that plans trials, watches them, and reports.
+"""Drives a sweep: one process plans the trials, watches them, and reports.
 
-The engine, Optuna, plans; a thread for each trial at a time waits for it. What
-a trial is, trial.py says; how the trials stand, study.py. Nothing is kept here:
-a driver that is killed is replaced by the same command.
+Optuna's sampler plans; one thread for each parallel trial waits for its trial.
+`trial.py` runs a trial; `study.py` keeps the trials' states. The driver itself
+keeps nothing: the same command replaces a driver that was killed.
 """
 
 import math
@@ -22,23 +22,33 @@ from optuna.trial import TrialState
 from gan_jax.errors import Preempted, UserError, warn
 from gan_jax.files import held, is_remote, local
 from gan_jax.sweep import plan as plans
-from gan_jax.sweep import report, study
+from gan_jax.sweep import report
 from gan_jax.sweep import space as spaces
-from gan_jax.sweep.executors import Machines
+from gan_jax.sweep import study as studies
+from gan_jax.sweep.executors import ExecutorOptions
 from gan_jax.sweep.plan import Plan
-from gan_jax.sweep.process import Place
-from gan_jax.sweep.show import Show
-from gan_jax.sweep.trial import Ending, Places, Point, Stop, Tail, Watch, play
-from gan_jax.training.checkpoint import folder as checkpoints_of
+from gan_jax.sweep.process import Worker
+from gan_jax.sweep.progress import Progress
+from gan_jax.sweep.trial import (
+  LoggedPoint,
+  MetricsReader,
+  Monitor,
+  StopRequest,
+  TrialResult,
+  WorkerPool,
+  run_trial,
+)
+from gan_jax.training.checkpoint import folder as checkpoint_folder
 
-# So many first trials that fail alike stop the sweep.
-ALIKE = 3
-# How often it is asked whether what another driver has in hand is over.
+# The sweep stops when this many trials have failed with the same message and
+# no trial has succeeded.
+SAME_FAILURES = 3
+# How often the driver checks whether another driver's trials have ended.
 WAIT_SECONDS = 2.0
 
 
-class _Ended(Exception):
-  """A trial that has no score: it failed, or is left for another time."""
+class _NoScore(Exception):
+  """A trial has no score: it failed, was stopped, or must not run."""
 
 
 def sweep(
@@ -52,72 +62,74 @@ def sweep(
   trials: int | None = None,
   dry_run: bool | None = None,
   storage: str | None = None,
-  **machines: Any,
+  **executor_options: Any,
 ) -> None:
-  """Runs a sweep of an experiment, from where it was left if it was begun.
+  """Runs a sweep of an experiment; resumes it if it was begun.
 
   Args:
-    config: The experiment's, with what was typed.
-    workdir: Holds the whole sweep: its book, its table, its trials.
-    launcher: launch.py, where it is.
+    config: The experiment's, with the overrides.
+    workdir: Holds the whole sweep: its study, its table, its trials.
+    launcher: The path of `launch.py`.
     experiment: FILE.py or FILE.py:ARGUMENT.
-    overrides: What was typed, by key.
-    sweep: Which of the experiment's; None: the only one.
-    trials: Of a search, other than it says.
-    dry_run: Whether to print the trials' commands alone.
+    overrides: The overrides that the user typed, by key.
+    sweep: The name of one of the experiment's sweeps; None: its only sweep.
+    trials: The number of settings of a search; None: the description's.
+    dry_run: Whether to print only the commands of the trials.
     storage: The URL of a database; None: a file in `workdir`.
-    **machines: Where trials run, as of `Machines`; None: its default.
+    **executor_options: Fields of `ExecutorOptions`; None: the default.
 
   Raises:
-    UserError: It cannot be run, or all that was run has failed.
-    KeyboardInterrupt: Ctrl-C was pressed; the trials are saved.
+    UserError: The sweep cannot run, or all its trials have failed.
+    KeyboardInterrupt: The user pressed Ctrl-C; the trials are saved.
     Preempted: SIGTERM came; the trials are saved.
   """
-  study.hush()
+  studies.silence_optuna()
   workdir = workdir.rstrip('/')
-  given = {name: value for name, value in machines.items() if value is not None}
-  elsewhere = given.get('executor', 'local') != 'local'
-  plan = plans.make(experiment, config, overrides, sweep, trials, elsewhere)
-  places = Machines(**given).places(launcher)
-  if elsewhere and not (is_remote(workdir) or Path(workdir).is_absolute()):
+  options = {k: v for k, v in executor_options.items() if v is not None}
+  remote_trials = options.get('executor', 'local') != 'local'
+  plan = plans.make(experiment, config, overrides, sweep, trials, remote_trials)
+  workers = ExecutorOptions(**options).workers(launcher)
+  if remote_trials and not (is_remote(workdir) or Path(workdir).is_absolute()):
     raise UserError(
-      f'--workdir={workdir} is of this machine: name a folder that the driver '
-      'and all hosts reach, gs://BUCKET/... or /SHARED/...'
+      f'--workdir={workdir} is a folder of this machine: name a folder that '
+      'the driver and all hosts can reach, gs://BUCKET/... or /SHARED/...'
     )
   if dry_run:
-    report.announce(plan, workdir, places)
-    report.rehearse(plan, workdir, places)
+    report.print_plan(plan, workdir, workers)
+    report.print_commands(plan, workdir, workers)
     return
   if storage is None and is_remote(workdir):
     raise UserError(
       f'{workdir} cannot hold a database: add --storage=sqlite:///FILE, on '
-      'this machine, or the URL of one that several drivers can reach'
+      'this machine, or the URL of a database that several drivers can reach'
     )
-  report.check(plan, workdir)
-  # A database that cannot be reached is told before anything is written.
-  book = storage and study.open_study(plan, storage, workdir, alone=False)
-  report.announce(plan, workdir, places)
-  report.begin(plan, workdir)
-  with nullcontext() if storage else _alone(workdir):
+  report.check_workdir(plan, workdir)
+  # An unreachable database is reported before anything is written.
+  study = storage and studies.open_study(
+    plan, storage, workdir, only_driver=False
+  )
+  report.print_plan(plan, workdir, workers)
+  report.write_description(plan, workdir)
+  with nullcontext() if storage else _lock_sweep(workdir):
     if not storage:
       url = f'sqlite:///{Path(workdir, "sweep.db").absolute()}'
-      book = study.open_study(plan, url, 'sweep', alone=True)
-    study.find_lost(book, alone=storage is None)
-    places = _ready(places)
+      study = studies.open_study(plan, url, 'sweep', only_driver=True)
+    studies.requeue_lost(study, only_driver=storage is None)
+    workers = _usable(workers)
     with held(local(workdir), lambda: None, '.entering.lock'):
-      study.enter(book, plan, workdir, again=True)
-    _run(_Driver(plan, workdir, book, places))
-    report.say(workdir, report.draw(book, plan, workdir))
+      studies.enqueue(study, plan, workdir, retry_failed=True)
+    _run(_Driver(plan, workdir, study, workers))
+    report.print_results(workdir, report.write_plot(study, plan, workdir))
 
 
 @contextmanager
-def _alone(workdir: str) -> Iterator[None]:
-  """Holds the sweep: of two drivers each would take the machine for its own."""
+def _lock_sweep(workdir: str) -> Iterator[None]:
+  """Locks the sweep: each of two drivers would use the whole machine."""
 
   def busy() -> None:
     raise UserError(
-      f'{workdir} is in use by a sweep that is still going: stop it first, or '
-      'give both --storage=URL'
+      f'{workdir} is in use by a sweep that is still running: stop that sweep '
+      'first, or give both the same --storage=URL'
     )
 
   with held(workdir, busy):
@@ -125,254 +137,268 @@ def _alone(workdir: str) -> Iterator[None]:
 
 
 def _run(driver: '_Driver') -> None:
-  """Runs the trials; raises what tells that it was stopped."""
-  with driver.show, _told(driver.stop) as told:
+  """Runs the trials; raises an exception if a signal stopped them."""
+  with driver.progress, _stop_on_signals(driver.stop) as received:
     driver.drive()
-  if told:
-    saved = 'the trials that ran are saved'
-    left = saved if len(told) == 1 else 'the trials that ran were killed'
-    stopped = Preempted if told[0] == signal.SIGTERM else KeyboardInterrupt
-    raise stopped(left)
+  if received:
+    once = len(received) == 1
+    state = 'saved' if once else 'killed'
+    is_preempted = received[0] == signal.SIGTERM
+    exception = Preempted if is_preempted else KeyboardInterrupt
+    raise exception(f'the running trials were {state}')
   driver.check()
 
 
-def _ready(places: list[Place]) -> list[Place]:
-  """Those where something can run; what a lost driver left there has ended."""
-  with ThreadPoolExecutor(len(places)) as pool:
-    problems = list(pool.map(lambda place: place.problem(), places))
-  ready = []
-  for place, problem in zip(places, problems, strict=True):
+def _usable(workers: list[Worker]) -> list[Worker]:
+  """Returns the workers on which trials can run.
+
+  When this returns, trials that a lost driver left running there have ended.
+  """
+  with ThreadPoolExecutor(len(workers)) as pool:
+    problems = list(pool.map(lambda worker: worker.problem(), workers))
+  usable = []
+  for worker, problem in zip(workers, problems, strict=True):
     if problem:
-      warn(f'{place.name} is left out: {problem}')
+      warn(f'{worker.name} is not used: {problem}')
     else:
-      ready.append(place)
-  if not ready:
-    raise UserError(f'nothing can run on {places[0].name}: {problems[0]}')
-  return ready
+      usable.append(worker)
+  if not usable:
+    raise UserError(f'no trial can run on {workers[0].name}: {problems[0]}')
+  return usable
 
 
 @contextmanager
-def _told(stop: Stop) -> Iterator[list[signal.Signals]]:
-  """Ctrl-C and SIGTERM stop the trials, that save; twice: at once."""
-  told: list[signal.Signals] = []
+def _stop_on_signals(stop: StopRequest) -> Iterator[list[signal.Signals]]:
+  """Makes Ctrl-C and SIGTERM stop the trials; the second signal kills them.
 
-  def tell(number: int, _: Any) -> None:
-    told.append(signal.Signals(number))
-    if len(told) > 1:
+  Yields:
+    The signals received so far.
+  """
+  received: list[signal.Signals] = []
+
+  def handle(number: int, _: Any) -> None:
+    received.append(signal.Signals(number))
+    if len(received) > 1:
       stop.at_once.set()
     else:
-      print('\nStopping the trials, which save (again: at once)', flush=True)
+      print(
+        '\nStopping: the trials save their state and exit (repeat to kill them '
+        'at once)',
+        flush=True,
+      )
     stop.asked.set()
 
   handled = signal.SIGINT, signal.SIGTERM
-  before = {number: signal.signal(number, tell) for number in handled}
+  before = {number: signal.signal(number, handle) for number in handled}
   try:
-    yield told
+    yield received
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
 
 
 class _Driver:
-  """What the threads share that wait for trials."""
+  """What the threads that wait for trials share."""
 
   def __init__(
-    self, plan: Plan, folder: str, book: optuna.Study, places: list[Place]
+    self, plan: Plan, folder: str, study: optuna.Study, workers: list[Worker]
   ):
-    self._plan, self._folder, self._book = plan, folder, book
-    self._places, self._parallel = Places(places), len(places)
+    self._plan, self._folder, self._study = plan, folder, study
+    self._pool, self._parallel = WorkerPool(workers), len(workers)
     self._logs = Path(local(folder)) / 'logs'
     self._lock = threading.RLock()
     self._failures: list[str] = []
-    self._succeeded = study.count(book, study.SETTLED)
-    trials = len(plans.entries(plan)) - self._succeeded
-    self.show = Show(plan.score, plan.total_images, trials, len(places))
-    self.stop = Stop()
+    self._succeeded = studies.count(study, studies.FINISHED)
+    remaining = len(plans.planned_trials(plan)) - self._succeeded
+    self.progress = Progress(
+      plan.score, plan.total_images, remaining, len(workers)
+    )
+    self.stop = StopRequest()
 
   def drive(self) -> None:
-    """Runs trials until none is left, here or with another driver."""
-    self._write()
-    waits = False
+    """Runs trials until all have ended, here or with another driver."""
+    self._write_table()
+    announced = False
     while not self.stop.asked.is_set():
-      study.find_lost(self._book, alone=False)
-      waiting = study.count(self._book, [TrialState.WAITING])
+      studies.requeue_lost(self._study, only_driver=False)
+      waiting = studies.count(self._study, [TrialState.WAITING])
       if waiting:
         self._optimize(waiting)
-      elif study.count(self._book, [TrialState.RUNNING]):
-        if not waits:
+      elif studies.count(self._study, [TrialState.RUNNING]):
+        if not announced:
           print('Waiting for the trials of another driver', flush=True)
-        waits = True
+        announced = True
         self.stop.asked.wait(WAIT_SECONDS)
       else:
         break
 
-  def _optimize(self, trials: int) -> None:
-    """Has the engine run so many; its heartbeats go as long as this does."""
+  def _optimize(self, num_trials: int) -> None:
+    """Lets Optuna run trials; it writes their heartbeats meanwhile."""
     try:
-      self._book.optimize(
+      self._study.optimize(
         self._objective,
-        n_trials=trials,
+        n_trials=num_trials,
         n_jobs=self._parallel,
-        catch=(_Ended,),
-        callbacks=[lambda *_: self._write()],
+        catch=(_NoScore,),
+        callbacks=[lambda *_: self._write_table()],
       )
     except ValueError as error:
       if 'Cannot tell a' not in str(error):
         raise
       raise UserError(
-        f'no heartbeat of this driver came for {study.GRACE_SECONDS} s, and a '
-        'trial was taken for lost: the same command goes on'
+        'this driver wrote no heartbeat for '
+        f'{studies.GRACE_SECONDS} seconds, so another driver took over one of '
+        'its trials: repeat the command to resume'
       ) from error
 
-  def _write(self) -> None:
+  def _write_table(self) -> None:
     with self._lock:
-      report.write_table(self._book, self._plan, self._folder)
+      report.write_table(self._study, self._plan, self._folder)
 
   def check(self) -> None:
-    """Refuses to report where nothing has come to an end.
+    """Refuses to report a sweep without a finished trial.
 
     Raises:
-      UserError: All that was run has failed.
+      UserError: All trials have failed.
     """
     if self._failures and not self._succeeded:
-      alike = len(set(self._failures)) == 1
+      same = len(set(self._failures)) == 1
       raise UserError(
         f'{len(self._failures)} trials have failed, '
-        f'{"all by" if alike else "the last by"}: {self._failures[-1]} (what '
-        f'they said is in {self._logs}; the same command tries them again)'
+        f'{"all with" if same else "the last with"}: {self._failures[-1]} '
+        f'(their output is in {self._logs}; the same command tries them again)'
       )
 
   def _objective(self, trial: optuna.Trial) -> float:
-    """One trial of the engine's: its score, when it has come to its end."""
-    if study.is_surplus(self._book, trial):
+    """Runs one trial for Optuna and returns its score."""
+    if studies.is_duplicate(self._study, trial):
       trial.set_user_attr('surplus', True)
-      raise _Ended
+      raise _NoScore
     trial.set_user_attr('begun', trial.number)
     try:
-      return self._play(trial, study.slot_of(trial))
-    except (_Ended, optuna.TrialPruned):
+      return self._run_trial(trial, studies.trial_id_of(trial))
+    except (_NoScore, optuna.TrialPruned):
       raise
     except BaseException:
-      self.stop.asked.set()  # the others are not to go on for days
+      self.stop.asked.set()  # so that the other trials do not run on for days
       raise
     finally:
       if self.stop.asked.is_set():
-        self._book.stop()
+        self._study.stop()
 
-  def _play(self, trial: optuna.Trial, slot: int) -> float:
+  def _run_trial(self, trial: optuna.Trial, trial_id: int) -> float:
     overrides = spaces.suggest(trial, self._plan.space)
     with self._lock:
-      self._enter_seeds()
-    self.show.begin(slot, overrides)
-    began = time.monotonic()
-    workdir = study.workdir_of(self._folder, slot)
-    tail = Tail(workdir, self._plan.score)
-    ending = play(
+      self._enqueue_seeds()
+    self.progress.begin(trial_id, overrides)
+    start = time.monotonic()
+    workdir = studies.workdir_of(self._folder, trial_id)
+    metrics = MetricsReader(workdir, self._plan.score)
+    result = run_trial(
       [*self._plan.flags(overrides), f'--workdir={workdir}'],
       workdir,
-      self._logs / f'{slot:04}.txt',
-      self._places,
-      Watch(
-        tail,
-        self._watcher(trial, slot),
-        lambda state: self.show.update(slot, state=state),
+      self._logs / f'{trial_id:04}.txt',
+      self._pool,
+      Monitor(
+        metrics,
+        self._make_should_prune(trial, trial_id),
+        lambda state: self.progress.update(trial_id, state=state),
       ),
       self.stop,
     )
-    if ending.how == 'done' and not _scores(tail):
-      names = ', '.join(sorted(tail.names)) or 'nothing'
-      line = f'{self._plan.score} was never logged (there: {names})'
-      ending = Ending('failed', line)
-    self._note(trial, slot, ending, tail, time.monotonic() - began)
-    return self._value(trial, ending, tail)
+    if result.how == 'done' and not metrics.scores():
+      names = ', '.join(sorted(metrics.names)) or 'nothing'
+      line = f'{self._plan.score} was never logged (logged: {names})'
+      result = TrialResult('failed', line)
+    seconds = time.monotonic() - start
+    self._record(trial, trial_id, result, metrics.images(), seconds)
+    return self._score_of(trial, result, metrics)
 
-  def _enter_seeds(self) -> None:
-    """What follows from the setting that the engine has chosen."""
+  def _enqueue_seeds(self) -> None:
+    """Enqueues the other seeds of a setting that the sampler has chosen."""
     if self._plan.settings is not None and 'seed' in self._plan.space:
-      study.enter(self._book, self._plan, self._folder, again=False)
+      studies.enqueue(self._study, self._plan, self._folder, retry_failed=False)
 
-  def _watcher(
-    self, trial: optuna.Trial, slot: int
-  ) -> Callable[[list[Point]], bool]:
-    """(points) -> whether it is to be pruned: reports what is new."""
+  def _make_should_prune(
+    self, trial: optuna.Trial, trial_id: int
+  ) -> Callable[[list[LoggedPoint]], bool]:
+    """Makes (points) -> whether to prune; each call reports new scores."""
     reported: set[int] = set()
 
-    def hopeless(points: list[Point]) -> bool:
-      news = False
-      for point in points:
-        if point.score is None:
-          continue
-        step = self._step(point.images)
+    def should_prune(points: list[LoggedPoint]) -> bool:
+      has_new = False
+      scored = [point for point in points if point.score is not None]
+      for point in scored:
+        step = self._report_step(point.images)
         if step not in reported:
           reported.add(step)
           trial.report(point.score, step)
-          news = True
-      scores = [point.score for point in points if point.score is not None]
-      score = scores[-1] if scores else None
+          has_new = True
+      score = scored[-1].score if scored else None
       images = points[-1].images if points else 0
-      self.show.update(slot, images=images, score=score)
-      return news and bool(trial.should_prune())
+      self.progress.update(trial_id, images=images, score=score)
+      return has_new and bool(trial.should_prune())
 
-    return hopeless
+    return should_prune
 
-  def _step(self, images: int) -> int:
-    """Where trials are compared: evaluations at so many images, or a little
-    more, where the batch does not divide it.
+  def _report_step(self, images: int) -> int:
+    """Rounds `images` down to a step at which trials can be compared.
+
+    Trials with different batch sizes evaluate at slightly different numbers of
+    images.
     """
     every = self._plan.every_images
     return images // every * every if every and images >= every else images
 
-  def _note(
+  def _record(
     self,
     trial: optuna.Trial,
-    slot: int,
-    ending: Ending,
-    tail: Tail,
+    trial_id: int,
+    result: TrialResult,
+    images: int,
     seconds: float,
   ) -> None:
-    """Writes down how a trial has ended."""
-    images = max((point.images for point in tail.points), default=0)
-    before = trial.user_attrs.get('seconds', 0.0)
-    trial.set_user_attr('ended', ending.how)
-    trial.set_user_attr('line', ending.line)
+    """Records in the study how a trial ended, and shows it."""
+    seconds_before = trial.user_attrs.get('seconds', 0.0)
+    trial.set_user_attr('ended', result.how)
+    trial.set_user_attr('line', result.line)
     trial.set_user_attr('images', images)
-    trial.set_user_attr('seconds', round(before + seconds, 1))
-    if ending.how == 'pruned' and not self._plan.keep_pruned:
-      kept = checkpoints_of(study.workdir_of(self._folder, slot))
-      if kept.exists():
-        kept.rmtree()
-    told = {'line': ending.line, 'images': images}
-    if ending.how == 'left':
-      self.show.update(slot, state='stopped')
+    trial.set_user_attr('seconds', round(seconds_before + seconds, 1))
+    if result.how == 'pruned' and not self._plan.keep_pruned:
+      folder = checkpoint_folder(studies.workdir_of(self._folder, trial_id))
+      if folder.exists():
+        folder.rmtree()
+    what = {'state': result.how, 'line': result.line, 'images': images}
+    if result.how == 'stopped':
+      self.progress.update(trial_id, state='stopped')
     else:
-      self.show.end(slot, seconds, state=ending.how, **told)
+      self.progress.end(trial_id, seconds, **what)
 
-  def _value(self, trial: optuna.Trial, ending: Ending, tail: Tail) -> float:
-    """What the engine is told of a trial that has ended.
+  def _score_of(
+    self, trial: optuna.Trial, result: TrialResult, metrics: MetricsReader
+  ) -> float:
+    """Returns the score that Optuna records for a trial that has ended.
 
     Raises:
-      _Ended: It has no score.
-      optuna.TrialPruned: It was stopped, since it was hopeless.
+      _NoScore: The trial has no score.
+      optuna.TrialPruned: The trial was pruned.
     """
-    if ending.how == 'left':
+    if result.how == 'stopped':
       # For another driver, or for the same command.
-      study.retry()(self._book, self._book.trials[trial.number])
-      raise _Ended
-    if ending.how == 'failed':
+      studies.requeue_callback()(self._study, self._study.trials[trial.number])
+      raise _NoScore
+    if result.how == 'failed':
       with self._lock:
-        self._failures.append(ending.line)
-        alike = len(set(self._failures)) == 1
-        if len(self._failures) >= ALIKE and alike and not self._succeeded:
+        self._failures.append(result.line)
+        same = len(set(self._failures)) == 1
+        enough = len(self._failures) >= SAME_FAILURES
+        if enough and same and not self._succeeded:
           self.stop.asked.set()
-      raise _Ended
+      raise _NoScore
     with self._lock:
       self._succeeded += 1
-    if ending.how == 'pruned':
+    if result.how == 'pruned':
       raise optuna.TrialPruned
-    if ending.how == 'diverged':
+    if result.how == 'diverged':
       return math.inf if self._plan.goal == 'min' else -math.inf
-    return _scores(tail)[-1]
-
-
-def _scores(tail: Tail) -> list[float]:
-  return [point.score for point in tail.points if point.score is not None]
+    return metrics.scores()[-1]

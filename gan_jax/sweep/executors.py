@@ -1,8 +1,9 @@
-"""Where trials run: a row for each kind of machine.
+"""Executors: the kinds of machines that trials run on.
 
-A row is a function (launcher, parallel_trials, slices, zone, remote) -> the
-places, in each of which `start` makes of launch.py's flags a running trial,
-which can be polled and stopped (process.py).
+A row of `EXECUTORS` is a function (launcher, parallel_trials, slices, zone,
+remote) -> workers. A `Worker` runs one trial at a time: `start` turns flags of
+`launch.py` into a running trial, which can be polled and stopped
+(`process.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,22 +12,22 @@ from typing import NamedTuple
 from gan_jax.errors import UserError
 from gan_jax.registry import choose
 from gan_jax.sweep import local, tpu
-from gan_jax.sweep.process import Place
+from gan_jax.sweep.process import Worker
 
-EXECUTORS: dict[str, Callable[..., list[Place]]] = {
-  'local': local.places,
-  'tpu': tpu.places,
+EXECUTORS: dict[str, Callable[..., list[Worker]]] = {
+  'local': local.make_workers,
+  'tpu': tpu.make_workers,
 }
 
 
-class Machines(NamedTuple):
-  """What is said of them, by flags.
+class ExecutorOptions(NamedTuple):
+  """The flags that choose where trials run.
 
   Attributes:
-    executor: A row of EXECUTORS.
-    parallel_trials: How many trials at a time; None: as many as there are
-      accelerators or slices.
-    slices, zone, remote: Of `tpu`.
+    executor: The name of a row of `EXECUTORS`.
+    parallel_trials: The number of trials that run at the same time; None: one
+      for each accelerator or slice.
+    slices, zone, remote: Options of `tpu`.
   """
 
   executor: str = 'local'
@@ -35,10 +36,12 @@ class Machines(NamedTuple):
   zone: str | None = None
   remote: str = 'cd gan_jax'
 
-  def places(self, launcher: str) -> list[Place]:
-    """Where trials may run, one each; `launcher`: launch.py, where it is."""
-    given, several = self._asdict(), self.parallel_trials
-    if several is not None and several < 1:
-      raise UserError(f'--parallel_trials={several} is to be 1 or more')
-    row = choose('--executor', given.pop('executor'), EXECUTORS)
-    return row(launcher=launcher, **given)
+  def workers(self, launcher: str) -> list[Worker]:
+    """Makes the workers; `launcher` is the path of `launch.py`."""
+    options = self._asdict()
+    if self.parallel_trials is not None and self.parallel_trials < 1:
+      raise UserError(
+        f'--parallel_trials={self.parallel_trials} must be 1 or more'
+      )
+    make_workers = choose('--executor', options.pop('executor'), EXECUTORS)
+    return make_workers(launcher=launcher, **options)

@@ -1,7 +1,7 @@
-"""Trials on this machine, several at a time, each with its own devices.
+"""Runs trials on this machine, each with its own share of the devices.
 
-JAX is not asked what there is: it would take the accelerator, which the trials
-are to have.
+The devices are found without JAX, which would reserve the accelerators that the
+trials need.
 """
 
 import os
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gan_jax.errors import UserError
-from gan_jax.sweep.process import Place, Process
+from gan_jax.sweep.process import Process, Worker
 
-# The shape that so many neighbouring chips of a host have (libtpu).
+# libtpu's bounds for this many neighbouring chips of a host.
 CHIPS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1', 8: '2,4,1'}
 
 
-class Share(NamedTuple):
-  """What one trial has of the machine.
+class DeviceShare(NamedTuple):
+  """The devices of one trial.
 
   Attributes:
     name: For the user.
-    env: Variables that say so.
-    cores: Those that it may use; none: all.
-    flags: More of launch.py's.
+    env: Environment variables that select the devices.
+    cores: The CPU cores that the trial may use; empty: all.
+    flags: Further flags of `launch.py`.
   """
 
   name: str
@@ -36,116 +36,127 @@ class Share(NamedTuple):
   flags: Sequence[str] = ()
 
 
-def places(
+def make_workers(
   launcher: str, parallel_trials: int | None, **unused: Any
-) -> list[Place]:
-  """Places for so many trials at a time; None: one for each accelerator.
+) -> list[Worker]:
+  """Makes `parallel_trials` workers; None: one for each accelerator.
 
   Raises:
-    UserError: There are fewer devices.
+    UserError: The machine has fewer devices.
   """
   del unused
-  return [_place(launcher, share) for share in shares(parallel_trials)]
+  return [
+    _make_worker(launcher, share) for share in device_shares(parallel_trials)
+  ]
 
 
-def _place(launcher: str, share: Share) -> Place:
+def _make_worker(launcher: str, share: DeviceShare) -> Worker:
   program = [sys.executable, launcher]
 
   def command(flags: Sequence[str]) -> str:
     variables = [f'{key}={value}' for key, value in share.env.items()]
     pinned = ['taskset', '-c', ','.join(map(str, share.cores))]
-    given = [*program, *flags, *share.flags]
-    return shlex.join([*variables, *(pinned if share.cores else ()), *given])
+    full = [*program, *flags, *share.flags]
+    return shlex.join([*variables, *(pinned if share.cores else ()), *full])
 
   def start(flags: Sequence[str], log: Path) -> Process:
     env = {**os.environ, 'PYTHONUNBUFFERED': '1', **share.env}
     return Process([*program, *flags, *share.flags], log, env, share.cores)
 
-  return Place(share.name, command, start)
+  return Worker(share.name, command, start)
 
 
-def shares(count: int | None) -> list[Share]:
-  """The machine in so many parts: its GPUs, else its chips, else its cores."""
+def device_shares(count: int | None) -> list[DeviceShare]:
+  """Divides the machine's GPUs, else its TPU chips, else its cores."""
   if os.environ.get('JAX_PLATFORMS') != 'cpu':
     for kind, devices, share in (
-      ('GPU', gpus(), _of_gpus),
-      ('chip', chips(), _of_chips),
+      ('GPU', gpus(), _gpu_share),
+      ('chip', chips(), _chip_share),
     ):
       if devices:
-        wanted = len(devices) if count is None else count
-        if wanted > len(devices):
+        parallel = len(devices) if count is None else count
+        if parallel > len(devices):
           raise UserError(
-            f'--parallel_trials={wanted}, and there are {len(devices)} '
-            f'{kind}s: a trial is to have one at least'
+            f'--parallel_trials={parallel} needs as many {kind}s, but this '
+            f'machine has {len(devices)}'
           )
-        size = len(devices) // wanted
-        starts = range(0, size * wanted, size)
+        size = len(devices) // parallel
+        starts = range(0, size * parallel, size)
         parts = [devices[first : first + size] for first in starts]
-        return [Share('all', {})] if wanted == 1 else list(map(share, parts))
-  wanted = count or 1
+        return (
+          [DeviceShare('all', {})] if parallel == 1 else list(map(share, parts))
+        )
+  parallel = count or 1
   cores = _cores()
-  if wanted == 1 or not cores:
-    return [Share('all cores', {})] * wanted
-  parts = [cores[i::wanted] or [cores[i % len(cores)]] for i in range(wanted)]
-  return [Share(f'cores {_listed(part)}', {}, part) for part in parts]
+  if parallel == 1 or not cores:
+    return [DeviceShare('all cores', {})] * parallel
+  parts = [
+    cores[i::parallel] or [cores[i % len(cores)]] for i in range(parallel)
+  ]
+  return [
+    DeviceShare(f'cores {_comma_separated(part)}', {}, part) for part in parts
+  ]
 
 
-def _listed(numbers: Sequence[object]) -> str:
+def _comma_separated(numbers: Sequence[object]) -> str:
   return ','.join(map(str, numbers))
 
 
 def _cores() -> list[int]:
-  """Those that we may use; none where the system does not tell."""
-  ask = getattr(os, 'sched_getaffinity', lambda _: ())
-  return sorted(ask(0))
+  """Returns the cores that this process may use; empty: unknown."""
+  affinity = getattr(os, 'sched_getaffinity', lambda _: ())
+  return sorted(affinity(0))
 
 
 def gpus() -> list[str]:
-  """NVIDIA GPUs, as CUDA_VISIBLE_DEVICES calls them."""
+  """Returns the NVIDIA GPUs, as CUDA_VISIBLE_DEVICES names them."""
   allowed = os.environ.get('CUDA_VISIBLE_DEVICES')
   if allowed is not None:
     return [name for name in allowed.split(',') if name not in ('', '-1')]
-  return _numbered('/dev', r'nvidia(\d+)')
+  return _numbers_in('/dev', r'nvidia(\d+)')
 
 
 def chips() -> list[str]:
-  """TPU chips of this host, as TPU_VISIBLE_CHIPS calls them."""
+  """Returns the TPU chips of this host, as TPU_VISIBLE_CHIPS names them."""
   allowed = os.environ.get('TPU_VISIBLE_CHIPS')
   if allowed is not None:
     return [name for name in allowed.split(',') if name]
-  found = _numbered('/dev', r'accel(\d+)') or _numbered('/dev/vfio', r'(\d+)')
+  found = _numbers_in('/dev', r'accel(\d+)') or _numbers_in(
+    '/dev/vfio', r'(\d+)'
+  )
   return list(map(str, range(len(found))))
 
 
-def _numbered(folder: str, pattern: str) -> list[str]:
+def _numbers_in(folder: str, pattern: str) -> list[str]:
   names = os.listdir(folder) if os.path.isdir(folder) else []
   found = [re.fullmatch(pattern, name) for name in names]
   return sorted((match[1] for match in found if match), key=int)
 
 
-def _of_gpus(part: Sequence[str]) -> Share:
-  env = {'CUDA_VISIBLE_DEVICES': _listed(part)}
-  return Share(f'GPU {_listed(part)}', env)
+def _gpu_share(part: Sequence[str]) -> DeviceShare:
+  env = {'CUDA_VISIBLE_DEVICES': _comma_separated(part)}
+  return DeviceShare(f'GPU {_comma_separated(part)}', env)
 
 
-def _of_chips(part: Sequence[str]) -> Share:
+def _chip_share(part: Sequence[str]) -> DeviceShare:
   if len(part) not in CHIPS:
     raise UserError(
-      f'{len(part)} chips a trial: it is to have {_listed(CHIPS)} of them'
+      f'{len(part)} chips for each trial: libtpu supports '
+      f'{_comma_separated(CHIPS)}'
     )
   env = {
-    'TPU_VISIBLE_CHIPS': _listed(part),
+    'TPU_VISIBLE_CHIPS': _comma_separated(part),
     'TPU_CHIPS_PER_PROCESS_BOUNDS': CHIPS[len(part)],
     'TPU_PROCESS_BOUNDS': '1,1,1',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   }
-  # Each is a run by itself: they are not to find each other by the host.
-  alone = [
+  # Processes of one host would otherwise find each other and form one run.
+  flags = [
     f'--coordinator_address=localhost:{_free_port()}',
     '--num_processes=1',
     '--process_id=0',
   ]
-  return Share(f'chip {_listed(part)}', env, flags=alone)
+  return DeviceShare(f'chip {_comma_separated(part)}', env, flags=flags)
 
 
 def _free_port() -> int:

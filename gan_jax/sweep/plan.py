@@ -1,17 +1,17 @@
-"""What a sweep is to do: the description beside the experiment, checked.
+"""Reads and checks the description of a sweep.
 
 `def sweep()` of an experiment's file returns {name: description}, plain data:
 
-  space        what varies (space.py): lists alone are a grid, all of it is run;
-               with a range among them it is searched
-  trials       of a search: how many settings
-  score, goal  what is logged and ranks them, 'min' or 'max'; without them the
-               first of `config.evaluation.metrics`
-  fixed        {key: value} of all trials: the budget that this is meant for
+  space        the varied keys (space.py); a space of lists is a grid, which is
+               run completely; a space with a range is searched
+  trials       of a search: the number of settings
+  score, goal  the logged metric that ranks the trials, and 'min' or 'max';
+               default: the first of `config.evaluation.metrics`
+  fixed        {key: value} that all trials override, such as the budget
   sampler      of a search: 'tpe' (the default) or 'random'
-  pruner       {'name': 'median' or 'halving', ...}: stops the hopeless early
-  keep_pruned  False: the checkpoints of those are dropped
-  cost         in words, what it takes, where somebody has measured it
+  pruner       {'name': 'median' or 'halving', ...}: ends bad trials early
+  keep_pruned  False: the checkpoints of pruned trials are deleted
+  cost         the measured cost of the sweep, in words
 """
 
 import copy
@@ -33,19 +33,19 @@ KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
   'trials',
 )  # fmt: skip
-# A search draws its first settings at random, by this seed.
-DRAWN, DRAWING_SEED = 10, 0
+# A search draws its first settings at random: their number, and their seed.
+STARTUP_TRIALS, STARTUP_SEED = 10, 0
 
 
 def _median(
   startup_trials: int = 5, warmup_images: int = 0
 ) -> optuna.pruners.BasePruner:
-  """Stops what is worse than the median of the others at so many images."""
+  """Prunes a trial that is worse than the median of the others so far."""
   return optuna.pruners.MedianPruner(startup_trials, warmup_images)
 
 
 def _halving(min_images: int, factor: int = 3) -> optuna.pruners.BasePruner:
-  """Lets one of `factor` on at min_images, min_images * factor, ..."""
+  """Keeps one trial of `factor` at min_images, min_images * factor, ..."""
   return optuna.pruners.SuccessiveHalvingPruner(min_images, factor)
 
 
@@ -55,24 +55,25 @@ PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
 }
 SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
   'random': optuna.samplers.RandomSampler,
-  'tpe': lambda: optuna.samplers.TPESampler(n_startup_trials=DRAWN),
+  'tpe': lambda: optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS),
 }
 
 
 class Plan(NamedTuple):
-  """A sweep that can be run.
+  """A checked sweep, ready to run.
 
   Attributes:
     experiment: FILE.py or FILE.py:ARGUMENT.
-    name: Of the sweep.
-    space: As of space.py.
-    base: What all trials override: the budget, and what was typed.
-    score: What ranks trials, as it is called in `metrics.jsonl`.
-    goal: 'min' or 'max' of it.
-    settings: How many there are, of a search; None: it is a grid.
-    sampler, pruner, keep_pruned, cost: As described.
-    every_images: How often the score is measured, where that is known.
-    total_images: Of a trial, at most; None: the trials differ.
+    name: The sweep's name.
+    space: The varied keys (space.py).
+    base: The overrides of all trials: 'fixed', and those that the user typed.
+    score: The metric that ranks trials, as `metrics.jsonl` names it.
+    goal: 'min' or 'max': which score is best.
+    settings: The number of settings of a search; None: the sweep is a grid.
+    sampler, pruner, keep_pruned, cost: As in the description.
+    every_images: The images between two measurements of the score; None:
+      unknown.
+    total_images: The images of a trial, at most; None: the trials differ.
   """
 
   experiment: str
@@ -90,26 +91,26 @@ class Plan(NamedTuple):
   total_images: int | None
 
   def flags(self, overrides: Mapping[str, Any]) -> list[str]:
-    """What `launch.py` is given to run a trial, but for its workdir."""
-    given = {**self.base, **overrides}
-    listed = [f'--config.{key}={_typed(x)}' for key, x in given.items()]
-    return [f'--config={self.experiment}', *listed]
+    """Returns the flags of `launch.py` for a trial, except its workdir."""
+    settings = {**self.base, **overrides}
+    flags = [f'--config.{key}={_flag_value(x)}' for key, x in settings.items()]
+    return [f'--config={self.experiment}', *flags]
 
   def identity(self) -> dict[str, Any]:
-    """What must be the same when the sweep goes on, as JSON has it."""
-    kept = ('experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler')
-    plain = {key: _plain(getattr(self, key)) for key in kept}
-    return {**plain, 'searched': self.settings is not None}
+    """Returns the fields that a resumed sweep must share, as plain JSON."""
+    names = ('experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler')
+    fields = {key: _to_json(getattr(self, key)) for key in names}
+    return {**fields, 'searched': self.settings is not None}
 
 
-def _typed(value: Any) -> str:
+def _flag_value(value: Any) -> str:
   return value if isinstance(value, str) else repr(value)
 
 
-def _plain(tree: Any) -> Any:
+def _to_json(tree: Any) -> Any:
   if isinstance(tree, Mapping):
-    return {str(key): _plain(value) for key, value in tree.items()}
-  return [_plain(x) for x in tree] if isinstance(tree, list | tuple) else tree
+    return {str(key): _to_json(value) for key, value in tree.items()}
+  return [_to_json(x) for x in tree] if isinstance(tree, list | tuple) else tree
 
 
 def make(
@@ -118,24 +119,24 @@ def make(
   overrides: Mapping[str, Any],
   name: str | None = None,
   trials: int | None = None,
-  elsewhere: bool = False,
+  remote_trials: bool = False,
 ) -> Plan:
-  """Reads a sweep of an experiment, and checks all of it.
+  """Reads a sweep of an experiment and checks all of it.
 
   Args:
     experiment: FILE.py or FILE.py:ARGUMENT.
-    config: Its config, with what was typed.
-    overrides: What was typed, by key: it is of all trials, and comes before
-      what the sweep fixes.
-    name: Of the sweep; None: the only one.
-    trials: Other than the description's.
-    elsewhere: Whether trials run on other machines than this one.
+    config: Its config, with the overrides.
+    overrides: The overrides that the user typed, by key. They apply to all
+      trials and take precedence over the description's 'fixed'.
+    name: The sweep's name; None: the only sweep of the experiment.
+    trials: The number of settings of a search; None: the description's.
+    remote_trials: Whether trials run on other machines than this one.
 
   Raises:
-    UserError: There is no such sweep, or what it says cannot be run.
+    UserError: The sweep does not exist, or cannot run.
   """
   path = experiment.partition(':')[0]
-  name, block = _described(path, name)
+  name, block = _read_description(path, name)
   where = f'sweep {name!r} of {path}'
   check_keys(where, block, KEYS)
   space, fixed = block.get('space', {}), block.get('fixed', {})
@@ -144,8 +145,9 @@ def make(
   for key, value in base.items():
     check.override(where, config, key, value)
   score, goal = _score(where, block, config)
-  measured = config.evaluation.every_images if _evaluated(score) else None
-  cut = 'total_images' in spaces.keys(space)
+  is_evaluated = _is_evaluated(score)
+  every_images = config.evaluation.every_images if is_evaluated else None
+  lengths_differ = 'total_images' in spaces.keys(space)
   plan = Plan(
     experiment=experiment,
     name=name,
@@ -158,45 +160,49 @@ def make(
     pruner=block.get('pruner'),
     keep_pruned=block.get('keep_pruned', True),
     cost=block.get('cost', ''),
-    every_images=measured,
-    total_images=None if cut else config.total_images,
+    every_images=every_images,
+    total_images=None if lengths_differ else config.total_images,
   )
   choose(f'sampler of {where}', plan.sampler, SAMPLERS)
-  pruner(plan)
-  check.check_trials(where, space, config, base, score, elsewhere)
+  make_pruner(plan)
+  check.check_trials(where, space, config, base, score, remote_trials)
   return plan
 
 
-def _described(path: str, name: str | None) -> tuple[str, Mapping[str, Any]]:
-  """What the experiment's file says of the sweep of that name."""
+def _read_description(
+  path: str, name: str | None
+) -> tuple[str, Mapping[str, Any]]:
+  """Returns the name and the description of a sweep in the file `path`."""
   try:
-    described = runpy.run_path(path)
-    known = described['sweep']() if 'sweep' in described else {}
+    experiment = runpy.run_path(path)
+    known = experiment['sweep']() if 'sweep' in experiment else {}
     known = {title: dict(block) for title, block in known.items()}
   except Exception as error:
     raise UserError(
-      f'{where_in(path, error)} gives no sweeps: {type(error).__name__}: '
+      f'sweep() of {where_in(path, error)} failed: {type(error).__name__}: '
       f'{error}'
     ) from error
   if not known:
     raise UserError(
-      f'{path} declares no sweep: def sweep() is to return '
+      f'{path} declares no sweep: add a def sweep() that returns '
       "{'NAME': {'space': {'KEY': [VALUE, ...]}}}"
     )
   if name is None and len(known) > 1:
-    raise UserError(f'{path} has several: --sweep={" or ".join(known)}')
+    raise UserError(
+      f'{path} has several sweeps: choose one by --sweep={" or ".join(known)}'
+    )
   name = next(iter(known)) if name is None else name
   return name, choose(f'sweep of {path}', name, known)
 
 
-def _evaluated(score: str) -> bool:
+def _is_evaluated(score: str) -> bool:
   return score.startswith('eval/')
 
 
 def _score(
   where: str, block: Mapping[str, Any], config: ConfigDict
 ) -> tuple[str, str]:
-  """The name in `metrics.jsonl`, and which way is better."""
+  """Returns the score's name in `metrics.jsonl`, and the goal."""
   known = {score for row in METRICS.values() for score in row.scores}
   name = block.get('score')
   if name is None:
@@ -204,26 +210,27 @@ def _score(
     mains = [row.main for row in metrics if row.main not in UNRANKED]
     name = mains[0] if mains else None
   if name is None:
-    said = config.evaluation
-    choice = choose_for(config.data.source, said.metrics, said.features)
+    block = config.evaluation
+    choice = choose_for(config.data.source, block.metrics, block.features)
     ranking = [score for score in choice.scores if score not in UNRANKED]
     raise UserError(
-      f"{where}: 'score' is to name what ranks the trials; of "
-      f'{config.data.source} there are {", ".join(ranking) or "none"}'
+      f"{where}: set 'score' to the metric that ranks the trials (valid for "
+      f'{config.data.source}: {", ".join(ranking) or "none"})'
     )
   plain = name.removeprefix('eval/')
   is_score = plain in known or plain.startswith('swd_')
   score = f'eval/{plain}' if is_score else name
-  if _evaluated(score) and config.evaluation.every_images is None:
+  if _is_evaluated(score) and config.evaluation.every_images is None:
     raise UserError(
-      f'{where}: {score} is never measured: fix evaluation.every_images'
+      f'{where}: {score} is never measured: add evaluation.every_images to '
+      "'fixed'"
     )
   ranks = is_score and plain not in UNRANKED
   guess = None if not ranks else 'max' if plain in HIGHER_IS_BETTER else 'min'
   goal = block.get('goal', guess)
   if goal not in ('min', 'max'):
     raise UserError(
-      f"{where}: 'goal' is to be 'min' or 'max' of {score}, not {goal!r}"
+      f"{where}: 'goal' of {score} must be 'min' or 'max', not {goal!r}"
     )
   return score, goal
 
@@ -234,71 +241,72 @@ def _settings(
   space: spaces.Space,
   trials: int | None,
 ) -> int | None:
-  """How many settings a search tries; None: it is a grid."""
+  """Returns the number of settings of a search; None: the sweep is a grid."""
   searched = spaces.has_range(space)
   if not searched:
     for key, value in (('trials', trials), *block.items()):
       if key in ('trials', 'sampler') and value is not None:
         raise UserError(
-          f'{where} is a grid of {len(spaces.grid(space))}: {key} is for a '
-          'search, of which a range is a part'
+          f'{where} is a grid of {len(spaces.grid(space))} trials: remove '
+          f'{key}, which only a search (a space with a range) uses'
         )
     return None
-  wanted = block.get('trials') if trials is None else trials
-  if not isinstance(wanted, int) or wanted < 1:
+  settings = block.get('trials') if trials is None else trials
+  if not isinstance(settings, int) or settings < 1:
     raise UserError(
-      f'{where} is a search: --trials={wanted} is to be 1 or more'
+      f'{where} is a search: --trials={settings} must be 1 or more'
     )
   if 'seed' in space and not isinstance(space['seed'], list):
-    raise UserError(f"{where}: 'seed' is to be a list: each setting is run so")
-  return wanted
+    raise UserError(f"{where}: 'seed' must be a list of seeds")
+  return settings
 
 
-def pruner(plan: Plan) -> optuna.pruners.BasePruner:
-  """What tells which trials are hopeless."""
+def make_pruner(plan: Plan) -> optuna.pruners.BasePruner:
+  """Makes the pruner, which ends bad trials early."""
   if plan.pruner is None:
     return optuna.pruners.NopPruner()
   if 'name' not in plan.pruner:
-    raise UserError(f"'pruner' has a 'name': {', '.join(PRUNERS)}")
+    raise UserError(f"'pruner' needs a 'name': {' or '.join(PRUNERS)}")
   try:
     return build(f'pruner of {plan.name!r}', PRUNERS, plan.pruner)
   except TypeError as error:
     raise UserError(f'pruner of {plan.name!r}: {error}') from error
 
 
-def entries(plan: Plan) -> list[dict[str, Any] | None]:
-  """What is known of each trial before any is run, in their order.
+def planned_trials(plan: Plan) -> list[dict[str, Any] | None]:
+  """Lists the planned trials, with the parameters known before any trial runs.
 
-  Of a search the first settings are drawn at random, the same ones always; and
-  with 'seed' in the space, each setting is run with every seed, one after the
-  other.
+  The first settings of a search are drawn at random, always the same ones. If
+  the space has 'seed', each setting runs with every seed, one after the other.
 
   Returns:
-    What `suggest` is to be answered; what is left out, the engine chooses.
-    None: as in the trial with its setting's first seed.
+    Optuna's parameters of each trial; the sampler chooses missing ones. None:
+    the parameters of the trial with the first seed of the same setting.
   """
   if plan.settings is None:
     return list(spaces.grid(plan.space))
   seeds = [spaces.label(seed) for seed in plan.space.get('seed', [None])]
-  drawn = _drawn(plan)
+  drawn = _startup_settings(plan)
   listed: list[dict[str, Any] | None] = []
   for index in range(plan.settings):
     known = drawn[index] if index < len(drawn) else None
     for seed in seeds:
-      own = {} if seed is None else {'seed': seed}
-      first = seed == seeds[0]
-      listed.append(own | (known or {}) if known or first else None)
+      with_seed = {} if seed is None else {'seed': seed}
+      is_first = seed == seeds[0]
+      params = with_seed | (known or {})
+      listed.append(params if known or is_first else None)
   return listed
 
 
-def _drawn(plan: Plan) -> list[dict[str, Any]]:
-  rest = {key: x for key, x in plan.space.items() if key != 'seed'}
-  several = plan.settings if plan.sampler == 'random' else DRAWN
-  sampler = optuna.samplers.RandomSampler(seed=DRAWING_SEED)
+def _startup_settings(plan: Plan) -> list[dict[str, Any]]:
+  space = {key: x for key, x in plan.space.items() if key != 'seed'}
+  is_random = plan.sampler == 'random'
+  num_drawn = plan.settings if is_random else STARTUP_TRIALS
+  sampler = optuna.samplers.RandomSampler(seed=STARTUP_SEED)
   study = optuna.create_study(sampler=sampler)
   drawn = []
-  for _ in range(min(plan.settings, several)):
+  for _ in range(min(plan.settings, num_drawn)):
     trial = study.ask()
-    spaces.suggest(trial, rest)
+    spaces.suggest(trial, space)
     drawn.append(dict(trial.params))
   return drawn

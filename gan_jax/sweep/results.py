@@ -1,4 +1,4 @@
-"""A sweep that was run, opened for reading: what a notebook works with."""
+"""Opens a sweep for reading, in a notebook for instance."""
 
 import io
 import json
@@ -14,21 +14,23 @@ if TYPE_CHECKING:
   import pandas
 
 TABLE, ABOUT, PICTURE = 'sweep.csv', 'sweep.json', 'sweep.png'
-# Before and after the columns of what varies.
+# The columns of the table before and after the varied ones.
 BEFORE = ['trial', 'state', 'score', 'images', 'seconds']
 AFTER = ['reason', 'workdir', 'command']
 
 
 class Sweep:
-  """A sweep that was run, or still goes, opened for reading.
+  """A finished or running sweep, opened for reading.
 
   Attributes:
-    folder: Where it is.
-    name, experiment: What was swept.
-    score, goal: What ranks its trials, and whether 'min' or 'max' of it.
-    varied: The columns of `trials` that say what varies.
-    trials: A pandas DataFrame, a row a trial: those, and `state`, `score`,
-      `images`, `seconds`, `reason`, `workdir`, `command`.
+    folder: The workdir of the sweep.
+    name, experiment: The sweep's name and its experiment.
+    score, goal: The metric that ranks trials, and whether 'min' or 'max' of
+      the metric is best.
+    varied: The columns of `trials` that hold the varied keys.
+    trials: A pandas DataFrame with one row for each trial. Its columns are
+      `varied` and `trial`, `state`, `score`, `images`, `seconds`, `reason`,
+      `workdir`, `command`.
   """
 
   def __init__(self, folder: str | Path):
@@ -38,12 +40,12 @@ class Sweep:
     about, table = (epath.Path(self.folder) / name for name in (ABOUT, TABLE))
     if not about.exists() or not table.exists():
       raise UserError(f'{folder} is not the workdir of a sweep: no {TABLE}')
-    told = json.loads(about.read_text())
-    self.name, self.experiment = told['name'], told['experiment']
-    self.score, self.goal = told['score'], told['goal']
+    described = json.loads(about.read_text())
+    self.name, self.experiment = described['name'], described['experiment']
+    self.score, self.goal = described['score'], described['goal']
     self.trials = pandas.read_csv(io.StringIO(table.read_text()))
-    named = (*BEFORE, *AFTER)
-    self.varied = [name for name in self.trials if name not in named]
+    fixed = (*BEFORE, *AFTER)
+    self.varied = [name for name in self.trials if name not in fixed]
 
   def __repr__(self) -> str:
     return (
@@ -52,14 +54,15 @@ class Sweep:
     )
 
   def ranked(self) -> 'pandas.DataFrame':
-    """The trials that came to their end, the best first."""
+    """Returns the trials that finished, the best first."""
     return self._order(self.trials[self.trials.state == 'done'])
 
   def over_seeds(self) -> 'pandas.DataFrame':
-    """A row a setting, the best first: mean and deviation over its seeds.
+    """Returns one row for each setting, the best first.
 
-    Of the trials that came to their end; a setting with a seed that diverged
-    comes last, without them.
+    `score` and `deviation` are the mean and the standard deviation over the
+    seeds of the finished trials. A setting with a diverged seed comes last and
+    has neither.
     """
     import pandas
 
@@ -70,26 +73,28 @@ class Sweep:
     for _, part in parts:
       diverged = int((part.state == 'diverged').sum())
       best = self._order(part).trial.iloc[0] if len(part) else None
-      told = {
+      summary = {
         'score': None if diverged else part.score.mean(),
         'deviation': None if diverged else part.score.std(),
         'seeds': len(part),
         'diverged': diverged,
         'best': best,
       }
-      rows.append({key: part[key].iloc[0] for key in keys} | told)
+      rows.append({key: part[key].iloc[0] for key in keys} | summary)
     columns = [*keys, 'score', 'deviation', 'seeds', 'diverged', 'best']
     return self._order(pandas.DataFrame(rows, columns=columns))
 
   def row(self) -> Any:
-    """Of the best trial; with several seeds, the best one of the best setting.
+    """Returns the row of the best trial.
+
+    In a sweep over seeds, this is the best trial of the best setting.
 
     Raises:
-      UserError: No trial has come to its end.
+      UserError: No trial has finished.
     """
     ranked = self.ranked()
     if not len(ranked):
-      raise UserError(f'no trial of {self.folder} has come to its end')
+      raise UserError(f'no trial of {self.folder} has finished yet')
     if 'seed' in self.varied:
       settings = self.over_seeds().dropna(subset='score')
       if len(settings):
@@ -98,7 +103,7 @@ class Sweep:
     return ranked.iloc[0]
 
   def best(self) -> Run:
-    """The run of the best trial."""
+    """Opens the run of the best trial."""
     return load(f'{self.folder}/{self.row().workdir}')
 
   def _order(self, trials: 'pandas.DataFrame') -> 'pandas.DataFrame':

@@ -1,18 +1,18 @@
-"""What the trials of a sweep vary: lists, ranges, and what goes together.
+"""The search space of a sweep: lists, ranges, and blocks of keys.
 
-A space is plain data, key by key of the config:
+A space is plain data, with the keys of the config:
 
-  'disc_steps': [1, 2, 5]                                 one of a list
-  'optimizer.gen.b1': {'low': 0.0, 'high': 0.9}           a range
+  'disc_steps': [1, 2, 5]                                 a list of values
+  'optimizer.gen.b1': {'low': 0.0, 'high': 0.9}           a range of numbers
   'batch_size': {'low': 16, 'high': 256, 'log': True}     a range of integers
-  'penalty': {                                            one of several blocks
+  'penalty': {                                            a choice of blocks
     'none': {},
     'r1': {'game.penalties.r1.weight': [1.0, 10.0]},
     'clip': {'game.clip': 0.01, 'disc_steps': 5},
   }
 
-The name of a choice between blocks ('penalty') is no key of the config; a block
-is a space again, in which a plain value is simply set.
+The name of a choice of blocks ('penalty') is not a key of the config. A block
+is a space itself, in which a plain value is a fixed value.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,29 +24,29 @@ Space = Mapping[str, Any]
 
 
 def is_range(choice: Any) -> bool:
-  """Whether it is {'low': ..., 'high': ...}, not a choice between blocks."""
+  """Returns whether a choice is a range, {'low': ..., 'high': ...}."""
   return isinstance(choice, Mapping) and 'low' in choice
 
 
 def is_blocks(choice: Any) -> bool:
-  """Whether it is a choice between blocks."""
+  """Returns whether a choice is a choice of blocks."""
   return isinstance(choice, Mapping) and not is_range(choice)
 
 
 def suggest(trial: BaseTrial, space: Space, prefix: str = '') -> dict[str, Any]:
-  """The overrides of a trial, by the key of the config.
+  """Asks Optuna for each choice and returns the overrides of a trial, by key.
 
   Args:
-    trial: Is asked for each choice, by a name of its own: the same key in
-      another block is another choice.
-    space: As above.
-    prefix: Of those names.
+    trial: Suggests a value for each parameter. The same key in two blocks is
+      two parameters with different names.
+    space: See the top of this file.
+    prefix: The prefix of the parameters' names.
   """
   found: dict[str, Any] = {}
   for key, choice in space.items():
     name = prefix + key
     if is_range(choice):
-      found[key] = _in_range(trial, name, choice)
+      found[key] = _suggest_number(trial, name, choice)
     elif is_blocks(choice):
       chosen = trial.suggest_categorical(name, list(choice))
       found |= suggest(trial, choice[chosen], f'{chosen}:')
@@ -58,21 +58,21 @@ def suggest(trial: BaseTrial, space: Space, prefix: str = '') -> dict[str, Any]:
   return found
 
 
-def _in_range(trial: BaseTrial, name: str, choice: Space) -> float | int:
+def _suggest_number(trial: BaseTrial, name: str, choice: Space) -> float | int:
   ends = choice['low'], choice['high']
-  whole = all(isinstance(end, int) for end in ends)
-  ask = trial.suggest_int if whole else trial.suggest_float
-  return ask(name, *ends, log=choice.get('log', False))
+  integers = all(isinstance(end, int) for end in ends)
+  suggest = trial.suggest_int if integers else trial.suggest_float
+  return suggest(name, *ends, log=choice.get('log', False))
 
 
 def label(value: Any) -> Any:
-  """The value as the engine keeps it: a tuple would come back as a list."""
+  """Returns a value as Optuna can store it: a tuple becomes a string."""
   plain = value is None or isinstance(value, bool | int | float | str)
   return value if plain else repr(value)
 
 
 def has_range(space: Space) -> bool:
-  """Whether it is searched, since not all of it can be listed."""
+  """Returns whether a space has a range, so that it is searched."""
   return any(
     is_range(choice)
     or (is_blocks(choice) and any(map(has_range, choice.values())))
@@ -81,10 +81,10 @@ def has_range(space: Space) -> bool:
 
 
 def grid(space: Space, prefix: str = '') -> list[dict[str, Any]]:
-  """The product of all lists, the last one varying fastest.
+  """Returns the product of all lists; the last list varies fastest.
 
   Returns:
-    What `suggest` is to be answered, trial by trial.
+    Optuna's parameters of each trial.
   """
   points: list[dict[str, Any]] = [{}]
   for key, choice in space.items():
@@ -104,11 +104,11 @@ def grid(space: Space, prefix: str = '') -> list[dict[str, Any]]:
 
 
 def cover(space: Space) -> list[dict[str, Any]]:
-  """A few overrides in which each value, and each end of a range, occurs."""
+  """Returns a few overrides that contain each value and each end of a range."""
   columns = []
   for key, choice in space.items():
     if is_blocks(choice):
-      column = [some for block in choice.values() for some in cover(block)]
+      column = [row for block in choice.values() for row in cover(block)]
     elif is_range(choice):
       column = [{key: choice['low']}, {key: choice['high']}]
     else:
@@ -124,7 +124,7 @@ def cover(space: Space) -> list[dict[str, Any]]:
 
 
 def keys(space: Space) -> Iterator[str]:
-  """The keys of the config that are set, a key of several blocks once each."""
+  """Yields the keys that a space sets, once for each block that sets them."""
   for key, choice in space.items():
     if is_blocks(choice):
       for block in choice.values():
@@ -133,21 +133,21 @@ def keys(space: Space) -> Iterator[str]:
       yield key
 
 
-def chosen(
+def chosen_blocks(
   params: Mapping[str, Any], space: Space, prefix: str = ''
 ) -> dict[str, str]:
-  """Which blocks a trial has, by the name of the choice."""
+  """Returns the blocks that a trial has chosen, by the name of the choice."""
   found: dict[str, str] = {}
   for key, choice in space.items():
     if is_blocks(choice):
       found[key] = params[prefix + key]
       block = choice[found[key]]
-      found |= chosen(params, block, f'{found[key]}:')
+      found |= chosen_blocks(params, block, f'{found[key]}:')
   return found
 
 
 def titles(space: Space) -> list[str]:
-  """All that a trial may be told by: keys, and choices between blocks."""
+  """Returns all names that describe a trial: keys and choices of blocks."""
   found: dict[str, None] = {}
   for key, choice in space.items():
     found[key] = None

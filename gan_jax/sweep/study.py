@@ -1,15 +1,17 @@
-"""The engine's book of a sweep: which trials there are, and how they stand.
+"""The Optuna study of a sweep: which trials exist, and their states.
 
-It is an Optuna study in a database. A driver that is killed can say nothing
-any more: while it has a trial, its heartbeat is written beside it, and a trial
-whose heart has stopped is lost, and entered anew. Of Optuna's storages those in
-databases alone have heartbeats, and SQLite is the one that is a file: so it is
-the default. (Journal files are simpler, and would keep a lost trial `running`
-for ever.) `study.optimize` alone starts the hearts. A driver that holds the
-sweep's folder need not wait for one to stop: what was begun before, is lost.
+The study is stored in a database. While a driver runs a trial, it writes the
+trial's heartbeat there. A driver that is killed cannot report anything, so a
+trial whose heartbeat has stopped counts as lost and is enqueued again. Among
+Optuna's storages only databases have heartbeats, and SQLite is the database
+that is a single file: hence the default. (A journal file is simpler, but would
+keep a lost trial `running` for ever.) Only `study.optimize` writes heartbeats.
+A driver that holds the lock of the sweep's folder need not wait for a heartbeat
+to stop: every trial that was running before is lost.
 
-Each trial of a sweep has a number here that is its own, its slot, and so a
-workdir, which stays the same however often it is entered anew.
+Each trial of the plan has a trial id, 0, 1, ..., and a workdir named after that
+id. Both stay the same however often the trial is enqueued; Optuna's own trial
+number does not.
 """
 
 import contextlib
@@ -24,186 +26,197 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from gan_jax.errors import UserError
-from gan_jax.sweep.plan import SAMPLERS, Plan, entries, pruner
+from gan_jax.sweep.plan import SAMPLERS, Plan, make_pruner, planned_trials
 
-# A trial whose heart has not beaten for so long is lost.
+# A trial is lost when its last heartbeat is older than GRACE_SECONDS.
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 120
-# A driver that is alone never loses a trial of its own: its clock may leap all
-# the same, as when a machine was asleep.
+# The grace period of the only driver, which never loses a trial of its own. Its
+# clock may still leap, for instance after the machine was suspended.
 NEVER_SECONDS = 10**9
-# SQLite has one writer at a time: the others wait for it so long.
+# SQLite allows one writer at a time; the others wait at most this long.
 BUSY_SECONDS = 60
 
+# The user attribute that holds the trial id. (Databases of existing sweeps use
+# this name.)
+TRIAL_ID = 'slot'
 DIRECTIONS = {'min': 'minimize', 'max': 'maximize'}
-# What is over, and never run again.
-SETTLED = TrialState.COMPLETE, TrialState.PRUNED
+# Trials in these states are never run again.
+FINISHED = TrialState.COMPLETE, TrialState.PRUNED
 
 
-def hush() -> None:
-  """The engine speaks through us; its heartbeats are called experimental."""
+def silence_optuna() -> None:
+  """Silences Optuna's log, and its warning that heartbeats are experimental."""
   optuna.logging.set_verbosity(optuna.logging.ERROR)
   warnings.filterwarnings(
     'ignore', category=optuna.exceptions.ExperimentalWarning
   )
 
 
-def retry() -> optuna.storages.RetryHeartbeatStaleTrialCallback:
-  """(study, trial) -> None: enters a trial anew, as it was."""
+def requeue_callback() -> optuna.storages.RetryHeartbeatStaleTrialCallback:
+  """Makes (study, trial) -> None, which enqueues a trial again, unchanged."""
   return optuna.storages.RetryHeartbeatStaleTrialCallback()
 
 
-def open_study(plan: Plan, url: str, name: str, alone: bool) -> optuna.Study:
-  """The study of that name, made if need be.
+def open_study(
+  plan: Plan, url: str, name: str, only_driver: bool
+) -> optuna.Study:
+  """Opens the study of a sweep, and creates it if it does not exist.
 
   Args:
-    plan: Of the sweep.
-    url: Of the database.
-    name: Of the study in it.
-    alone: Whether there can be no other driver.
+    plan: The sweep's.
+    url: The URL of the database.
+    name: The study's name in the database.
+    only_driver: Whether no other driver can use the study.
 
   Raises:
-    UserError: The database cannot be reached, or `url` names none.
+    UserError: The database cannot be reached, or `url` is not a database URL.
   """
-  sqlite = url.startswith('sqlite')
-  kwargs = {'connect_args': {'timeout': BUSY_SECONDS}} if sqlite else {}
+  is_sqlite = url.startswith('sqlite')
+  kwargs = {'connect_args': {'timeout': BUSY_SECONDS}} if is_sqlite else {}
   try:
     storage = optuna.storages.RDBStorage(
       url,
       engine_kwargs=kwargs,
       heartbeat_interval=HEARTBEAT_SECONDS,
-      grace_period=NEVER_SECONDS if alone else GRACE_SECONDS,
-      heartbeat_stale_trial_callback=retry(),
+      grace_period=NEVER_SECONDS if only_driver else GRACE_SECONDS,
+      heartbeat_stale_trial_callback=requeue_callback(),
     )
-    if sqlite:
-      sqlalchemy.event.listen(storage.engine, 'begin', _lock)
+    if is_sqlite:
+      sqlalchemy.event.listen(storage.engine, 'begin', _lock_database)
     return optuna.create_study(
       study_name=name,
       storage=storage,
       sampler=SAMPLERS[plan.sampler](),
-      pruner=pruner(plan),
+      pruner=make_pruner(plan),
       direction=DIRECTIONS[plan.goal],
       load_if_exists=True,
     )
   except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
     line = str(error).splitlines()[0]
     raise UserError(
-      f'--storage={url} cannot be opened: it is to be the URL of a database, '
-      f'as sqlite:///FILE ({line})'
+      f'--storage={url} cannot be opened: it must be the URL of a database, '
+      f'for example sqlite:///FILE ({line})'
     ) from error
 
 
-def _lock(connection: sqlalchemy.Connection) -> None:
-  """Takes the whole of SQLite for a transaction, from its beginning.
+def _lock_database(connection: sqlalchemy.Connection) -> None:
+  """Locks the whole SQLite database at the beginning of a transaction.
 
-  The engine locks a row before it gives a trial to somebody, and SQLite has no
-  such locks: of two who asked at once both would have it (optuna#4002).
+  Optuna locks a row before it hands out a trial. SQLite has no row locks, so
+  two threads that ask at the same time would get the same trial (optuna#4002).
   """
   connection.exec_driver_sql('BEGIN IMMEDIATE')
 
 
-def workdir_of(folder: str | Path, slot: int) -> str:
-  """Where a trial is: a path, or a URL as the folder's is."""
-  return f'{str(folder).rstrip("/")}/trials/{slot:04}'
+def workdir_of(folder: str | Path, trial_id: int) -> str:
+  """Returns the workdir of a trial: a path, or a URL if `folder` is one."""
+  return f'{str(folder).rstrip("/")}/trials/{trial_id:04}'
 
 
-def slot_of(trial: FrozenTrial | optuna.Trial) -> int | None:
-  """Which trial of the sweep it is; None: one too many."""
-  return trial.user_attrs.get('slot')
+def trial_id_of(trial: FrozenTrial | optuna.Trial) -> int | None:
+  """Returns the trial id; None: the trial is not part of the plan."""
+  return trial.user_attrs.get(TRIAL_ID)
 
 
-def by_slot(study: optuna.Study) -> dict[int, FrozenTrial]:
-  """How each trial of the sweep stands, in their order."""
+def trials_by_id(study: optuna.Study) -> dict[int, FrozenTrial]:
+  """Returns the finished or newest Optuna trial of each trial id, in order."""
   found: dict[int, FrozenTrial] = {}
   for trial in study.get_trials(deepcopy=False):
-    slot = slot_of(trial)
-    extra = slot is None or 'surplus' in trial.user_attrs
-    if not extra and (slot not in found or found[slot].state not in SETTLED):
-      found[slot] = trial
+    trial_id = trial_id_of(trial)
+    if trial_id is None or 'surplus' in trial.user_attrs:
+      continue
+    if trial_id not in found or found[trial_id].state not in FINISHED:
+      found[trial_id] = trial
   return dict(sorted(found.items()))
 
 
-def is_surplus(study: optuna.Study, trial: optuna.Trial) -> bool:
-  """Whether a trial that begins is none of the sweep's, or run already.
+def is_duplicate(study: optuna.Study, trial: optuna.Trial) -> bool:
+  """Returns whether a trial must not run: not planned, or already run.
 
-  Two drivers that enter the same trial, or ask for the last one at once, make
-  one too many.
+  Two drivers that enqueue the same trial, or ask for the last one at the same
+  time, create such a trial.
   """
-  slot = slot_of(trial)
+  trial_id = trial_id_of(trial)
   rivals = (
     other
     for other in study.get_trials(deepcopy=False)
-    if slot_of(other) == slot and other.number != trial.number
+    if trial_id_of(other) == trial_id and other.number != trial.number
   )
-  return slot is None or any(
-    other.state in SETTLED
+  return trial_id is None or any(
+    other.state in FINISHED
     or (other.state == TrialState.RUNNING and other.number < trial.number)
     for other in rivals
   )
 
 
-def enter(
-  study: optuna.Study, plan: Plan, folder: str | Path, again: bool
+def enqueue(
+  study: optuna.Study, plan: Plan, folder: str | Path, retry_failed: bool
 ) -> None:
-  """Enters the trials that are not there yet.
+  """Enqueues the planned trials that the study does not have yet.
 
   Args:
-    study: Of the sweep.
-    plan: Tells which trials there are to be.
+    study: The sweep's.
+    plan: Lists the trials.
     folder: The sweep's.
-    again: Those that have failed too, anew.
+    retry_failed: Whether to enqueue failed trials again.
 
   Raises:
-    UserError: There are more already.
+    UserError: The study has more trials than the plan.
   """
-  there, listed = by_slot(study), entries(plan)
-  if there and max(there) >= len(listed):
+  existing, planned = trials_by_id(study), planned_trials(plan)
+  if existing and max(existing) >= len(planned):
     raise UserError(
-      f'{folder} has {max(there) + 1} trials, and {len(listed)} were asked for'
+      f'{folder} already has {max(existing) + 1} trials, more than the '
+      f'{len(planned)} requested: set --trials={max(existing) + 1} or more'
     )
-  first = 0
-  for slot, params in enumerate(listed):
-    first = slot if params is not None else first
-    before = there.get(slot)
-    if before is None:
+  first_id = 0  # of the setting: the trial with its first seed
+  for trial_id, params in enumerate(planned):
+    first_id = trial_id if params is not None else first_id
+    trial = existing.get(trial_id)
+    if trial is None:
       if params is None:
-        params = _another_seed(plan, there.get(first), slot - first)
+        seed_index = trial_id - first_id
+        params = _with_seed(plan, existing.get(first_id), seed_index)
       if params is not None:
-        attrs = {'slot': slot, 'workdir': workdir_of(folder, slot)}
+        attrs = {TRIAL_ID: trial_id, 'workdir': workdir_of(folder, trial_id)}
         study.enqueue_trial(params, user_attrs=attrs)
-    elif again and before.state == TrialState.FAIL:
-      retry()(study, before)
+    elif retry_failed and trial.state == TrialState.FAIL:
+      requeue_callback()(study, trial)
 
 
-def _another_seed(
-  plan: Plan, first: FrozenTrial | None, index: int
+def _with_seed(
+  plan: Plan, first: FrozenTrial | None, seed_index: int
 ) -> dict[str, Any] | None:
-  """The setting of a trial whose engine has chosen, with the next seed."""
+  """Returns the parameters that the sampler chose, with another seed.
+
+  None: the sampler has not chosen yet.
+  """
   if first is None or not first.params.keys() - {'seed'}:
     return None
-  return {**first.params, 'seed': plan.space['seed'][index]}
+  return {**first.params, 'seed': plan.space['seed'][seed_index]}
 
 
 def count(study: optuna.Study, states: Iterable[TrialState]) -> int:
-  """How many trials of the sweep are in one of these states."""
+  """Counts the trials of the sweep that are in one of these states."""
   states = tuple(states)
-  return sum(trial.state in states for trial in by_slot(study).values())
+  return sum(trial.state in states for trial in trials_by_id(study).values())
 
 
-def find_lost(study: optuna.Study, alone: bool) -> None:
-  """Enters what a driver that was killed had in hand anew.
+def requeue_lost(study: optuna.Study, only_driver: bool) -> None:
+  """Enqueues the trials that a killed driver was running.
 
   Args:
-    study: Of the sweep.
-    alone: Nobody else can have a trial in hand: what is said to run, is lost.
+    study: The sweep's.
+    only_driver: Whether no other driver can be running a trial. Then every
+      trial in state `running` is lost.
   """
   optuna.storages.fail_stale_trials(study)
   running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
   for trial in running:
-    # A trial that was lost before its heart beat once is none that the engine
-    # would find.
+    # Optuna does not find a trial that was lost before its first heartbeat.
     age = datetime.datetime.now() - trial.datetime_start
     begun = trial.user_attrs.get('begun') == trial.number
-    if alone or (not begun and age.total_seconds() > GRACE_SECONDS):
+    if only_driver or (not begun and age.total_seconds() > GRACE_SECONDS):
       with contextlib.suppress(ValueError):  # another driver was faster
         study.tell(trial.number, state=TrialState.FAIL)
-        retry()(study, trial)
+        requeue_callback()(study, trial)

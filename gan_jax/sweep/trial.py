@@ -1,7 +1,8 @@
-"""One trial: it is started, watched, stopped, and started again if it is lost.
+"""Runs one trial: starts it, watches it, stops it, and restarts it if lost.
 
-It is lost where its process is killed, or preempted, or its place vanishes: it
-is run again in its own workdir, and goes on from its last checkpoint.
+A trial is lost when its process is killed or preempted, or when its worker
+vanishes. It is run again in its own workdir and resumes from its last
+checkpoint.
 """
 
 import json
@@ -16,84 +17,96 @@ from etils import epath
 
 from gan_jax.errors import DIVERGED, UserError, warn
 from gan_jax.files import is_held, is_remote
-from gan_jax.sweep.process import LOST, Ended, Place, Running
+from gan_jax.sweep.process import (
+  LOST_CODES,
+  ExitStatus,
+  RunningTrial,
+  Worker,
+)
 
-# How often a trial is looked at; a bucket answers slowly.
+# How often a trial's metrics are read; a bucket answers slowly.
 POLL_SECONDS, POLL_BUCKET_SECONDS = 0.25, 20.0
-# How often a trial is lost without having got any further.
-MOST_LOST = 3
+# A trial fails when it is lost this often without training any further.
+MAX_LOST = 3
 
 
-class Stop:
-  """What the driver was told: to leave, or to leave at once."""
+class StopRequest:
+  """Whether the sweep was asked to stop, or to stop at once."""
 
   def __init__(self):
     self.asked, self.at_once = threading.Event(), threading.Event()
 
 
-class Ending(NamedTuple):
-  """How a trial ended: 'done', 'pruned', 'diverged', 'failed' or 'left'."""
+class TrialResult(NamedTuple):
+  """How a trial ended.
+
+  Attributes:
+    how: 'done', 'pruned', 'diverged', 'failed' or 'stopped'.
+    line: The reason, in a line.
+  """
 
   how: str
   line: str = ''
 
 
-class Point(NamedTuple):
-  """A line of metrics: the images seen, and the score, if it has that."""
+class LoggedPoint(NamedTuple):
+  """A line of `metrics.jsonl`: the images seen, and the score if it has one."""
 
   images: int
   score: float | None
 
 
-class Places:
-  """Places that trials take, and give back; some vanish."""
+class WorkerPool:
+  """Lends workers to trials; a worker can vanish."""
 
-  def __init__(self, several: Sequence[Place]):
-    self._free: queue.SimpleQueue[Place] = queue.SimpleQueue()
-    self._left = len(several)
-    for place in several:
-      self._free.put(place)
+  def __init__(self, workers: Sequence[Worker]):
+    self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    self._remaining = len(workers)
+    for worker in workers:
+      self._free.put(worker)
 
-  def take(self, stop: Stop) -> Place | None:
-    """Waits for one; None: the sweep is to leave.
+  def take(self, stop: StopRequest) -> Worker | None:
+    """Waits for a free worker; None: the sweep was asked to stop.
 
     Raises:
-      UserError: All have vanished.
+      UserError: All workers have vanished.
     """
     while not stop.asked.is_set():
-      if not self._left:
-        raise UserError('all slices have vanished: create them, and run again')
+      if not self._remaining:
+        raise UserError(
+          'all slices have vanished: create them again and repeat the command'
+        )
       try:
         return self._free.get(timeout=POLL_SECONDS)
       except queue.Empty:
         continue
     return None
 
-  def give(self, place: Place, gone: bool) -> None:
-    """Gives it back; or tells that it is gone."""
-    if gone:
-      self._left -= 1
+  def give_back(self, worker: Worker, lost: bool) -> None:
+    """Returns a worker to the pool, unless the worker has vanished."""
+    if lost:
+      self._remaining -= 1
     else:
-      self._free.put(place)
+      self._free.put(worker)
 
 
-class Tail:
-  """The metrics of a run, read as it writes them.
+class MetricsReader:
+  """Reads the metrics of a run while the run writes them.
 
   Args:
-    workdir: The run's, which need not be there yet.
-    score: The metric that ranks.
+    workdir: The run's; it need not exist yet.
+    score: The metric that ranks trials.
   """
 
   def __init__(self, workdir: str, score: str):
     self._file = epath.Path(workdir) / 'metrics.jsonl'
     self._score = score
     self._stamp: object = None
-    self.points: list[Point] = []
+    self.points: list[LoggedPoint] = []
     self.names: set[str] = set()
 
   def read(self) -> bool:
-    """Reads what there is; whether it has changed."""
+    """Reads the file; returns whether it has changed since the last call."""
     if not self._file.exists():
       return False
     stat = self._file.stat()
@@ -102,83 +115,101 @@ class Tail:
     self._stamp, self.points = stamp, []
     for line in self._file.read_text().splitlines():
       try:
-        said = json.loads(line)
-        self.names |= said.keys()
-        if said['images']:  # what is not trained yet is no result
-          self.points.append(Point(said['images'], said.get(self._score)))
+        record = json.loads(line)
+        self.names |= record.keys()
+        if record['images']:  # a score before training is not a result
+          point = LoggedPoint(record['images'], record.get(self._score))
+          self.points.append(point)
       except (ValueError, KeyError, TypeError):
-        continue  # it is being written
+        continue  # the run is still writing this line
     return True
 
+  def images(self) -> int:
+    """Returns the images seen so far."""
+    return max((point.images for point in self.points), default=0)
 
-class Watch(NamedTuple):
-  """What a trial is told by, and tells.
+  def scores(self) -> list[float]:
+    """Returns the scores logged so far, the newest last."""
+    return [point.score for point in self.points if point.score is not None]
+
+
+class Monitor(NamedTuple):
+  """How the driver follows a trial.
 
   Attributes:
-    tail: Its metrics.
-    hopeless: (points) -> whether it is to be pruned; asked of all news.
-    tell: (state) -> None: where it runs, or why not.
+    metrics: The trial's.
+    should_prune: (points) -> whether to prune the trial; called with all points
+      whenever the metrics have changed.
+    set_state: (state) -> None: shows where the trial runs, or why it does not.
   """
 
-  tail: Tail
-  hopeless: Callable[[list[Point]], bool]
-  tell: Callable[[str], None]
+  metrics: MetricsReader
+  should_prune: Callable[[list[LoggedPoint]], bool]
+  set_state: Callable[[str], None]
 
 
-def play(
+def run_trial(
   flags: Sequence[str],
   workdir: str,
   log: Path,
-  places: Places,
-  watch: Watch,
-  stop: Stop,
-) -> Ending:
-  """Runs a trial to its end, in whatever place is free, again if it is lost.
+  pool: WorkerPool,
+  monitor: Monitor,
+  stop: StopRequest,
+) -> TrialResult:
+  """Runs a trial to its end on free workers, again whenever it is lost.
 
   Args:
-    flags: Of launch.py.
-    workdir: The trial's, which is in them.
-    log: Where what it says is kept.
-    places: Where trials may run.
-    watch: Is told how it goes, and may end it.
-    stop: Of the whole sweep.
+    flags: Flags of `launch.py`, `workdir` included.
+    workdir: The trial's.
+    log: The file to which the trial's output is appended.
+    pool: Lends the workers.
+    monitor: Follows the trial and can prune it.
+    stop: The stop request of the whole sweep.
   """
-  lost, reached = 0, -1
+  times_lost, reached = 0, -1
   while True:
-    place = places.take(stop)
-    if place is None:
-      return Ending('left')
-    gone = False
+    worker = pool.take(stop)
+    if worker is None:
+      return TrialResult('stopped')
+    worker_lost = False
     try:
-      if not _released(workdir, stop):
-        return Ending('left')
-      watch.tell(f'on {place.name}')
-      running = place.start(flags, log)
-      ended, asked = _follow(running, workdir, watch, stop)
-      gone = ended.gone
+      if not _wait_for_lock(workdir, stop):
+        return TrialResult('stopped')
+      monitor.set_state(f'on {worker.name}')
+      running = worker.start(flags, log)
+      status, reason = _follow(running, workdir, monitor, stop)
+      worker_lost = status.worker_lost
     finally:
-      places.give(place, gone)
-    if ended.code == 0:
-      return Ending('done')
-    if asked:
-      return Ending(asked)
-    line = ended.line.removeprefix('launch.py: ')
-    if ended.code == DIVERGED:
-      return Ending('diverged', line)
-    if ended.code not in LOST and not gone:
-      return Ending('failed', line)
-    images = max((point.images for point in watch.tail.points), default=0)
-    lost = lost + 1 if images <= reached else 0
+      pool.give_back(worker, worker_lost)
+    if status.code == 0:
+      return TrialResult('done')
+    if reason:
+      return TrialResult(reason)
+    line = status.line.removeprefix('launch.py: ')
+    if status.code == DIVERGED:
+      return TrialResult('diverged', line)
+    if status.code not in LOST_CODES and not worker_lost:
+      return TrialResult('failed', line)
+    images = monitor.metrics.images()
+    times_lost = times_lost + 1 if images <= reached else 0
     reached = max(reached, images)
-    if lost >= MOST_LOST:
-      return Ending('failed', f'lost {lost + 1} times ({ended.line})')
-    if gone:
-      warn(f'{place.name} is gone ({ended.line}): {workdir} goes on elsewhere')
-    watch.tell('lost, and run again')
+    if times_lost >= MAX_LOST:
+      line = f'lost {times_lost + 1} times without progress ({status.line})'
+      return TrialResult('failed', line)
+    if worker_lost:
+      warn(
+        f'{worker.name} has vanished ({status.line}): {workdir} continues on '
+        'another worker'
+      )
+    monitor.set_state('lost, runs again')
 
 
-def _released(workdir: str, stop: Stop) -> bool:
-  """Waits for a process of a driver that was killed; False: we are to leave."""
+def _wait_for_lock(workdir: str, stop: StopRequest) -> bool:
+  """Waits until no process of a killed driver holds the workdir.
+
+  Returns:
+    False: the sweep was asked to stop.
+  """
   while not is_remote(workdir) and is_held(workdir):
     if stop.asked.wait(POLL_SECONDS):
       return False
@@ -186,37 +217,42 @@ def _released(workdir: str, stop: Stop) -> bool:
 
 
 def _follow(
-  running: Running, workdir: str, watch: Watch, stop: Stop
-) -> tuple[Ended, str]:
-  """Watches a trial until it has left; whether it was asked to, and why."""
+  running: RunningTrial, workdir: str, monitor: Monitor, stop: StopRequest
+) -> tuple[ExitStatus, str]:
+  """Watches a trial until it ends.
+
+  Returns:
+    How it ended; why the driver stopped it, 'pruned' or 'stopped', or ``.
+  """
   try:
-    return _watch(running, workdir, watch, stop)
+    return _watch(running, workdir, monitor, stop)
   except BaseException:
-    running.stop()  # nobody else will
+    running.stop()  # nobody else would
     while running.poll() is None:
       time.sleep(POLL_SECONDS)
     raise
 
 
 def _watch(
-  running: Running, workdir: str, watch: Watch, stop: Stop
-) -> tuple[Ended, str]:
+  running: RunningTrial, workdir: str, monitor: Monitor, stop: StopRequest
+) -> tuple[ExitStatus, str]:
   pause = POLL_BUCKET_SECONDS if is_remote(workdir) else POLL_SECONDS
-  asked, looked, killed = '', -pause, False
+  reason, last_read, killed = '', -pause, False
   while True:
-    # What it has written when it has left, it has written by then.
-    ended = running.poll()
+    # Polled before the metrics are read: what an ended run wrote is complete.
+    status = running.poll()
     now = time.monotonic()
-    if ended is not None or now - looked >= pause:
-      looked = now
-      hopeless = watch.tail.read() and watch.hopeless(watch.tail.points)
-      if hopeless and not asked and ended is None:
-        asked = 'pruned'
+    if status is not None or now - last_read >= pause:
+      last_read = now
+      changed = monitor.metrics.read()
+      prune = changed and monitor.should_prune(monitor.metrics.points)
+      if prune and not reason and status is None:
+        reason = 'pruned'
         running.stop()
-    if ended is not None:
-      return ended, asked
-    if stop.asked.is_set() and not asked:
-      asked = 'left'
+    if status is not None:
+      return status, reason
+    if stop.asked.is_set() and not reason:
+      reason = 'stopped'
       running.stop()
     if stop.at_once.is_set() and not killed:
       killed = True

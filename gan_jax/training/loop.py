@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from gan_jax import devices
+from gan_jax import compile_cache, devices
 from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.training.evaluations import Evaluated
@@ -75,7 +75,7 @@ def train(
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
     Preempted: SIGTERM was received; the state is saved.
   """
-  devices.keep_compiled()
+  compile_cache.enable()
   with (
     set_up(config, workdir, settings or {}, latest) as run,
     interruptible() as stop_requested,

@@ -1,4 +1,4 @@
-"""Our step, as `launch.py` trains it."""
+"""Times the train step of this project, as `launch.py` compiles it."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from turns import take_turns
 
 from experiments import dcgan_celeba, vanilla_mnist
-from gan_jax import devices
+from gan_jax import compile_cache
 from gan_jax.modes import dispatch_timer
 
 family, batch, precision = sys.argv[1:]
@@ -16,8 +16,8 @@ config = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family].get_config()
 if family == 'mlp':
   config.model.disc.dropout = 0.3
 config.batch_size, config.precision = int(batch), precision
-devices.keep_compiled()
-source = dispatch_timer.generate(config)
-timed = dispatch_timer.prepare(config, source)
-fed = dispatch_timer.feed_dispatches(config, source)
-take_turns(lambda: timed.play(next(fed)), timed.wait, timed.images)
+compile_cache.enable()
+source = dispatch_timer.generated_source(config)
+timed = dispatch_timer.compile_dispatch(config, source)
+batches = dispatch_timer.dispatch_batches(config, source)
+take_turns(lambda: timed.start(next(batches)), timed.wait, timed.images)
