@@ -320,7 +320,7 @@ def lanczos(size, smaller):
 def test_preprocessing():
   """The largest square of the centre, resized once."""
   told = MEANT.format(
-    what='standardize', version=1, where='data/standard.py (VERSION)'
+    what='preprocess', version=1, where='data/preprocess.py (VERSION)'
   )
   assert preprocess.VERSION == 1, told
   (image,) = pictures(1, 48, 3, 0)
