@@ -22,10 +22,10 @@ from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
 from gan_jax.plots.toy_plot import (
   PlotData,
-  _in_the_plane,
+  _plot_2d,
   arrows,
+  disc_grid,
   make_plot_data,
-  places,
   plot,
 )
 from gan_jax.training.loop import train
@@ -250,32 +250,38 @@ def test_programs_of_their_own_draw_the_same_points(several, tmp_path):
 def test_the_scene_is_what_both_players_say(trained):
   config, workdir = trained
   run, toy = gan_jax.load(workdir), toy_of('toy:ring')
-  scene = make_plot_data(games.make(config), config)(run._variables, run._phase)
-  said = 1 / (1 + np.exp(-run.discriminator(places(toy).astype(np.float32))))
-  np.testing.assert_allclose(scene.said, said, rtol=1e-4, atol=1e-5)
+  data = make_plot_data(games.make(config), config)(run._variables, run._phase)
+  expected = 1 / (
+    1 + np.exp(-run.discriminator(disc_grid(toy).astype(np.float32)))
+  )
+  np.testing.assert_allclose(data.disc_values, expected, rtol=1e-4, atol=1e-5)
   # Slopes, by central differences.
-  x = np.asarray(scene.fake[: len(scene.slopes)], np.float32)
+  x = np.asarray(data.fake[: len(data.gradients)], np.float32)
   for axis in range(2):
     step = np.zeros(2, np.float32)
     step[axis] = 1e-3
     rise = run.discriminator(x + step) - run.discriminator(x - step)
-    near = np.isclose(rise / 2e-3, scene.slopes[:, axis], rtol=0.05, atol=5e-3)
+    near = np.isclose(
+      rise / 2e-3, data.gradients[:, axis], rtol=0.05, atol=5e-3
+    )
     assert near.mean() > 0.9  # (the others have a bend of D within the step)
-  assert scene.warped.shape == (42, 101, 2)
-  assert plot(jax.tree.map(np.asarray, scene), config).shape[2] == 3
+  assert data.mapped_latents.shape == (42, 101, 2)
+  assert plot(jax.tree.map(np.asarray, data), config).shape[2] == 3
 
 
 def test_arrows_have_one_scale():
   """A tenth of the limit for a slope of 1, a quarter at most."""
-  slopes = np.array([[0.6, 0.8], [0.0, -2.0], [30.0, 40.0], [0.0, 0.0]])
+  gradients = np.array([[0.6, 0.8], [0.0, -2.0], [30.0, 40.0], [0.0, 0.0]])
   expected = np.array([[0.12, 0.16], [0.0, -0.4], [0.3, 0.4], [0.0, 0.0]])
-  np.testing.assert_allclose(arrows(slopes, 2.0), expected, atol=1e-12)
+  np.testing.assert_allclose(arrows(gradients, 2.0), expected, atol=1e-12)
   # And so they are drawn, in the units of the axes, however many others.
   points = np.zeros((9, 2))
   for some in ([0, 1], [0, 2, 3]):
-    scene = PlotData(points, points, np.zeros(6400), False, slopes[some], None)
+    data = PlotData(
+      points, points, np.zeros(6400), False, gradients[some], None
+    )
     figure = Figure()
-    _in_the_plane(figure, scene, toy_of('toy:moons'))
+    _plot_2d(figure, data, toy_of('toy:moons'))
     (drawn,) = (
       part for part in figure.axes[0].collections if isinstance(part, Quiver)
     )

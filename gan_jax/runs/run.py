@@ -25,10 +25,10 @@ from gan_jax.metrics.measure import HIGHER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
-  columns_of,
-  downsized,
+  grid_columns,
   labels_by_class,
   show,
+  shrink_to,
   to_pil,
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
@@ -206,7 +206,7 @@ class Run:
     if self._classes:
       labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
-      return show(samples, columns=columns_of(self._classes, n))
+      return show(samples, columns=grid_columns(self._classes, n))
     return show(self.sample(n, seed))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
@@ -224,7 +224,7 @@ class Run:
       if 0 < step <= self.step:
         last[schedule.segment_at(step - 1).first_step] = step
     draw = lambda step: load(self.workdir, step).sample(n, seed)
-    rows = [downsized(draw(step), pixels) for step in last.values()]
+    rows = [shrink_to(draw(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
   def features_of_config(self) -> str | None:
