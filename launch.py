@@ -43,7 +43,7 @@ from gan_jax.errors import (
   Diverged,
   Preempted,
   UserError,
-  nearest,
+  suggest,
   where_in,
 )
 from gan_jax.training import logfile, peers
@@ -334,8 +334,8 @@ def parse(argv: list[str]) -> list[str]:
     return rest
   except flags.UnrecognizedFlagError as error:
     key = error.flagname.rpartition('config.')[2]
-    flag_hint = nearest(error.flagname, FLAGS).replace("mean '", "mean '--")
-    key_hint = nearest(key, defaults).replace("mean '", "mean '--config.")
+    flag_hint = suggest(error.flagname, FLAGS).replace("mean '", "mean '--")
+    key_hint = suggest(key, defaults).replace("mean '", "mean '--config.")
     valid = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
     hint = flag_hint or key_hint or valid
     sys.exit(_print_error(f'there is no flag --{error.flagname}{hint}'))
@@ -383,7 +383,7 @@ def _read_settings(filename: str) -> dict[str, Any]:
   """Returns the settings of an experiment, FILE.py[:ARGUMENT], flat."""
   path, _, argument = filename.partition(':')
   if not Path(path).is_file():
-    hint = nearest(path, map(str, Path(path).parent.glob('*.py')))
+    hint = suggest(path, map(str, Path(path).parent.glob('*.py')))
     raise UserError(f'there is no experiment file {path!r}{hint}')
   try:
     experiment = runpy.run_path(path)

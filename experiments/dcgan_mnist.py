@@ -7,8 +7,8 @@ As dcgan_celeba.py, but grey, at half the resolution.
 downloads them, or takes them from where the four official .gz files are:
   --config.data.files=/path/to/folder
 Fashion-MNIST: --config.data.source=fashion_mnist
-Scores of a smaller one are in the README: of G's moving average, which the
-paper does not have.
+Scores of a smaller one are in docs/results/digits.md: of G's moving average,
+which the paper does not have.
 """
 
 from ml_collections import ConfigDict

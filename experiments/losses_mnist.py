@@ -6,8 +6,8 @@ and a penalty are a flag each:
   python launch.py --config=experiments/losses_mnist.py \\
     --config.game.loss.name=hinge --config.game.penalties.r1.weight=10
 
-finds or downloads the digits as dcgan_mnist.py says. The sweep, whose table the
-README has, is of smaller networks: one hidden layer of 256 units each.
+finds or downloads the digits as dcgan_mnist.py says. The sweep has smaller
+networks, with one hidden layer of 256 units each: docs/results/losses.md.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -41,7 +41,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """The README's table: small networks, two cores, an hour."""
+  """The table of docs/results/losses.md: small networks, two cores, an hour."""
   penalty = 'game.penalties.{}.weight'.format
   return {
     'losses': {

@@ -9,8 +9,8 @@ Adam 2e-4 (0, 0.9), falling to 0 over 50,000 steps of G.
 downloads the images, or takes them from where they are, as dcgan_cifar10.py
 says. A published FID: 16.8 (mimicry: of 50,000 samples, after 100,000 steps).
 Here: 60 steps of G a second on an H100 in bfloat16; scores, in other features,
-are in the README. They are those of a moving average of G, which the paper does
-not have (`ema_halflife_images`).
+are in docs/results/cifar10.md. They are those of a moving average of G, which
+the paper does not have (`ema_halflife_images`).
 """
 
 from ml_collections import ConfigDict

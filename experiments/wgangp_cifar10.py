@@ -9,9 +9,9 @@ of G.
 
 finds or downloads the images as dcgan_cifar10.py says. (The reference code adds
 U(0, 1/128) to the reals; here they are as they are.) A published FID: 22.3
-(mimicry). Here: 60 steps of G a second on an H100 in bfloat16; scores, in the
-README, are those of a moving average of G, which the paper does not have
-(`ema_halflife_images`).
+(mimicry). Here: 60 steps of G a second on an H100 in bfloat16; scores, in
+docs/results/cifar10.md, are those of a moving average of G, which the paper
+does not have (`ema_halflife_images`).
 """
 
 from ml_collections import ConfigDict

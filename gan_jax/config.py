@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from gan_jax.bounds import check_values
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.files import is_remote, write_whole
 
 # Files that a run that was killed early may have left in its workdir.
@@ -93,7 +93,7 @@ def check_keys(flat: Mapping[str, Any]) -> None:
   """Refuses a flat config with an unknown or a missing key."""
   for key in flat:
     if key not in (*REQUIRED, *OPTIONAL) and not key.startswith(OPEN):
-      near = nearest(key, (*REQUIRED, *OPTIONAL))
+      near = suggest(key, (*REQUIRED, *OPTIONAL))
       raise UserError(f'config.{key} is unknown{near}')
   for key in REQUIRED:
     if key not in flat:
@@ -116,7 +116,7 @@ def check_key(where: str, key: str, known: Mapping[str, Any]) -> None:
   is_open = key.startswith(('game.', 'model.'))
   hint = ' (to set another argument, add it to the file)' if is_open else ''
   raise UserError(
-    f'{where} has no key {key!r}{nearest(key, known) or listed}{hint}'
+    f'{where} has no key {key!r}{suggest(key, known) or listed}{hint}'
   )
 
 

@@ -41,11 +41,11 @@ def where_in(path: str, error: Exception) -> str:
   return f'{path}:{lines[-1]}' if lines else path
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-  """`; did you mean 'x'?` for the valid name nearest to `name`, or ``.
+def suggest(name: str, valid: Iterable[str]) -> str:
+  """Suggests the most similar valid name: `; did you mean 'x'?`, or ''.
 
-  Of names with dots those in the same block are looked at first, and there
-  only what comes after the last dot.
+  For a dotted name, only the valid names in the same block are compared, by
+  the part after the last dot, if that block has any.
   """
   valid = list(valid)
   block, dot, leaf = name.rpartition('.')

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 
 T = TypeVar('T')
 
@@ -17,7 +17,7 @@ def choose(what: str, name: str, table: Mapping[str, T]) -> T:
   """
   if name not in table:
     raise UserError(
-      f'unknown {what} {name!r}{nearest(name, table)} '
+      f'unknown {what} {name!r}{suggest(name, table)} '
       f'(valid: {", ".join(sorted(table))})'
     )
   return table[name]
@@ -28,7 +28,7 @@ def check_keys(where: str, keys: Iterable[str], valid: Sequence[str]) -> None:
   for key in keys:
     if key not in valid:
       raise UserError(
-        f'{where} has no key {key!r}{nearest(key, valid)} '
+        f'{where} has no key {key!r}{suggest(key, valid)} '
         f'(valid: {", ".join(valid)})'
       )
 
@@ -56,7 +56,7 @@ def build(
   for key in block:
     if key not in valid:
       raise UserError(
-        f'{what} has no key {key!r}{nearest(key, valid)} '
+        f'{what} has no key {key!r}{suggest(key, valid)} '
         f'(valid for {name}: {", ".join(valid) or "none"})'
       )
   return make(**{k: v for k, v in given.items() if k in accepted}, **block)

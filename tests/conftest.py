@@ -68,14 +68,14 @@ def scripted(monkeypatch):
 
   values = []
 
-  def player(self, game, truncation=None):
+  def make_evaluate_fn(self, game, truncation=None):
     def measure(gen_vars, phase):
       value = values.pop(0)
       return {m: {METRICS[m].main: [value]} for m in self.metrics}
 
     return measure
 
-  monkeypatch.setattr(Evaluator, 'player', player)
+  monkeypatch.setattr(Evaluator, 'make_evaluate_fn', make_evaluate_fn)
   return values
 
 

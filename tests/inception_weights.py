@@ -1,4 +1,4 @@
-"""Random weights for Inception, under PyTorch's names, and files of them."""
+"""Random weights for Inception with PyTorch's names, and their files."""
 
 import zipfile
 
@@ -90,7 +90,7 @@ BLOCKS = {
 
 
 def random_arrays(seed=0):
-  """A state dict in which activations neither vanish nor explode."""
+  """Makes a state dict whose activations neither vanish nor explode."""
   rng = np.random.default_rng(seed)
   normal = lambda *shape: rng.standard_normal(shape, np.float32)
   layers = dict(STEM)
@@ -110,7 +110,7 @@ def random_arrays(seed=0):
 
 
 def pickled(value):
-  """Opcodes of protocol 0 for what torch pickles, written out by hand."""
+  """Writes the opcodes of protocol 0 for what torch pickles, by hand."""
   if isinstance(value, bytes):  # opcodes already
     return value
   if isinstance(value, str):
@@ -128,7 +128,7 @@ def pickled(value):
 
 
 def tensor(kind, key, size, offset, shape, strides):
-  """Opcodes of a tensor that lies in the storage `key`."""
+  """Writes the opcodes of a tensor in the storage `key`."""
   storage = ('storage', b'ctorch\n' + kind + b'\n', key, 'cpu', size)
   arguments = (
     pickled(storage) + b'Q', offset, shape, strides, False,
@@ -138,7 +138,7 @@ def tensor(kind, key, size, offset, shape, strides):
 
 
 def write_zip(path, value, storages):
-  """What torch.save writes, without torch."""
+  """Writes the format of torch.save, without torch."""
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('x/version', '3\n')
     archive.writestr('x/data.pkl', pickled(value) + b'.')
@@ -147,7 +147,7 @@ def write_zip(path, value, storages):
 
 
 def write_stream(path, value, storages, item=4):
-  """What torch.save wrote before 1.6, without torch; `item`: bytes of one."""
+  """Writes the format of torch.save before 1.6; `item`: bytes per element."""
   system = {'little_endian': True}
   parts = [0x1950A86A20F9469CFC6C, 1001, system, value, list(storages)]
   content = b''.join(pickled(part) + b'.' for part in parts)
@@ -157,7 +157,7 @@ def write_stream(path, value, storages, item=4):
 
 
 def write_arrays(path, arrays):
-  """Float32 arrays, as torch.save writes a state dict of theirs."""
+  """Writes float32 arrays in the format of torch.save for a state dict."""
   tensors = {}
   for key, (name, array) in enumerate(arrays.items()):
     steps = tuple(step // array.itemsize for step in array.strides)

@@ -1,10 +1,10 @@
-"""How many images a second the loader makes, of each kind of source.
+"""Measures the speed of the loader in images/s for each type of source.
 
   python tests/loader_speed.py [--folder=DIR] [--workers=0,1,2]
 
-Makes a set of photographs in each form (of genuine ones where
-../shared/data is, else of noise), and times batches of 64 at 64x64, workers
-started, each kind three times: the median, and the slowest and the fastest.
+Writes photographs in each form (genuine ones if ../shared/data exists, else
+noise), and times batches of 64 at 64x64 after the workers started. Prints the
+median, the slowest and the fastest of three measurements of each type.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from gan_jax.training.feed import index_batch
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 SET, BATCH, RESOLUTION = 4000, 64, 64
-# CelebA's files are of 178x218 and 7 KB each.
+# CelebA's files have 178x218 pixels and 7 KB each.
 CELEBA, QUALITY = (178, 218), 80
 
 
 def photographs():
-  """SET pictures to begin with."""
+  """Yields SET images."""
   path = SHARED / 'cifar10_jpg.tar.xz'
   if not path.exists():
     rng = np.random.default_rng(0)
@@ -48,18 +48,18 @@ def photographs():
 
 
 def make_sets(folder):
-  """JPEG like CelebA's, in a folder and in the archive; PNG of 64x64."""
+  """Writes JPEGs like CelebA's, in a folder and an archive; and 64x64 PNGs."""
   jpeg, png = folder / 'jpeg', folder / 'png'
   archive = folder / 'celeba' / 'img_align_celeba.zip'
   for path in (jpeg, png, archive.parent):
     path.mkdir(parents=True)
   with zipfile.ZipFile(archive, 'w') as zipped:
-    for number, picture in enumerate(photographs(), 1):
+    for number, image in enumerate(photographs(), 1):
       file = jpeg / f'{number:06}.jpg'
-      large = picture.resize(CELEBA, Image.Resampling.BICUBIC)
+      large = image.resize(CELEBA, Image.Resampling.BICUBIC)
       large.save(file, quality=QUALITY)
       zipped.write(file, f'img_align_celeba/{file.name}')
-      small = picture.resize((RESOLUTION,) * 2, Image.Resampling.BICUBIC)
+      small = image.resize((RESOLUTION,) * 2, Image.Resampling.BICUBIC)
       small.save(png / f'{number:06}.png')
   size = sum(file.stat().st_size for file in jpeg.iterdir()) / SET
   print(f'{SET} images; {size / 1000:.1f} KB each as JPEG of 178x218')
@@ -87,25 +87,25 @@ def main():
   args = parser.parse_args()
   print(f'{os.cpu_count()} cores')
   with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-    for name, (source, files) in make_sets(Path(folder)).items():
+    for name, (source_name, files) in make_sets(Path(folder)).items():
       block = {
-        'source': source,
+        'source': source_name,
         'resolution': RESOLUTION,
         'channels': 3,
-        'crop': 178 if source == 'celeba' else None,
+        'crop': 178 if source_name == 'celeba' else None,
         'split': 'all',
         'dir': folder,
         'files': files and str(files),
         'max_device_bytes': 0,
       }
-      made = data.make(ConfigDict({'data': block}))
+      source = data.make(ConfigDict({'data': block}))
       for workers in map(int, args.workers.split(',')):
         speeds = sorted(
-          images_per_second(made, workers) for _ in range(args.times)
+          images_per_second(source, workers) for _ in range(args.times)
         )
-        middle = speeds[len(speeds) // 2]
+        median = speeds[len(speeds) // 2]
         print(
-          f'{name:22} {workers} workers: {middle:8,.0f} images/s '
+          f'{name:22} {workers} workers: {median:8,.0f} images/s '
           f'({speeds[0]:,.0f} to {speeds[-1]:,.0f})',
           flush=True,
         )

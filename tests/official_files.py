@@ -17,7 +17,7 @@ CELEBA_SIZE = 178, 218
 
 
 def write_idx(path, array):
-  """An IDX file of bytes, gzipped: big-endian sizes, then the data."""
+  """Writes a gzipped IDX file of bytes: big-endian sizes, then the data."""
   header = bytes([0, 0, 8, array.ndim])
   sizes = b''.join(int(n).to_bytes(4, 'big') for n in array.shape)
   with gzip.open(path, 'wb', compresslevel=1) as file:
@@ -25,7 +25,7 @@ def write_idx(path, array):
 
 
 def write_mnist(folder, train=30, test=10):
-  """MNIST's four files; image i is of level i, and has the label i % 10."""
+  """Writes MNIST's four files; image i has level i and label i % 10."""
   for prefix, n in (('train', train), ('t10k', test)):
     levels = np.arange(n) % 256
     images = np.broadcast_to(levels[:, None, None], (n, 28, 28))
@@ -34,7 +34,7 @@ def write_mnist(folder, train=30, test=10):
 
 
 def cifar10_batches(per_batch=20):
-  """The six batches; image i of one has red i, green 100, blue its column."""
+  """Makes the six batches; image i has red i, green 100, blue its column."""
   names = [f'data_batch_{i}.bin' for i in range(1, 6)] + ['test_batch.bin']
   batches = {}
   for name in names:
@@ -49,7 +49,7 @@ def cifar10_batches(per_batch=20):
 
 
 def write_cifar10(folder, batches):
-  """cifar-10-binary.tar.gz, as cifar-10-batches-bin/*.bin."""
+  """Writes cifar-10-binary.tar.gz, with members cifar-10-batches-bin/*.bin."""
   with tarfile.open(folder / 'cifar-10-binary.tar.gz', 'w:gz') as archive:
     for name, content in {**batches, 'batches.meta.txt': b'cat\n'}.items():
       member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
@@ -58,7 +58,7 @@ def write_cifar10(folder, batches):
 
 
 def face(number):
-  """A JPEG of 178x218: grey of level `number`, a white frame of 9 pixels."""
+  """Makes a JPEG of 178x218: level `number`, in a white frame of 9 pixels."""
   width, height = CELEBA_SIZE
   pixels = np.full((height, width, 3), 255, np.uint8)
   pixels[9:-9, 9:-9] = number
@@ -68,12 +68,12 @@ def face(number):
 
 
 def attributes(number):
-  """1 where the bits of `number` are, from the first attribute on."""
+  """Returns the bits of `number` as 1 and -1, from the first attribute on."""
   return [1 if number >> bit & 1 else -1 for bit in range(40)]
 
 
 def write_celeba(folder, n=20):
-  """All five files: 6 in 10 are of train, 2 validation, 2 test."""
+  """Writes all five files: 60% are train, 20% validation, 20% test."""
   names = [f'{number:06}.jpg' for number in range(1, n + 1)]
   with zipfile.ZipFile(folder / 'img_align_celeba.zip', 'w') as archive:
     archive.writestr('img_align_celeba/', '')
@@ -101,7 +101,7 @@ def write_celeba(folder, n=20):
 
 
 class _CelebA(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """What TFDS's own celeb_a writes, of 12, 4 and 4 faces."""
+  """Writes TFDS's celeb_a, with 12, 4 and 4 faces."""
 
   name = 'celeb_a'
   VERSION = tfds.core.Version('2.1.0')
@@ -141,7 +141,7 @@ class _CelebA(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def write_celeb_a(folder, file_format):
-  """A copy of TFDS's celeb_a: as array_record, or as the older tfrecord."""
+  """Writes a copy of TFDS's celeb_a, as array_record or the older tfrecord."""
   builder = _CelebA(data_dir=folder, file_format='array_record')
   builder.download_and_prepare()
   if file_format == 'tfrecord':
@@ -152,7 +152,7 @@ def write_celeb_a(folder, file_format):
 
 
 def _as_tfrecord(path):
-  """The same examples, each with its length and two (empty) checksums."""
+  """Converts a file: each example with its length and two empty checksums."""
   reader = ArrayRecordReader(str(path))
   records = [reader.read([i])[0] for i in range(reader.num_records())]
   renamed = path.with_name(path.name.replace('array_record', 'tfrecord'))

@@ -11,11 +11,11 @@ from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.training import checkpoint, loop
 
 
-def some_score(step, value, ranks=True, fakes=90, **stamp):
+def some_score(step, value, ranks=True, fakes=90, **protocol):
   """An FID, of so many fakes."""
-  stamp = {'metric': {'name': 'fid', 'version': 1}, **stamp}
-  stamp['fakes'] = {'images': fakes, 'generator': 'ema'}
-  return scores.Score('fid', value, None, step, 16 * step, stamp, ranks)
+  protocol = {'metric': {'name': 'fid', 'version': 1}, **protocol}
+  protocol['fakes'] = {'images': fakes, 'generator': 'ema'}
+  return scores.Score('fid', value, None, step, 16 * step, protocol, ranks)
 
 
 def save_and_score(workdir, given):
@@ -80,7 +80,9 @@ def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
   """Other metrics beside it change nothing; its version does."""
   source = digits(DataSpec('', 28, 1))
   of = lambda *metrics: (
-    Evaluator(evaluated(metrics=metrics).evaluation, source, {}).protocol
+    Evaluator(
+      evaluated(metrics=metrics).evaluation, source, {}
+    ).comparison_digest
   )
   assert of('fid') == of('fid', 'swd') == of('ms_ssim', 'fid', 'kid')
   assert of('fid') != of('swd')
@@ -92,5 +94,5 @@ def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
 def test_scores_print_as_what_they_are():
   score = some_score(24, 10.5641)
   assert f'{ {"fid": score} }' == "{'fid': 10.564}"
-  several = score._replace(deviation=0.2)
+  several = score._replace(std=0.2)
   assert (str(several), repr(several)) == ('fid 10.564 +- 0.2', '10.564 +- 0.2')

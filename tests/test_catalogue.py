@@ -1,4 +1,4 @@
-"""Any set of TFDS's catalogue: read without TensorFlow, prepared with it."""
+"""Tests of the catalogue of TFDS: read without TensorFlow, prepared with it."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ from gan_jax.errors import UserError
 
 
 class Flags(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A set as TFDS prepares it: PNGs of two sizes, and classes."""
+  """A data set as TFDS prepares it: PNGs of two sizes, with classes."""
 
   VERSION = tfds.core.Version('1.2.0')
 
@@ -84,7 +84,7 @@ def test_a_prepared_set(folder, name):
 
 
 def test_labels_and_fingerprint(folder, tmp_path, monkeypatch):
-  """Of all records, without a look at an image."""
+  """Labels and fingerprints are computed without decoding an image."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   monkeypatch.setattr('gan_jax.data.catalogue.decode', None)
   source = make(folder, 'tfds:flags', split='all')
@@ -106,7 +106,7 @@ def test_labels_and_fingerprint(folder, tmp_path, monkeypatch):
 
 
 def test_without_tensorflow(folder):
-  """Not even where it is installed."""
+  """TensorFlow is not imported, even if it is installed."""
   code = f"""
 import sys
 sys.path.insert(0, 'tests')
@@ -122,11 +122,11 @@ assert 'tensorflow' not in sys.modules
   ('source', 'more', 'message'),
   [
     ('tfds:flogs', {}, 'flogs is not prepared in .*--mode=prepare'),
-    ('tfds:flags', {'split': 'dev'}, "split='dev' is none of train, test"),
-    ('tfds:', {}, 'name a set of the catalogue'),
+    ('tfds:flags', {'split': 'dev'}, "split='dev' must be one of train, test"),
+    ('tfds:', {}, 'names no data set'),
   ],
 )
-def test_what_is_told(folder, source, more, message):
+def test_errors(folder, source, more, message):
   with pytest.raises(UserError, match=message):
     make(folder, source, **more)
 
@@ -137,11 +137,11 @@ def test_tfrecord_has_no_random_access(folder, tmp_path):
   for file in (folder / 'flags' / '1.2.0').iterdir():
     content = file.read_bytes().replace(b'"array_record"', b'"tfrecord"')
     (copy / file.name).write_bytes(content)
-  with pytest.raises(UserError, match='is prepared as tfrecord, which has no'):
+  with pytest.raises(UserError, match='as tfrecord, which does not support'):
     make(tmp_path, 'tfds:flags')
 
 
-def test_preparing_needs_the_extra(folder, monkeypatch):
+def test_preparing_needs_tensorflow(folder, monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install -e '\.\[prepare\]'"):
     make(folder, 'tfds:mnist', act=data.prepare)
@@ -149,7 +149,7 @@ def test_preparing_needs_the_extra(folder, monkeypatch):
 
 @pytest.mark.slow
 def test_the_official_builder(shared, tmp_path):
-  """tfds:mnist, prepared by TFDS with TensorFlow, from genuine files."""
+  """TFDS prepares tfds:mnist with TensorFlow, from genuine files."""
   pytest.importorskip('tensorflow', reason="needs the extra 'prepare'")
   fill_downloads(tmp_path / 'downloads', shared / 'mnist')
   flags = (
@@ -174,7 +174,7 @@ def test_the_official_builder(shared, tmp_path):
 
 
 def fill_downloads(folder, files):
-  """The cache of TFDS's download manager, as if it had fetched the files."""
+  """Fills the cache of TFDS's download manager with the files."""
   resource = tfds.download.resource
   known = tfds.core.download.checksums.get_all_url_infos()
   for file in files.glob('*.gz'):

@@ -1,4 +1,4 @@
-"""Data: the stream, the sources, and pictures of every kind."""
+"""Tests of data: the stream, preprocessing, and sources of every type."""
 
 import tarfile
 from functools import partial
@@ -40,7 +40,7 @@ def preprocessed(image, resolution, channels, crop=None):
   return preprocess(image, DataSpec('', resolution, channels, crop))
 
 
-# The stream.
+# The stream
 
 
 def test_each_epoch_is_a_shuffled_pass():
@@ -62,7 +62,7 @@ def table(**span):
   return constant_table(48, 3, **span)
 
 
-def test_rounds_take_the_next_positions():
+def test_iterations_take_the_next_positions():
   """Six iterations of two D steps of four: positions 0..47, in order."""
   stream, schedule = Stream(0, 20), table()
   feeds = [
@@ -75,7 +75,7 @@ def test_rounds_take_the_next_positions():
     assert fed['example'].tolist() == 3 * [[[0, 1, 2, 3], [4, 5, 6, 7]]]
 
 
-def test_gens_own_batch_has_examples_of_its_own():
+def test_the_batch_of_gen_has_its_own_keys():
   """Keys no D step has, and the iteration's positions again, in turn."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=12)
   fed = index_batch(stream, None, schedule, lambda n: slice(n), 0).gen
@@ -84,7 +84,7 @@ def test_gens_own_batch_has_examples_of_its_own():
   np.testing.assert_array_equal(fed['index'][1], stream.indices(positions))
 
 
-def test_processes_share_the_batch_out():
+def test_processes_split_the_batch():
   """Two halves, side by side, are what one process takes."""
   stream, schedule = Stream(0, 20), table(gen_batch_size=8)
   first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
@@ -99,7 +99,7 @@ def test_processes_share_the_batch_out():
 
 
 @pytest.mark.parametrize('flip', [False, True])
-def test_fed_and_resident_examples_are_the_same(flip):
+def test_fetched_and_resident_examples_are_the_same(flip):
   """Fetched by the host, or gathered on the device: the same batch."""
   pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 3, 1), np.uint8)
   source = in_memory(
@@ -127,7 +127,7 @@ def test_fed_and_resident_examples_are_the_same(flip):
   assert abs(images).max() <= 1
 
 
-# Pictures.
+# Preprocessing
 
 
 def test_transparency_is_composited_on_white():
@@ -156,20 +156,20 @@ def test_sixteen_bits_are_scaled_not_clipped():
 
 
 def test_the_centre_is_cropped_to_a_square():
-  """A 20x8 picture: the middle 8 columns are white."""
+  """Of a 20x8 image, the central 8 columns are white."""
   pixels = np.zeros((8, 20, 3), np.uint8)
   pixels[:, 6:14] = 255
   assert (preprocessed(Image.fromarray(pixels), 8, 3) == 255).all()
 
 
 def test_resizing_is_anti_aliased():
-  """A one-pixel checkerboard, made smaller, is grey and not aliased."""
+  """A checkerboard with fields of one pixel becomes grey when it is reduced."""
   board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
   small = preprocessed(Image.fromarray(board), 8, 1)
   assert abs(small.astype(int) - 127).max() < 16
 
 
-# Sources.
+# Sources
 
 
 def test_embedded_digits():
@@ -211,8 +211,8 @@ def test_genuine_transparent_pngs(shared, tmp_path):
   assert np.mean(examples['images'][:, 0, 0] == 255) > 0.9
 
 
-def test_the_crop_is_named_and_centred():
-  """A 20x12 picture, of which the middle 4x4 are white."""
+def test_crop_is_central():
+  """Of a 20x12 image, the central 4x4 pixels are white."""
   pixels = np.zeros((12, 20), np.uint8)
   pixels[4:8, 8:12] = 255
   image = Image.fromarray(pixels)
@@ -224,7 +224,7 @@ def test_the_crop_is_named_and_centred():
 
 @pytest.fixture
 def pictures(tmp_path):
-  """Two classes of two pictures each, in three formats."""
+  """Writes two images of each of two classes, in three formats."""
   for i, name in enumerate(('a/1.png', 'a/deep/2.JPG', 'b/3.webp', 'b/4.jpeg')):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,24 +242,24 @@ def test_folders_are_labels(pictures):
   assert levels == pytest.approx([0, 50, 100, 150], abs=2)
 
 
-def test_a_few_bad_files_are_named_and_left_out(pictures, capsys):
+def test_a_few_damaged_files_are_reported_and_left_out(pictures, capsys):
   for i in range(20):
     Image.new('L', (8, 8)).save(pictures / 'a' / f'more{i}.png')
   (pictures / 'a' / 'cut.png').write_bytes(b'\x89PNG\r\n\x1a\n')
   assert make(f'folder:{pictures}').size == 24
-  told = capsys.readouterr().err
-  assert '1 of 25 files' in told
-  assert 'cut.png' in told
+  captured = capsys.readouterr().err
+  assert '1 of 25 files' in captured
+  assert 'cut.png' in captured
 
 
-def test_too_many_bad_files(pictures):
+def test_too_many_damaged_files(pictures):
   (pictures / 'a' / 'cut.png').write_bytes(b'')
   with pytest.raises(UserError, match=r'1 of 5 files .*cut\.png'):
     make(f'folder:{pictures}')
 
 
 def test_gif_bmp_and_animations(tmp_path, capsys):
-  """Of an animation the first frame; told how many there are, once."""
+  """Animations are reported once, and only their first frame is used."""
   plain = lambda level: Image.new('RGB', (12, 12), (level,) * 3)
   plain(40).save(tmp_path / '0.bmp')
   plain(80).save(tmp_path / '1.GIF')
@@ -279,32 +279,32 @@ def test_gif_bmp_and_animations(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('path', ['/nowhere', './x', '~/x', '../x', 'here'])
-def test_a_path_is_no_source(path, tmp_path, monkeypatch):
+def test_a_path_as_source_is_an_error(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'here').mkdir()
-  with pytest.raises(UserError) as told:
+  with pytest.raises(UserError) as captured:
     make(path)
-  assert f'--config.data.source=folder:{path}' in str(told.value)
+  assert f'--config.data.source=folder:{path}' in str(captured.value)
 
 
 @pytest.mark.parametrize(
   ('source', 'message'),
   [
     ('digitz', "did you mean 'digits'"),
-    ('folder:', 'name one of images'),
+    ('folder:', 'name a folder of images'),
     ('folder:/nowhere', "no folder '/nowhere'"),
-    ('tfds:', 'name a set of the catalogue'),
+    ('tfds:', 'names no data set'),
     ('tfds:no_such_set', 'no_such_set is not prepared in .*--mode=prepare'),
     ('digits:/somewhere', 'embedded'),
   ],
 )
-def test_bad_sources(source, message):
+def test_source_errors(source, message):
   with pytest.raises(UserError, match=message):
     make(source)
 
 
 def test_a_folder_without_images(tmp_path):
-  with pytest.raises(UserError, match='0 images below'):
+  with pytest.raises(UserError, match='has 0 images'):
     make(f'folder:{tmp_path}')
 
 
@@ -312,7 +312,7 @@ def test_a_damaged_idx_file(tmp_path):
   good = bytes([0, 0, 8, 1, 0, 0, 0, 4]) + b'1234'
   assert parse_idx(good, tmp_path).tolist() == [49, 50, 51, 52]
   for content, message in (
-    (good[:-1], '3 bytes of data, 4 expected'),
+    (good[:-1], '3 bytes of data, but needs 4'),
     (good[:6], 'ends in its header'),
     (b'PK' + good, 'not an IDX file'),
   ):

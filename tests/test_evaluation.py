@@ -1,5 +1,6 @@
-"""Scores of a run: while it trains, afterwards, in a notebook."""
+"""Tests of scores: during training, afterwards, and in a notebook."""
 
+import errno
 import json
 import os
 import re
@@ -77,29 +78,29 @@ def test_evaluated_moments_are_kept(workdir):
     gan_jax.load(workdir, best='fad')
 
 
-def test_stamps(workdir):
+def test_protocols(workdir):
   """How each was obtained: the network, the data, the fakes."""
   newest = next(
     s for s in scores.read(workdir) if (s.name, s.step) == ('fid', 24)
   )
-  assert newest.stamp['metric'] == {'name': 'fid', 'version': 1}
+  assert newest.protocol['metric'] == {'name': 'fid', 'version': 1}
   pixels = {'name': 'pixels', 'sha256': '', 'version': 1}
-  assert newest.stamp['features'] == pixels
-  reference = newest.stamp['reference']
+  assert newest.protocol['features'] == pixels
+  reference = newest.protocol['reference']
   assert (reference['source'], reference['images']) == ('digits', 5000)
   assert (reference['resolution'], reference['resize'][:7]) == (28, 'Lanczos')
   assert reference['preprocessing'] == 1
-  assert newest.stamp['fakes'] == {
+  assert newest.protocol['fakes'] == {
     'seeds': 1, 'images': 90, 'generator': 'ema', 'truncation': None,
   }  # fmt: skip
   swd = {s.name: s for s in scores.read(workdir)}['swd']
-  assert swd.stamp['features'] is None
+  assert swd.protocol['features'] is None
   ranking = {s.name for s in scores.read(workdir) if s.ranks}
   assert ranking == {'fid'}
 
 
 def test_evaluate_afterwards(workdir, capsys):
-  """The same score again; with more samples and seeds another protocol."""
+  """The score is reproduced; more samples and seeds make another protocol."""
   before = {s.name: s for s in scores.read(workdir)}
   evaluate.evaluate(evaluated(), workdir)
   after = {s.name: s for s in scores.read(workdir)}
@@ -108,22 +109,22 @@ def test_evaluate_afterwards(workdir, capsys):
   assert len(scores.read(workdir)) == 3 * len(before)
   config = evaluated(num_samples=120, seeds=3, metrics=('fid',))
   evaluate.evaluate(config, workdir, step='all')
-  told = capsys.readouterr().out
-  assert 'Iteration 12: fid' in told
-  assert '+-' in told
+  printed = capsys.readouterr().out
+  assert 'Iteration 12: fid' in printed
+  assert '+-' in printed
   newest = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
-  assert newest.deviation > 0
-  assert newest.stamp['fakes']['seeds'] == 3
+  assert newest.std > 0
+  assert newest.protocol['fakes']['seeds'] == 3
   evaluate.evaluate(config, workdir, step='best', truncation=0.5)
   truncated = [s for s in scores.read(workdir) if s.name == 'fid'][-1]
-  assert truncated.stamp['fakes']['truncation'] == 0.5
+  assert truncated.protocol['fakes']['truncation'] == 0.5
   assert truncated.value != newest.value
   with pytest.raises(UserError, match='--step=last'):
     evaluate.evaluate(config, workdir, step='last')
 
 
-def test_what_is_measured_is_told(tmp_path, scripted, capsys):
-  """Of every run that is evaluated, in one line."""
+def test_summary_names_the_metrics(tmp_path, scripted, capsys):
+  """The run summary has one line about the evaluation."""
   config = evaluated(every_images=16 * 24, metrics=('fid', 'classes'))
   config.evaluation.features = 'digits'
   scripted += [2.0, 1.0]
@@ -132,23 +133,27 @@ def test_what_is_measured_is_told(tmp_path, scripted, capsys):
   assert 'Scores:   fid, classes (features: digits) every 384 images' in lines
 
 
-def test_a_folder_that_is_read_only(workdir, tmp_path, capsys):
-  """The scores are printed; that they are not recorded is told once."""
+def refuse(*_):
+  raise PermissionError(errno.EACCES, 'Permission denied')
+
+
+def test_a_read_only_workdir(workdir, tmp_path, capsys, monkeypatch):
+  """The scores are printed, and one warning says that they are not recorded."""
   copy = shutil.copytree(workdir, tmp_path / 'copy')
   before = (copy / 'scores.jsonl').read_bytes()
-  (copy / '.scores.lock').unlink()
-  (copy / '.scores.lock').mkdir()  # (Nothing is read-only to root.)
+  # (Root can write to every folder.)
+  monkeypatch.setattr('gan_jax.metrics.scores.held', refuse)
   config = evaluated(num_samples=40, metrics=('swd',))
   evaluate.evaluate(config, copy, step='all')
-  told = capsys.readouterr()
-  assert told.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
-  (line,) = told.err.splitlines()
+  printed = capsys.readouterr()
+  assert printed.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
+  (line,) = printed.err.splitlines()
   assert line.startswith('Warning: scores are not added to')
   assert (copy / 'scores.jsonl').read_bytes() == before
 
 
 def test_compare(workdir, tmp_path):
-  """By the newest score; only what was obtained in one way is ranked."""
+  """Runs are compared by their newest scores, with the same protocol only."""
   run = gan_jax.load(workdir)
   how = {'metrics': ('fid',), 'features': 'pixels', 'num_samples': 90}
   rough = gan_jax.evaluate(gan_jax.load(workdir, step=12), **how)
@@ -159,16 +164,16 @@ def test_compare(workdir, tmp_path):
   other = gan_jax.evaluate(run, **{**how, 'num_samples': 60})
   with pytest.raises(UserError, match=r'differ in fakes\.images \(90 and 60\)'):
     gan_jax.compare(fine, other)
-  with pytest.raises(UserError, match=r"no score 'kid'.*there: fid"):
+  with pytest.raises(UserError, match=r"no score 'kid'.*valid: fid"):
     gan_jax.compare(fine, other, name='kid')
 
 
-def test_compare_by_a_way_that_both_were_measured_in(workdir, tmp_path):
-  """However one of them was measured since."""
+def test_compare_uses_a_shared_protocol(workdir, tmp_path):
+  """Even if the newest score of a run has another protocol."""
   other = shutil.copytree(workdir, tmp_path / 'other')
   config = evaluated(num_samples=50, metrics=('fid',))
   evaluate.evaluate(config, other, truncation=0.5)
-  assert scores.read(other)[-1].stamp['fakes']['truncation'] == 0.5
+  assert scores.read(other)[-1].protocol['fakes']['truncation'] == 0.5
   table = gan_jax.compare(workdir, other)
   assert table['fid'].nunique() == 1
   assert table['images'].tolist() == [384, 384]
@@ -176,8 +181,8 @@ def test_compare_by_a_way_that_both_were_measured_in(workdir, tmp_path):
     gan_jax.load(workdir, step=12, best='fid')
 
 
-def test_images_from_anywhere(workdir, tmp_path):
-  """An array, or a folder, of another system's samples."""
+def test_evaluate_arrays_and_folders(workdir, tmp_path):
+  """Samples of another system can be an array or a folder."""
   run = gan_jax.load(workdir)
   samples = run.sample(50)
   how = {'metrics': ('fid',), 'features': 'pixels'}
@@ -200,25 +205,25 @@ def test_images_from_anywhere(workdir, tmp_path):
   [
     ({'metrics': ('fidd',)}, "'fidd'; did you mean 'fid'"),
     ({'features': 'digit'}, "'digit'; did you mean 'digits'"),
-    ({'features': 'nowhere:look'}, 'is to be MODULE:FUNCTION'),
-    ({'metrics': ('classes',)}, 'it is no classifier'),
+    ({'features': 'nowhere:look'}, 'must be MODULE:FUNCTION'),
+    ({'metrics': ('classes',)}, 'use a classifier'),
     ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
     ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),
     ({'num_samples': 0}, 'must be from 2 to 10,000,000'),
-    ({'num_samples': 3}, '3 examples have no 3 neighbours'),
+    ({'num_samples': 3}, '3 examples are too few for 3 neigh'),
     (
       {'features': 'test_evaluation:pictures'},
-      'to give features',
+      'must return features',
     ),
   ],
 )
-def test_mistakes_are_told_before_training(tmp_path, changes, message):
+def test_mistakes_are_errors_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
     loop.train(evaluated(**changes), tmp_path / 'run')
 
 
 def test_memorisation(workdir):
-  """Of the whole training set: copies of any of it, and unseen ones."""
+  """Copies of any training image count; unseen images do not."""
   data = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
   evaluator = Evaluator(
     evaluated(metrics=('memorisation', 'kid'), num_samples=60).evaluation,
@@ -226,39 +231,41 @@ def test_memorisation(workdir):
     {},
     in_memory({'images': data[1::10]}),
   )
-  of = lambda images: evaluator.of_images(in_memory({'images': images}))
+  of = lambda images: evaluator.evaluate_images(in_memory({'images': images}))
   copies = of(data[4000:4120:2])['memorisation']['memorisation'][0]
   unseen = of(data[3::80][:60])['memorisation']['memorisation'][0]
   assert copies == 1
   assert 0.3 < unseen < 0.7
-  assert evaluator.main == 'kid'  # memorisation ranks nobody
-  with pytest.raises(UserError, match='ranks nobody'):
+  assert evaluator.main == 'kid'  # memorisation does not rank
+  with pytest.raises(UserError, match='does not rank generators'):
     gan_jax.compare(workdir, workdir, name='memorisation')
 
 
-def test_without_weights_there_are_metrics(tmp_path, capsys):
-  """Of the pixels alone."""
+def test_metrics_without_weights(tmp_path, capsys):
+  """Only metrics of pixels are used."""
   config = evaluated(metrics=(), features=None)
   loop.train(config, tmp_path)
   line = metrics(tmp_path)[-1]
   assert {'eval/swd', 'eval/ms_ssim'} <= set(line)
   assert 'eval/fid' not in line
-  (told,) = re.findall('^Scores: .*', capsys.readouterr().out, re.MULTILINE)
-  assert told.startswith('Scores:   swd, ms_ssim every 192 images (FID needs')
-  assert 'weights-inception-2015-12-05-6726825d.pth' in told
+  (printed,) = re.findall('^Scores: .*', capsys.readouterr().out, re.MULTILINE)
+  assert printed.startswith(
+    'Scores:   swd, ms_ssim every 192 images (FID needs'
+  )
+  assert 'weights-inception-2015-12-05-6726825d.pth' in printed
 
 
 def pictures(images):
-  """No feature function: it gives no vectors."""
+  """Not a feature function: it returns no vectors."""
   return images.astype('float32')
 
 
 def columns(images):
-  """A feature function of a user's: the means of the columns."""
+  """A custom feature function: the means of the columns."""
   return images.astype('float32').mean((1, 3))
 
 
-def test_a_function_of_the_users(workdir):
+def test_a_custom_feature_function(workdir):
   run = gan_jax.load(workdir)
   how = {'metrics': ('fid',), 'features': 'test_evaluation:columns'}
   score = gan_jax.evaluate(run.sample(200), run, **how)['fid']
@@ -267,17 +274,17 @@ def test_a_function_of_the_users(workdir):
     columns(data).astype(float), columns(run.sample(200)).astype(float)
   )
   assert score.value == pytest.approx(expected, rel=1e-4)
-  assert len(score.stamp['features']['sha256']) == 64
+  assert len(score.protocol['features']['sha256']) == 64
 
 
-def test_the_reference_is_seen_once(workdir, capsys):
-  """And what is damaged on disk is made again."""
+def test_the_reference_is_cached(workdir, capsys):
+  """And a damaged file of the cache is written again."""
   run = gan_jax.load(workdir)
   how = {'metrics': ('fid',), 'features': 'pixels', 'num_samples': 77}
   first = gan_jax.evaluate(run, **how)['fid'].value
-  assert 'Looking at 5,000 images' in capsys.readouterr().out
+  assert 'statistics of 5,000 images' in capsys.readouterr().out
   assert gan_jax.evaluate(run, **how)['fid'].value == first
-  assert 'Looking' not in capsys.readouterr().out
+  assert 'statistics' not in capsys.readouterr().out
   from gan_jax.files import cache_folder
 
   for file in (cache_folder() / 'references').iterdir():
@@ -285,8 +292,8 @@ def test_the_reference_is_seen_once(workdir, capsys):
   assert gan_jax.evaluate(run, **how)['fid'].value == first
 
 
-def of_noise(folder, seed, chosen=range(20)):
-  """A folder of 20 pictures, of which some are made anew."""
+def write_noise(folder, seed, chosen=range(20)):
+  """Writes a folder of 20 images, or replaces the chosen ones."""
   for i in chosen:
     shape = (8, 8 + seed)
     pixels = np.random.default_rng((seed, i)).integers(0, 256, shape, np.uint8)
@@ -296,45 +303,45 @@ def of_noise(folder, seed, chosen=range(20)):
 
 
 def reference_of(folder, seen):
-  """The stamp of a folder, and whether its reference had to be looked at."""
+  """Returns the protocol of a folder, and whether it was computed anew."""
   how = {'metrics': ('fid',), 'features': 'pixels'}
   images = np.zeros((5, 8, 8, 1), np.uint8)
   score = gan_jax.evaluate(images, str(folder), **how)['fid']
-  return score.stamp['reference'], 'Looking at 20' in seen().out
+  return score.protocol['reference'], 'statistics of 20 images' in seen().out
 
 
-def test_a_large_set_is_known_by_all_of_it(tmp_path, monkeypatch, capsys):
-  """By its files: one that has changed makes another reference."""
-  monkeypatch.setattr('gan_jax.metrics.evaluator.SMALL_BYTES', 0)
+def test_a_large_set_is_identified_by_its_files(tmp_path, monkeypatch, capsys):
+  """A changed file makes another reference."""
+  monkeypatch.setattr('gan_jax.metrics.evaluator.MAX_HASHED_BYTES', 0)
   of = lambda folder: reference_of(folder, capsys.readouterr)
   one, other = tmp_path / 'one', tmp_path / 'other'
-  of_noise(one, 0)
-  stamp, anew = of(one)
+  write_noise(one, 0)
+  protocol, anew = of(one)
   assert anew
-  assert of(one) == (stamp, False)
+  assert of(one) == (protocol, False)
   # Elsewhere, or touched: the same set, which is looked at anew.
   shutil.copytree(one, other)
   for path in other.rglob('*.png'):
     os.utime(path, ns=(1, 1))
-  assert of(other) == (stamp, True)
-  of_noise(one, 1, range(1, 20))
+  assert of(other) == (protocol, True)
+  write_noise(one, 1, range(1, 20))
   changed, anew = of(one)
   assert anew
-  assert changed['content'] != stamp['content']
+  assert changed['content'] != protocol['content']
 
 
-def test_a_small_set_is_known_by_its_pixels(tmp_path, capsys):
-  of_noise(tmp_path, 0)
+def test_a_small_set_is_identified_by_its_pixels(tmp_path, capsys):
+  write_noise(tmp_path, 0)
   first = reference_of(tmp_path, capsys.readouterr)
   assert first[1]
   (tmp_path / 'a' / '00.png').rename(tmp_path / 'a' / '000.png')
   assert reference_of(tmp_path, capsys.readouterr) == (first[0], False)
-  of_noise(tmp_path, 1, [7])
+  write_noise(tmp_path, 1, [7])
   assert reference_of(tmp_path, capsys.readouterr)[1]
 
 
-def test_nearest_finds_a_copy(workdir, monkeypatch):
-  """A generator that has learnt by heart: its sample, and itself beside it."""
+def test_run_nearest_finds_a_copy(workdir, monkeypatch):
+  """The neighbor of a memorized sample is the training image itself."""
   run = gan_jax.load(workdir)
   data = digits(DataSpec('', 28, 1)).fetch(np.array([17, 4711]))['images']
   monkeypatch.setattr(run, 'sample', lambda n, seed: data[:n])
@@ -352,8 +359,8 @@ def test_quantize_is_to_uint8():
   np.testing.assert_array_equal(on_device, to_uint8(values))
 
 
-def test_evaluated_on_all_devices_alike():
-  """Two devices here: every example is played once, in its place."""
+def test_evaluation_uses_all_devices():
+  """With two devices, every example is generated once, in its position."""
   config = evaluated(num_samples=7)  # which two do not divide
   source = digits(DataSpec('', 28, 1))
   evaluator = Evaluator(config.evaluation, source, {})
@@ -376,7 +383,7 @@ def test_evaluated_on_all_devices_alike():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('gan_jax.metrics.evaluator.collect', watch)
-    evaluator.player(game)({}, make_schedule(config).phase(0))
+    evaluator.make_evaluate_fn(game)({}, make_schedule(config).phase(0))
   fake = seen[0]
   from gan_jax.keys import Purpose, example_keys
 
@@ -387,7 +394,7 @@ def test_evaluated_on_all_devices_alike():
 
 
 def test_the_classifier_of_digits(shared):
-  """On the genuine test digits, which it has never seen: 98%."""
+  """Its accuracy on genuine test digits, which it has never seen, is 98%."""
   from gan_jax.data.mnist import parse_idx, unpack
 
   of = lambda name: next((shared / 'mnist').glob(f't10k-{name}*'))
@@ -395,17 +402,17 @@ def test_the_classifier_of_digits(shared):
     parse_idx(unpack(of(name)), of(name)) for name in ('images', 'labels')
   )
   weights, _ = classifier.load()
-  look = jax.jit(classifier.look)
-  seen = look(weights, images[:2000, ..., None])
+  extract = jax.jit(classifier.extract)
+  seen = extract(weights, images[:2000, ..., None])
   assert (seen['probabilities'].argmax(1) == labels[:2000]).mean() > 0.96
   larger = np.kron(images[:50], np.ones((1, 2, 2), np.uint8))[..., None]
   larger = jax.numpy.asarray(np.repeat(larger, 3, -1))
-  again = look(weights, larger)['probabilities'].argmax(1)
+  again = extract(weights, larger)['probabilities'].argmax(1)
   assert (again == seen['probabilities'][:50].argmax(1)).mean() > 0.9
 
 
 def test_the_classifier_of_cifar10(shared):
-  """On genuine test images, which it has never seen: 84%."""
+  """Its accuracy on genuine test images, which it has never seen, is 84%."""
   with tarfile.open(shared / 'cifar10_jpg.tar.xz') as archive:
     members = [m for m in archive if 'test/' in m.name and m.isfile()]
     members = members[::20]
@@ -414,25 +421,25 @@ def test_the_classifier_of_cifar10(shared):
   names = [Path(member.name).parent.name for member in members]
   labels = np.searchsorted(sorted(set(names)), names)
   weights, _ = cifar10.load()
-  seen = jax.jit(cifar10.look)(weights, images)
+  seen = jax.jit(cifar10.extract)(weights, images)
   assert seen['features'].shape == (500, 128)
   assert (seen['probabilities'].argmax(1) == labels).mean() > 0.8
 
 
 @pytest.mark.slow
 def test_the_classifier_is_trained_by_this_code():
-  """What is trained here classifies as the shipped one does, nearly."""
+  """A newly trained classifier agrees with the stored one almost always."""
   images = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
-  look = jax.jit(classifier.look)
+  extract = jax.jit(classifier.extract)
   labels = [
-    look(weights, images)['probabilities'].argmax(1)
+    extract(weights, images)['probabilities'].argmax(1)
     for weights in (classifier.load()[0], classifier.train())
   ]
   assert (labels[0] == labels[1]).mean() > 0.99
 
 
 def test_truncation_by_hand():
-  """Quantiles: .5 stays 0, and +-infinity becomes +-t."""
+  """Quantiles: 0.5 stays 0, and +-infinity become +-t."""
   from gan_jax.games.latents import LATENTS
 
   z = jax.numpy.array([[0.0, 20.0, -20.0, 1.0]])
@@ -445,12 +452,12 @@ def test_truncation_by_hand():
   assert got[0, 3] == pytest.approx(expected, rel=1e-5)
 
 
-def test_scores_that_are_damaged_are_told(tmp_path):
+def test_damaged_scores_are_an_error(tmp_path):
   (tmp_path / 'scores.jsonl').write_text('{"name": 3\n')
   with pytest.raises(UserError, match='is damaged'):
     scores.read(tmp_path)
 
 
-def test_recorded_lines_are_whole(workdir):
+def test_recorded_lines_have_protocols(workdir):
   for line in (workdir / 'scores.jsonl').read_text().splitlines():
-    assert json.loads(line)['stamp']['metric']['version']
+    assert json.loads(line)['protocol']['metric']['version']

@@ -1,4 +1,4 @@
-"""Inception is the network that FID is measured by, to the last detail."""
+"""Tests of Inception: it is exactly the network of FID."""
 
 import gzip
 import io
@@ -17,11 +17,11 @@ from gan_jax.errors import UserError
 from gan_jax.metrics import inception
 from gan_jax.metrics.features import FEATURES
 
-ALL = tuple(inception.WIDTHS)
+ALL_OUTPUTS = tuple(inception.OUTPUT_WIDTHS)
 features = jax.jit(inception.features, static_argnames='outputs')
 
-# What torch-fidelity 0.4.0 makes of `pattern()` with `random_arrays()`: the
-# first three features of each, and the last.
+# The outputs of torch-fidelity 0.4.0 for `pattern()` and `random_arrays()`: the
+# first three features of each, and the last one.
 BY_TORCH_FIDELITY = {
   '64': [0.3362728, 0.5369259, 0.2667165, 0.2648753],
   '192': [0.5146838, 0.03376826, 0.3718138, 0.1158967],
@@ -33,7 +33,7 @@ BY_TORCH_FIDELITY = {
 
 
 def pattern():
-  """An image that is neither square nor smooth: uint8 [1, 20, 24, 3]."""
+  """Makes an image that is neither square nor smooth: uint8 [1, 20, 24, 3]."""
   y, x, c = np.ogrid[:20, :24, :3]
   image = (7 * y * y + 11 * x * (c + 1) + 90 * c) % 256
   return image.astype(np.uint8)[None]
@@ -48,7 +48,7 @@ def weights_file(tmp_path_factory):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-  """An empty cache, and nothing named."""
+  """Makes an empty cache, and unsets the variable that names a file."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   monkeypatch.delenv('GAN_JAX_INCEPTION', raising=False)
   return tmp_path
@@ -56,23 +56,23 @@ def cache(tmp_path, monkeypatch):
 
 def test_features_are_those_of_torch_fidelity(weights_file):
   network = inception.load(weights_file)
-  made = features(network.weights, pattern(), ALL)
-  assert {k: x.shape for k, x in made.items()} == {
+  outputs = features(network.weights, pattern(), ALL_OUTPUTS)
+  assert {k: x.shape for k, x in outputs.items()} == {
     '64': (1, 64), '192': (1, 192), '768': (1, 768), '2048': (1, 2048),
     'logits_unbiased': (1, 1008), 'logits': (1, 1008),
   }  # fmt: skip
   for name, expected in BY_TORCH_FIDELITY.items():
-    assert made[name].dtype == np.float32
-    got = made[name][0, np.array([0, 1, 2, -1])]
+    assert outputs[name].dtype == np.float32
+    got = outputs[name][0, np.array([0, 1, 2, -1])]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)
 
 
 def test_the_version_of_these_features(weights_file, monkeypatch):
-  """Where the numbers above change on purpose, it is raised by one."""
+  """If the numbers above change on purpose, the version is raised by one."""
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
   network = FEATURES['inception']()
   assert network.version == 1
-  seen = jax.jit(network.look)(network.weights, pattern())['features']
+  seen = jax.jit(network.extract)(network.weights, pattern())['features']
   assert seen[0, :3] == pytest.approx(BY_TORCH_FIDELITY['2048'][:3], rel=1e-4)
 
 
@@ -86,17 +86,17 @@ def test_grey_images_are_repeated(weights_file):
   np.testing.assert_allclose(first['64'], second['64'], rtol=1e-6)
 
 
-def test_all_products_are_of_full_precision():
-  """No TF32 on a GPU, no bfloat16 on a TPU: they would move the scores."""
+def test_all_products_have_full_precision():
+  """TF32 on GPUs and bfloat16 on TPUs would change the scores."""
   shapes = jax.eval_shape(lambda: inception.fold(files.random_arrays()))
   images = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
-  lowered = features.lower(shapes, images, ALL).as_text().splitlines()
+  lowered = features.lower(shapes, images, ALL_OUTPUTS).as_text().splitlines()
   products = [x for x in lowered if 'convolution(' in x or 'dot_general' in x]
   assert len(products) == 94 + 1
   assert all(x.count('HIGHEST') == 2 for x in products)
 
 
-def test_images_and_outputs_that_are_none_are_told():
+def test_errors_of_images_and_outputs():
   with pytest.raises(UserError, match='1 or 3 channels, not 4'):
     inception.features({}, np.zeros((1, 8, 8, 4), np.uint8))
   shapes = jax.eval_shape(lambda: inception.fold(files.random_arrays()))
@@ -108,7 +108,7 @@ def test_images_and_outputs_that_are_none_are_told():
 
 
 def test_resize_by_hand():
-  """2x2 -> 4x4: pixels 0, 1/2, 1, 1 1/2, where the last is as 1."""
+  """2x2 -> 4x4: positions 0, 1/2, 1, 3/2, where the last equals 1."""
   x = jnp.array([[0.0, 10.0], [20.0, 40.0]])[None, ..., None]
   np.testing.assert_array_equal(
     inception.resize(x, 4)[0, ..., 0],
@@ -137,7 +137,7 @@ def test_resize_against_a_loop_in_float64(h, w, size):
   np.testing.assert_allclose(got[0, ..., 0], expected, atol=2e-4)
 
 
-def test_averages_at_the_border_are_of_what_is_there():
+def test_border_averages_exclude_padding():
   x = jnp.arange(9.0).reshape(1, 3, 3, 1)
   np.testing.assert_allclose(
     inception.average(x)[0, ..., 0],
@@ -163,11 +163,11 @@ def test_batch_norm_is_folded():
   np.testing.assert_array_equal(weights['fc']['kernel'], [[1], [2]])
 
 
-def test_where_weights_are_to_be_had_is_told(cache):
-  assert not inception.is_there()
-  with pytest.raises(UserError) as told:
+def test_missing_weights_error_says_where_to_get_them(cache):
+  assert not inception.is_available()
+  with pytest.raises(UserError) as raised:
     inception.load()
-  message = str(told.value)
+  message = str(raised.value)
   for part in (
     inception.URL,
     inception.NAME,
@@ -180,27 +180,29 @@ def test_where_weights_are_to_be_had_is_told(cache):
 
 
 @pytest.mark.parametrize('folder', ['gan_jax', 'torch/hub/checkpoints'])
-def test_a_kept_file_is_the_official_one(cache, folder):
+def test_a_cached_file_must_be_official(cache, folder):
   path = cache / folder / inception.NAME
   path.parent.mkdir(parents=True)
   path.write_bytes(b'half of it')
-  assert inception.is_there()
+  assert inception.is_available()
   with pytest.raises(UserError, match=f'{folder}.* is damaged.*6726825d'):
     inception.load()
 
 
-def test_a_file_that_is_named_may_be_another(cache, monkeypatch, weights_file):
+def test_an_explicit_file_may_have_other_weights(
+  cache, monkeypatch, weights_file
+):
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
-  assert inception.is_there()
+  assert inception.is_available()
   network = inception.load()
   assert len(network.sha256) == 64 and network.sha256 != inception.SHA256
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(cache / 'nowhere.pth'))
-  assert not inception.is_there()
+  assert not inception.is_available()
   with pytest.raises(UserError, match=r'nowhere\.pth'):
     inception.load()
 
 
-def test_another_network_is_told(tmp_path):
+def test_weights_of_another_network_are_an_error(tmp_path):
   path = tmp_path / 'other.pth'
   arrays = files.random_arrays()
   arrays |= {'fc.weight': np.zeros((1000, 2048), np.float32)}
@@ -219,7 +221,7 @@ def test_another_network_is_told(tmp_path):
 
 @pytest.fixture(scope='module')
 def certified(weights_file, tmp_path_factory):
-  """Compares with torch-fidelity's network, saved as the official file is."""
+  """Compares with torch-fidelity's network, saved in the official format."""
   try:
     fidelity.import_torch_fidelity()
   except ImportError as error:
@@ -230,7 +232,9 @@ def certified(weights_file, tmp_path_factory):
   )
 
   network = FeatureExtractorInceptionV3(
-    'reference', list(ALL), feature_extractor_weights_path=str(weights_file)
+    'reference',
+    list(ALL_OUTPUTS),
+    feature_extractor_weights_path=str(weights_file),
   )
   path = tmp_path_factory.mktemp('certified') / 'saved.pth'
   torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
@@ -238,15 +242,15 @@ def certified(weights_file, tmp_path_factory):
 
   def agree(images):
     """The largest difference is below 1e-5 of the largest value."""
-    ours = features(weights, images, ALL)
+    ours = features(weights, images, ALL_OUTPUTS)
     channels_first = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    theirs = zip(ALL, network(channels_first), strict=True)
-    apart = {
+    theirs = zip(ALL_OUTPUTS, network(channels_first), strict=True)
+    differences = {
       name: float(np.abs(ours[name] - x.numpy()).max() / x.abs().max())
       for name, x in theirs
     }
-    print(images.shape, {name: f'{x:.1e}' for name, x in apart.items()})
-    assert all(x < 1e-5 for x in apart.values()), apart
+    print(images.shape, {name: f'{x:.1e}' for name, x in differences.items()})
+    assert all(x < 1e-5 for x in differences.values()), differences
 
   return agree
 

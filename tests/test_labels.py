@@ -1,4 +1,4 @@
-"""Which labels a conditional G is given when it is measured."""
+"""Tests of the labels that a conditional G gets in evaluation."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from gan_jax.training.schedule import make_schedule
 
 
 def unbalanced():
-  """100 pictures: 85 of the first class, 12 of the second, 3 of the third."""
+  """Makes 100 images: 85 of one class, 12 of another, 3 of a third."""
   labels = np.repeat(np.arange(3, dtype=np.int32), [85, 12, 3])
   pixels = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 1), np.uint8)
   source = in_memory({'images': pixels, 'labels': labels}, ('a', 'b', 'c'))
@@ -27,7 +27,7 @@ def unbalanced():
 
 
 def labels_given(labels, count, monkeypatch):
-  """Which a conditional G is given, its pictures being 1 / 255 a class."""
+  """Returns the labels that a conditional G gets, decoded from its images."""
   config = evaluated(num_samples=count, metrics=('swd',), features=None)
   source, _ = unbalanced()
   evaluator = Evaluator(config.evaluation, source, {}, labels=labels)
@@ -49,12 +49,12 @@ def labels_given(labels, count, monkeypatch):
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
   game = games.make(config)._replace(sample_inputs=draw, sample=sample)
   with pytest.raises(StopIteration):
-    evaluator.player(game)({}, make_schedule(config).phase(0))
+    evaluator.make_evaluate_fn(game)({}, make_schedule(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
 
 
-def test_labels_are_as_frequent_as_in_the_data(monkeypatch):
-  """By a chi-squared test; and each is a function of (seed, example)."""
+def test_data_labels_have_the_frequencies_of_the_data(monkeypatch):
+  """Passes a chi-squared test; each label is a function of (seed, example)."""
   count = 4000
   given = labels_given('data', count, monkeypatch)
   counts = np.bincount(given, minlength=3)
@@ -70,23 +70,26 @@ def test_labels_are_as_frequent_as_in_the_data(monkeypatch):
   np.testing.assert_array_equal(few, given[:7])
 
 
-def test_labels_are_uniform_by_choice(monkeypatch):
+def test_uniform_labels(monkeypatch):
   counts = np.bincount(labels_given('uniform', 3000, monkeypatch), minlength=3)
   assert scipy.stats.chisquare(counts).pvalue > 0.01
 
 
-def test_which_labels_is_in_the_stamp(tmp_path, scripted):
-  """Of conditional runs alone."""
+def test_labels_are_in_the_protocol(tmp_path, scripted):
+  """Only the protocol of a conditional run has labels."""
   config = get_config('cgan_digits', 'tiny')
   config.evaluation.every_images = 16 * 24
   scripted += [2.0, 1.0]
   loop.train(config, tmp_path)
-  stamps = [score.stamp['fakes'] for score in scores.read(tmp_path)]
-  assert {stamp['labels'] for stamp in stamps} == {'data'}
+  protocols = [score.protocol['fakes'] for score in scores.read(tmp_path)]
+  assert {protocol['labels'] for protocol in protocols} == {'data'}
   config.evaluation.labels = 'uniform'
   other = evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
   assert other.labels == 'uniform'
-  assert scores.way(scores.read(tmp_path)[0].stamp) != other.protocol
+  assert (
+    scores.comparison_digest(scores.read(tmp_path)[0].protocol)
+    != other.comparison_digest
+  )
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
     evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))

@@ -178,16 +178,19 @@ MISTAKES = [
     'crop=40 is larger than an image of 28x',
   ),
   ([VANILLA, '--config.data.workers=-1'], 'workers=-1 must be 0 or more'),
-  ([VANILLA, '--config.data.split=test'], 'digits is not divided'),
-  ([VANILLA, '--config.data.files=/x'], 'data.files says nothing to digits'),
+  ([VANILLA, '--config.data.split=test'], 'digits has no splits'),
+  (
+    [VANILLA, '--config.data.files=/x'],
+    'digits does not use config.data.file',
+  ),
   ([VANILLA, '--config.on_divergence=rollbak'], "did you mean 'rollback'?"),
   (
     [VANILLA, '--config.data.source=mnist', '--config.data.files=/nowhere'],
-    'there is no /nowhere: --config.data.files is to name a folder',
+    '/nowhere does not exist: --config.data.files must name the',
   ),
   (
     [VANILLA, '--config.data.source=mnist:/path'],
-    'mnist takes no path: --config.data.files=/path says where',
+    'mnist takes no path: name the folder of its files with --conf',
   ),
   (
     [VANILLA, '--config.data.source=tfds:emnist', '--config.data.dir=/nowhere'],
@@ -411,7 +414,9 @@ def test_a_diverged_run_is_not_saved(tmp_path):
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # distinguishes divergence from a user error
   (line,) = result.stderr.splitlines()
-  assert re.search(r'/loss\S* not finite at iteration \d+: the game has', line)
+  assert re.search(
+    r'/loss\S* not finite at iteration \d+: the training has', line
+  )
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 

@@ -1,4 +1,4 @@
-"""Streaming: the same examples, wherever and by whomever they are made."""
+"""Tests of streaming: any number of workers loads the same examples."""
 
 import os
 import signal
@@ -29,15 +29,15 @@ def squares(step):
 
 
 @pytest.mark.parametrize('workers', [0, 3])
-def test_order_whatever_the_workers(workers):
-  made = list(load(squares, range(10, 31, 5), workers))
-  assert [part['square'][0, 0] for part in made] == [100, 225, 400, 625, 900]
-  assert all(type(part['square']) is np.ndarray for part in made)
+def test_order_with_any_number_of_workers(workers):
+  loaded = list(load(squares, range(10, 31, 5), workers))
+  assert [part['square'][0, 0] for part in loaded] == [100, 225, 400, 625, 900]
+  assert all(type(part['square']) is np.ndarray for part in loaded)
 
 
 @pytest.fixture
 def pictures(tmp_path):
-  """A folder of 40 pictures, two of which do not decode."""
+  """Writes a folder of 40 images, two of which cannot be decoded."""
   for i in range(40):
     path = tmp_path / 'pictures' / 'ab'[i % 2] / f'{i:02}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def pictures(tmp_path):
   return tmp_path / 'pictures'
 
 
-def of_folder(pictures, max_device_bytes=2**30):
-  """The `:tiny` run, on a folder."""
+def folder_config(pictures, max_device_bytes=2**30):
+  """Returns the `:tiny` config on a folder."""
   config = get_config('vanilla_mnist', 'tiny')
   config.data.source = f'folder:{pictures}'
   config.data.resolution = 12
@@ -59,8 +59,8 @@ def of_folder(pictures, max_device_bytes=2**30):
 
 
 def test_the_stream_is_one_sequence(pictures):
-  """Resident, or streamed by any workers on any processes: bit for bit."""
-  config = of_folder(pictures)
+  """Resident and streamed examples are equal for any workers and processes."""
+  config = folder_config(pictures)
   kept = fetch_all(data.make(config))
   config.data.max_device_bytes = 0
   source = data.make(config)
@@ -111,13 +111,13 @@ def test_the_stream_is_one_sequence(pictures):
 
 
 def test_a_run_may_switch_on_resume(pictures, tmp_path):
-  """Streamed after resident and back: the state and metrics of neither."""
-  straight = of_folder(pictures)
+  """A run that switches between resident and streamed data is unchanged."""
+  straight = folder_config(pictures)
   loop.train(straight, tmp_path / 'straight')
   (*_, end) = steps = checkpoint.steps(tmp_path / 'straight')
   total = straight.total_images
   for step, max_device_bytes in zip(steps, (0, 2**30, 0), strict=True):
-    config = of_folder(pictures, max_device_bytes)
+    config = folder_config(pictures, max_device_bytes)
     config.total_images = total * step // end
     loop.train(config, tmp_path / 'switched')
   assert checkpoint.steps(tmp_path / 'switched')[-1] == end
@@ -127,13 +127,13 @@ def test_a_run_may_switch_on_resume(pictures, tmp_path):
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'switched')
 
 
-def test_a_file_that_goes_missing(pictures, tmp_path):
-  config = of_folder(pictures, max_device_bytes=0)
+def test_a_deleted_file_is_an_error(pictures, tmp_path):
+  config = folder_config(pictures, max_device_bytes=0)
   source = data.make(config)
   (pictures / 'a/00.png').unlink()
   fetch = lambda index: source.fetch(np.array([index]))
-  with pytest.raises(UserError, match=r'00\.png is gone'):
-    list(load(fetch, range(3), 1))  # from a worker, to the user
+  with pytest.raises(UserError, match=r'00\.png was deleted'):
+    list(load(fetch, range(3), 1))  # the error passes from worker to user
 
 
 def test_fetch_all_in_chunks(monkeypatch):
@@ -145,7 +145,7 @@ def test_fetch_all_in_chunks(monkeypatch):
 
 
 def children(pid):
-  """The processes that a process has started."""
+  """Lists the processes that a process has started."""
   tasks = Path(f'/proc/{pid}/task').glob('*/children')
   return [int(child) for task in tasks for child in task.read_text().split()]
 
@@ -158,9 +158,10 @@ def children(pid):
     signal.SIGKILL,
   ],
 )
-def test_workers_leave_with_the_run(pictures, tmp_path, how):
-  """Ctrl-C or SIGTERM, as a terminal or a scheduler sends it: to all of them;
-  or the run alone is killed.
+def test_workers_exit_with_the_run(pictures, tmp_path, how):
+  """Workers exit after a signal to the process group, or SIGKILL of the run.
+
+  A terminal sends Ctrl-C, and a scheduler SIGTERM, to the whole group.
   """
   with subprocess.Popen(
     launch(

@@ -1,4 +1,4 @@
-"""Metrics by hand, in closed form, and against the reference packages."""
+"""Tests of metrics: by hand, in closed form, and against reference packages."""
 
 import json
 
@@ -17,7 +17,7 @@ GOLDEN = json.loads(certify.GOLDEN.read_text())
 
 
 def gaussian(n, covariance, mean=0.0, seed=0):
-  """n examples whose mean and covariance are, to rounding, those."""
+  """Makes n examples with exactly this mean and covariance."""
   x = np.random.default_rng(seed).standard_normal((n, len(covariance)))
   x -= x.mean(0)
   x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
@@ -29,14 +29,14 @@ def line(*points):
 
 
 def ours():
-  """What the reference packages give (`certify.golden`), by ours."""
+  """Computes the values of `certify.golden` with our metrics."""
   values = {}
   for name, (real, fake) in feature_pairs().items():
     kid = metrics.kid(real, fake, **certify.KID)
     values[name] = {
       'fid': metrics.fid(real, fake),
       'kid_mean': kid.mean,
-      'kid_deviation': kid.deviation,
+      'kid_std': kid.std,
       **metrics.precision_recall(real, fake)._asdict(),
       **metrics.density_coverage(real, fake)._asdict(),
     }
@@ -44,7 +44,7 @@ def ours():
   score = metrics.inception_score(odds / odds.sum(1, keepdims=True))
   values['logits'] = {
     'inception_mean': score.mean,
-    'inception_deviation': score.deviation,
+    'inception_std': score.std,
   }
   for name, images in image_pairs().items():
     values[name] = {'ms_ssim': metrics.ms_ssim(images, pairs=3)}
@@ -52,7 +52,7 @@ def ours():
 
 
 def test_golden_numbers():
-  """To 1e-5 of torch-fidelity, prdc and pytorch-msssim, in float64."""
+  """Our values agree with torch-fidelity, prdc and pytorch-msssim to 1e-5."""
   for name, values in ours().items():
     assert values == pytest.approx(GOLDEN['values'][name], rel=1e-5), name
 
@@ -124,13 +124,13 @@ def test_fid_in_hard_cases():
   assert metrics.fid(constant, constant) == 0
   assert metrics.fid(centred, np.zeros((9, 300))) == pytest.approx(trace)
   # Variances from 1 to 1e-16, known.
-  strategy = np.diag(10.0 ** -np.arange(17))
-  a, b = gaussian(90, strategy), gaussian(80, 4 * strategy, seed=1)
-  assert metrics.fid(a, b) == pytest.approx(np.trace(strategy), rel=1e-7)
-  assert 0 <= metrics.fid(a, gaussian(80, strategy, seed=2)) < 1e-7
+  covariance = np.diag(10.0 ** -np.arange(17))
+  a, b = gaussian(90, covariance), gaussian(80, 4 * covariance, seed=1)
+  assert metrics.fid(a, b) == pytest.approx(np.trace(covariance), rel=1e-7)
+  assert 0 <= metrics.fid(a, gaussian(80, covariance, seed=2)) < 1e-7
 
 
-def test_fid_tells_what_is_wrong():
+def test_fid_errors():
   x = np.random.default_rng(0).standard_normal((9, 3))
   with pytest.raises(UserError, match='covariance of 1 example'):
     metrics.fid(x, x[:1])
@@ -143,7 +143,7 @@ def test_fid_tells_what_is_wrong():
 
 
 def test_kid_by_a_double_loop():
-  """One subset of everything, its draws being an order."""
+  """One subset contains all examples, so its draws only order them."""
   draw = np.random.default_rng(0)
   x, y = draw.standard_normal((12, 5)), draw.standard_normal((12, 5)) + 0.3
   dot = lambda a, b: sum(p * q for p, q in zip(a, b, strict=True))
@@ -155,11 +155,11 @@ def test_kid_by_a_double_loop():
   across = sum(kernel(a, b) for a in x for b in y)
   value = metrics.kid(x, y, subsets=3, subset_size=12)
   assert value.mean == pytest.approx(within / 132 - 2 * across / 144, rel=1e-10)
-  assert value.deviation == pytest.approx(0, abs=1e-12)
+  assert value.std == pytest.approx(0, abs=1e-12)
 
 
-def test_kid_without_bias():
-  """Around 0 for equal distributions, on either side of it."""
+def test_kid_is_unbiased():
+  """For equal distributions, values lie around 0, on both sides."""
   draw = np.random.default_rng(0)
   x, y = draw.standard_normal((2, 2000, 8))
   values = [metrics.kid(x, y, 1, 100, seed).mean for seed in range(100)]
@@ -167,7 +167,7 @@ def test_kid_without_bias():
   assert metrics.kid(x[:200], y[:200], 5, 100).mean != 0
 
 
-def test_kid_of_a_subset_that_is_too_large():
+def test_kid_subset_too_large():
   with pytest.raises(UserError, match='80 real and 120 fake'):
     metrics.kid(np.zeros((80, 2)), np.zeros((120, 2)), subset_size=100)
 
@@ -187,7 +187,7 @@ def test_inception_score_by_hand():
   assert score == pytest.approx(np.exp(kl), rel=1e-12)
 
 
-def test_inception_score_tells_what_is_wrong():
+def test_inception_score_errors():
   with pytest.raises(UserError, match='softmax'):
     metrics.inception_score(np.random.default_rng(0).normal(size=(50, 5)))
   with pytest.raises(UserError, match='9 examples'):
@@ -213,18 +213,18 @@ def test_class_coverage_by_hand():
 # Neighbours
 
 
-def test_nearest_by_hand():
-  found = metrics.nearest(line(0.9, 10), line(0, 1, 3, 7), k=2)
+def test_nearest_neighbors_by_hand():
+  found = metrics.nearest_neighbors(line(0.9, 10), line(0, 1, 3, 7), k=2)
   np.testing.assert_allclose(found.distances, [[0.1, 0.9], [3, 7]], rtol=1e-12)
   np.testing.assert_array_equal(found.indices, [[1, 0], [3, 2]])
   with pytest.raises(UserError, match='k=5'):
-    metrics.nearest(line(0), line(0, 1, 3, 7), k=5)
+    metrics.nearest_neighbors(line(0), line(0, 1, 3, 7), k=5)
 
 
-def test_nearest_in_several_blocks(monkeypatch):
-  """Against float64, with blocks that do not divide the sets."""
-  monkeypatch.setattr(metrics.neighbours, 'QUERIES', 30)
-  monkeypatch.setattr(metrics.neighbours, 'BASE', 64)
+def test_nearest_neighbors_in_several_blocks(monkeypatch):
+  """Agrees with float64, with block sizes that do not divide the sets."""
+  monkeypatch.setattr(metrics.neighbors, 'QUERIES', 30)
+  monkeypatch.setattr(metrics.neighbors, 'BASE', 64)
   draw = np.random.default_rng(0)
   # Far from 0, where float32 would lose what is between them.
   a = 1000 + draw.standard_normal((100, 40))
@@ -232,12 +232,12 @@ def test_nearest_in_several_blocks(monkeypatch):
   b[150] = a[7]
   b[199] = b[3]
   exact = np.sqrt(((a[:, None] - b[None]) ** 2).sum(2))
-  found = metrics.nearest(a, b, k=4)
+  found = metrics.nearest_neighbors(a, b, k=4)
   order = np.argsort(exact, 1, kind='stable')  # of equals, the first
   np.testing.assert_array_equal(found.indices, order[:, :4])
   np.testing.assert_allclose(found.distances, np.sort(exact, 1)[:, :4])
   assert found.distances[7, 0] == 0
-  itself = metrics.nearest(b, b, k=2)
+  itself = metrics.nearest_neighbors(b, b, k=2)
   np.testing.assert_array_equal(itself.distances[:, 0], 0)
   assert itself.distances[3, 1] == itself.distances[199, 1] == 0
   # The metrics are the same in blocks.
@@ -271,8 +271,8 @@ def test_density_and_coverage_by_hand():
     metrics.density_coverage(np.zeros((9, 1)), fake)
 
 
-def test_what_lies_on_a_sphere_is_not_in_by_chance():
-  """Of identical sets every ball holds, strictly, k: itself and k - 1."""
+def test_points_on_a_sphere_are_decided_exactly():
+  """Of identical sets, every open ball contains k points: itself and k - 1."""
   x = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
   assert metrics.density_coverage(x, x) == (1, 1)
   assert metrics.precision_recall(x, x) == (1, 1)
@@ -302,14 +302,14 @@ def test_memorisation():
 # Images
 
 
-def pictures(n, side, channels, seed, smooth=1.5):
+def smooth_images(n, side, channels, seed, smooth=1.5):
   x = np.random.default_rng(seed).normal(size=(n, side, side, channels))
   x = scipy.ndimage.gaussian_filter(x, (0, smooth, smooth, 0))
   return np.clip(128 + 60 * x / x.std(), 0, 255).astype(np.uint8)
 
 
 def pyramid(images, levels):
-  """Karras et al. 2018, by scipy."""
+  """Computes the pyramid of Karras et al. 2018 with scipy."""
   kernel = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None, :, :, None] / 256
   smooth = lambda x: scipy.ndimage.convolve(x, kernel, mode='mirror')
   out = [images.astype(float)]
@@ -323,7 +323,7 @@ def pyramid(images, levels):
 
 
 def patches_at(level, seed, index):
-  """Patches one by one, normalised."""
+  """Cuts and normalizes patches one by one."""
   n, h, w, _ = level.shape
   places, directions = np.random.default_rng((seed, index)).spawn(2)
   rows = places.integers(h - 6, size=(n, 128))
@@ -340,7 +340,10 @@ def patches_at(level, seed, index):
 
 
 def test_sliced_wasserstein_by_scipy():
-  real, fake = pictures(6, 64, 3, 0), pictures(6, 64, 3, 1, smooth=2.0)
+  real, fake = (
+    smooth_images(6, 64, 3, 0),
+    smooth_images(6, 64, 3, 1, smooth=2.0),
+  )
   value = metrics.sliced_wasserstein(real, fake, seed=5)
   assert list(value.levels) == [64, 32, 16]
   pyramids = pyramid(real, 3), pyramid(fake, 3)
@@ -356,12 +359,14 @@ def test_sliced_wasserstein_by_scipy():
   assert value.mean == pytest.approx(np.mean(list(value.levels.values())))
 
 
-def test_sliced_wasserstein_of_like_and_unlike():
-  real, fake = pictures(100, 28, 1, 0), pictures(100, 28, 1, 1)
+def test_sliced_wasserstein_orders_similar_and_different():
+  real, fake = smooth_images(100, 28, 1, 0), smooth_images(100, 28, 1, 1)
   assert metrics.sliced_wasserstein(real, real).mean == 0
   near = metrics.sliced_wasserstein(real, fake)
   assert list(near.levels) == [28]
-  far = metrics.sliced_wasserstein(real, pictures(100, 28, 1, 1, smooth=0.5))
+  far = metrics.sliced_wasserstein(
+    real, smooth_images(100, 28, 1, 1, smooth=0.5)
+  )
   assert near.mean < far.mean / 5
   flat = np.full((100, 28, 28, 1), 9, np.uint8)
   assert metrics.sliced_wasserstein(flat, flat).mean == 0
@@ -370,8 +375,8 @@ def test_sliced_wasserstein_of_like_and_unlike():
   assert list(metrics.sliced_wasserstein(wide, wide).levels) == [56, 28]
 
 
-def test_sliced_wasserstein_tells_what_is_wrong():
-  x = pictures(4, 28, 1, 0)
+def test_sliced_wasserstein_errors():
+  x = smooth_images(4, 28, 1, 0)
   with pytest.raises(UserError, match='4 real and 3 fake'):
     metrics.sliced_wasserstein(x, x[:3])
   with pytest.raises(UserError, match='12x12'):
@@ -406,15 +411,15 @@ def ms_ssim_by_scipy(x, y):
 
 @pytest.mark.parametrize('side, channels', [(16, 1), (28, 1), (64, 3)])
 def test_ms_ssim_by_scipy(side, channels):
-  images = pictures(2, side, channels, 0, smooth=4)
+  images = smooth_images(2, side, channels, 0, smooth=4)
   images[1] = images[0] // 2 + images[1] // 2
   value = metrics.ms_ssim(images, pairs=4)
   assert value == pytest.approx(ms_ssim_by_scipy(*images), rel=1e-5)
   assert 0.1 < value < 0.99
 
 
-def test_ms_ssim_of_like_and_unlike():
-  images = pictures(20, 32, 3, 0)
+def test_ms_ssim_orders_similar_and_different():
+  images = smooth_images(20, 32, 3, 0)
   assert metrics.ms_ssim(np.repeat(images[:1], 9, 0), 50) == pytest.approx(1)
   alike = images // 8 + images[:1] // 8 * 7
   assert metrics.ms_ssim(images, 500) < 0.5 < metrics.ms_ssim(alike, 500)
@@ -426,9 +431,11 @@ def test_ms_ssim_of_like_and_unlike():
     metrics.ms_ssim(images[:1])
 
 
-def test_what_are_no_features_is_told():
+def test_feature_shape_errors():
   images = np.zeros((4, 8, 8, 1), np.uint8)
-  with pytest.raises(UserError, match=r'features are \[n, d\], not \[4, 8, 8'):
+  with pytest.raises(
+    UserError, match=r'features must be \[n, d\], not \[4, 8, 8'
+  ):
     metrics.moments(images)
   few, many = np.zeros((4, 8)), np.zeros((4, 16))
   with pytest.raises(UserError, match='of two networks'):

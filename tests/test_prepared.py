@@ -1,4 +1,4 @@
-"""The official sets, from files in their exact formats, good and broken."""
+"""Tests of the official data sets, with valid and damaged files."""
 
 import fcntl
 import hashlib
@@ -37,7 +37,7 @@ from gan_jax.errors import UserError
 
 @pytest.fixture
 def given(tmp_path):
-  """The folder of the files that a user has."""
+  """Makes the folder of the user's files."""
   folder = tmp_path / 'given'
   folder.mkdir()
   return folder
@@ -68,13 +68,16 @@ def everything(source):
   return source.fetch(np.arange(source.size))
 
 
-# The four sets.
+# The official sets
 
 
 def test_mnist(make, given, capsys):
   write_mnist(given)
   source = make('mnist', 28, 1, split='train')
-  assert 'Warning: 40 of the 70,000 images of mnist' in capsys.readouterr().err
+  assert (
+    'Warning: found only 40 of the 70,000 images of mnist'
+    in capsys.readouterr().err
+  )
   assert (source.size, source.classes) == (30, tuple('0123456789'))
   assert source.example_bytes == 28 * 28 + 4
   examples = everything(source)
@@ -100,8 +103,10 @@ def test_genuine_mnist(make, shared):
 
 
 def test_fashion_mnist_is_not_mnist(make, shared):
-  """The files of both have the same names and sizes: their content tells."""
-  with pytest.raises(UserError, match=r'is not that of fashion_mnist.*SHA-'):
+  """The files of both sets have the same names, so only the content differs."""
+  with pytest.raises(
+    UserError, match=r'is not the official file of fashion_mnist.*SHA-'
+  ):
     make('fashion_mnist', 28, 1, files=str(shared / 'mnist'))
 
 
@@ -134,12 +139,14 @@ def test_all_of_cifar10_is_balanced(make, given):
   assert make('cifar10', 8, 1, split='test').size == 10_000
   spoiled = b'\1' + batches['test_batch.bin'][1:]
   write_cifar10(given, {**batches, 'test_batch.bin': spoiled})
-  with pytest.raises(UserError, match=r'is not CIFAR-10: test has \[999, 1001'):
+  with pytest.raises(
+    UserError, match=r'is not CIFAR-10: .* test are \[999, 1001'
+  ):
     make('cifar10', 16)
 
 
 def check_faces(source, numbers):
-  """Cropped to 160: no frame is left of the face's level."""
+  """Checks that a crop of 160 pixels contains the face and no frame."""
   examples = everything(source)
   levels = np.array(numbers)
   assert examples['images'].shape == (len(levels), 64, 64, 3)
@@ -152,7 +159,7 @@ def check_faces(source, numbers):
   'form', ['archive', 'file', 'folder', 'inside', 'deep']
 )
 def test_celeba(make, given, form, capsys):
-  """The archive or what it unpacks to, named or beside the lists."""
+  """Reads the archive, or its unpacked folder, by name or beside the lists."""
   write_celeba(given)
   archive, files = given / 'img_align_celeba.zip', given
   if form == 'file':
@@ -163,8 +170,8 @@ def test_celeba(make, given, form, capsys):
       zipped.extractall(target)
     archive.unlink()
     files = given / 'img_align_celeba' if form == 'inside' else given
-  wanted = {'resolution': 64, 'crop': 160, 'files': str(files)}
-  examples = check_faces(make('celeba', **wanted), range(1, 21))
+  block = {'resolution': 64, 'crop': 160, 'files': str(files)}
+  examples = check_faces(make('celeba', **block), range(1, 21))
   assert '20 of the 202,599 images of celeba' in capsys.readouterr().err
   expected = (np.array([attributes(i) for i in range(1, 21)]) + 1) // 2
   np.testing.assert_array_equal(examples['labels'], expected)
@@ -173,13 +180,13 @@ def test_celeba(make, given, form, capsys):
     ('validation', range(13, 17)),
     ('test', range(17, 21)),
   ):
-    source = make('celeba', split=split, **wanted)
+    source = make('celeba', split=split, **block)
     check_faces(source, numbers)
     assert source.classes == CLASSES
 
 
-def test_the_crop_is_in_the_centre(make, given):
-  """178: 9 of 178 columns on either side are white, and no row."""
+def test_celeba_crop_is_central(make, given):
+  """With a crop of 178, 9 columns on each side are white, and no rows."""
   write_celeba(given)
   image = everything(make('celeba', 178, crop=178))['images'][4, ..., 0]
   # Rows 20 to 197 of 218; the frame is left in columns alone.
@@ -187,8 +194,8 @@ def test_the_crop_is_in_the_centre(make, given):
   assert (image[:, [0, 4, -5, -1]] > 250).all()
 
 
-def test_celeba_without_its_lists(make, given, capsys):
-  """The partition is known; there are no labels."""
+def test_celeba_without_lists(make, given, capsys):
+  """The official partition is known; there are no labels."""
   write_celeba(given)
   for name in ('list_attr_celeba.txt', 'list_eval_partition.txt'):
     (given / name).unlink()
@@ -197,7 +204,7 @@ def test_celeba_without_its_lists(make, given, capsys):
   assert source.size == 20  # all below 162,771
   assert source.classes == ()
   assert set(everything(source)) == {'images'}
-  with pytest.raises(UserError, match="split='test' is none of train"):
+  with pytest.raises(UserError, match="split='test' must be one of train"):
     make('celeba', split='test')
 
 
@@ -213,8 +220,8 @@ def test_the_official_partition(number, split):
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
-def test_celeba_of_tfds(make, given, file_format):
-  """A copy that TFDS made of celeb_a, in either of its formats."""
+def test_celeba_from_tfds(make, given, file_format):
+  """Reads a copy of TFDS's celeb_a, in both of its formats."""
   write_celeb_a(given, file_format)
   for split, numbers in (('train', range(1, 13)), ('test', range(17, 21))):
     source = make('celeba', 64, crop=160, split=split)
@@ -223,10 +230,10 @@ def test_celeba_of_tfds(make, given, file_format):
     np.testing.assert_array_equal(examples['labels'], expected)
 
 
-# Broken ones.
+# Damaged files
 
 
-def test_a_corrupt_jpeg_inside(make, given, capsys):
+def test_a_damaged_jpeg(make, given, capsys):
   write_celeba(given)
   folder = given / 'img_align_celeba'
   with zipfile.ZipFile(given / 'img_align_celeba.zip') as archive:
@@ -234,18 +241,18 @@ def test_a_corrupt_jpeg_inside(make, given, capsys):
   cut = folder / '000003.jpg'
   cut.write_bytes(cut.read_bytes()[:300])
   source = make('celeba', 64, files=str(folder), crop=160)
-  told = capsys.readouterr().err
-  assert '1 of 20 files in' in told
-  assert '000003.jpg' in told
+  captured = capsys.readouterr().err
+  assert '1 of 20 files in' in captured
+  assert '000003.jpg' in captured
   check_faces(source, [1, 2, *range(4, 21)])
   (folder / '000004.jpg').write_bytes(b'')
   (folder / '000018.jpg').write_bytes(b'no picture')
-  with pytest.raises(UserError, match=r'3 of 20 files.*mend or remove them'):
+  with pytest.raises(UserError, match=r'3 of 20 files.*repair or remove them'):
     make('celeba', 16, files=str(folder))
 
 
-def test_a_spoiled_member_of_the_archive(make, given, capsys):
-  """Its checksum does not agree: it is left out, and named."""
+def test_a_damaged_member_of_the_archive(make, given, capsys):
+  """A member with a wrong checksum is left out and reported."""
   write_celeba(given)
   path = given / 'img_align_celeba.zip'
   raw = bytearray(path.read_bytes())
@@ -253,8 +260,8 @@ def test_a_spoiled_member_of_the_archive(make, given, capsys):
   raw[at : at + 8] = b'spoiled!'
   path.write_bytes(raw)
   assert make('celeba').size == 19
-  assert '1 of 20 files' in (told := capsys.readouterr().err)
-  assert '000007.jpg' in told
+  assert '1 of 20 files' in (captured := capsys.readouterr().err)
+  assert '000007.jpg' in captured
 
 
 def spoil_archive(given):
@@ -294,13 +301,13 @@ def cut_tar(given):
   path.write_bytes(path.read_bytes()[:200])
 
 
-BROKEN = [
-  ('celeba', [write_celeba, spoil_archive], 'weighs 5,000 bytes, the official'),
-  ('celeba', [write_celeba, spoil_attributes], 'line 8: a name and 40 of'),
+DAMAGED = [
+  ('celeba', [write_celeba, spoil_archive], 'has 5,000 bytes, the official'),
+  ('celeba', [write_celeba, spoil_attributes], 'line 8: expected a name and'),
   ('celeba', [write_celeba, spoil_partition], 'does not list 000020.jpg'),
-  ('celeba', [], r'no img_align_celeba.zip or img_align_celeba or celeb_a: get '
-   r'img_align_celeba.zip \(1,443,490,838 bytes\) from https://.*--config.data'
-   '.files=FOLDER'),
+  ('celeba', [], r'no img_align_celeba.zip or img_align_celeba or celeb_a: '
+   r'download img_align_celeba.zip \(1,443,490,838 bytes\) from https://'
+   '.*--config.data.files=FOLDER'),
   ('mnist', [write_mnist, cut_gzip], 'train-images.* is damaged'),
   ('mnist', [], r'no train-images-idx3-ubyte.gz or train-images-idx3-ubyte: '),
   ('cifar10', [write_python_version], 'cifar-10-binary.tar.gz'),
@@ -309,17 +316,19 @@ BROKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(('source', 'steps', 'message'), BROKEN)
-def test_what_is_broken_is_told(make, given, tmp_path, source, steps, message):
+@pytest.mark.parametrize(('source', 'steps', 'message'), DAMAGED)
+def test_damaged_files_are_errors(
+  make, given, tmp_path, source, steps, message
+):
   for step in steps:
     step(given)
   with pytest.raises(UserError, match=message):
     make(source)
-  # Nothing that later reads as a prepared set.
+  # Nothing is left that looks like a prepared set.
   assert not list((tmp_path / 'prepared').rglob('dataset_info.json'))
 
 
-def test_idx_files_that_do_not_belong_together(make, given):
+def test_mismatched_idx_files(make, given):
   write_mnist(given)
   write_idx(given / 'train-labels-idx1-ubyte.gz', np.arange(29) % 10)
   with pytest.raises(UserError, match='do not belong together'):
@@ -332,11 +341,11 @@ def test_a_crop_larger_than_the_images(make, given):
     make('celeba', crop=200)
 
 
-# Preparing.
+# Preparation
 
 
-def test_a_part_is_prepared_anew(make, given, capsys):
-  """When all the files are there: a part is never taken for the whole."""
+def test_an_incomplete_set_is_prepared_again(make, given, capsys):
+  """An incomplete set is reported, and replaced when all files are present."""
   write_mnist(given, train=10)
   assert make('mnist', split='train').size == 10
   write_mnist(given, train=25)
@@ -345,17 +354,17 @@ def test_a_part_is_prepared_anew(make, given, capsys):
   make('mnist', act=data.prepare)
   assert make('mnist', split='train').size == 25
   make('mnist', act=data.prepare, files=None)
-  assert 'Prepared already' in capsys.readouterr().out
+  assert 'Already prepared' in capsys.readouterr().out
 
 
-def test_what_needs_no_preparation(make, capsys):
+def test_digits_need_no_preparation(make, capsys):
   make('digits', act=data.prepare, files=None)
   assert 'digits needs no preparation' in capsys.readouterr().out
 
 
 @pytest.fixture
 def server(given):
-  """A server of the given files, on this machine."""
+  """Serves the user's files on this machine."""
   handler = partial(SimpleHTTPRequestHandler, directory=str(given))
   handler.log_message = lambda *_: None
   with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
@@ -365,7 +374,7 @@ def server(given):
 
 
 def test_downloads(make, given, server, monkeypatch):
-  """Checked by SHA-256; what is told of a failure; kept when it succeeds."""
+  """Downloads are verified by SHA-256 and cached; failures are reported."""
   write_mnist(given)
 
   def serve(url, spoil=b''):
@@ -375,11 +384,13 @@ def test_downloads(make, given, server, monkeypatch):
       digest = hashlib.sha256(raw + spoil).hexdigest()
       url_of = f'{url}/{file.names[0]}'
       files.append(file._replace(url=url_of, bytes=len(raw), sha256=digest))
-    row = data._official(MNIST._replace(files=tuple(files)))
+    row = data._official_source(MNIST._replace(files=tuple(files)))
     monkeypatch.setitem(data.SOURCES, 'mnist', row)
 
   serve('http://127.0.0.1:9')  # nobody is there
-  with pytest.raises(UserError, match=r'ConnectionError\): get train-images'):
+  with pytest.raises(
+    UserError, match=r'ConnectionError\): download train-images'
+  ):
     make('mnist', files=None)
   serve(server, spoil=b'of another file')
   with pytest.raises(UserError, match='NonMatchingChecksumError'):
@@ -388,27 +399,27 @@ def test_downloads(make, given, server, monkeypatch):
   assert make('mnist', files=None).size == 40
   for file in given.iterdir():
     file.write_bytes(b'')
-  assert make('mnist', 16, files=None).size == 40  # of what was kept
+  assert make('mnist', 16, files=None).size == 40  # from the downloads
 
 
 KILLED = """
 import os, signal, sys
 from gan_jax.data import mnist as idx
-standardize, made = idx.standardize, []
+preprocess, made = idx.preprocess, []
 def kill(*args):
   made.append(0)
   if len(made) == 35:  # the test split: train is written
     os.kill(os.getpid(), signal.SIGKILL)
-  return standardize(*args)
-idx.standardize = kill
+  return preprocess(*args)
+idx.preprocess = kill
 sys.argv = ['launch.py', *sys.argv[1:]]
 import runpy
 runpy.run_path('launch.py', run_name='__main__')
 """
 
 
-def test_a_killed_preparation_starts_over(given, tmp_path):
-  """SIGKILL, a real process; what it left is not taken for a prepared set."""
+def test_a_killed_preparation_is_repeated(given, tmp_path):
+  """Files of a process after SIGKILL never count as a prepared set."""
   write_mnist(given)
   flags = (
     '--config=experiments/dcgan_mnist.py',
@@ -432,7 +443,7 @@ def test_a_killed_preparation_starts_over(given, tmp_path):
 
 
 def test_one_process_prepares_at_a_time(make, given, tmp_path, capsys):
-  """Another waits, and takes what has been prepared."""
+  """A second process waits, and then opens the prepared set."""
   write_mnist(given)
   assert make('mnist').size == 40
   prepared_set = tmp_path / 'prepared/gan_jax_mnist/32x32_rgb/1.0.0'
@@ -451,10 +462,10 @@ def test_one_process_prepares_at_a_time(make, given, tmp_path, capsys):
   assert sizes == [40]
 
 
-def test_an_unwritable_place(make, given, tmp_path):
+def test_an_unwritable_folder(make, given, tmp_path):
   write_mnist(given)
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match=r'--config\.data\.dir is where'):
+  with pytest.raises(UserError, match=r'set --config\.data\.dir'):
     make('mnist', dir=str(tmp_path / 'file' / 'below'))
 
 
@@ -462,12 +473,12 @@ def test_too_little_space(make, given, monkeypatch):
   write_mnist(given)
   usage = shutil.disk_usage(given)._replace(free=1000)
   monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
-  with pytest.raises(UserError, match=r'has 0\.000 GB left, and 0\.000 are'):
+  with pytest.raises(UserError, match=r'has 0\.000 GB free, but 0\.000 GB are'):
     make('mnist')
 
 
 def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
-  """Prepared here and sent there; copied here, once, before it is read."""
+  """A set is prepared locally and pushed; it is pulled once before reading."""
   for module in (files_of, store, prepared):
     remote = lambda path: 'bucket' in str(path)
     monkeypatch.setattr(module, 'is_remote', remote)
@@ -495,7 +506,7 @@ def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   assert here.read_text() == info.read_text()
 
 
-def test_a_bucket_needs_the_extra(make):
+def test_a_bucket_needs_gcsfs(make):
   if importlib.util.find_spec('gcsfs'):
     pytest.skip('gcsfs is installed')
   with pytest.raises(UserError, match=r"pip install -e '\.\[gcs\]'"):

@@ -1,4 +1,4 @@
-"""The README's first command makes recognisable digits (minutes: slow)."""
+"""The README's training command makes recognisable digits (minutes: slow)."""
 
 import os
 import subprocess

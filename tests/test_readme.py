@@ -1,65 +1,98 @@
-"""What the README and the pages beside it say is there, is there."""
+"""What the README and the documentation name exists and works."""
 
+import importlib
 import re
 import runpy
 import shlex
+import sys
+from functools import cache, partial
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from conftest import ROOT
-from runs import get_config, metrics
+from runs import EXPERIMENTS, get_config, metrics
 
-import launch  # its flags
+import gan_jax
+import launch  # defines the flags
 from gan_jax import config as cfg
-from gan_jax.training import loop
+from gan_jax import data, errors, models
+from gan_jax.bounds import bound_of
+from gan_jax.data.toys import TOYS
+from gan_jax.games import augment, latents, losses, penalties
+from gan_jax.metrics.features import FEATURES
+from gan_jax.metrics.measure import METRICS
+from gan_jax.registry import build
+from gan_jax.runs.run import Run
+from gan_jax.sweep.results import Sweep
+from gan_jax.training import loop, optimizers
 
 FLAGS = re.MULTILINE | re.DOTALL
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+# (A build writes pages too.)
+PAGES = [
+  *sorted(ROOT.glob('*.md')),
+  *sorted(
+    page
+    for page in (ROOT / 'docs').rglob('*.md')
+    if '_build' not in page.parts and 'api' not in page.parts
+  ),
+]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+# Names that stand for any file of the reader.
+PLACEHOLDERS = ('mine.py', 'FILE.py')
 
 
 def anchors(text):
-  """Of a page's headings, as GitHub makes them."""
+  """The anchors of a page's headings, as GitHub and MyST make them."""
   titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
   return {re.sub(r'[^\w -]', '', x.lower()).replace(' ', '-') for x in titles}
 
 
+def blocks(page, language):
+  return re.findall(rf'^```{language}\n(.*?)^```', TEXTS[page], FLAGS)
+
+
 def commands():
-  """(page, words) of all that is started by launch.py."""
-  for page, text in TEXTS.items():
-    blocks = re.findall(r'^```\w*\n(.*?)^```', text, FLAGS)
-    for line in '\n'.join(blocks).replace('\\\n', ' ').splitlines():
+  """(page, words) of every command of launch.py in a code block."""
+  for page in TEXTS:
+    text = '\n'.join(blocks(page, r'\w*')).replace('\\\n', ' ')
+    for line in text.splitlines():
       _, found, rest = line.partition('python launch.py ')
-      if found:  # perhaps at the end of what is quoted
+      if found:  # perhaps at the end of a quotation
         yield (
           page,
           shlex.split(rest.rstrip('"') if rest.count('"') % 2 else rest),
         )
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-  text = page.read_text()
-  targets = re.findall(r'\]\(([^)\s]+)\)', text)
-  assert targets
-  for target in targets:
+@cache
+def all_keys():
+  """The keys of all experiments."""
+  configs = [get_config(name) for name in EXPERIMENTS]
+  return {key for config in configs for key in cfg.flatten(config.to_dict())}
+
+
+@pytest.mark.parametrize('page', TEXTS)
+def test_links(page):
+  for target in re.findall(r'\]\(([^)\s]+)\)', TEXTS[page]):
     if '://' in target:
       continue
     path, _, anchor = target.partition('#')
-    other = (page.parent / path).resolve() if path else page
+    file = ROOT / page
+    other = (file.parent / path).resolve() if path else file
     assert other.exists(), target
     assert not anchor or anchor in anchors(other.read_text()), target
 
 
-def test_commands_are_of_experiments_and_keys_that_there_are():
+def test_commands_are_of_experiments_and_keys_that_exist():
   assert launch
   checked = 0
   for page, words in commands():
     config = None
     for word in words:
       name, _, value = word.removeprefix('--').partition('=')
-      if name == 'config':
+      if name == 'config' and value not in PLACEHOLDERS:
         path, _, arg = value.partition(':')
         assert (ROOT / path).exists(), (page, word)
         config = get_config(path.split('/')[-1].removesuffix('.py'), arg)
@@ -72,19 +105,149 @@ def test_commands_are_of_experiments_and_keys_that_there_are():
   assert checked > 20
 
 
-def test_the_file_of_ones_own(tmp_path):
+def test_flags_in_the_text_are_keys():
+  for page, text in TEXTS.items():
+    for key in re.findall(r'--config\.([a-z][\w.]*\w)', text):
+      assert key in all_keys() or bound_of(key), (page, key)
+
+
+def test_the_table_of_keys_is_whole():
+  """Each key of an experiment has a line, and each line is of a known key."""
+  tables = '\n'.join(
+    blocks('docs/reference/configuration.md', '{config-keys}.*?')
+  )
+  keys = re.findall(r'^([\w.]+): ', tables, re.MULTILINE)
+  any_of = {'PLAYER': 'gen|disc', 'NAME': r'\w+', 'at_64': r'at_\d+'}
+  fill = lambda key: re.sub(
+    '|'.join(any_of), lambda match: f'({any_of[match[0]]})', key
+  )
+  pattern = re.compile('|'.join(fill(key).replace('.', r'\.') for key in keys))
+  for key in all_keys():
+    block, _, leaf = key.rpartition('.')
+    if block.startswith('game.penalties.'):  # they have a page of their own
+      assert f'`{leaf}`' in TEXTS['docs/reference/losses.md'], key
+    else:
+      assert key == 'schedule' or pattern.fullmatch(key), key
+  for key in keys:
+    known = key.replace('PLAYER', 'disc').replace('NAME', 'r1')
+    assert bound_of(known), key
+
+
+@pytest.mark.parametrize(
+  'page, names',
+  [
+    ('reference/losses', losses.LOSSES),
+    ('reference/losses', penalties.PENALTIES),
+    ('reference/losses', augment.AUGMENTATIONS),
+    ('reference/losses', latents.LATENTS),
+    ('reference/metrics', METRICS),
+    ('reference/configuration', models.MODELS.gen),
+    ('reference/configuration', models.MODELS.disc),
+    ('reference/configuration', optimizers.OPTIMIZERS),
+    ('reference/commands', launch.MODES),
+    ('how_to/evaluate', FEATURES),
+    ('how_to/own_images', data.SOURCES),
+    ('tutorials/toy', TOYS),
+  ],
+)
+def test_every_row_has_its_line(page, names):
+  for name in names:
+    assert re.search(rf'\b{name}\b', TEXTS[f'docs/{page}.md']), name
+
+
+def test_every_experiment_has_its_line():
+  for page in ('docs/reference/experiments.md', 'README.md'):
+    for name in EXPERIMENTS:
+      known = (f'`{name}.py', f'`{name.partition("_")[0]}_*.py`')
+      assert any(x in TEXTS[page] for x in known), (page, name)
+
+
+def test_exit_codes():
+  text = TEXTS['docs/reference/exit_codes.md']
+  for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130):
+    assert f'| {code} |' in text
+
+
+def attribute(name):
+  """What `gan_jax.module.name` is."""
+  parts = name.split('.')
+  for length in range(len(parts), 0, -1):
+    module = '.'.join(parts[:length])
+    try:
+      found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+      if error.name not in module:
+        raise
+      continue
+    for part in parts[length:]:
+      found = getattr(found, part)
+    return found
+  raise AttributeError(name)
+
+
+def test_names_of_the_package_exist():
+  """In the text, in code, and methods of `run` and `sweep`."""
+  checked = 0
+  for page, text in TEXTS.items():
+    for name in re.findall(r'\bgan_jax(?:\.[a-z_]\w*)+(?!\w*[./])', text):
+      if not name.endswith('.py'):
+        assert attribute(name) is not None, (page, name)
+        checked += 1
+    for kind, pattern in ((Run, r'\brun\.([a-z]\w*)\('),
+                          (Sweep, r'\bsweep\.([a-z]\w*)\(')):  # fmt: skip
+      for name in re.findall(pattern, text):
+        assert hasattr(kind, name), (page, name)
+        checked += 1
+  assert gan_jax and checked > 30
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+  """Writes the `mine.py` of a page into an empty current folder."""
+
+  def write(page):
+    (text,) = [x for x in blocks(page, 'python') if 'def get_config' in x]
+    (tmp_path / 'mine.py').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return runpy.run_path('mine.py')
+
+  yield write
+  sys.modules.pop('mine', None)
+
+
+def test_an_experiment_of_ones_own(mine, tmp_path):
   """It is trained as it stands."""
-  blocks = re.findall(r'^```python\n(.*?)^```', TEXTS['README.md'], FLAGS)
-  (text,) = [block for block in blocks if 'def get_config' in block]
-  (tmp_path / 'mine.py').write_text(text)
-  config = runpy.run_path(str(tmp_path / 'mine.py'))['get_config']('tiny')
+  config = mine('docs/how_to/own_parts.md')['get_config']('tiny')
   loop.train(config, tmp_path / 'run')
   (*_, last) = metrics(tmp_path / 'run')
   assert np.isfinite(last['disc/r1'])
 
 
-def test_files_that_are_named_there_are():
+def test_parts_of_ones_own(mine):
+  """The parts of the README's file are what the tables hold."""
+  parts = mine('README.md')
+  config = parts['get_config']('tiny')
+  names = ('Generator', 'exponential', 'stripes')
+  table = {f'mine.py:{name}': parts[name] for name in names}
+  shape = {'resolution': 8, 'channels': 1}
+  make = partial(build, 'config', table)
+  gen = make(config.model.gen.to_dict(), **shape)
+  loss = make(config.game.loss.to_dict())
+  z = np.zeros((2, 3), np.float32)
+  images, _ = gen.init_with_output(jax.random.key(0), z, None, train=True)
+  assert images.shape == (2, 8, 8, 1)
+  logits = np.float32([0, 1])
+  assert np.isfinite(loss.gen(logits, logits) + loss.disc(logits, logits))
+  spec = data.DataSpec(path='', **shape)
+  source = table[config.data.source](spec)
+  examples = source.fetch(np.arange(3))['images']
+  assert examples.shape == (3, 8, 8, 1)
+  assert examples.dtype == np.uint8
+  assert {*np.unique(examples)} == {0, 255}
+
+
+def test_files_that_are_named_exist():
   for page, text in TEXTS.items():
     for name in re.findall(r'[\w*/]+\.(?:py|ipynb)\b', text):
       found = [*ROOT.glob(name), *ROOT.glob(f'*/{name}')]
-      assert found or name == 'mine.py', (page, name)
+      assert found or name in PLACEHOLDERS, (page, name)

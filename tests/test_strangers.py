@@ -66,7 +66,7 @@ def test_what_the_reader_names_is_used(trained, hostile):
   run.nearest(2, features=rows)
   run.nearest(2, features='pixels')
   score = gan_jax.evaluate(run, features=rows)['fid']
-  assert score.stamp['features']['name'] == 'test_strangers:rows'
+  assert score.protocol['features']['name'] == 'test_strangers:rows'
   by_name = gan_jax.evaluate(run, features='test_strangers:rows')['fid']
   assert by_name == score
   assert not hostile.exists()
@@ -75,7 +75,7 @@ def test_what_the_reader_names_is_used(trained, hostile):
 def test_a_run_that_is_trusted(trained, hostile):
   run = gan_jax.load(trained, trust=True)
   score = gan_jax.evaluate(run)['fid']
-  assert score.stamp['features']['name'] == 'hostile_module:look'
+  assert score.protocol['features']['name'] == 'hostile_module:look'
   assert np.isfinite(score.value)
   assert hostile.exists()
 

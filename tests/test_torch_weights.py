@@ -1,4 +1,4 @@
-"""PyTorch's files of weights are read whole, and never run."""
+"""Tests of reading PyTorch's weight files, without running them."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ DATA = {'7': np.arange(12, dtype='<f4').tobytes()}
 
 @pytest.fixture(params=WRITERS)
 def write(request, tmp_path):
-  """Writes (value, storages) in one of the two formats; returns the file."""
+  """Returns a function that writes (value, storages) in one of the formats."""
 
   def written(value, storages):
     path = tmp_path / 'weights.pth'
@@ -26,35 +26,35 @@ def write(request, tmp_path):
   return written
 
 
-def of_data(offset, shape, strides):
+def float_tensor(offset, shape, strides):
   return files.tensor(b'FloatStorage', '7', 12, offset, shape, strides)
 
 
 def refused(path):
-  with pytest.raises(UserError) as told:
+  with pytest.raises(UserError) as raised:
     torch_weights.read(path)
-  message = str(told.value)
+  message = str(raised.value)
   assert str(path) in message and '\n' not in message
   return message
 
 
-def test_reads_tensors_wherever_they_lie_in_a_storage(write):
+def test_reads_tensors_at_any_position_in_a_storage(write):
   path = write(
     {
-      'whole': of_data(0, (3, 4), (4, 1)),
-      'turned': of_data(0, (4, 3), (1, 4)),
-      'part': of_data(5, (2, 2), (4, 1)),
-      'strategy': of_data(3, (2, 2), (0, 1)),
-      'number': of_data(11, (), ()),
-      'empty': of_data(0, (0, 4), (4, 1)),
+      'whole': float_tensor(0, (3, 4), (4, 1)),
+      'transposed': float_tensor(0, (4, 3), (1, 4)),
+      'part': float_tensor(5, (2, 2), (4, 1)),
+      'expanded': float_tensor(3, (2, 2), (0, 1)),
+      'number': float_tensor(11, (), ()),
+      'empty': float_tensor(0, (0, 4), (4, 1)),
     },
     DATA,
   )
   expected = {
     'whole': [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]],
-    'turned': [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
+    'transposed': [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]],
     'part': [[5, 6], [9, 10]],
-    'strategy': [[3, 4], [3, 4]],
+    'expanded': [[3, 4], [3, 4]],
     'number': 11,
     'empty': np.zeros((0, 4)),
   }
@@ -78,28 +78,28 @@ def test_reads_tensors_wherever_they_lie_in_a_storage(write):
   ],
 )
 def test_no_tensor_reaches_beyond_its_storage(write, reach):
-  assert 'damaged' in refused(write({'a': of_data(*reach)}, DATA))
+  assert 'damaged' in refused(write({'a': float_tensor(*reach)}, DATA))
 
 
 class Evil:
-  """Unpickled, as pickle does it, it makes a file."""
+  """Creates a file when pickle loads it."""
 
-  def __init__(self, made):
-    self.made = made
+  def __init__(self, created):
+    self.created = created
 
   def __reduce__(self):
-    return os.system, (f'touch {self.made}',)
+    return os.system, (f'touch {self.created}',)
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 4])
 def test_a_pickle_that_runs_a_command_is_refused(write, tmp_path, protocol):
-  made = tmp_path / 'made'
-  attack = pickle.dumps(Evil(made), protocol)
+  created = tmp_path / 'created'
+  attack = pickle.dumps(Evil(created), protocol)
   message = refused(write(attack.removesuffix(b'.'), DATA))
   assert f"'{os.system.__module__}.system'" in message
-  assert not made.exists()
+  assert not created.exists()
   pickle.loads(attack)  # it would have
-  assert made.exists()
+  assert created.exists()
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_other_names_are_refused(write, name):
 
 
 def test_a_pickle_leaves_nothing_behind(write):
-  """Attributes that it sets are those of functions made for it alone."""
+  """A pickle can only set attributes of functions made for it alone."""
   rebuild = b'ctorch._utils\n_rebuild_tensor_v2\n'
   change = rebuild + b'(N(V__kwdefaults__\n(dtV__defaults__\n(tdtb'
   refused(write({'a': change}, DATA))
-  path = write({'a': of_data(0, (2,), (1,))}, DATA)
+  path = write({'a': float_tensor(0, (2,), (1,))}, DATA)
   np.testing.assert_array_equal(torch_weights.read(path)['a'], [0, 1])
 
 
-def test_what_is_no_dict_of_tensors_is_told(write):
+def test_other_values_than_dicts_of_tensors_are_errors(write):
   assert 'holds a list' in refused(write([1, 2], {}))
   assert "holds a int as 'epoch'" in refused(write({'epoch': 3}, {}))
   assert "holds a dict as 'net'" in refused(write({'net': {}}, {}))
 
 
-def test_damaged_files_are_told(write, tmp_path):
-  path = write({'a': of_data(0, (3, 4), (4, 1))}, DATA)
+def test_damaged_files_are_errors(write, tmp_path):
+  path = write({'a': float_tensor(0, (3, 4), (4, 1))}, DATA)
   whole = path.read_bytes()
   for size in (0, 3, 60, len(whole) // 2, len(whole) - 1):
     path.write_bytes(whole[:size])
@@ -146,8 +146,8 @@ def test_damaged_files_are_told(write, tmp_path):
   assert 'there is no' in refused(tmp_path / 'nowhere.pth')
 
 
-def test_a_storage_of_another_size_is_told(write):
-  path = write({'a': of_data(0, (2,), (1,))}, {'7': DATA['7'] * 2})
+def test_a_storage_of_another_size_is_an_error(write):
+  path = write({'a': float_tensor(0, (2,), (1,))}, {'7': DATA['7'] * 2})
   assert 'damaged' in refused(path)
 
 
@@ -159,9 +159,9 @@ def test_reads_what_torch_saves(tmp_path, as_zip):
   net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
   state = net.state_dict()
   state |= {
-    'turned': base.T,
+    'transposed': base.T,
     'part': base[1:3, 2:5],
-    'strategy': torch.ones(1).expand(5),
+    'expanded': torch.ones(1).expand(5),
     'parameter': torch.nn.Parameter(base[0]),
     'empty': torch.zeros(0, 3),
   }

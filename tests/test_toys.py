@@ -1,4 +1,4 @@
-"""Points of known distributions: drawn, measured, watched."""
+"""Tests of toys: their distributions, metrics and plots."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from scipy.stats import spearmanr, wasserstein_distance
 
 import gan_jax
 from gan_jax import data, games
+from gan_jax.data.on_device import read
 from gan_jax.data.toys import TOYS, drawing, toy_of
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
@@ -29,6 +30,7 @@ from gan_jax.plots.toy_plot import (
   plot,
 )
 from gan_jax.training.loop import train
+from gan_jax.training.schedule import make_schedule
 
 
 def points_of(toy, count=20_000):
@@ -36,7 +38,7 @@ def points_of(toy, count=20_000):
   return np.asarray(jax.vmap(toy.draw)(keys), np.float64)
 
 
-# Mean, and deviation of each coordinate: by the definitions.
+# Mean and standard deviation of each coordinate, by the definitions.
 ROLL = 1.5 * np.pi * (1 + 2 * (np.arange(200_000) + 0.5) / 200_000)
 ROLL = ROLL * np.stack([np.cos(ROLL), np.sin(ROLL)]) / 10
 MOMENTS = {
@@ -56,28 +58,28 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize('name', sorted(TOYS))
-def test_toys_are_what_they_are_called(name):
+def test_moments_and_modes_of_toys(name):
   toy = TOYS[name]()
   points = points_of(toy)
-  mean, deviation = MOMENTS[name]
+  mean, std = MOMENTS[name]
   assert points.shape[1] == toy.dim == len(mean)
   np.testing.assert_allclose(points.mean(0), mean, atol=0.05)
-  np.testing.assert_allclose(points.std(0), deviation, rtol=0.03)
+  np.testing.assert_allclose(points.std(0), std, rtol=0.03)
   assert (np.abs(points) < toy.limit).mean() > 0.999
   if len(toy.modes):
-    # Each as likely; of genuine points 1 - e^-4.5 lie within 3 deviations in
-    # the plane, 99.73% on the line.
-    seen = modes(points, toy.modes, toy.deviation)
+    # All modes are equally likely. Of genuine points, 1 - e^-4.5 lie within 3
+    # standard deviations in 2-D, and 99.73% in 1-D.
+    seen = modes(points, toy.modes, toy.std)
     assert seen.found == len(toy.modes)
     within = 1 - np.exp(-4.5) if toy.dim == 2 else 0.9973
     assert seen.high_quality == pytest.approx(within, abs=0.003)
-    nearest = np.abs(points[:, None] - toy.modes).sum(-1).argmin(1)
-    shares = np.bincount(nearest) / len(points)
+    nearest_mode = np.abs(points[:, None] - toy.modes).sum(-1).argmin(1)
+    shares = np.bincount(nearest_mode) / len(points)
     np.testing.assert_allclose(shares, 1 / len(toy.modes), rtol=0.12)
 
 
-def test_a_drawing_is_drawn_from_by_its_ink(tmp_path):
-  """Black on the left, of half that ink above right, white below right."""
+def test_density_of_a_drawing_is_its_ink(tmp_path):
+  """Black on the left, half as dark at the upper right, else white."""
   pixels = np.full((40, 80), 255, np.uint8)
   pixels[:, :40] = 0
   pixels[:20, 40:] = 128  # (127 of 255 of ink)
@@ -92,8 +94,8 @@ def test_a_drawing_is_drawn_from_by_its_ink(tmp_path):
   assert not (~left & ~above).any()
 
 
-def test_a_drawing_is_looked_for_here_and_in_the_project(tmp_path, monkeypatch):
-  """The experiment's own is found from anywhere; one's own comes first."""
+def test_a_drawing_is_searched_here_and_in_the_project(tmp_path, monkeypatch):
+  """The file in the current folder comes before that of the project."""
   monkeypatch.chdir(tmp_path)
   name = 'experiments/drawing.png'
   assert len(points_of(drawing(name)))
@@ -101,10 +103,10 @@ def test_a_drawing_is_looked_for_here_and_in_the_project(tmp_path, monkeypatch):
   Image.new('L', (40, 80)).save(name)  # black: twice as high as wide
   points = points_of(drawing(name))
   assert np.abs(points[:, 0]).max() <= 0.5 < np.abs(points[:, 1]).max()
-  with pytest.raises(UserError) as told:
+  with pytest.raises(UserError) as raised:
     drawing('nowhere.png')
   for folder in (tmp_path, ROOT):
-    assert str(folder / 'nowhere.png') in str(told.value)
+    assert str(folder / 'nowhere.png') in str(raised.value)
 
 
 def test_modes_by_hand():
@@ -115,7 +117,7 @@ def test_modes_by_hand():
 
 
 def test_divergences_by_hand():
-  """On the line, 100 cells from -1 to 1: p in one cell, q in two of them."""
+  """In 1-D, with 100 cells from -1 to 1: p in one cell, q in two of them."""
   p = np.full((8, 1), -0.99)
   q = np.array([[-0.99]] * 2 + [[0.99]] * 6)
   found = divergence(p, q, 1.0)
@@ -123,20 +125,20 @@ def test_divergences_by_hand():
   js = (np.log(1 / 0.625) + 0.25 * np.log(0.25 / 0.625)) / 2
   js += 0.75 * np.log(0.75 / 0.375) / 2
   assert found.jensen_shannon == pytest.approx(js, rel=1e-12)
-  # KL(q || p), 1% of both being strategy over the 100 cells.
+  # KL(q || p), with 1% of both distributed over the 100 cells.
   few, some, most, all_of_it = 1e-4, 0.2476, 0.7426, 0.9901
   kl = some * np.log(some / all_of_it) + most * np.log(most / few)
   assert found.kl == pytest.approx(kl, rel=1e-12)
-  # Whatever their numbers.
+  # For any numbers of points.
   assert divergence(np.tile(p, (9, 1)), q, 1.0).kl == pytest.approx(kl)
   assert np.isnan(divergence(p, q * np.nan, 1.0)).all()
   assert divergence(p, p, 1.0) == (0.0, 0.0)
-  # What lies outside is counted at the edge.
+  # Points outside are counted in the outermost cells.
   assert divergence(p - 7, p, 1.0) == (0.0, 0.0)
 
 
 def test_the_wasserstein_distance_is_exact():
-  """On the line as SciPy has it, in the plane as the best assignment."""
+  """Equals SciPy's distance in 1-D, and the best assignment in 2-D."""
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(700, 1)), rng.normal(1.0, 2.0, (300, 1))
   expected = wasserstein_distance(a[:, 0], b[:, 0])
@@ -145,26 +147,27 @@ def test_the_wasserstein_distance_is_exact():
   costs = np.linalg.norm(a[:, None] - b[None], axis=-1)
   best = costs[linear_sum_assignment(costs)].mean()
   assert wasserstein(a, b) == pytest.approx(best, rel=1e-6)
-  # Of the first thousand: the rest may be anywhere.
+  # Only the first thousand points count.
   a, b = np.zeros((1500, 2)), np.ones((1500, 2))
   b[1000:] = 100.0
   assert wasserstein(a, b) == pytest.approx(np.sqrt(2))
 
 
-def test_points_that_are_measured_tell_nothing_of_latents():
-  """Neither of the samples that they are compared with, nor of training's."""
+def test_reference_points_and_latents_are_independent():
+  """Latents of samples, of evaluation and of training are not correlated."""
   source = data.make(get_config('toy_line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
   game = games.make(get_config('toy_line'))
+  phase = make_schedule(get_config('toy_line')).phase(0)
   for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.INPUTS):
     keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
-    z = np.asarray(game.sample_inputs(keys, {}, None)['z'])
+    z = np.asarray(game.sample_inputs(keys, {}, phase)['z'])
     for coordinate in z.T:
       assert abs(spearmanr(along, coordinate)[0]) < 0.1
 
 
-def test_a_large_drawing_is_drawn_from_as_fast(tmp_path):
-  """A photo: 512 pixels each way; all points of the reference at once."""
+def test_a_large_drawing(tmp_path):
+  """All reference points are drawn at once from a photo of 512 pixels."""
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (600, 600), np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'photo.png')
@@ -179,7 +182,7 @@ def test_a_large_drawing_is_drawn_from_as_fast(tmp_path):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-  """The `:tiny` ring, measured twice."""
+  """Trains the `:tiny` ring, with two evaluations."""
   workdir = tmp_path_factory.mktemp('ring')
   config = get_config('toy_ring', 'tiny')
   config.evaluation.every_images = 192
@@ -189,7 +192,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_of_points(trained):
-  """Its metrics, its film, its samples, which are points."""
+  """A run of points has metrics, a film, and samples that are points."""
   _, workdir = trained
   last = metrics(workdir)[-1]
   for name in ('high_quality', 'modes_found', 'jensen_shannon', 'wasserstein'):
@@ -213,12 +216,12 @@ def test_a_run_of_points(trained):
     run.nearest()
 
 
-def test_every_round_has_new_points(trained):
-  """The same for a seed, an iteration and an example, on any device."""
+def test_every_iteration_has_new_points(trained):
+  """Points are a function of seed, iteration and example, on any device."""
   config, _ = trained
   source = data.make(config)
   draw = lambda step, examples: np.asarray(
-    data.stream.read(
+    read(
       {}, {'example': jnp.asarray(examples)}, jax.random.key(0),
       jnp.int32(step), flip=False, draw=source.draw,
     )['images']
@@ -234,8 +237,8 @@ def test_every_round_has_new_points(trained):
 
 
 @pytest.mark.parametrize('several', [0, 4])
-def test_programs_of_their_own_draw_the_same_points(several, tmp_path):
-  """By jit and by pmap; where D compares points with each other, too."""
+def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
+  """Also if D compares the points of a minibatch."""
   config = get_config('toy_ring', 'tiny')
   config.model.disc.stddev_group = several
   runs = []
@@ -298,17 +301,17 @@ def test_arrows_have_the_same_scale_in_all_plots():
   ('keys', 'message'),
   [
     ({'data.source': 'toy:rings'}, "unknown .* 'rings'; did you mean 'ring'"),
-    ({'data.channels': 1}, 'config.data.channels to their coordinates, 2'),
-    ({'data.channels': 3}, 'is 1 or 2 coordinates, not 3'),
-    ({'data.flip': True}, 'is not mirrored'),
+    ({'data.channels': 1}, 'config.data.channels=2, the number of coord'),
+    ({'data.channels': 3}, 'number of coordinates, 1 or 2, not 3'),
+    ({'data.flip': True}, 'does not support mirroring'),
     (
       {'data.source': 'drawing:nowhere.png'},
       'nowhere.png: there is no such fil',
     ),
-    ({'evaluation.metrics': ('fid',)}, 'fid is no metric of these points'),
+    ({'evaluation.metrics': ('fid',)}, 'fid is not a metric of these points'),
     (
       {'data.source': 'toy:moons', 'evaluation.metrics': ('modes',)},
-      'modes is no metric of these points',
+      'modes is not a metric of these points',
     ),
   ],
 )
@@ -325,5 +328,5 @@ def test_points_are_no_metric_of_images(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.every_images = 192
   config.evaluation.metrics = ('modes',)
-  with pytest.raises(UserError, match='modes is of toy'):
+  with pytest.raises(UserError, match='modes is a metric of points'):
     train(config, tmp_path / 'run')

@@ -193,7 +193,7 @@ def test_a_file_where_a_folder_should_be(copy, name):
       use(copy)
 
 
-@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', '.lock'])
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl'])
 def test_a_folder_where_a_file_should_be(copy, name):
   (copy / name).unlink()
   (copy / name).mkdir()

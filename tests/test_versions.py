@@ -298,7 +298,7 @@ def test_features(name):
   assert network.version == version, told
   side = 28 if name == 'digits' else 32
   (image,) = pictures(1, side, 3, 0)
-  seen = jax.jit(network.look)(network.weights, image[None])['features']
+  seen = jax.jit(network.extract)(network.weights, image[None])['features']
   expected = by_features(name, image)
   np.testing.assert_allclose(
     seen[0], expected, rtol=1e-3, atol=1e-4, err_msg=told

@@ -1,4 +1,13 @@
-"""Where images come from: a new source is a function here, and a row."""
+"""Data sources: images and points, given by index or drawn on the device.
+
+This folder owns everything between a file and a batch on the device: reading,
+decoding, preparing, ordering and loading. It may import the layers below it
+(ops, keys, memory, files, registry, errors), and never metrics, training or
+runs.
+
+To add a source, write a function (DataSpec) -> Source and add a row to
+`SOURCES`.
+"""
 
 from collections.abc import Callable, Container
 from functools import partial
@@ -19,89 +28,97 @@ from gan_jax.errors import UserError
 from gan_jax.registry import choose
 
 
-class Row(NamedTuple):
-  """A kind of source: how it is opened, and how it is prepared, if it is.
+class SourceType(NamedTuple):
+  """A type of source: how to open and prepare its sources.
 
-  `takes_files`: whether `data.files` says something to it; `is_there`: whether
-  to open it is to read what is there, and not to download; `channels`: what
-  its images may have.
+  Attributes:
+    open: Opens the source that the spec describes.
+    prepare: Downloads and prepares the data; None: no preparation is needed.
+    takes_files: Whether the source uses `config.data.files`.
+    is_ready: Whether `open` needs no download and no preparation.
+    channels: The numbers of channels that its images can have.
   """
 
   open: Callable[[DataSpec], Source]
   prepare: Callable[[DataSpec], None] | None = None
   takes_files: bool = False
-  is_there: Callable[[DataSpec], bool] = lambda wanted: True
+  is_ready: Callable[[DataSpec], bool] = lambda spec: True
   channels: Container[int] = MODES
 
 
-def _official(original: DatasetInfo) -> Row:
-  def checked(
-    act: Callable[[DatasetInfo, DataSpec], Any], wanted: DataSpec
-  ) -> Any:
-    if wanted.path:
-      raise UserError(
-        f'{original.name} takes no path: --config.data.files={wanted.path} '
-        'says where its files are'
-      )
-    return act(original, wanted)
+def _official_source(info: DatasetInfo) -> SourceType:
+  """Describes the source type of an official data set."""
 
-  return Row(
-    open=partial(checked, prepared.open_or_prepare),
-    prepare=partial(checked, prepared.prepare),
+  def without_path(
+    function: Callable[[DatasetInfo, DataSpec], Any], spec: DataSpec
+  ) -> Any:
+    if spec.path:
+      raise UserError(
+        f'{info.name} takes no path: name the folder of its files with '
+        f'--config.data.files={spec.path}'
+      )
+    return function(info, spec)
+
+  return SourceType(
+    open=partial(without_path, prepared.open_or_prepare),
+    prepare=partial(without_path, prepared.prepare),
     takes_files=True,
-    is_there=partial(prepared.is_there, original),
+    is_ready=partial(prepared.is_prepared, info),
   )
 
 
-# `config.data.source` is NAME or NAME:PATH.
-SOURCES: dict[str, Row] = {
-  'celeba': _official(CELEBA),
-  'cifar10': _official(CIFAR10),
-  'digits': Row(digits),
-  'drawing': Row(partial(points, 'drawing'), channels=(1, 2)),
-  'fashion_mnist': _official(FASHION_MNIST),
-  'folder': Row(folder),
-  'mnist': _official(MNIST),
-  'slanted_land': Row(slanted_land),
-  'tfds': Row(
-    catalogue.open_set, catalogue.prepare, is_there=catalogue.is_there
+# The values of `config.data.source`: NAME or NAME:PATH.
+SOURCES: dict[str, SourceType] = {
+  'celeba': _official_source(CELEBA),
+  'cifar10': _official_source(CIFAR10),
+  'digits': SourceType(digits),
+  'drawing': SourceType(partial(points, 'drawing'), channels=(1, 2)),
+  'fashion_mnist': _official_source(FASHION_MNIST),
+  'folder': SourceType(folder),
+  'mnist': _official_source(MNIST),
+  'slanted_land': SourceType(slanted_land),
+  'tfds': SourceType(
+    catalogue.open_set, catalogue.prepare, is_ready=catalogue.is_prepared
   ),
-  'toy': Row(partial(points, 'toy'), channels=(1, 2)),
+  'toy': SourceType(partial(points, 'toy'), channels=(1, 2)),
 }
 
 
 def make(config: Any) -> Source:
-  """The source that `config.data` describes."""
-  row, wanted = _find(config)
-  source = row.open(wanted)
+  """Opens the source that `config.data` describes."""
+  source_type, spec = _find(config)
+  source = source_type.open(spec)
   if source.draw is not None and config.data.flip:
-    raise UserError(f'{config.data.source} is not mirrored: data.flip=False')
-  classes, there = config.data.get('classes', 0), len(source.classes)
-  if classes not in (0, there):
     raise UserError(
-      f'config.data.classes={classes}, and {config.data.source} has '
-      f'{there or "no"} labels'
+      f'{config.data.source} does not support mirroring: set '
+      'config.data.flip=False'
+    )
+  classes, num_labels = config.data.get('classes', 0), len(source.classes)
+  if classes not in (0, num_labels):
+    raise UserError(
+      f'config.data.classes={classes}, but {config.data.source} has '
+      f'{num_labels or "no"} labels'
     )
   return source
 
 
-def is_there(config: Any) -> bool:
-  """Whether `make` would find it ready: nothing to download or prepare."""
-  row, wanted = _find(config)
-  return row.is_there(wanted)
+def is_ready(config: Any) -> bool:
+  """Whether `make` needs no download and no preparation."""
+  source_type, spec = _find(config)
+  return source_type.is_ready(spec)
 
 
 def prepare(config: Any) -> None:
-  """Downloads and prepares what `config.data` describes, if that is needed."""
-  row, wanted = _find(config)
-  if row.prepare is None:
+  """Downloads and prepares the data of `config.data`, if needed."""
+  source_type, spec = _find(config)
+  if source_type.prepare is None:
     print(f'{config.data.source} needs no preparation')
   else:
-    row.prepare(wanted)
+    source_type.prepare(spec)
 
 
 def describe(config: Any, source: Source) -> str:
-  """What a source has, in a line."""
+  """Describes a source in one line."""
   data = config.data
   if source.draw is not None:
     return f'Data:     {data.source}, drawn on the devices'
@@ -112,26 +129,32 @@ def describe(config: Any, source: Source) -> str:
   )
 
 
-def _find(config: Any) -> tuple[Row, DataSpec]:
+def _find(config: Any) -> tuple[SourceType, DataSpec]:
+  """Finds the source type that `config.data` names, and builds its spec."""
   data = config.data
   name, _, path = data.source.partition(':')
   is_path = data.source.startswith(('/', './', '../', '~'))
   is_path = is_path or Path(data.source).is_dir()
   if name not in SOURCES and is_path:
     raise UserError(
-      f'config.data.source={data.source} is a path: a folder of images is '
-      f'--config.data.source=folder:{data.source}'
+      f'config.data.source={data.source} is a path: for a folder of images, '
+      f'set --config.data.source=folder:{data.source}'
     )
-  row = choose('config.data.source', name, SOURCES)
-  if data.channels not in row.channels:
+  source_type = choose('config.data.source', name, SOURCES)
+  if data.channels not in source_type.channels:
     raise UserError(
-      f'config.data.channels is 1 (grey) or 3 (RGB), not {data.channels}'
-      if row.channels is MODES
-      else f'config.data.channels is 1 or 2 coordinates, not {data.channels}'
+      f'config.data.channels must be 1 (grey) or 3 (RGB), not {data.channels}'
+      if source_type.channels is MODES
+      else (
+        'config.data.channels must be the number of coordinates, 1 or 2, not '
+        f'{data.channels}'
+      )
     )
-  if data.files is not None and not row.takes_files:
-    raise UserError(f'config.data.files says nothing to {name}: leave it out')
-  wanted = DataSpec(
+  if data.files is not None and not source_type.takes_files:
+    raise UserError(
+      f'config.data.source={name} does not use config.data.files: remove it'
+    )
+  spec = DataSpec(
     path=path,
     resolution=data.resolution,
     channels=data.channels,
@@ -141,4 +164,4 @@ def _find(config: Any) -> tuple[Row, DataSpec]:
     files=data.files,
     max_device_bytes=data.max_device_bytes,
   )
-  return row, wanted
+  return source_type, spec

@@ -1,4 +1,4 @@
-"""Everything else in the catalogue of TFDS, read without TensorFlow."""
+"""The catalogue of TFDS, read without TensorFlow."""
 
 import importlib.util
 import io
@@ -13,81 +13,89 @@ import tensorflow_datasets as tfds
 
 from gan_jax.data import store
 from gan_jax.data.decode import decode
-from gan_jax.data.prepared import fingerprint_of, labels_in, records_of
+from gan_jax.data.prepared import fingerprint_records, open_records, read_labels
 from gan_jax.data.source import DataSpec, Examples, Source
 from gan_jax.errors import UserError
 from gan_jax.files import is_remote, local
 
+# Tells TFDS to return the bytes of an image.
 UNDECODED = tfds.decode.SkipDecoding()
 
 
-def open_set(wanted: DataSpec) -> Source:
-  """A set that TFDS has prepared as array_record: `tfds:NAME[/CONFIG]`."""
-  _check_named(wanted)
-  builder = _find(wanted)
+def open_set(spec: DataSpec) -> Source:
+  """Opens `tfds:NAME[/CONFIG]`, a data set that TFDS has prepared.
+
+  Raises:
+    UserError: The data set is not prepared, or not as array_record.
+  """
+  _check_path(spec)
+  builder = _find(spec)
   if builder is None:
     raise UserError(
-      f'{wanted.path} is not prepared in {store.data_dir(wanted)}: the same '
-      'command with --mode=prepare prepares it (--config.data.dir names '
-      'another place)'
+      f'{spec.path} is not prepared in {store.data_dir(spec)}: run the same '
+      'command with --mode=prepare, or set --config.data.dir to the folder of '
+      'the prepared set'
     )
   if is_remote(builder.data_path):
-    store.bring(builder.data_path)
+    store.pull(builder.data_path)
     builder = tfds.builder_from_directory(local(builder.data_path))
-  return _source(builder, wanted)
+  return _source(builder, spec)
 
 
-def is_there(wanted: DataSpec) -> bool:
-  """Whether the set has been prepared."""
-  _check_named(wanted)
-  return _find(wanted) is not None
+def is_prepared(spec: DataSpec) -> bool:
+  """Whether TFDS has prepared the data set."""
+  _check_path(spec)
+  return _find(spec) is not None
 
 
-def prepare(wanted: DataSpec) -> None:
-  """Downloads and prepares it with the official builder: needs TensorFlow."""
-  _check_named(wanted)
-  if there := _find(wanted):
-    print(f'Prepared already: {there.data_path}')
+def prepare(spec: DataSpec) -> None:
+  """Downloads and prepares a data set with TFDS, which needs TensorFlow."""
+  _check_path(spec)
+  if builder := _find(spec):
+    print(f'Already prepared: {builder.data_path}')
     return
   if importlib.util.find_spec('tensorflow') is None:
     raise UserError(
-      f'to prepare tfds:{wanted.path} the official builder needs TensorFlow: '
+      f'preparing tfds:{spec.path} requires TensorFlow: run '
       "pip install -e '.[prepare]'"
     )
   try:
     tfds.builder(
-      wanted.path, data_dir=store.data_dir(wanted), file_format='array_record'
+      spec.path, data_dir=store.data_dir(spec), file_format='array_record'
     ).download_and_prepare()
-  except Exception as error:  # of any builder, of the network
+  except Exception as error:  # each builder raises its own; so does the network
     line = ' '.join(str(error).split())[:300]
     raise UserError(
-      f'{wanted.path} cannot be prepared: {type(error).__name__}: {line}'
+      f'cannot prepare {spec.path}: {type(error).__name__}: {line}'
     ) from error
 
 
-def _find(wanted: DataSpec) -> Any:
-  """The builder of a set that is prepared; None if it is not."""
+def _find(spec: DataSpec) -> Any:
+  """Returns the builder of a prepared data set; None: it is not prepared."""
   try:
     return tfds.core.read_only_builder.builder_from_files(
-      wanted.path, data_dir=store.data_dir(wanted)
+      spec.path, data_dir=store.data_dir(spec)
     )
   except (tfds.core.DatasetNotFoundError, ValueError):
     return None
 
 
-def _check_named(wanted: DataSpec) -> None:
-  if not wanted.path:
+def _check_path(spec: DataSpec) -> None:
+  if not spec.path:
     raise UserError(
-      'name a set of the catalogue: --config.data.source=tfds:oxford_flowers102'
+      'config.data.source=tfds: names no data set: add its name, as in '
+      '--config.data.source=tfds:oxford_flowers102'
     )
 
 
-def _source(builder: Any, wanted: DataSpec) -> Source:
+def _source(builder: Any, spec: DataSpec) -> Source:
+  """Makes a source of the images and labels of a prepared data set."""
   format_ = builder.info.file_format
   if format_ is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
-      f'{builder.data_path} is prepared as {format_.value}, which has no '
-      'random access: prepare it as array_record, in another --config.data.dir'
+      f'{builder.data_path} is prepared as {format_.value}, which does not '
+      'support random access: prepare it as array_record, in another '
+      '--config.data.dir'
     )
   features = builder.info.features
   images = [
@@ -97,7 +105,8 @@ def _source(builder: Any, wanted: DataSpec) -> Source:
   ]
   if not images:
     raise UserError(
-      f'tfds:{wanted.path} has no images, but {", ".join(features)}'
+      f'tfds:{spec.path} has no images, only {", ".join(features)}: choose '
+      'another data set'
     )
   labels = [
     name
@@ -105,16 +114,16 @@ def _source(builder: Any, wanted: DataSpec) -> Source:
     if isinstance(feature, tfds.features.ClassLabel)
   ]
   decoders = {images[0]: UNDECODED}
-  records = records_of(builder, wanted.split, decoders)
+  records = open_records(builder, spec.split, decoders)
   label = labels[0] if labels else None
   return Source(
     size=len(records),
-    fetch=partial(_fetch, records, images[0], label, wanted),
-    example_bytes=wanted.image_bytes + (4 if labels else 0),
+    fetch=partial(_fetch, records, images[0], label, spec),
+    example_bytes=spec.image_bytes + (4 if labels else 0),
     classes=tuple(features[label].names) if label else (),
     decodes=True,
-    labels=partial(labels_in, records, label) if label else None,
-    fingerprint=partial(fingerprint_of, records),
+    labels=partial(read_labels, records, label) if label else None,
+    fingerprint=partial(fingerprint_records, records),
   )
 
 
@@ -122,35 +131,46 @@ def _fetch(
   records: Any,
   image: str,
   label: str | None,
-  wanted: DataSpec,
+  spec: DataSpec,
   indices: np.ndarray,
 ) -> Examples:
-  rows = records.__getitems__(indices.tolist())
-  images = [decode(io.BytesIO(row[image]), wanted) for row in rows]
-  for index, picture in zip(indices, images, strict=True):
-    if picture is None:
-      raise UserError(f'image {index} of tfds:{wanted.path} does not decode')
+  """Decodes the examples at `indices`.
+
+  Args:
+    records: Random access to the undecoded examples.
+    image, label: The names of the features; `label` None: there are no labels.
+  """
+  encoded = records.__getitems__(indices.tolist())
+  images = [decode(io.BytesIO(example[image]), spec) for example in encoded]
+  for index, decoded in zip(indices, images, strict=True):
+    if decoded is None:
+      raise UserError(
+        f'image {index} of tfds:{spec.path} cannot be decoded: prepare the '
+        'data set again'
+      )
   examples = {'images': np.stack(images)}
   if label is not None:
-    examples['labels'] = np.int32([row[label] for row in rows])
+    examples['labels'] = np.int32([example[label] for example in encoded])
   return examples
 
 
 def newest_version(folder: Path) -> Any:
-  """The builder of the newest version of a set that is in `folder`."""
-  found = [
+  """Returns the builder of the newest version of a data set in `folder`."""
+  versions = [
     file.parent
     for file in folder.rglob('dataset_info.json')
     if tfds.core.Version.is_valid(file.parent.name)
   ]
-  if not found:
-    raise UserError(f'{folder} has no dataset_info.json: no set of TFDS')
-  newest = max(found, key=lambda path: tfds.core.Version(path.name))
+  if not versions:
+    raise UserError(
+      f'{folder} is not a data set of TFDS: it has no dataset_info.json'
+    )
+  newest = max(versions, key=lambda path: tfds.core.Version(path.name))
   return tfds.builder_from_directory(newest)
 
 
 def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-  """All examples of a split, in its order, their images undecoded."""
+  """Yields all examples of a split in order, their images undecoded."""
   decoders = {'image': UNDECODED}
   if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
     for path in builder.info.splits[split].filepaths:
@@ -163,16 +183,18 @@ def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _tfrecords(path: Any) -> Iterator[bytes]:
-  """The records of a TFRecord file.
+  """Yields the records of a TFRecord file.
 
-  Each is its length (uint64, little-endian), 4 bytes of checksum, the data, and
-  4 bytes of checksum.
+  A record is its length (uint64, little-endian), a checksum of 4 bytes, the
+  data, and another checksum of 4 bytes.
   """
   with path.open('rb') as file:
     while header := file.read(12):
       (length,) = struct.unpack('<Q', header[:8])
       record = file.read(length)
       if len(record) != length:
-        raise UserError(f'{path} is damaged: it ends within a record')
+        raise UserError(
+          f'{path} is damaged: it ends within a record; download it again'
+        )
       file.read(4)
       yield record

@@ -25,12 +25,12 @@ from gan_jax.data.official import (
 from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
-# The images: the archive, the folder it unpacks to, or TFDS's own celeb_a.
+# The images: the archive, its unpacked folder, or TFDS's data set celeb_a.
 ARCHIVE, FOLDER, TFDS = 'img_align_celeba.zip', 'img_align_celeba', 'celeb_a'
 PARTITION, ATTRIBUTES = 'list_eval_partition.txt', 'list_attr_celeba.txt'
 SIZE = 178, 218
 SPLITS = ('train', 'validation', 'test')
-# The official partition, by the numbers of the images: where each split ends.
+# The official partition: the number of the last image of each split.
 ENDS = (162_770, 182_637, 202_599)
 
 CLASSES = (
@@ -46,61 +46,64 @@ CLASSES = (
 
 
 class Encoded(NamedTuple):
-  """An image that is yet to be decoded."""
+  """An image before decoding."""
 
   name: str
   data: bytes
   label: Any
 
 
-# Of each split: how many images there are, and the images.
-Parts = dict[str, tuple[int, Iterator[Encoded]]]
+# Split -> its number of images, and the images.
+EncodedSplits = dict[str, tuple[int, Iterator[Encoded]]]
 
 
-def _read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
+def _read(found: Found, spec: DataSpec) -> tuple[dict[str, Split], bool]:
+  """Reads the splits, and whether they have labels."""
   images = found[ARCHIVE]
   if images.name == TFDS or (images / 'dataset_info.json').exists():
-    parts, labelled = _of_tfds(images), True
+    encoded_splits, labelled = _read_tfds(images), True
   else:
-    parts, labelled = _of_files(images, found), ATTRIBUTES in found
-  total = sum(size for size, _ in parts.values())
-  bad: list[str] = []
+    encoded_splits, labelled = _read_files(images, found), ATTRIBUTES in found
+  total = sum(size for size, _ in encoded_splits.values())
+  failed: list[str] = []
 
   def examples(encoded: Iterator[Encoded]) -> Iterator[tuple[np.ndarray, Any]]:
-    look = lambda one: (one, _decode(one, wanted))
-    for one, image in threaded(look, encoded):
+    decoded = threaded(lambda one: (one, _decode(one, spec)), encoded)
+    for one, image in decoded:
       if image is None:
-        bad.append(one.name)
+        failed.append(one.name)
       else:
         yield image, one.label
-    left.pop()
-    if not left:
-      report(bad, total, str(images))
+    unwritten.pop()
+    if not unwritten:
+      report(failed, total, str(images))
 
   splits = {
     split: Split(size, examples(encoded))
-    for split, (size, encoded) in parts.items()
+    for split, (size, encoded) in encoded_splits.items()
     if size
   }
-  left = list(splits)  # those that are not written yet
+  unwritten = list(splits)
   return splits, labelled
 
 
-def _decode(one: Encoded, wanted: DataSpec) -> np.ndarray | None:
-  image = decode(io.BytesIO(one.data), wanted)
+def _decode(one: Encoded, spec: DataSpec) -> np.ndarray | None:
+  """Decodes and preprocesses an image; None: it cannot be decoded."""
+  image = decode(io.BytesIO(one.data), spec)
   if image is None:
     return None
   size = Image.open(io.BytesIO(one.data)).size
   if size != SIZE:
     raise UserError(
-      f'{one.name} is of {size[0]}x{size[1]}, not of {SIZE[0]}x{SIZE[1]} as '
-      'CelebA, aligned and cropped: --config.data.source=folder:PATH takes any'
+      f'{one.name} has {size[0]}x{size[1]} pixels, but the aligned and cropped '
+      f'CelebA has {SIZE[0]}x{SIZE[1]}: read other images with '
+      '--config.data.source=folder:PATH'
     )
   return image
 
 
-def _of_tfds(folder: Path) -> Parts:
-  """The splits of a copy of TFDS's celeb_a, in the order that it has them."""
+def _read_tfds(folder: Path) -> EncodedSplits:
+  """Reads a copy of TFDS's celeb_a, in the order of its examples."""
   builder = newest_version(folder)
 
   def encoded(split: str) -> Iterator[Encoded]:
@@ -115,42 +118,48 @@ def _of_tfds(folder: Path) -> Parts:
   }
 
 
-def _of_files(images: Path, found: Found) -> Parts:
-  """The splits of the official files, in the order of their names."""
+def _read_files(images: Path, found: Found) -> EncodedSplits:
+  """Reads the official files, in the order of their names."""
   read = _archive(images) if images.is_file() else _folder(images)
   if not read:
-    raise UserError(f'{images} has no .jpg files')
-  split_of = official_split
+    raise UserError(
+      f'{images} has no .jpg files: it must hold the images of CelebA'
+    )
+  get_split = official_split
   if PARTITION in found:
     check_official(CELEBA.files[1], found[PARTITION])
     partition = _table(found[PARTITION], ())
-    split_of = lambda name: SPLITS[partition(name)[0]]
-  label_of = lambda name: None
+    get_split = lambda name: SPLITS[partition(name)[0]]
+  get_label = lambda name: None
   if ATTRIBUTES in found:
     check_official(CELEBA.files[2], found[ATTRIBUTES])
     table = _table(found[ATTRIBUTES], CLASSES)
-    label_of = lambda name: np.int32(table(name) == 1)  # 1 and -1 there
+    get_label = lambda name: np.int32(
+      table(name) == 1
+    )  # the table has 1 and -1
   else:
     file = CELEBA.files[2]
     print(
-      f'There will be no labels: {ATTRIBUTES} ({file.bytes:,} bytes, from '
-      f'{file.url}) is not with {images}'
+      f'The data set gets no labels: {ATTRIBUTES} ({file.bytes:,} bytes, from '
+      f'{file.url}) is not beside {images}'
     )
   names: dict[str, list[str]] = {split: [] for split in SPLITS}
   for name in sorted(read):
-    names[split_of(name)].append(name)
+    names[get_split(name)].append(name)
   encoded = lambda split: (
-    Encoded(name, read[name](), label_of(name)) for name in names[split]
+    Encoded(name, read[name](), get_label(name)) for name in names[split]
   )
   return {split: (len(names[split]), encoded(split)) for split in SPLITS}
 
 
 def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
+  """Maps the names of the images in a folder to functions that read them."""
+
   def read(file: Path) -> bytes:
     try:
       return file.read_bytes()
     except OSError:
-      return b''  # no picture: it is reported with those that do not decode
+      return b''  # reported with the images that cannot be decoded
 
   return {
     file.name: partial(read, file)
@@ -160,20 +169,21 @@ def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _archive(path: Path) -> dict[str, Callable[[], bytes]]:
+  """Maps the names of the images in the archive to functions that read them."""
   check_official(CELEBA.files[0], path)
   try:
     archive = zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError) as error:
     size = CELEBA.files[0].bytes
     raise UserError(
-      f'{path} is damaged ({error}): it weighs {path.stat().st_size:,} bytes, '
-      f'the official one {size:,}'
+      f'{path} is damaged ({error}): it has {path.stat().st_size:,} bytes, '
+      f'the official file {size:,}; download it again'
     ) from error
 
   def read(member: str) -> bytes:
     try:
       return archive.read(member)
-    except Exception:  # zipfile has many names for what is wrong
+    except Exception:  # zipfile raises errors of many types
       return b''
 
   names = {member: Path(member).name for member in archive.namelist()}
@@ -185,11 +195,11 @@ def _archive(path: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _table(path: Path, header: tuple[str, ...]) -> Callable[[str], np.ndarray]:
-  """(name of an image) -> its numbers in one of the list_*.txt.
+  """Parses a list_*.txt: returns a function (name of an image) -> its numbers.
 
-  A line an image: its name, and its numbers. One with a header begins with
-  the number of images, and the names of the columns; one without has a column
-  that tells the split.
+  Each line is the name of an image and its numbers. A file with a header starts
+  with the number of images and the names of the columns. A file without one has
+  a single column, the split.
   """
   try:
     lines = path.read_text().splitlines()
@@ -197,7 +207,10 @@ def _table(path: Path, header: tuple[str, ...]) -> Callable[[str], np.ndarray]:
     raise UserError(f'{path} cannot be read: {error}') from error
   skip = 2 if header else 0
   if header and tuple(lines[1].split() if len(lines) > 1 else ()) != header:
-    raise UserError(f'{path} does not have the {len(header)} names of CelebA')
+    raise UserError(
+      f'{path} must have the {len(header)} attribute names of CelebA in its '
+      'second line: download it again'
+    )
   columns = len(header) or 1
   allowed = {-1, 1} if header else {0, 1, 2}
   rows = {}
@@ -211,30 +224,32 @@ def _table(path: Path, header: tuple[str, ...]) -> Callable[[str], np.ndarray]:
       row = np.empty(0)
     if not allowed.issuperset(row) or not len(row):
       raise UserError(
-        f'{path}, line {number}: a name and {columns} of {sorted(allowed)} are '
-        f'expected, not {line[:60]!r}'
+        f'{path}, line {number}: expected a name and {columns} of '
+        f'{sorted(allowed)}, not {line[:60]!r}'
       )
     rows[name] = row
 
-  def of(name: str) -> np.ndarray:
+  def look_up(name: str) -> np.ndarray:
     if name not in rows:
-      raise UserError(f'{path} does not list {name}')
+      raise UserError(f'{path} does not list {name}: download it again')
     return rows[name]
 
-  return of
+  return look_up
 
 
 def official_split(name: str) -> str:
-  """The split that an image is in: 000001.jpg -> train."""
+  """Returns the official split of an image: 000001.jpg -> train."""
   number = Path(name).stem
   if not number.isdigit() or int(number) > ENDS[-1]:
     raise UserError(
-      f'{name} is not one of 000001.jpg to {ENDS[-1]}.jpg: is this CelebA?'
+      f'{name} is not an image of CelebA (000001.jpg to {ENDS[-1]}.jpg): read '
+      'other images with --config.data.source=folder:PATH'
     )
   return SPLITS[np.searchsorted(ENDS, int(number))]
 
 
-def _drive(identity: str) -> str:
+def _drive_url(identity: str) -> str:
+  """Returns the URL of a file on Google Drive."""
   return f'https://drive.google.com/uc?export=download&id={identity}'
 
 
@@ -247,20 +262,20 @@ CELEBA = DatasetInfo(
   files=(
     File(
       (ARCHIVE, FOLDER, TFDS),
-      _drive('0B7EVK8r0v71pZjFTYXZWM3FlRnM'),
+      _drive_url('0B7EVK8r0v71pZjFTYXZWM3FlRnM'),
       1_443_490_838,
       '46fb89443c578308acf364d7d379fe1b9efb793042c0af734b6112e4fd3a8c74',
     ),
     File(
       (PARTITION,),
-      _drive('0B7EVK8r0v71pY0NSMzRuSXJEVkk'),
+      _drive_url('0B7EVK8r0v71pY0NSMzRuSXJEVkk'),
       2_836_386,
       'fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7',
       needed=False,
     ),
     File(
       (ATTRIBUTES,),
-      _drive('0B7EVK8r0v71pblRyaVFSWGxPY0U'),
+      _drive_url('0B7EVK8r0v71pblRyaVFSWGxPY0U'),
       26_721_026,
       'f0e5da289d5ccf75ffe8811132694922b60f2af59256ed362afa03fefba324d0',
       needed=False,

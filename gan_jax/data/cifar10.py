@@ -1,4 +1,4 @@
-"""CIFAR-10, from its binary version."""
+"""CIFAR-10, read from its binary version."""
 
 import tarfile
 import zlib
@@ -28,7 +28,8 @@ OFFICIAL_BATCH = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32
 
 
-def _read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
+def _read(found: Found, spec: DataSpec) -> tuple[dict[str, Split], bool]:
+  """Reads the splits, and whether they have labels."""
   path = found[ARCHIVE]
   check_official(CIFAR10.files[0], path)
   batches = _batches(path)
@@ -39,22 +40,24 @@ def _read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
     labels = records[:, 0]
     counts = np.bincount(labels, minlength=10)
     official = OFFICIAL_BATCH * len(names)
-    # Content has no published checksum: the official splits are balanced.
+    # The content has no published checksum, but the official splits are
+    # balanced.
     if len(counts) > 10 or (
       len(labels) >= official and set(counts) != {official // 10}
     ):
       raise UserError(
-        f'{path} is not CIFAR-10: {split} has {counts.tolist()} of its classes'
+        f'{path} is not CIFAR-10: the numbers of images of each class in '
+        f'{split} are {counts.tolist()}'
       )
     planes = records[:, 1:].reshape(-1, 3, 32, 32)
     pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-    made = (preprocess(Image.fromarray(image), wanted) for image in pixels)
-    splits[split] = Split(len(labels), zip(made, labels, strict=True))
+    images = (preprocess(Image.fromarray(image), spec) for image in pixels)
+    splits[split] = Split(len(labels), zip(images, labels, strict=True))
   return splits, True
 
 
 def _batches(path: Path) -> dict[str, bytes]:
-  """The batches by name, from the archive or the folder it unpacks to."""
+  """Reads the batches by name, from the archive or its unpacked folder."""
   try:
     if path.is_dir():
       batches = {file.name: file.read_bytes() for file in path.glob('*.bin')}
@@ -66,14 +69,14 @@ def _batches(path: Path) -> dict[str, bytes]:
           if member.isfile() and member.name.endswith('.bin')
         }
   except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-    raise UserError(f'{path} is damaged: {error}') from error
+    raise UserError(f'{path} is damaged: {error}; download it again') from error
   for name in (name for names in BATCHES.values() for name in names):
     if name not in batches:
-      raise UserError(f'{path} has no {name}')
+      raise UserError(f'{path} has no {name}: download it again')
     if not batches[name] or len(batches[name]) % RECORD_BYTES:
       raise UserError(
-        f'{name} in {path} is damaged: {len(batches[name]):,} bytes are not '
-        f'records of {RECORD_BYTES:,}'
+        f'{name} in {path} is damaged: {len(batches[name]):,} bytes, not a '
+        f'multiple of {RECORD_BYTES:,}; download it again'
       )
   return batches
 

@@ -1,4 +1,4 @@
-"""Files that are pictures, decoded: many at once, and the bad ones reported."""
+"""Decoding of image files: in parallel, with a report of the damaged ones."""
 
 import io
 import itertools
@@ -20,46 +20,50 @@ from gan_jax.errors import UserError, warn
 T = TypeVar('T')
 R = TypeVar('R')
 
-# More undecodable files than this share, and the set is not what its owner
-# thinks it is.
-MOST_BAD = 0.1
-MOST_BAD_NAMED = 5
-# What Pillow raises of a file that is none of its kind, or damaged.
-BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-# What is decoded in one go: no more than this waits to be taken.
+# A larger share of files that cannot be decoded is an error: the folder is
+# probably not the intended one.
+MAX_FAILED_SHARE = 0.1
+MAX_NAMED = 5
+# The errors that Pillow raises for damaged files and files of other formats.
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Number of items submitted to the threads at once, which bounds the memory of
+# results that wait to be consumed.
 CHUNK = 1024
 
 
-def decode(file: Path | io.BytesIO, wanted: DataSpec) -> np.ndarray | None:
-  """-> uint8 [resolution, resolution, channels]; None: it does not decode."""
+def decode(file: Path | io.BytesIO, spec: DataSpec) -> np.ndarray | None:
+  """Decodes a file to uint8 [resolution, resolution, channels].
+
+  Returns None if the file cannot be decoded.
+  """
   try:
     with Image.open(file) as image:
-      if wanted.crop is None:
-        # JPEG decodes faster at half, a quarter, an eighth of its size.
-        size = (2 * wanted.resolution, 2 * wanted.resolution)
-        image.draft(MODES[wanted.channels], size)
+      if spec.crop is None:
+        # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size.
+        size = (2 * spec.resolution, 2 * spec.resolution)
+        image.draft(MODES[spec.channels], size)
       else:
-        image.load()  # so that what is broken is not taken for too small
-      return preprocess(image, wanted)
+        image.load()  # raises for a damaged file before the size is checked
+      return preprocess(image, spec)
   except UserError:
     raise
-  except BROKEN:
+  except DECODE_ERRORS:
     return None
 
 
 def is_animated(path: Path) -> bool:
-  """Whether a file that decodes has several frames."""
-  if path.suffix.lower() in ('.bmp', '.jpeg', '.jpg'):  # they cannot
+  """Whether a file that can be decoded has several frames."""
+  if path.suffix.lower() in ('.bmp', '.jpeg', '.jpg'):  # never animated
     return False
   try:
     with Image.open(path) as image:
       return getattr(image, 'is_animated', False)
-  except BROKEN:  # behind the first frame
+  except DECODE_ERRORS:  # the damage lies behind the first frame
     return True
 
 
 def threaded(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-  """map(function, items), in their order, on all cores."""
+  """Maps a function over the items, in order, with a thread for each core."""
   items = iter(items)
   with ThreadPoolExecutor(os.cpu_count()) as pool:
     while chunk := list(itertools.islice(items, CHUNK)):
@@ -67,19 +71,25 @@ def threaded(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def progress(items: Iterable[T], title: str, total: int) -> Iterable[T]:
-  """The items, with a bar where there is a terminal."""
+  """Yields the items and shows a progress bar on a terminal."""
   quiet = not sys.stdout.isatty()
   return track(items, title, total=total, transient=True, disable=quiet)
 
 
-def report(bad: list[str], total: int, where: str) -> None:
-  """Warns of a few files that do not decode; refuses a set with many."""
-  if not bad:
+def report(failed: list[str], total: int, where: str) -> None:
+  """Warns of files that cannot be decoded.
+
+  Raises:
+    UserError: More than a tenth of the files failed, or fewer than 2 are left.
+  """
+  if not failed:
     return
-  named = ', '.join(bad[:MOST_BAD_NAMED])
-  more = len(bad) - MOST_BAD_NAMED
+  named = ', '.join(failed[:MAX_NAMED])
+  more = len(failed) - MAX_NAMED
   named += f' and {more} more' if more > 0 else ''
-  message = f'{len(bad)} of {total} files in {where} do not decode: {named}'
-  if len(bad) > MOST_BAD * total or total - len(bad) < 2:
-    raise UserError(f'{message}; mend or remove them')
-  warn(f'{message}; going on without them')
+  message = (
+    f'{len(failed)} of {total} files in {where} cannot be decoded: {named}'
+  )
+  if len(failed) > MAX_FAILED_SHARE * total or total - len(failed) < 2:
+    raise UserError(f'{message}; repair or remove them')
+  warn(f'{message}; continuing without them')

@@ -14,7 +14,7 @@ from gan_jax.data.source import (
   Examples,
   Fingerprint,
   Source,
-  check_undivided,
+  check_no_splits,
   in_memory,
 )
 from gan_jax.errors import UserError, warn
@@ -23,63 +23,45 @@ from gan_jax.memory import check_images
 SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
 
 
-def folder(wanted: DataSpec) -> Source:
-  """Every PNG, JPEG, WebP, GIF and BMP below `path`; sub-folders are labels.
+def folder(spec: DataSpec) -> Source:
+  """Opens all PNG, JPEG, WebP, GIF and BMP files below `path`.
 
-  Files are taken in the order of their names; of an animation the first frame,
-  and a warning tells how many there are. All are decoded once: one that cannot
-  be is named and left out. A set that fits on the device is kept, a
-  larger one decoded again whenever it is fetched.
+  The sub-folders are the labels, and the names of the files are their order.
+  Each file is decoded once: files that cannot be decoded are reported and left
+  out. Animations are reported too, and only their first frame is used. Images
+  that fit on the device stay in memory; larger sets are decoded at each fetch.
+
+  Raises:
+    UserError: The folder does not exist, or has fewer than 2 images.
   """
-  check_undivided('a folder', wanted)
-  root = Path(wanted.path).expanduser()
-  if not wanted.path or not root.is_dir():
+  check_no_splits('a folder', spec)
+  root = Path(spec.path).expanduser()
+  if not spec.path or not root.is_dir():
     raise UserError(
-      f'there is no folder {wanted.path!r}: name one of images, as in '
+      f'there is no folder {spec.path!r}: name a folder of images, as in '
       '--config.data.source=folder:/path/to/images'
     )
   paths = sorted(images_below(root))
   if len(paths) < 2:
     raise UserError(
-      f'{len(paths)} images below {root}: at least 2 are needed '
+      f'{root} has {len(paths)} images, but at least 2 are needed '
       f'({", ".join(sorted(SUFFIXES))})'
     )
-  keep = len(paths) * wanted.image_bytes <= wanted.max_device_bytes
-  # At least, one is decoded on each core at a time.
-  count = len(paths) if keep else os.cpu_count() or 1
-  check_images(count, wanted.resolution, wanted.image_bytes)
+  resident = len(paths) * spec.image_bytes <= spec.max_device_bytes
+  # A streamed folder needs memory for at least one image per core.
+  count = len(paths) if resident else os.cpu_count() or 1
+  check_images(count, spec.resolution, spec.image_bytes)
 
-  animated: list[Path] = []
-
-  def look(path: Path) -> np.ndarray | bool:
-    image = decode(path, wanted)
-    if image is None:
-      return False
-    if is_animated(path):
-      animated.append(path)
-    return image if keep else True
-
-  looked = threaded(look, paths)
-  looked = list(progress(looked, f'Reading {root}', len(paths)))
-  if animated:
-    warn(
-      f'{len(animated)} of {len(paths)} files in {root} are animations: '
-      'the first frame of each is taken'
-    )
-  good = [image is not False for image in looked]
-  bad = [str(p) for p, fine in zip(paths, good, strict=True) if not fine]
-  report(bad, len(paths), str(root))
-  paths = [p for p, fine in zip(paths, good, strict=True) if fine]
+  paths, images = _decode_all(root, paths, spec, resident)
   labels, classes = _labels(root, paths)
-  if keep:
-    images = np.stack([image for image in looked if image is not False])
-    source = in_memory({'images': images, **labels}, classes)
+  if resident:
+    source = in_memory({'images': np.stack(images), **labels}, classes)
     return source._replace(fingerprint=partial(_fingerprint, root, paths))
   label_bytes = 4 if labels else 0
   return Source(
     size=len(paths),
-    fetch=partial(_fetch, paths, labels, wanted),
-    example_bytes=wanted.image_bytes + label_bytes,
+    fetch=partial(_fetch, paths, labels, spec),
+    example_bytes=spec.image_bytes + label_bytes,
     classes=classes,
     decodes=True,
     labels=partial(labels.__getitem__, 'labels') if labels else None,
@@ -87,25 +69,61 @@ def folder(wanted: DataSpec) -> Source:
   )
 
 
+def _decode_all(
+  root: Path, paths: list[Path], spec: DataSpec, resident: bool
+) -> tuple[list[Path], list[np.ndarray]]:
+  """Decodes all files once, and reports the animated and the damaged ones.
+
+  Returns:
+    The paths that can be decoded; and their images if `resident`, else [].
+  """
+  animated: list[Path] = []
+
+  def decode_one(path: Path) -> np.ndarray | bool:
+    image = decode(path, spec)
+    if image is None:
+      return False
+    if is_animated(path):
+      animated.append(path)
+    return image if resident else True
+
+  decoded = threaded(decode_one, paths)
+  decoded = list(progress(decoded, f'Reading {root}', len(paths)))
+  if animated:
+    warn(
+      f'{len(animated)} of {len(paths)} files in {root} are animations: '
+      'only the first frame of each is used'
+    )
+  pairs = list(zip(paths, decoded, strict=True))
+  failed = [str(path) for path, image in pairs if image is False]
+  report(failed, len(paths), str(root))
+  paths = [path for path, image in pairs if image is not False]
+  images = [image for image in decoded if image is not False]
+  return paths, images if resident else []
+
+
 def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
-  """By the files' names and sizes; here also by their times."""
-  content, here = hashlib.sha256(), hashlib.sha256()
+  """Hashes the names and sizes of the files; locally also their times."""
+  content, on_this_machine = hashlib.sha256(), hashlib.sha256()
   for path in paths:
     stat = path.stat()
-    told = f'{path.relative_to(root).as_posix()}\0{stat.st_size}\0'
-    content.update(told.encode(errors='surrogateescape'))
-    here.update(f'{stat.st_mtime_ns}\0'.encode())
-  here.update(content.digest())
-  return Fingerprint(content.hexdigest(), here.hexdigest())
+    entry = f'{path.relative_to(root).as_posix()}\0{stat.st_size}\0'
+    content.update(entry.encode(errors='surrogateescape'))
+    on_this_machine.update(f'{stat.st_mtime_ns}\0'.encode())
+  on_this_machine.update(content.digest())
+  return Fingerprint(content.hexdigest(), on_this_machine.hexdigest())
 
 
 def _fetch(
-  paths: list[Path], labels: Examples, wanted: DataSpec, indices: np.ndarray
+  paths: list[Path], labels: Examples, spec: DataSpec, indices: np.ndarray
 ) -> Examples:
-  images = [decode(paths[index], wanted) for index in indices]
+  """Decodes the images at `indices`."""
+  images = [decode(paths[index], spec) for index in indices]
   for index, image in zip(indices, images, strict=True):
     if image is None:
-      raise UserError(f'{paths[index]} is gone, or does not decode any more')
+      raise UserError(
+        f'{paths[index]} was deleted or damaged while in use: restore it'
+      )
   return {
     'images': np.stack(images),
     **{name: array[indices] for name, array in labels.items()},
@@ -113,7 +131,7 @@ def _fetch(
 
 
 def images_below(root: Path) -> Iterator[Path]:
-  """Every file that may be an image, in no order."""
+  """Yields the path of each image file below `root`, in no order."""
   for folder, _, names in os.walk(root, followlinks=True):
     for name in names:
       if Path(name).suffix.lower() in SUFFIXES and not name.startswith('.'):
@@ -121,13 +139,17 @@ def images_below(root: Path) -> Iterator[Path]:
 
 
 def _labels(root: Path, paths: list[Path]) -> tuple[Examples, tuple[str, ...]]:
-  """The first folder below the root is the class, if every image has one."""
+  """Returns the labels and class names: the first folder below the root.
+
+  There are no labels if an image lies directly in the root.
+  """
   parents = [path.relative_to(root).parts[:-1] for path in paths]
   if not all(parents):
-    loose = sum(not parent for parent in parents)
-    if loose < len(paths):
+    num_unlabelled = sum(not parent for parent in parents)
+    if num_unlabelled < len(paths):
       warn(
-        f'{loose} images of {root} are in no sub-folder: there are no labels'
+        f'{num_unlabelled} images of {root} are in no sub-folder, so no labels '
+        'are used: move each image into the folder of its class'
       )
     return {}, ()
   classes, labels = np.unique([p[0] for p in parents], return_inverse=True)

@@ -1,4 +1,4 @@
-"""What the iterations are fed, made ahead of them in other processes."""
+"""Loading of dispatches in worker processes, ahead of the training loop."""
 
 import contextlib
 import multiprocessing
@@ -19,69 +19,77 @@ from gan_jax.errors import UserError
 
 T = TypeVar('T')
 
-# What a worker has ready, at most; and the threads that it reads with.
-IN_FLIGHT = 2
+# The largest number of dispatches that a worker prefetches.
+PREFETCH = 2
+# The number of reading threads of a worker.
 THREADS = 2
-# Examples that are read in one go, of a set that is read whole.
+# The number of examples that `fetch_all` reads at once.
 CHUNK = 2048
 
 
 def load(make: Callable[[int], T], steps: range, workers: int) -> Generator[T]:
-  """Yields make(step) for each of `steps`, in order, whatever the workers.
+  """Yields make(step) for each of `steps`, in order, for any number of workers.
 
   Args:
-    make: A pure function; goes to the workers, so that it can be pickled.
-    iterations: The first iteration of each dispatch.
-    workers: Processes that make it; 0: threads of this process.
+    make: A pure function. Must be picklable, because the workers receive it.
+    steps: The first iteration of each dispatch.
+    workers: The number of processes that call it; 0: threads of this process.
+
+  Raises:
+    UserError: A worker process died.
   """
-  import grain  # heavy, and not needed where the data lies on the device
+  import grain  # slow to import, and not needed for resident data
 
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # in a notebook; Grain reads its own
+    flags.FLAGS.mark_as_parsed()  # Grain reads its flags, also in a notebook
   dispatches = grain.MapDataset.range(steps.start, steps.stop, steps.step)
-  # As bytes: of the arrays that Grain would share, it leaves some behind.
-  made = dispatches.map(lambda step: pickle.dumps(make(step)))
-  made = made.to_iter_dataset(
-    grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=IN_FLIGHT)
+  # Pickled, because Grain leaks some of the arrays that its processes share.
+  dispatches = dispatches.map(lambda step: pickle.dumps(make(step)))
+  dispatches = dispatches.to_iter_dataset(
+    grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
   )
   if workers:
     options = grain.MultiprocessingOptions(
-      num_workers=workers, per_worker_buffer_size=IN_FLIGHT
+      num_workers=workers, per_worker_buffer_size=PREFETCH
     )
-    made = made.mp_prefetch(options, worker_init_fn=_begin)
-  iterator = iter(made)
+    dispatches = dispatches.mp_prefetch(
+      options, worker_init_fn=_exit_with_parent
+    )
+  iterator = iter(dispatches)
   try:
-    with _deaf():  # the workers start with the first
-      part = next(iterator, None)
-    while part is not None:
-      yield pickle.loads(part)
-      part = next(iterator, None)
+    with _block_signals():  # the first call starts the workers
+      pickled = next(iterator, None)
+    while pickled is not None:
+      yield pickle.loads(pickled)
+      pickled = next(iterator, None)
   except RuntimeError as error:
     raise UserError(
-      f'a loader process has died ({" ".join(str(error).split())[:80]}): if '
-      'memory ran out, take fewer --config.data.workers'
+      f'a data worker process died ({" ".join(str(error).split())[:80]}): if '
+      'memory ran out, reduce --config.data.workers'
     ) from error
   finally:
     iterator.close()
 
 
-def _begin(index: int, count: int) -> None:
-  """A worker never outlives its run."""
+def _exit_with_parent(index: int, count: int) -> None:
+  """Makes a worker process exit when its parent process ends."""
 
-  def follow():
+  def wait():
     multiprocessing.parent_process().join()
     os._exit(1)
 
-  threading.Thread(target=follow, daemon=True).start()
+  threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-  """What is started here never hears of Ctrl-C and SIGTERM: the run sees to it.
+def _block_signals() -> Iterator[None]:
+  """Blocks Ctrl-C and SIGTERM in the processes that are started in the block.
 
-  This process hears of them afterwards.
+  The run handles both signals and stops its workers. This process receives the
+  signals after the block.
   """
-  resource_tracker.ensure_running()  # or its start would lift the block
+  # Started first, because starting the resource tracker unblocks the signals.
+  resource_tracker.ensure_running()
   stop = {signal.SIGINT, signal.SIGTERM}
   before = signal.pthread_sigmask(signal.SIG_BLOCK, stop)
   try:
@@ -91,7 +99,7 @@ def _deaf() -> Iterator[None]:
 
 
 def fetch_all(source: Source) -> Examples:
-  """The whole set, in its order, read on all cores."""
+  """Fetches all examples in order, with a thread for each core."""
   chunks = np.split(np.arange(source.size), range(CHUNK, source.size, CHUNK))
   fetched = threaded(source.fetch, chunks)
   parts = list(progress(fetched, 'Reading the data', len(chunks)))

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from their IDX files."""
+"""MNIST and Fashion-MNIST, read from their IDX files."""
 
 import gzip
 import hashlib
@@ -14,11 +14,11 @@ from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 IDX_UINT8 = 0x08
-# Of the splits: how their files' names begin, and how many images they have.
+# Split -> the prefix of its files, and its number of images.
 SPLITS = {'train': ('train', 60_000), 'test': ('t10k', 10_000)}
 
-# Bytes and SHA-256 as distributed, and SHA-256 of the content: gzip's wrapper
-# differs from copy to copy.
+# Size in bytes and SHA-256 of the distributed file, and SHA-256 of its content,
+# because the gzip header differs between copies.
 MNIST_FILES = {
   'train-images-idx3-ubyte': (
     9_912_422,
@@ -66,43 +66,54 @@ FASHION_MNIST_FILES = {
 
 
 def unpack(path: Path) -> bytes:
-  """What is in a file, gzipped or not."""
+  """Reads the content of a file, which may be gzipped."""
   try:
     with path.open('rb') as file:
       zipped = file.read(2) == b'\x1f\x8b'
     with (gzip.open if zipped else open)(path, 'rb') as file:
       return file.read()
   except (EOFError, OSError, ValueError, zlib.error) as error:
-    raise UserError(f'{path} is damaged: {error}') from error
+    raise UserError(f'{path} is damaged: {error}; download it again') from error
 
 
 def parse_idx(raw: bytes, path: Path) -> np.ndarray:
-  """The array in an IDX file of bytes.
+  """Parses an IDX file of bytes into an array.
 
   The format: two zero bytes, the type (8 is uint8), the number of dimensions,
-  each dimension as a big-endian uint32, the data. `path` is for messages.
+  each dimension as a big-endian uint32, and the data. `path` is for messages.
   """
   if raw[:3] != bytes([0, 0, IDX_UINT8]):
-    raise UserError(f'{path} is not an IDX file of bytes')
+    raise UserError(f'{path} is not an IDX file of bytes: download it again')
   if len(raw) < 4 or len(raw) < 4 + 4 * raw[3]:
-    raise UserError(f'{path} is damaged: it ends in its header')
+    raise UserError(
+      f'{path} is damaged: it ends in its header; download it again'
+    )
   shape = np.frombuffer(raw, '>u4', count=raw[3], offset=4).astype(int)
   data = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
   if data.size != np.prod(shape):
     raise UserError(
-      f'{path} is damaged: {data.size} bytes of data, {np.prod(shape)} expected'
+      f'{path} is damaged: it has {data.size} bytes of data, but needs '
+      f'{np.prod(shape)}; download it again'
     )
   return data.reshape(shape)
 
 
-def _original(
+def _make_info(
   name: str,
   homepage: str,
   base: str,
   classes: tuple[str, ...],
   files: dict[str, tuple[int, str, str]],
 ) -> DatasetInfo:
-  def read_split(prefix: str, official: int, found: Found, wanted: DataSpec):
+  """Describes a data set in the files of MNIST.
+
+  Args:
+    name, homepage, classes: As of `DatasetInfo`.
+    base: The URL of the folder of the files.
+    files: Name -> size in bytes, SHA-256, and SHA-256 of the content.
+  """
+
+  def read_split(prefix: str, official: int, found: Found, spec: DataSpec):
     names = f'{prefix}-images-idx3-ubyte', f'{prefix}-labels-idx1-ubyte'
     paths = [found[f'{file}.gz'] for file in names]
     raws = [unpack(path) for path in paths]
@@ -110,24 +121,28 @@ def _original(
     if images.ndim != 3 or labels.shape != images.shape[:1]:
       raise UserError(
         f'{paths[0]} and {paths[1]} do not belong together: their shapes are '
-        f'{images.shape} and {labels.shape}'
+        f'{images.shape} and {labels.shape}; download both again'
       )
     if labels.max(initial=0) >= len(classes):
-      raise UserError(f'{paths[1]} has labels above {len(classes) - 1}')
-    # As many as the official ones, but not them: another set, or damaged.
+      raise UserError(
+        f'{paths[1]} has labels above {len(classes) - 1}: it is not of {name}'
+      )
+    # A full-sized split with other content is damaged, or of another data set.
     for file, path, raw in zip(names, paths, raws, strict=True):
       content = hashlib.sha256(raw).hexdigest()
       if len(images) >= official and content != files[file][2]:
         raise UserError(
-          f'{path} is not that of {name}: the SHA-256 of its content is '
-          f'{content[:16]}..., not {files[file][2][:16]}...'
+          f'{path} is not the official file of {name}: the SHA-256 of its '
+          f'content is {content[:16]}..., not {files[file][2][:16]}...'
         )
-    made = (preprocess(Image.fromarray(image), wanted) for image in images)
-    return Split(len(images), zip(made, labels, strict=True))
+    preprocessed = (
+      preprocess(Image.fromarray(image), spec) for image in images
+    )
+    return Split(len(images), zip(preprocessed, labels, strict=True))
 
-  def read(found: Found, wanted: DataSpec) -> tuple[dict[str, Split], bool]:
+  def read(found: Found, spec: DataSpec) -> tuple[dict[str, Split], bool]:
     splits = {
-      split: read_split(prefix, official, found, wanted)
+      split: read_split(prefix, official, found, spec)
       for split, (prefix, official) in SPLITS.items()
     }
     return splits, True
@@ -145,7 +160,7 @@ def _original(
   )
 
 
-MNIST = _original(
+MNIST = _make_info(
   'mnist',
   'https://www.tensorflow.org/datasets/catalog/mnist',
   'https://storage.googleapis.com/cvdf-datasets/mnist',
@@ -153,7 +168,7 @@ MNIST = _original(
   MNIST_FILES,
 )
 
-FASHION_MNIST = _original(
+FASHION_MNIST = _make_info(
   'fashion_mnist',
   'https://github.com/zalandoresearch/fashion-mnist',
   'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com',

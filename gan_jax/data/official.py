@@ -1,4 +1,4 @@
-"""What an official data set is, and how its files are come by."""
+"""The official data sets: their files, and how to download or find them."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,17 +14,18 @@ from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
 
 TIMEOUT_SECONDS = 20
-# A file is looked for, and read, under the first of its names.
+# The first name of each `File` -> its path.
 Found = Mapping[str, Path]
 
 
 class File(NamedTuple):
-  """A file of an official set.
+  """A file of an official data set.
 
   Attributes:
-    names: What it is called; first as distributed, then unpacked, say.
-    url, bytes, sha256: As distributed.
-    needed: Whether the set can be prepared without it.
+    names: Its possible names: first the distributed one, then, for example,
+      the unpacked one.
+    url, bytes, sha256: Of the distributed file.
+    needed: Whether the data set cannot be prepared without it.
   """
 
   names: tuple[str, ...]
@@ -35,11 +36,11 @@ class File(NamedTuple):
 
 
 class Split(NamedTuple):
-  """What is to be written of one split.
+  """The examples of one split, to be written.
 
   Attributes:
-    size: How many examples there are, before any that are broken.
-    examples: Of them: (image, label), the image standardized.
+    size: The number of examples, including those that cannot be decoded.
+    examples: Pairs of a preprocessed image and its label.
   """
 
   size: int
@@ -50,13 +51,13 @@ class DatasetInfo(NamedTuple):
   """An official data set.
 
   Attributes:
-    name: In `SOURCES`.
-    homepage: Where people find its files.
-    size: How many images it has, in all splits.
-    classes: Names of its labels.
+    name: Its name in `SOURCES`.
+    homepage: A page that links to its files.
+    size: Its number of images in all splits.
+    classes: The names of its labels.
     files: Its files.
-    read: (found, wanted) -> its splits, and whether they are labelled.
-    attributes: Whether a label is a 0 or 1 for each of `classes`.
+    read: (found, spec) -> its splits, and whether they have labels.
+    attributes: Whether a label has a 0 or 1 for each of `classes`.
   """
 
   name: str
@@ -68,69 +69,77 @@ class DatasetInfo(NamedTuple):
   attributes: bool = False
 
 
-def download(original: DatasetInfo, folder: epath.Path) -> Found:
-  """Downloads the files by TFDS's manager, which checks and keeps them."""
+def download(info: DatasetInfo, folder: epath.Path) -> Found:
+  """Downloads the files with TFDS, which verifies and caches them.
+
+  Raises:
+    UserError: The download failed.
+  """
   infos = {
     file.url: tfds.download.checksums.UrlInfo(
       size=tfds.core.utils.Size(file.bytes),
       checksum=file.sha256,
       filename=file.names[0],
     )
-    for file in original.files
+    for file in info.files
   }
   manager = tfds.download.DownloadManager(
     download_dir=folder,
-    dataset_name=original.name,
+    dataset_name=info.name,
     url_infos=infos,
     force_checksums_validation=True,
   )
-  urls = {file.names[0]: file.url for file in original.files}
-  kept = folder / original.name
+  urls = {file.names[0]: file.url for file in info.files}
+  download_folder = folder / info.name
   name = tfds.download.resource.get_dl_fname
   missing = [
     file.url
-    for file in original.files
-    if not (kept / name(file.url, file.sha256)).exists()
+    for file in info.files
+    if not (download_folder / name(file.url, file.sha256)).exists()
   ]
   try:
-    if missing:  # TFDS tries for minutes where there is no network at all
+    if missing:  # fails fast without a network: TFDS retries for minutes
       requests.head(missing[0], timeout=TIMEOUT_SECONDS)
     return {k: Path(path) for k, path in manager.download(urls).items()}
-  except Exception as error:  # of requests, of TFDS, of Google Drive's pages
+  except Exception as error:  # requests and TFDS raise errors of many types
     raise UserError(
-      f'{original.name} could not be downloaded ({type(error).__name__}): '
-      f'{where_to_get(original)}'
+      f'cannot download {info.name} ({type(error).__name__}): '
+      f'{where_to_get(info)}'
     ) from error
 
 
-def locate(original: DatasetInfo, path: Path) -> Found:
-  """The official files at `path`: it is one of them, or the folder of them."""
+def locate(info: DatasetInfo, path: Path) -> Found:
+  """Finds the official files at `path`: a folder of them, or one of them.
+
+  Raises:
+    UserError: `path`, or a needed file, does not exist.
+  """
   if not path.exists():
     raise UserError(
-      f'there is no {path}: --config.data.files is to name a '
-      'folder with the official files'
+      f'{path} does not exist: --config.data.files must name the folder of '
+      'the official files'
     )
-  names = {name for file in original.files for name in file.names}
-  holds = any((path / name).exists() for name in names)
-  inside = [p for p in (path, *path.parents) if p.name in names]
-  pointed = inside[0] if inside and not holds else None
-  root = pointed.parent if pointed else path
+  names = {name for file in info.files for name in file.names}
+  is_folder = any((path / name).exists() for name in names)
+  matches = [p for p in (path, *path.parents) if p.name in names]
+  named_file = matches[0] if matches and not is_folder else None
+  root = named_file.parent if named_file else path
   found = {}
-  for file in original.files:
-    there = [root / name for name in file.names if (root / name).exists()]
-    if pointed in there:
+  for file in info.files:
+    existing = [root / name for name in file.names if (root / name).exists()]
+    if named_file in existing:
       found[file.names[0]] = path
-    elif there:
-      found[file.names[0]] = there[0]
+    elif existing:
+      found[file.names[0]] = existing[0]
     elif file.needed:
       raise UserError(
-        f'{path} has no {" or ".join(file.names)}: {where_to_get(original)}'
+        f'{path} has no {" or ".join(file.names)}: {where_to_get(info)}'
       )
   return found
 
 
 def check_official(file: File, path: Path) -> None:
-  """Refuses what is of the official weight, and is not the official file."""
+  """Refuses a file with the official size but another content."""
   if not path.is_file() or path.stat().st_size != file.bytes:
     return
   with path.open('rb') as opened:
@@ -138,18 +147,18 @@ def check_official(file: File, path: Path) -> None:
   if digest != file.sha256:
     raise UserError(
       f'{path} is damaged: its SHA-256 is {digest[:16]}..., the official one '
-      f'{file.sha256[:16]}...'
+      f'{file.sha256[:16]}...; download it again'
     )
 
 
-def where_to_get(original: DatasetInfo) -> str:
-  """Tells how a user comes by the files of a set, in words."""
+def where_to_get(info: DatasetInfo) -> str:
+  """Tells the user where to download the files of a data set."""
   listed = [
     f'{file.names[0]} ({file.bytes:,} bytes'
     f'{"" if file.needed else ", optional"}) from {file.url}'
-    for file in original.files
+    for file in info.files
   ]
   return (
-    f'get {", ".join(listed)} (see {original.homepage}) into a folder, and go '
-    'on with the same command and --config.data.files=FOLDER'
+    f'download {", ".join(listed)} (see {info.homepage}) into a folder, and '
+    'run the same command with --config.data.files=FOLDER'
   )

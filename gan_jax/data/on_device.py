@@ -1,4 +1,4 @@
-"""Makes index batches and uint8 examples into batches, on the device."""
+"""On-device preprocessing: index batches and uint8 examples become batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,21 +13,30 @@ from gan_jax.ops.resample import average_pool
 
 def read(
   dataset: dict[str, Array],
-  fed: dict[str, Any],
+  index_batch: dict[str, Any],
   key: Key[Array, ''],
   step: Int[Array, ''],
-  shrink: int = 1,
+  downsample: int = 1,
   *,
   flip: bool,
   draw: Callable[[Key[Array, '']], Array] | None = None,
 ) -> dict[str, Any]:
-  """Makes the fed examples into a batch, on the device.
+  """Makes a batch of an index batch, on the device.
 
-  Gathers them where they lie there already, or draws them, with `draw`; makes
-  every uint8 image float in [-1, 1], `shrink` times smaller by a box filter,
-  and, with `flip`, mirrors each example with probability 1/2.
+  Gathers the examples from the resident data set, or draws new ones. Converts
+  uint8 images to float in [-1, 1].
+
+  Args:
+    dataset: All examples, if they are resident; else {}.
+    index_batch: 'example': the numbers of the examples in the iteration; and
+      either 'index', their indices in `dataset`, or the examples themselves.
+    key: The key of the run.
+    step: The iteration.
+    downsample: Average-pools images by this factor.
+    flip: Whether to mirror each image with probability 1/2.
+    draw: (key) -> a new image; None: the examples are not drawn.
   """
-  batch = dict(fed)
+  batch = dict(index_batch)
   if 'index' in batch:
     index = batch.pop('index')
     batch.update({name: array[index] for name, array in dataset.items()})
@@ -39,11 +48,11 @@ def read(
   mirrored = jax.vmap(jax.random.bernoulli)(keys).reshape(examples.shape)
 
   def convert(images: Array) -> Array:
-    images = average_pool(images, shrink).astype(jnp.float32) / 127.5 - 1
+    images = average_pool(images, downsample).astype(jnp.float32) / 127.5 - 1
     if not flip:
       return images
-    turned = jnp.flip(images, -2)
-    return jnp.where(mirrored[..., None, None, None], turned, images)
+    flipped = jnp.flip(images, -2)
+    return jnp.where(mirrored[..., None, None, None], flipped, images)
 
   return {
     name: convert(array) if array.dtype == jnp.uint8 else array

@@ -1,7 +1,7 @@
 """The stream of examples: position n is a pure function of (seed, n).
 
-There is no iterator and nothing to save: an iteration takes the next positions,
-  and each process a contiguous block of them.
+No iterator state exists: an iteration takes the next positions, and each
+process takes a contiguous block of them.
 """
 
 import functools
@@ -10,12 +10,13 @@ import numpy as np
 
 
 class Stream:
-  """An endless stream of the indices of a data set: a shuffled pass an epoch.
+  """An endless stream of indices: in each epoch, all indices in a new order.
 
   Args:
-    seed: Of the order.
-    size: Of the data set.
-    attempt: Another order for each attempt of a run that was rolled back.
+    seed: The seed of the order.
+    size: The size of the data set.
+    attempt: The number of the attempt, for a run that was rolled back: each
+      attempt has another order.
   """
 
   def __init__(self, seed: int, size: int, attempt: int = 0):
@@ -23,22 +24,23 @@ class Stream:
     self._order = functools.lru_cache(maxsize=4)(self._shuffle)
 
   def __reduce__(self):
-    # Pickled without its orders, which are made anew.
+    # The cached orders are not pickled: they are computed again.
     return Stream, (self.seed, self.size, self.attempt)
 
   def _shuffle(self, epoch: int) -> np.ndarray:
-    # NumPy promises the raw stream of a bit generator for ever, and that of
-    # `permutation` only until somebody makes it faster.
+    """Returns the indices in the order of an epoch."""
+    # NumPy guarantees the raw stream of a bit generator for ever, but may
+    # change the results of `permutation` in any release.
     counter = [0, 0, 0, self.attempt]
     generator = np.random.Philox(key=[self.seed, epoch], counter=counter)
     raw = generator.random_raw(self.size)
     return np.argsort(raw, kind='stable').astype(np.int32)
 
   def indices(self, positions: np.ndarray) -> np.ndarray:
-    """int64 positions, of any shape -> int32 indices into the data set."""
+    """Maps int64 positions, of any shape, to int32 indices of examples."""
     epochs, offsets = np.divmod(positions, self.size)
     indices = np.empty(positions.shape, np.int32)
     for epoch in np.unique(epochs):
-      here = epochs == epoch
-      indices[here] = self._order(int(epoch))[offsets[here]]
+      is_in_epoch = epochs == epoch
+      indices[is_in_epoch] = self._order(int(epoch))[offsets[is_in_epoch]]
     return indices

@@ -1,6 +1,6 @@
 """Official data sets, prepared once: decoded, cropped, resized, kept as uint8.
 
-TFDS writes and reads them (array_record); TensorFlow is not needed.
+TFDS writes and reads them as array_record, without TensorFlow.
 """
 
 import contextlib
@@ -24,70 +24,78 @@ from rich.progress import track
 from gan_jax.data import store
 from gan_jax.data.official import DatasetInfo, Split, download, locate
 from gan_jax.data.source import DataSpec, Examples, Fingerprint, Source
-from gan_jax.errors import UserError, nearest, warn
+from gan_jax.errors import UserError, suggest, warn
 from gan_jax.files import held, is_remote, local, sha256_of
 
 VERSION = '1.0.0'
-# Records that are read at a time, where all are.
+# The number of records whose labels are read at once.
 CHUNK = 4096
 
 
-def open_or_prepare(original: DatasetInfo, wanted: DataSpec) -> Source:
-  """The set as it was prepared; prepares it if it was not."""
-  folder = _folder(original, wanted)
-  here = local(folder)
-  # A set on a disk that may only be read needs no lock.
-  if is_remote(folder) or not store.is_prepared(here):
-    _make_ready(original, wanted, anew=False)
-  builder = tfds.builder_from_directory(here)
+def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
+  """Opens the prepared data set, and prepares it first if necessary."""
+  folder = _folder(info, spec)
+  local_folder = local(folder)
+  # No lock is taken for a prepared set, which may be on a read-only disk.
+  if is_remote(folder) or not store.is_prepared(local_folder):
+    _ensure_prepared(info, spec, replace_incomplete=False)
+  builder = tfds.builder_from_directory(local_folder)
   total = _count(builder)
-  if total < original.size:
+  if total < info.size:
     warn(
-      f'{total:,} of the {original.size:,} images of {original.name} '
-      f'are prepared; with all the files, --mode=prepare and '
-      '--config.data.files=PATH prepare it anew'
+      f'only {total:,} of the {info.size:,} images of {info.name} are '
+      'prepared; to prepare all of them, run --mode=prepare with '
+      '--config.data.files=PATH of the full set'
     )
-  return _open(builder, wanted.split, original.classes)
+  return _open(builder, spec.split, info.classes)
 
 
-def is_there(original: DatasetInfo, wanted: DataSpec) -> bool:
-  """Whether the set has been prepared."""
-  return store.is_prepared(_folder(original, wanted))
+def is_prepared(info: DatasetInfo, spec: DataSpec) -> bool:
+  """Whether the data set is prepared."""
+  return store.is_prepared(_folder(info, spec))
 
 
-def prepare(original: DatasetInfo, wanted: DataSpec) -> None:
-  """Prepares the set; one of which only a part was prepared, anew."""
-  _make_ready(original, wanted, anew=wanted.files is not None)
+def prepare(info: DatasetInfo, spec: DataSpec) -> None:
+  """Prepares the data set if necessary.
 
-
-def _make_ready(original: DatasetInfo, wanted: DataSpec, anew: bool) -> None:
-  """Sees to it that the set is here, and where it belongs.
-
-  It is prepared if it is nowhere; with `anew` also if it has not all images,
-  or no labels.
+  With `data.files`, an incomplete prepared set is replaced.
   """
-  folder = _folder(original, wanted)
-  here = local(folder)
-  with _alone(here.parent):
-    if store.bring(folder) and not (anew and _lacks(original, here)):
-      given = '' if wanted.files is None else '; data.files was not read'
-      print(f'Prepared already: {folder}{given}')
+  _ensure_prepared(info, spec, replace_incomplete=spec.files is not None)
+
+
+def _ensure_prepared(
+  info: DatasetInfo, spec: DataSpec, replace_incomplete: bool
+) -> None:
+  """Prepares the data set, and copies it to and from its bucket, if necessary.
+
+  Args:
+    replace_incomplete: Whether to prepare the set again if the prepared one
+      lacks images or labels.
+  """
+  folder = _folder(info, spec)
+  local_folder = local(folder)
+  with _lock_folder(local_folder.parent):
+    if store.pull(folder) and not (
+      replace_incomplete and _is_incomplete(info, local_folder)
+    ):
+      unused = '' if spec.files is None else '; data.files was not read'
+      print(f'Already prepared: {folder}{unused}')
       return
-    _prepare(original, wanted)
-    store.send(folder)
+    _prepare(info, spec)
+    store.push(folder)
   print(f'Prepared: {folder}')
 
 
-def _lacks(original: DatasetInfo, folder: epath.Path) -> bool:
-  """Whether images or labels are missing from a set."""
+def _is_incomplete(info: DatasetInfo, folder: epath.Path) -> bool:
+  """Whether images or labels are missing from a prepared set."""
   builder = tfds.builder_from_directory(folder)
-  whole = _count(builder) >= original.size
-  return not whole or 'label' not in builder.info.features
+  has_all = _count(builder) >= info.size
+  return not has_all or 'label' not in builder.info.features
 
 
 def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
-  """A split of a prepared set."""
-  records = records_of(builder, split)
+  """Opens a split of a prepared set."""
+  records = open_records(builder, split)
   features = builder.info.features
   labelled = 'label' in features
   image_bytes = int(np.prod(features['image'].shape))
@@ -97,142 +105,157 @@ def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
     fetch=partial(_fetch, records),
     example_bytes=image_bytes + label_bytes,
     classes=classes if labelled else (),
-    labels=partial(labels_in, records, 'label') if labelled else None,
-    fingerprint=partial(fingerprint_of, records),
+    labels=partial(read_labels, records, 'label') if labelled else None,
+    fingerprint=partial(fingerprint_records, records),
   )
 
 
-def records_of(builder: Any, split: str, decoders: Any = None) -> Any:
-  """TFDS's random access to a split of a set that it has prepared."""
+def open_records(builder: Any, split: str, decoders: Any = None) -> Any:
+  """Opens a split of a data set that TFDS has prepared, for random access.
+
+  Raises:
+    UserError: The split does not exist, or is empty.
+  """
   try:
     records = builder.as_data_source(split=split, decoders=decoders)
     size = len(records)
   except (ValueError, NotImplementedError, AssertionError) as error:
     valid = builder.info.splits
     raise UserError(
-      f'config.data.split={split!r} is none of {", ".join(valid)}, all, a sum '
-      f'of them or a slice of one, as train[:90%]{nearest(split, valid)}'
+      f'config.data.split={split!r} must be one of {", ".join(valid)}, all, a '
+      'sum of them, or a slice of one, as in train[:90%]'
+      f'{suggest(split, valid)}'
     ) from error
   if not size:
-    raise UserError(f'config.data.split={split!r} has no examples')
+    raise UserError(
+      f'config.data.split={split!r} has no examples: choose a larger one'
+    )
   return records
 
 
-def labels_in(records: Any, name: str) -> Int32[np.ndarray, 'n ...']:
-  """The labels of all records, of which nothing else is decoded."""
+def read_labels(records: Any, name: str) -> Int32[np.ndarray, 'n ...']:
+  """Reads the labels of all records without decoding the images."""
   feature = records.dataset_info.features[name]
-  alone = tfds.features.FeaturesDict({name: feature})
-  found = []
+  label_only = tfds.features.FeaturesDict({name: feature})
+  labels = []
   for first in range(0, len(records), CHUNK):
     rows = range(first, min(first + CHUNK, len(records)))
     raw = records.data_source.__getitems__(list(rows))
-    found += [alone.deserialize_example_np(record)[name] for record in raw]
-  return np.asarray(found, np.int32)
+    labels += [
+      label_only.deserialize_example_np(record)[name] for record in raw
+    ]
+  return np.asarray(labels, np.int32)
 
 
-def fingerprint_of(records: Any) -> Fingerprint:
-  """By what is in the files that the records are in, and which of them."""
-  told = hashlib.sha256()
+def fingerprint_records(records: Any) -> Fingerprint:
+  """Hashes the files of the records, and which records of them are used."""
+  digest = hashlib.sha256()
   for part in records.dataset_info.splits[records.split].file_instructions:
     file = Path(part.filename)
     line = f'{file.name} {sha256_of(file)} {part.skip} {part.take}\n'
-    told.update(line.encode())
-  return Fingerprint(told.hexdigest(), told.hexdigest())
+    digest.update(line.encode())
+  return Fingerprint(digest.hexdigest(), digest.hexdigest())
 
 
 def _fetch(records: Any, indices: np.ndarray) -> Examples:
-  rows = records.__getitems__(indices.tolist())
-  examples = {'images': np.stack([row['image'] for row in rows])}
-  if 'label' in rows[0]:
-    labels = [row['label'] for row in rows]
+  """Reads the examples at `indices`."""
+  read = records.__getitems__(indices.tolist())
+  examples = {'images': np.stack([example['image'] for example in read])}
+  if 'label' in read[0]:
+    labels = [example['label'] for example in read]
     examples['labels'] = np.asarray(labels, np.int32)
   return examples
 
 
-def _folder(original: DatasetInfo, wanted: DataSpec) -> epath.Path:
-  dataset, variant = _dataset(original), _variant(wanted)
-  return store.data_dir(wanted) / dataset / variant / VERSION
+def _folder(info: DatasetInfo, spec: DataSpec) -> epath.Path:
+  """Returns the folder of the prepared set."""
+  dataset, variant = _dataset(info), _variant(spec)
+  return store.data_dir(spec) / dataset / variant / VERSION
 
 
-def _dataset(original: DatasetInfo) -> str:
-  return f'gan_jax_{original.name}'
+def _dataset(info: DatasetInfo) -> str:
+  """Returns the name of the data set in TFDS."""
+  return f'gan_jax_{info.name}'
 
 
-def _variant(wanted: DataSpec) -> str:
-  """What is made of the pictures, as a name: 64x64_rgb_crop178."""
-  colours = {1: 'grey', 3: 'rgb'}[wanted.channels]
-  crop = '' if wanted.crop is None else f'_crop{wanted.crop}'
-  return f'{wanted.resolution}x{wanted.resolution}_{colours}{crop}'
+def _variant(spec: DataSpec) -> str:
+  """Names the preprocessing of the images, as in 64x64_rgb_crop178."""
+  colours = {1: 'grey', 3: 'rgb'}[spec.channels]
+  crop = '' if spec.crop is None else f'_crop{spec.crop}'
+  return f'{spec.resolution}x{spec.resolution}_{colours}{crop}'
 
 
 def _count(builder: Any) -> int:
-  """How many images a prepared set has, in all splits."""
+  """Counts the images of a prepared set, in all splits."""
   splits = builder.info.splits.values()
   return sum(split.num_examples for split in splits)
 
 
-def _prepare(original: DatasetInfo, wanted: DataSpec) -> None:
-  """Finds or downloads the files, and writes the set, whole or not at all."""
-  here = local(_folder(original, wanted))
-  if wanted.files is None:
-    kept = local(store.data_dir(wanted)) / 'downloads'
-    found = download(original, kept)
+def _prepare(info: DatasetInfo, spec: DataSpec) -> None:
+  """Finds or downloads the files, and writes the data set atomically."""
+  local_folder = local(_folder(info, spec))
+  if spec.files is None:
+    downloads = local(store.data_dir(spec)) / 'downloads'
+    found = download(info, downloads)
   else:
-    found = locate(original, Path(wanted.files).expanduser())
-  splits, labelled = original.read(found, wanted)
+    found = locate(info, Path(spec.files).expanduser())
+  splits, labelled = info.read(found, spec)
   splits = {name: split for name, split in splits.items() if split.size}
   total = sum(split.size for split in splits.values())
   if not splits:
-    raise UserError(f'there are no images in {wanted.files}')
-  if total < original.size:
-    warn(
-      f'{total:,} of the {original.size:,} images of {original.name} are '
-      'there; going on with them'
-    )
-  there = 0
-  if store.is_prepared(here):
-    there = _count(tfds.builder_from_directory(here))
-  if total < there:
     raise UserError(
-      f'{total:,} images would take the place of {there:,} in {here}: remove '
-      'it if that is meant'
+      f'{spec.files} has no images: name the folder of the official files'
     )
-  _check_space(here.parent, total * wanted.image_bytes)
-  # Beside a set that is there already: that goes when this one is whole.
-  new, old = here.parent / '.new', here.parent / '.old'
-  for stale in (new, old):  # of a preparation that was killed
+  if total < info.size:
+    warn(
+      f'found only {total:,} of the {info.size:,} images of {info.name}; '
+      'continuing with them'
+    )
+  num_existing = 0
+  if store.is_prepared(local_folder):
+    num_existing = _count(tfds.builder_from_directory(local_folder))
+  if total < num_existing:
+    raise UserError(
+      f'the {total:,} images found would replace the {num_existing:,} in '
+      f'{local_folder}: to replace them, remove that folder first'
+    )
+  _check_space(local_folder.parent, total * spec.image_bytes)
+  # An existing set is removed only when the new one is complete.
+  new, old = local_folder.parent / '.new', local_folder.parent / '.old'
+  for stale in (new, old):  # left by a preparation that was killed
     stale.rmtree(missing_ok=True)
-  _write(original, wanted, splits, labelled, new)
-  if here.exists():
-    here.rename(old)
-  (new / _dataset(original) / _variant(wanted) / VERSION).rename(here)
+  _write(info, spec, splits, labelled, new)
+  if local_folder.exists():
+    local_folder.rename(old)
+  (new / _dataset(info) / _variant(spec) / VERSION).rename(local_folder)
   for stale in (new, old):
     stale.rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _alone(folder: epath.Path) -> Iterator[None]:
-  """Waits until no other process of this machine prepares the same."""
-  busy = lambda: print(
-    'Waiting for another process, which is preparing the same'
+def _lock_folder(folder: epath.Path) -> Iterator[None]:
+  """Locks a folder, so that one process of this machine prepares at a time."""
+  print_waiting = lambda: print(
+    'Waiting for another process that prepares the same data set'
   )
   with contextlib.ExitStack() as stack:
     try:
-      stack.enter_context(held(folder, busy))
+      stack.enter_context(held(folder, print_waiting))
     except OSError as error:
       raise UserError(
-        f'cannot write to {folder}: {error.strerror}; --config.data.dir is '
-        'where prepared sets go'
+        f'cannot write to {folder}: {error.strerror}; set --config.data.dir to '
+        'another folder for prepared sets'
       ) from error
     yield
 
 
 def _check_space(folder: epath.Path, needed: int) -> None:
+  """Raises a UserError if the disk has too little free space."""
   free = shutil.disk_usage(folder).free
   if needed > free:
     raise UserError(
-      f'{folder} has {free / 1e9:,.3f} GB left, and {needed / 1e9:,.3f} are '
-      'needed: --config.data.dir names another place'
+      f'{folder} has {free / 1e9:,.3f} GB free, but {needed / 1e9:,.3f} GB '
+      'are needed: set --config.data.dir to another folder'
     )
 
 
@@ -247,14 +270,14 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     features: tfds.features.FeaturesDict,
     splits: Mapping[str, Iterable[tuple[int, Any]]],
     homepage: str,
-    **where: Any,
+    **kwargs: Any,
   ):
     self.name = name
-    self._given = features, splits, homepage
-    super().__init__(**where)
+    self._contents = features, splits, homepage
+    super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    features, _, homepage = self._given
+    features, _, homepage = self._contents
     return tfds.core.DatasetInfo(
       builder=self,
       features=features,
@@ -263,43 +286,45 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    return {name: iter(examples) for name, examples in self._given[1].items()}
+    return {
+      name: iter(examples) for name, examples in self._contents[1].items()
+    }
 
   def _generate_examples(self) -> Iterator[Any]:
-    raise NotImplementedError  # the splits are generators already
+    raise NotImplementedError  # not called: the splits are generators
 
 
 def _write(
-  original: DatasetInfo,
-  wanted: DataSpec,
+  info: DatasetInfo,
+  spec: DataSpec,
   splits: dict[str, Split],
   labelled: bool,
   folder: epath.Path,
 ) -> None:
-  """Writes the set below `folder`, as TFDS does."""
-  shape = (wanted.resolution, wanted.resolution, wanted.channels)
-  tensor = partial(tfds.features.Tensor, encoding='bytes')  # 3x faster to read
+  """Writes the data set below `folder` with TFDS."""
+  shape = (spec.resolution, spec.resolution, spec.channels)
+  tensor = partial(tfds.features.Tensor, encoding='bytes')  # reads 3x faster
   features = {'image': tensor(shape=shape, dtype=np.uint8)}
   if labelled:
-    one = tfds.features.ClassLabel(names=original.classes)
-    many = tensor(shape=(len(original.classes),), dtype=np.int32)
-    features['label'] = many if original.attributes else one
-  # The bar alone goes to where the user looks.
+    class_label = tfds.features.ClassLabel(names=info.classes)
+    attributes = tensor(shape=(len(info.classes),), dtype=np.int32)
+    features['label'] = attributes if info.attributes else class_label
+  # The progress bar keeps the real stdout, which `_quiet` replaces.
   console = rich.console.Console(file=sys.stdout)
 
   def keyed(name: str, split: Split) -> Iterator[tuple[int, Any]]:
-    title = f'Preparing {original.name}, {name}'
-    shown = track(split.examples, title, total=split.size, console=console)
-    for number, (image, label) in enumerate(shown):
+    title = f'Preparing {info.name}, {name}'
+    tracked = track(split.examples, title, total=split.size, console=console)
+    for number, (image, label) in enumerate(tracked):
       yield number, {'image': image} | ({'label': label} if labelled else {})
 
   with _quiet():
     _Builder(
-      _dataset(original),
+      _dataset(info),
       tfds.features.FeaturesDict(features),
       {name: keyed(name, split) for name, split in splits.items()},
-      original.homepage,
-      config=tfds.core.BuilderConfig(name=_variant(wanted)),
+      info.homepage,
+      config=tfds.core.BuilderConfig(name=_variant(spec)),
       data_dir=folder,
       file_format='array_record',
     ).download_and_prepare()
@@ -307,7 +332,7 @@ def _write(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps from the user what TFDS says."""
+  """Hides the output of TFDS."""
   before = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   tfds.disable_progress_bar()

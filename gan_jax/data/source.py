@@ -1,4 +1,4 @@
-"""What a source of images is: random access, and nothing else."""
+"""The interface of a data source: random access to examples."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,17 +8,17 @@ from jaxtyping import Array, Float, Int32, Key
 
 from gan_jax.errors import UserError
 
-# {'images': uint8 [n, h, w, c], or float where they are drawn from a
-# distribution; 'labels': int32, where there are any}
+# 'images': uint8 [n, h, w, c], or float if drawn from a distribution; and
+# 'labels': int32, if the source has labels.
 Examples = dict[str, np.ndarray]
 
 
 class Fingerprint(NamedTuple):
-  """What tells one set of images from another.
+  """Digests that identify a set of images.
 
   Attributes:
     content: A digest of the whole set, the same on every machine.
-    here: A digest that also changes when a file of this machine is touched.
+    here: A digest that also changes when a local file is touched.
   """
 
   content: str
@@ -26,24 +26,23 @@ class Fingerprint(NamedTuple):
 
 
 class Source(NamedTuple):
-  """A set of examples, to be asked for by index.
+  """A set of examples with random access.
 
   Attributes:
-    size: How many there are.
-    fetch: (indices [n]) -> the examples, in that order. Goes to other
-      processes, so that it can be pickled (but where examples are drawn).
-    example_bytes: What one takes up.
-    classes: Names of the labels; empty where there are none. Labels are
-      int32: [n], the number of the class, or [n, classes], 1 for each
-      attribute that the image has.
-    decodes: Whether to fetch is to decode, which is work for many processes.
-    draw: (key) -> an example's image [h, w, c], float: the iterations are fed
-      with new ones, drawn on the devices, and what is fetched stands for them
-      where they are measured. None: they are fed with what is fetched.
-    labels: () -> the labels of all examples, without decoding an image. None:
-      there are none, or only `fetch` has them.
-    fingerprint: () -> the set's, without decoding an image. None: a digest of
-      everything that is fetched tells the set from others.
+    size: The number of examples.
+    fetch: (indices [n]) -> the examples, in that order. Must be picklable,
+      because worker processes receive it, unless the examples are drawn.
+    example_bytes: The size of one example.
+    classes: The names of the labels; empty: no labels. Labels are int32: [n],
+      the number of the class; or [n, classes], a 0 or 1 for each attribute.
+    decodes: Whether `fetch` decodes images, which is worth many processes.
+    draw: (key) -> an image [h, w, c], float: every iteration draws new examples
+      on the devices, and the fetched ones are the reference for metrics. None:
+      training uses the fetched examples.
+    labels: () -> the labels of all examples, without decoding images. None: no
+      labels, or only `fetch` returns them.
+    fingerprint: () -> the fingerprint of the set, without decoding images.
+      None: the evaluator hashes all fetched images instead.
   """
 
   size: int
@@ -57,16 +56,16 @@ class Source(NamedTuple):
 
 
 class DataSpec(NamedTuple):
-  """What `config.data` asks a source for.
+  """The settings of `config.data` for a source.
 
   Attributes:
-    path: What stands after the colon in `data.source`.
-    resolution, channels, crop: What is made of each picture (standard.py).
-    split: Which part of the set, as TFDS writes it: train, test, train+test,
-      train[:90%], all.
-    dir: Where prepared sets are; None: where TFDS has them.
-    files: Where the user has the official files; None: they are downloaded.
-    max_device_bytes: A set larger than this is streamed.
+    path: The part of `data.source` after the colon.
+    resolution, channels, crop: The settings of `preprocess.preprocess`.
+    split: The part of the set, in the notation of TFDS: train, test,
+      train+test, train[:90%], all.
+    dir: The folder of prepared sets; None: the default folder of TFDS.
+    files: The folder of the official files; None: they are downloaded.
+    max_device_bytes: Larger sets are streamed.
   """
 
   path: str
@@ -80,11 +79,12 @@ class DataSpec(NamedTuple):
 
   @property
   def image_bytes(self) -> int:
+    """The size of an image in bytes."""
     return self.resolution**2 * self.channels
 
 
 def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
-  """The source of arrays that are there already."""
+  """Makes a source of arrays in memory."""
   size = len(examples['images'])
   return Source(
     size=size,
@@ -95,9 +95,9 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   )
 
 
-def check_undivided(name: str, wanted: DataSpec) -> None:
-  """Refuses a split of a set that has none."""
-  if wanted.split not in ('all', 'train'):
+def check_no_splits(name: str, spec: DataSpec) -> None:
+  """Raises a UserError if a split of an undivided set is requested."""
+  if spec.split not in ('all', 'train'):
     raise UserError(
-      f'{name} is not divided: config.data.split is all, not {wanted.split!r}'
+      f'{name} has no splits: set config.data.split=all, not {spec.split!r}'
     )

@@ -1,7 +1,7 @@
-"""Where prepared sets are: on a disk, or in a bucket and on this disk.
+"""Storage of prepared data sets: on the local disk, or also in a bucket.
 
-Records are read at random, and from a bucket each would be a request: so a set
-in a bucket is copied to this machine before it is read.
+Records are read in random order, and each read from a bucket would be one
+request. So a set in a bucket is copied to the local disk before it is read.
 """
 
 import tensorflow_datasets as tfds
@@ -10,44 +10,49 @@ from etils import epath
 from gan_jax.data.source import DataSpec
 from gan_jax.files import is_remote, local
 
-# TFDS writes it, and it is copied, after everything else.
+# The last file that TFDS writes and `_copy` copies: it marks a complete set.
 INFO = 'dataset_info.json'
 
 
-def data_dir(wanted: DataSpec) -> epath.Path:
-  """Where the sets are: `config.data.dir`, or as TFDS_DATA_DIR says."""
-  return epath.Path(wanted.dir or tfds.core.constants.DATA_DIR).expanduser()
+def data_dir(spec: DataSpec) -> epath.Path:
+  """Returns the folder of prepared sets: `config.data.dir`, or that of TFDS."""
+  return epath.Path(spec.dir or tfds.core.constants.DATA_DIR).expanduser()
 
 
 def is_prepared(folder: epath.Path) -> bool:
-  """Whether a whole set is there."""
+  """Whether the folder holds a complete set."""
   return (folder / INFO).exists()
 
 
-def bring(folder: epath.Path) -> bool:
-  """Whether the set is here: copied from its bucket, if it is in one.
+def pull(folder: epath.Path) -> bool:
+  """Copies a set from its bucket to the local disk, if necessary.
 
-  One that is here alone, since a copy was cut short, is sent first.
+  A set that exists only on the local disk, because an earlier copy to its
+  bucket was interrupted, is copied to the bucket.
+
+  Returns:
+    Whether the local disk has the complete set.
   """
-  here = local(folder)
+  local_folder = local(folder)
   if is_remote(folder) and is_prepared(folder):
     text = (folder / INFO).read_text()
-    if not is_prepared(here) or (here / INFO).read_text() != text:
-      print(f'Copying {folder} to {here}')
-      _copy(folder, here)
-  elif is_prepared(here):
-    send(folder)
-  return is_prepared(here)
+    local_info = local_folder / INFO
+    if not is_prepared(local_folder) or local_info.read_text() != text:
+      print(f'Copying {folder} to {local_folder}')
+      _copy(folder, local_folder)
+  elif is_prepared(local_folder):
+    push(folder)
+  return is_prepared(local_folder)
 
 
-def send(folder: epath.Path) -> None:
-  """Copies the set that was prepared here to where it belongs."""
+def push(folder: epath.Path) -> None:
+  """Copies a locally prepared set to its bucket, if it has one."""
   if is_remote(folder):
     _copy(local(folder), folder)
 
 
 def _copy(source: epath.Path, target: epath.Path) -> None:
-  """The set, so that it is never taken for whole before it is."""
+  """Copies a set so that an interrupted copy never counts as complete."""
   (target / INFO).unlink(missing_ok=True)
   target.mkdir(parents=True, exist_ok=True)
   for file in sorted(source.iterdir(), key=lambda file: file.name == INFO):

@@ -1,8 +1,8 @@
-"""Distributions that are drawn from, not gathered: small enough to be seen.
+"""Toy distributions over the plane and the line, sampled on the device.
 
-A point is a picture of one pixel, its coordinates the channels, so that every
-game, penalty and device takes it as it is; `run.sample` gives it as [n, d]. A
-new toy is a function that returns one, and a row in TOYS.
+A point is an image of one pixel, whose channels are the coordinates: every
+game, penalty and device takes points as it takes images. `run.sample` returns
+points as [n, d]. To add a toy, write a function () -> Toy and add it to TOYS.
 """
 
 import functools
@@ -18,71 +18,71 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from PIL import Image, UnidentifiedImageError
 
-from gan_jax.data.source import DataSpec, Examples, Source, check_undivided
+from gan_jax.data.source import DataSpec, Examples, Source, check_no_splits
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.registry import choose
 
-# So many points, always the same, stand for the distribution where it is
-# measured and drawn.
-REFERENCE = 16_384
-# The largest side, in pixels, of a drawing that is drawn from.
-DRAWING = 512
-# Where `experiments/drawing.png` is, from whatever folder a run is started.
+# The number of reference points: a fixed sample of the distribution, used by
+# metrics and plots.
+NUM_REFERENCE = 16_384
+# Larger drawings are reduced to this size, in pixels.
+MAX_DRAWING_SIZE = 512
+# The folder of the project: `experiments/drawing.png` is found from any folder.
 ROOT = Path(__file__).parents[2]
 
 Point = Float[Array, ' d']
 
 
 class Toy(NamedTuple):
-  """A distribution over the plane, or the line.
+  """A distribution in 1-D or 2-D.
 
   Attributes:
-    dim: Coordinates of a point: 2, or 1.
+    dim: The number of coordinates: 1 or 2.
     draw: (key) -> a point [dim].
-    limit: What is to be seen lies between -limit and limit, each way.
-    modes: Centres of the modes [k, dim]; empty: it has none that are counted.
-    deviation: Of each mode.
+    limit: Plots and histograms show -limit to limit on each axis.
+    modes: The centres of the modes [k, dim]; empty: no modes are counted.
+    std: The standard deviation of each mode.
   """
 
   dim: int
   draw: Callable[[Key[Array, '']], Point]
   limit: float
   modes: Float[np.ndarray, 'k d'] = np.zeros((0, 1))
-  deviation: float = 0.0
+  std: float = 0.0
 
 
-def mixture(modes: Float[np.ndarray, 'k d'], deviation: float) -> Toy:
-  """As likely each, one of several Gaussians of the same deviation."""
+def mixture(modes: Float[np.ndarray, 'k d'], std: float) -> Toy:
+  """Makes a uniform mixture of Gaussians with the same standard deviation."""
 
   def draw(key):
-    which, where = jax.random.split(key)
-    centre = jax.random.choice(which, jnp.asarray(modes, jnp.float32))
-    return centre + deviation * jax.random.normal(where, centre.shape)
+    mode_key, noise_key = jax.random.split(key)
+    centre = jax.random.choice(mode_key, jnp.asarray(modes, jnp.float32))
+    return centre + std * jax.random.normal(noise_key, centre.shape)
 
-  limit = float(np.abs(modes).max()) + max(0.5, 4 * deviation)
-  return Toy(modes.shape[1], draw, limit, modes, deviation)
+  limit = float(np.abs(modes).max()) + max(0.5, 4 * std)
+  return Toy(modes.shape[1], draw, limit, modes, std)
 
 
 def gaussian() -> Toy:
-  """N(1, 0.5^2) on the line."""
+  """N(1, 0.5^2) in 1-D."""
   return mixture(np.array([[1.0]]), 0.5)
 
 
 def two_gaussians() -> Toy:
-  """Two Gaussians on the line, at -1.5 and 1.5, of deviation 0.3."""
+  """Two Gaussians in 1-D, at -1.5 and 1.5, with standard deviation 0.3."""
   return mixture(np.array([[-1.5], [1.5]]), 0.3)
 
 
 def uniform() -> Toy:
-  """U(-1, 1) on the line."""
+  """U(-1, 1) in 1-D."""
   draw = partial(jax.random.uniform, shape=(1,), minval=-1.0, maxval=1.0)
   return Toy(1, draw, 2.0)
 
 
 def ring() -> Toy:
-  """8 Gaussians of deviation 0.02 on a circle of radius 2.
+  """8 Gaussians with standard deviation 0.02 on a circle of radius 2.
 
   Metz et al. 2017 (unrolled GANs), section 3.1.
   """
@@ -91,7 +91,7 @@ def ring() -> Toy:
 
 
 def grid() -> Toy:
-  """25 Gaussians of deviation 0.05, 2 apart.
+  """25 Gaussians with standard deviation 0.05, at distances of 2.
 
   Srivastava et al. 2017 (VEEGAN), section 4.1.
   """
@@ -100,39 +100,39 @@ def grid() -> Toy:
 
 
 def swiss_roll() -> Toy:
-  """A spiral, from the side: t (cos t, sin t) / 10, t ~ U(3/2 pi, 9/2 pi).
+  """A spiral: t (cos t, sin t) / 10, t ~ U(3/2 pi, 9/2 pi).
 
-  With noise of deviation 0.02.
+  With Gaussian noise of standard deviation 0.02.
   """
 
   def draw(key):
-    along, across = jax.random.split(key)
-    t = 1.5 * math.pi * (1 + 2 * jax.random.uniform(along))
+    t_key, noise_key = jax.random.split(key)
+    t = 1.5 * math.pi * (1 + 2 * jax.random.uniform(t_key))
     point = t * jnp.stack([jnp.cos(t), jnp.sin(t)]) / 10
-    return point + 0.02 * jax.random.normal(across, (2,))
+    return point + 0.02 * jax.random.normal(noise_key, (2,))
 
   return Toy(2, draw, 1.7)
 
 
 def moons() -> Toy:
-  """Two half circles of radius 1 that reach into each other.
+  """Two interleaved half circles of radius 1.
 
-  With noise of deviation 0.05.
+  With Gaussian noise of standard deviation 0.05.
   """
 
   def draw(key):
-    which, along, across = jax.random.split(key, 3)
-    side = jnp.where(jax.random.bernoulli(which), 1.0, -1.0)
-    angle = math.pi * jax.random.uniform(along)
+    side_key, angle_key, noise_key = jax.random.split(key, 3)
+    side = jnp.where(jax.random.bernoulli(side_key), 1.0, -1.0)
+    angle = math.pi * jax.random.uniform(angle_key)
     x = side * (jnp.cos(angle) - 0.5)
     y = side * (jnp.sin(angle) - 0.25)
-    return jnp.stack([x, y]) + 0.05 * jax.random.normal(across, (2,))
+    return jnp.stack([x, y]) + 0.05 * jax.random.normal(noise_key, (2,))
 
   return Toy(2, draw, 1.9)
 
 
 def line() -> Toy:
-  """From (-1, -1/2) to (1, 1/2): in the plane, but of one dimension."""
+  """A uniform distribution on the segment (-1, -1/2) to (1, 1/2) in 2-D."""
 
   def draw(key):
     t = jax.random.uniform(key, minval=-1.0, maxval=1.0)
@@ -142,51 +142,64 @@ def line() -> Toy:
 
 
 def drawing(path: str) -> Toy:
-  """The ink of a picture: where it is darker there are more points.
+  """The density of the ink of an image: darker pixels get more points.
 
-  A relative path is looked for from the current folder, and then from the
-  project's.
+  A relative path is searched in the current folder, then in the project.
+
+  Raises:
+    UserError: The file does not exist, is not an image, or is white.
   """
-  # (Where `path` is absolute, both are it.)
-  places = [folder / Path(path).expanduser() for folder in (Path.cwd(), ROOT)]
-  file = next(filter(Path.is_file, places), None)
+  ink = _read_ink(path)
+  height, width = ink.shape
+  # Inverse transform sampling over the pixels in row-major order.
+  cdf = np.cumsum(ink.ravel(), dtype=np.float64)
+  cdf = jnp.asarray(cdf / cdf[-1], jnp.float32)
+  last_inked = int(np.flatnonzero(ink)[-1])
+  side = max(height, width)
+
+  def draw(key):
+    pixel_key, offset_key = jax.random.split(key)
+    quantile = jax.random.uniform(pixel_key)
+    pixel = jnp.searchsorted(cdf, quantile, side='right')
+    pixel = jnp.minimum(pixel, last_inked)
+    row, column = pixel // width, pixel % width
+    x, y = jax.random.uniform(offset_key, (2,))
+    horizontal = 2 * (column + x - width / 2) / side
+    return jnp.stack([horizontal, 2 * (height / 2 - row - y) / side])
+
+  return Toy(2, draw, 1.1)
+
+
+def _read_ink(path: str) -> Float[np.ndarray, 'h w']:
+  """Reads the ink of an image: 0 where it is white, 1 where it is black."""
+  # (For an absolute `path`, both candidates are `path` itself.)
+  candidates = [
+    folder / Path(path).expanduser() for folder in (Path.cwd(), ROOT)
+  ]
+  file = next(filter(Path.is_file, candidates), None)
   if file is None:
     raise UserError(
       f'data.source=drawing:{path}: there is no such file '
-      f'(looked for: {", ".join(map(str, dict.fromkeys(places)))})'
+      f'(searched: {", ".join(map(str, dict.fromkeys(candidates)))})'
     )
   try:
     with Image.open(file) as opened:
       picture = opened.convert('RGBA')
   except (OSError, UnidentifiedImageError) as error:
     raise UserError(
-      f'data.source=drawing:FILE takes a picture, and {path!r} is none '
-      f'({type(error).__name__})'
+      f'data.source=drawing:FILE must name an image file, and {path!r} cannot '
+      f'be decoded ({type(error).__name__})'
     ) from error
   white = Image.new('RGBA', picture.size, 'white')
   grey = Image.alpha_composite(white, picture).convert('L')
-  grey.thumbnail((DRAWING, DRAWING))
+  grey.thumbnail((MAX_DRAWING_SIZE, MAX_DRAWING_SIZE))
   ink = 1 - np.asarray(grey, np.float32) / 255
   if not ink.sum() > 0:
-    raise UserError(f'{path} is white: there is nothing to draw points from')
-  height, width = ink.shape
-  # By the inverse of the distribution function, in the order of the pixels.
-  below = np.cumsum(ink.ravel(), dtype=np.float64)
-  below = jnp.asarray(below / below[-1], jnp.float32)
-  last = int(np.flatnonzero(ink)[-1])
-  side = max(height, width)
-
-  def draw(key):
-    which, where = jax.random.split(key)
-    share = jax.random.uniform(which)
-    pixel = jnp.searchsorted(below, share, side='right')
-    pixel = jnp.minimum(pixel, last)
-    row, column = pixel // width, pixel % width
-    x, y = jax.random.uniform(where, (2,))
-    across = 2 * (column + x - width / 2) / side
-    return jnp.stack([across, 2 * (height / 2 - row - y) / side])
-
-  return Toy(2, draw, 1.1)
+    raise UserError(
+      f'{path} is white: draw something dark, because points are drawn from '
+      'dark pixels'
+    )
+  return ink
 
 
 TOYS: dict[str, Callable[[], Toy]] = {
@@ -202,43 +215,43 @@ TOYS: dict[str, Callable[[], Toy]] = {
 
 
 def is_toy(source: str) -> bool:
-  """Whether `config.data.source` names a toy; else it names images."""
+  """Whether `config.data.source` names a toy; otherwise it names images."""
   return source.partition(':')[0] in ('drawing', 'toy')
 
 
 @functools.cache
 def toy_of(source: str) -> Toy:
-  """The toy that `config.data.source` names."""
+  """Returns the toy that `config.data.source` names."""
   kind, _, name = source.partition(':')
   if kind == 'drawing':
     return drawing(name)
   return choose('config.data.source toy', name, TOYS)()
 
 
-def points(kind: str, wanted: DataSpec) -> Source:
-  """The source of a toy's points."""
-  check_undivided(kind, wanted)
-  name = f'{kind}:{wanted.path}'
+def points(kind: str, spec: DataSpec) -> Source:
+  """Makes a source of the points of a toy."""
+  check_no_splits(kind, spec)
+  name = f'{kind}:{spec.path}'
   toy = toy_of(name)
-  if (wanted.resolution, wanted.channels) != (1, toy.dim):
+  if (spec.resolution, spec.channels) != (1, toy.dim):
     raise UserError(
-      f'points of {name} are pictures of 1 pixel: set config.data.resolution '
-      f'to 1, and config.data.channels to their coordinates, {toy.dim}'
+      f'points of {name} are images of 1 pixel: set config.data.resolution=1, '
+      f'and config.data.channels={toy.dim}, the number of coordinates'
     )
   return drawn(lambda key: toy.draw(key)[None, None])
 
 
-def slanted_land(wanted: DataSpec) -> Source:
-  """2x2 pictures of the people of Slanted Land.
+def slanted_land(spec: DataSpec) -> Source:
+  """Makes a source of 2x2 images of the people of Slanted Land.
 
-  Everybody there is tilted: faces are bright on the main diagonal (3/4 to all
-  of full brightness) and dark off it (none to 1/4).
+  Everybody there is tilted: the main diagonal of a face is bright (3/4 to full
+  brightness), and the other pixels are dark (0 to 1/4).
   """
-  check_undivided('slanted_land', wanted)
-  if wanted.path or (wanted.resolution, wanted.channels) != (2, 1):
+  check_no_splits('slanted_land', spec)
+  if spec.path or (spec.resolution, spec.channels) != (2, 1):
     raise UserError(
-      'slanted_land has no path, and grey pictures of 2x2 pixels: '
-      'set config.data.resolution to 2 and config.data.channels to 1'
+      'slanted_land takes no path and has grey images of 2x2 pixels: '
+      'set config.data.resolution=2 and config.data.channels=1'
     )
 
   def draw(key):
@@ -247,23 +260,21 @@ def slanted_land(wanted: DataSpec) -> Source:
     return 2 * light.reshape(2, 2, 1) - 1
 
   source = drawn(draw)
-  pictures = lambda indices: {
-    'images': to_uint8(source.fetch(indices)['images'])
-  }
-  return source._replace(fetch=pictures)
+  fetch = lambda indices: {'images': to_uint8(source.fetch(indices)['images'])}
+  return source._replace(fetch=fetch)
 
 
 def drawn(draw: Callable[[Key[Array, '']], Float[Array, 'h w c']]) -> Source:
-  """The source of what a function of a key draws."""
+  """Makes a source of images that `draw` draws from a key."""
   key = jax.random.key(0)
 
   @jax.jit
-  def of_reference(indices):
+  def draw_reference(indices):
     keys = example_keys(key, Purpose.REFERENCE, indices)
     return jax.vmap(draw)(keys)
 
   def fetch(indices: np.ndarray) -> Examples:
-    return {'images': np.asarray(of_reference(indices))}
+    return {'images': np.asarray(draw_reference(indices))}
 
   shape = jax.eval_shape(draw, key).shape
-  return Source(REFERENCE, fetch, 4 * math.prod(shape), draw=draw)
+  return Source(NUM_REFERENCE, fetch, 4 * math.prod(shape), draw=draw)

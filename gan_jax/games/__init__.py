@@ -13,7 +13,7 @@ from typing import Any
 from flax import linen as nn
 
 from gan_jax import models
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.games import augment, latents, losses, penalties
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
@@ -70,7 +70,7 @@ def _check_scheduled(config: Any, known: Iterable[str]) -> None:
   for name in sorted(_scheduled(config) - {*known}):
     raise UserError(
       f'config.schedule: this game has no scheduled value {name!r}'
-      f'{nearest(name, known)} (valid: {", ".join(known)})'
+      f'{suggest(name, known)} (valid: {", ".join(known)})'
     )
 
 

@@ -1,4 +1,9 @@
-"""How good samples are: pure functions of features, labels or uint8 images."""
+"""Metrics of samples: pure functions of features, labels or uint8 images.
+
+This folder owns the metrics, the feature networks, the evaluator that applies
+them to generators, and the scores of runs. It may import data, games and the
+layers below them, and never training, runs, modes or sweep.
+"""
 
 from gan_jax.metrics.classes import (
   ClassCoverage,
@@ -9,14 +14,14 @@ from gan_jax.metrics.classes import (
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import Kid, kid
 from gan_jax.metrics.moments import Moments, merge, moments
-from gan_jax.metrics.neighbours import (
+from gan_jax.metrics.neighbors import (
   DensityCoverage,
   Memorisation,
-  Nearest,
+  Neighbors,
   PrecisionRecall,
   density_coverage,
   memorisation,
-  nearest,
+  nearest_neighbors,
   precision_recall,
 )
 from gan_jax.metrics.pyramids import SlicedWasserstein, sliced_wasserstein
@@ -29,7 +34,7 @@ __all__ = [
   'Kid',
   'Memorisation',
   'Moments',
-  'Nearest',
+  'Neighbors',
   'PrecisionRecall',
   'SlicedWasserstein',
   'class_coverage',
@@ -41,7 +46,7 @@ __all__ = [
   'merge',
   'moments',
   'ms_ssim',
-  'nearest',
+  'nearest_neighbors',
   'precision_recall',
   'sliced_wasserstein',
 ]

@@ -1,12 +1,11 @@
-"""A classifier of CIFAR-10: its classes, and the features before them.
+"""A classifier of CIFAR-10, for class probabilities and features.
 
 A small convolutional network, trained on the 50,000 training images. Its
-weights lie beside this file, as those of `digits` do, so that images of its
-kind can be measured where Inception's are not at hand.
+weights lie beside this file, so that images like those of CIFAR-10 can be
+evaluated without the weights of Inception. To train them again, on a GPU, from
+a folder with a sub-folder for each class, run
 
   python -m gan_jax.metrics.cifar10 FILE.npz folder:PATH
-
-trains them anew, by a folder of the images in a sub-folder a class; on a GPU.
 """
 
 import sys
@@ -26,12 +25,13 @@ SIZE = 32
 
 
 class Network(nn.Module):
-  """Six convolutions, each second one strided; 128 features, means of maps."""
+  """Six convolutions, every second one strided; 128 features, spatial means."""
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'n 32 32 3']
   ) -> tuple[Float[Array, 'n 128'], Float[Array, 'n 10']]:
+    """Returns the features and the logits of images in [-1, 1]."""
     for layer, width in enumerate((48, 64, 96, 96, 128, 128)):
       shape = 3, 3, x.shape[-1], width
       kernel = self.param(f'kernel_{layer}', he_normal(), shape)
@@ -44,11 +44,11 @@ class Network(nn.Module):
 CLASSIFIER = classifier.Classifier(
   Network(), SIZE, 3, Path(__file__).with_suffix('.npz')
 )
-load, look = CLASSIFIER.load, CLASSIFIER.look
+load, extract = CLASSIFIER.load, CLASSIFIER.extract
 
 
 def train(path: str) -> PyTree:
-  """Trains it on a folder."""
+  """Trains the network on a folder of images."""
   data = fetch_all(folder(DataSpec(path=path, resolution=SIZE, channels=3)))
   return classifier.train(
     CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],

@@ -1,4 +1,4 @@
-"""What a classifier says of the samples."""
+"""Metrics of the classes of samples, as a classifier predicts them."""
 
 from typing import NamedTuple
 
@@ -9,19 +9,19 @@ from gan_jax.errors import UserError
 
 
 class InceptionScore(NamedTuple):
-  """Over the splits: the mean, and the standard deviation."""
+  """The mean and the standard deviation over the splits."""
 
   mean: float
-  deviation: float
+  std: float
 
 
 class ClassCoverage(NamedTuple):
-  """How the fakes fall into the classes.
+  """How the fakes are distributed over the classes.
 
   Attributes:
-    covered: Classes that any fake falls in.
-    kl: KL(fake || real) of the histograms, in nats.
-    histogram: Each class's share of the fakes.
+    covered: The number of classes with at least one fake.
+    kl: KL(fake || real) of the class histograms, in nats.
+    histogram: The share of the fakes in each class.
   """
 
   covered: int
@@ -34,15 +34,16 @@ def inception_score(
   splits: int = 10,
   seed: int = 2020,
 ) -> InceptionScore:
-  """exp E_x KL(p(y | x) || p(y)): from 1 to the number of classes.
+  """Computes the Inception Score: exp E_x KL(p(y | x) || p(y)).
 
-  Salimans et al. 2016, section 4. Customarily of 50,000 fakes in 10 splits,
-  p(y) being the mean of the split. Shuffled, and split, as torch-fidelity does.
+  The score lies between 1 and the number of classes. p(y) is the mean of the
+  split. Salimans et al. 2016, section 4, customarily with 50,000 fakes in 10
+  splits. Examples are shuffled and split as in torch-fidelity.
 
   Args:
     probabilities: p(y | x), after the softmax.
-    splits: Parts whose scores are averaged.
-    seed: Of the order in which the examples are split.
+    splits: The number of splits whose scores are averaged.
+    seed: The seed of the shuffling.
 
   Raises:
     UserError: The rows are not probabilities, or fewer than the splits.
@@ -50,13 +51,14 @@ def inception_score(
   n = len(probabilities)
   if not 1 <= splits <= n:
     raise UserError(
-      f'splits={splits} must be from 1 to the {n} examples: give more examples'
+      f'splits={splits} must be between 1 and the number of examples: pass '
+      f'more than {n} examples, or reduce it'
     )
   p = np.asarray(probabilities, np.float64)
   if not (p.min() >= 0 and np.abs(p.sum(1) - 1).max() < 1e-3):
     raise UserError(
-      'the rows are not probabilities (at least 0, with a sum of 1): take the '
-      'softmax of logits first'
+      'the rows must be probabilities (at least 0, with a sum of 1): apply '
+      'softmax to logits first'
     )
   p = p[np.random.RandomState(seed).permutation(n)]
   scores = []
@@ -71,28 +73,27 @@ def class_coverage(
   fake_labels: Integer[np.ndarray, ' m'],
   classes: int,
 ) -> ClassCoverage:
-  """The modes that the fakes cover, and how evenly.
+  """Counts the classes (modes) that the fakes cover, and compares histograms.
 
   KL(fake || real) = sum_c q_c log(q_c / p_c), with the shares q, p of class c
 
-  Metz et al. 2017 (unrolled GANs), and Srivastava et al. 2017
-  (VEEGAN), on Stacked MNIST: 1,000 classes, of customarily 26,000 fakes. The
-  divergence is infinite where fakes fall in a class that no real is of; the
-  class still counts as covered.
+  Metz et al. 2017 (unrolled GANs) and Srivastava et al. 2017 (VEEGAN), on
+  Stacked MNIST: 1,000 classes, customarily with 26,000 fakes. The divergence is
+  infinite if a fake falls in a class without reals; that class counts too.
 
   Args:
-    real_labels, fake_labels: 0 to classes - 1, by one and the same classifier.
-    classes: How many there are.
+    real_labels, fake_labels: 0 to classes - 1, from the same classifier.
+    classes: The number of classes.
 
   Raises:
-    UserError: A label lies outside.
+    UserError: A label is out of range, or there are none.
   """
   shares = []
   for kind, labels in (('real', real_labels), ('fake', fake_labels)):
     if not (labels.size and labels.min() >= 0 and labels.max() < classes):
       raise UserError(
-        f'{kind} labels must be some, from 0 to {classes - 1}: are there '
-        f'{classes} classes?'
+        f'{kind} labels must be in 0..{classes - 1}, and at least one is '
+        f'needed: check that there are {classes} classes'
       )
     shares.append(np.bincount(labels, minlength=classes) / labels.size)
   real, fake = shares
@@ -103,7 +104,7 @@ def class_coverage(
 def _kl(
   q: Float[np.ndarray, '*n classes'], p: Float[np.ndarray, ' classes']
 ) -> Float[np.ndarray, '*n'] | np.float64:
-  """sum q log(q / p), 0 log 0 being 0."""
+  """Computes sum q log(q / p), where 0 log 0 is 0."""
   with np.errstate(divide='ignore', invalid='ignore'):
     terms = q * (np.log(q) - np.log(p))
   return np.where(q > 0, terms, 0.0).sum(-1)

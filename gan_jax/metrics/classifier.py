@@ -1,4 +1,4 @@
-"""Small classifiers whose weights lie beside the code: kept, read, trained."""
+"""Small classifiers with weights beside the code: loading, use and training."""
 
 import hashlib
 from pathlib import Path
@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, Int32, PyTree, UInt8
 
 
 class Classifier(NamedTuple):
-  """One of them.
+  """A small classifier with stored weights.
 
   Attributes:
     network: (images [n, size, size, channels] in [-1, 1]) -> features, logits.
-    size, channels: Of the images that it was trained on.
-    weights: The file that `save` wrote.
+    size, channels: The shape of the training images.
+    weights: A file that `save` wrote.
   """
 
   network: nn.Module
@@ -27,12 +27,12 @@ class Classifier(NamedTuple):
   weights: Path
 
   def create(self) -> PyTree:
-    """Its first weights, before any training."""
+    """Initializes the weights before training."""
     shape = 1, self.size, self.size, self.channels
     return self.network.init(jax.random.key(0), jnp.zeros(shape))
 
   def load(self) -> tuple[PyTree, str]:
-    """The weights, and their SHA-256."""
+    """Loads the weights, and returns their SHA-256 too."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(self.create))
     sha256 = hashlib.sha256()
     with np.load(self.weights) as opened:
@@ -41,26 +41,29 @@ class Classifier(NamedTuple):
       sha256.update(array.tobytes())
     return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
 
-  def look(
+  def extract(
     self, params: PyTree, images: UInt8[Array, 'n h w c']
   ) -> dict[str, Float[Array, 'n d']]:
-    """'features' [n, d], 'probabilities' [n, k]; any size, grey or RGB."""
+    """Returns 'features' [n, d] and 'probabilities' [n, k].
+
+    Accepts images of any size, grey or RGB.
+    """
     with jax.default_matmul_precision('highest'):
-      x = _resized(images, self.size, self.channels)
+      x = _to_input(images, self.size, self.channels)
       features, logits = self.network.apply(params, x)
     return {'features': features, 'probabilities': nn.softmax(logits)}
 
 
 def save(file: str, weights: PyTree) -> None:
-  """Writes the weights."""
+  """Writes the weights to a file."""
   leaves = map(np.asarray, jax.tree.leaves(weights))
   np.savez_compressed(file, **{str(i): x for i, x in enumerate(leaves)})
 
 
-def _resized(
+def _to_input(
   images: UInt8[Array, 'n h w c'], size: int, channels: int
 ) -> Float[Array, 'n size size channels']:
-  """Any size, grey or RGB -> what a classifier was trained on, in [-1, 1]."""
+  """Converts images of any size, grey or RGB, to network inputs in [-1, 1]."""
   x = images.astype(jnp.float32)
   if channels == 1:
     x = x.mean(-1, keepdims=True)
@@ -80,15 +83,15 @@ def train(
   shift: int,
   flip: bool,
 ) -> PyTree:
-  """Trains it by Adam, with a cosine's learning rate, on shifted images.
+  """Trains a classifier with Adam and a cosine schedule, on augmented images.
 
   Args:
     network: (images [n, h, w, c] in [-1, 1]) -> (features, logits).
-    params: Its first ones.
-    images, labels: What it learns.
-    epochs, batch, learning_rate: How.
-    shift: Images are moved by so many pixels, at most, both ways.
-    flip: Whether every other one is mirrored, by chance.
+    params: The initial parameters.
+    images, labels: The training data.
+    epochs, batch, learning_rate: The training settings.
+    shift: The largest random shift along each axis, in pixels.
+    flip: Whether images are mirrored with probability 1/2.
   """
   size = len(images)
   images = jnp.asarray(images, jnp.float32) / 127.5 - 1
@@ -100,27 +103,28 @@ def train(
     _, logits = network.apply(params, x)
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-  def changed(image, moved, mirrored):
+  def augment(image, shifts, flips):
+    """Shifts one image, filling the border with -1, and mirrors it."""
     border = [(shift, shift), (shift, shift), (0, 0)]
     wide = jnp.pad(image, border, constant_values=-1)
-    image = jax.lax.dynamic_slice(wide, (*moved, 0), image.shape)
-    return jnp.where(mirrored, image[:, ::-1], image)
+    image = jax.lax.dynamic_slice(wide, (*shifts, 0), image.shape)
+    return jnp.where(flips, image[:, ::-1], image)
 
   @jax.jit
   def step(carry, drawn, images, labels):
     params, opt_state = carry
-    index, moved, mirrored = drawn
-    x = jax.vmap(changed)(images[index], moved, mirrored)
+    index, shifts, flips = drawn
+    x = jax.vmap(augment)(images[index], shifts, flips)
     grads = jax.grad(loss)(params, x, labels[index])
     updates, opt_state = tx.update(grads, opt_state)
     return (optax.apply_updates(params, updates), opt_state), None
 
   rng = np.random.default_rng(0)
   order = [rng.permutation(size) for _ in range(epochs)]
-  moved = rng.integers(0, 2 * shift + 1, (steps, batch, 2))
-  mirrored = rng.integers(0, 2, (steps, batch)) & flip
+  shifts = rng.integers(0, 2 * shift + 1, (steps, batch, 2))
+  flips = rng.integers(0, 2, (steps, batch)) & flip
   carry = params, tx.init(params)
   order = np.reshape(order, -1)[: steps * batch].reshape(steps, batch)
-  for drawn in zip(order, moved, mirrored == 1, strict=True):
+  for drawn in zip(order, shifts, flips == 1, strict=True):
     carry, _ = step(carry, drawn, images, labels)
   return carry[0]

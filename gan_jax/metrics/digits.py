@@ -1,12 +1,11 @@
-"""A classifier of digits: its classes, and the features before them.
+"""A classifier of digits, for class probabilities and features.
 
-A small convolutional network, trained on the 5,000 embedded digits in half a
-minute. Its weights lie beside this file, since two machines do not train the
-same ones to the last bit, and scores by others do not compare.
+A small convolutional network, trained on the 5,000 embedded digits in 30
+seconds. Its weights lie beside this file, because two machines do not train
+identical ones, and scores by different weights are not comparable. To train
+them again, run
 
   python -m gan_jax.metrics.digits FILE.npz
-
-trains them anew.
 """
 
 import sys
@@ -32,6 +31,7 @@ class Network(nn.Module):
   def __call__(
     self, x: Float[Array, 'n 28 28 1']
   ) -> tuple[Float[Array, 'n 128'], Float[Array, 'n 10']]:
+    """Returns the features and the logits of images in [-1, 1]."""
     for layer, width in enumerate((32, 64, 64)):
       shape = 3, 3, x.shape[-1], width
       kernel = self.param(f'kernel_{layer}', he_normal(), shape)
@@ -44,11 +44,11 @@ class Network(nn.Module):
 CLASSIFIER = classifier.Classifier(
   Network(), SIZE, 1, Path(__file__).with_suffix('.npz')
 )
-load, look = CLASSIFIER.load, CLASSIFIER.look
+load, extract = CLASSIFIER.load, CLASSIFIER.extract
 
 
 def train() -> PyTree:
-  """Trains it."""
+  """Trains the network on the embedded digits."""
   data = fetch_all(digits(DataSpec(path='', resolution=SIZE, channels=1)))
   return classifier.train(
     CLASSIFIER.network, CLASSIFIER.create(), data['images'], data['labels'],

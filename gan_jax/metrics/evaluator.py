@@ -1,4 +1,4 @@
-"""Measures generators, all of them in one way."""
+"""The evaluator: applies the same metrics and protocol to every generator."""
 
 import hashlib
 import io
@@ -32,46 +32,46 @@ from gan_jax.metrics.measure import (
   collect,
 )
 from gan_jax.metrics.moments import Moments
-from gan_jax.metrics.scores import Score, protocol, way
+from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
 from gan_jax.ops.pixels import quantize
 
-# Images that are made, or looked at, in one go: so many, and of so many pixels
-# together.
-BATCH, PIXELS = 250, 2**22
-# A set up to so many bytes is told from another by all its pixels; a larger one
-# by its files.
-SMALL_BYTES = 2**26
-# A distribution is known by so many of its examples.
-DRAWN = 256
-# Images that are fetched at a time where all are.
+# Size limits of a batch: number of images, and pixels in total.
+MAX_BATCH, MAX_BATCH_PIXELS = 250, 2**22
+# Sets up to this size are identified by a hash of all pixels, larger ones by
+# their files.
+MAX_HASHED_BYTES = 2**26
+# The number of draws that identify a distribution.
+NUM_HASHED_DRAWS = 256
+# The number of images that are fetched at once for the hash.
 CHUNK = 4096
 
-# Metric to its scores, each of every seed.
+# Metric -> score -> the values of all seeds.
 Values = dict[str, dict[str, list[float]]]
 Batches = Iterable[dict[str, jax.Array]]
 
 
 class Evaluator:
-  """One way to measure generators.
+  """Evaluates generators, and images, by one protocol.
 
   Args:
-    block: As `config.evaluation`.
-    source: The data that fakes are compared with, all of it.
-    described: What it is, for the stamp.
-    held_out: Data that is not in it, where a metric asks for that.
-    toy: Of whose points it is, if it is not of images.
-    labels: Of the fakes of a conditional G: 'data', drawn from the labels of
-      `source`; 'uniform', each class as often. None: G is not conditional.
+    block: The settings, as in `config.evaluation`.
+    source: The reference data, all of it.
+    description: Describes the data in the protocol.
+    held_out: Data that `source` does not contain, if a metric needs it.
+    toy: The toy whose points `source` has; None: it has images.
+    labels: The labels of the fakes of a conditional G: 'data', drawn from the
+      labels of `source`; 'uniform', all classes equally. None: G is not
+      conditional.
 
   Raises:
-    UserError: A metric is unknown, or what it needs is not there.
+    UserError: A metric is unknown, or its requirements are missing.
   """
 
   def __init__(
     self,
     block: ConfigDict,
     source: Source,
-    described: Mapping[str, Any],
+    description: Mapping[str, Any],
     held_out: Source | None = None,
     toy: Toy | None = None,
     labels: str | None = None,
@@ -85,10 +85,12 @@ class Evaluator:
     self.num_samples, self.seeds = block.num_samples, block.seeds
     for name, value in (('num_samples', 2), ('seeds', 1)):
       if block[name] < value:
-        raise UserError(f'evaluation.{name}={block[name]}: at least {value}')
+        raise UserError(
+          f'config.evaluation.{name}={block[name]} must be at least {value}'
+        )
     if 'memorisation' in self.metrics and held_out is None:
       raise UserError(
-        'memorisation is measured against data that was held out: '
+        'the metric memorisation needs held-out data: set '
         '--config.evaluation.held_out=SPLIT'
       )
     self._needs = {METRICS[name].needs for name in self.metrics}
@@ -96,92 +98,94 @@ class Evaluator:
     self._weights = ()
     if self.features:
       self._weights = devices.replicate(self.features.weights)
-    self._look = devices.by_rows(self._seen)
+    self._extract_rows = devices.by_rows(self._extract)
     self._image = source.fetch(np.arange(1))['images']
-    self._check_network()
-    self._described = {**described, 'preprocessing': VERSION}
+    self._check_features()
+    self._description = {**description, 'preprocessing': VERSION}
     self._fingerprint = _fingerprint(source)
     self._held_out_fingerprint = held_out and _fingerprint(held_out)
     self._reference: Reference | None = None
 
   @property
   def main(self) -> str | None:
-    """The score by which a checkpoint is the best; None: none tells that."""
+    """The score that ranks checkpoints; None: no metric ranks them."""
     names = [METRICS[metric].main for metric in self.metrics]
     return next((name for name in names if name not in UNRANKED), None)
 
   @property
-  def protocol(self) -> str:
-    """In short, how the score is obtained by which a checkpoint is the best.
+  def comparison_digest(self) -> str:
+    """The digest of the protocol of the score that ranks checkpoints.
 
-    Where none tells that, how the first one is.
+    If no score ranks checkpoints, that of the first metric.
     """
     ranking = [m for m in self.metrics if METRICS[m].main == self.main]
     first = ranking[0] if ranking else self.metrics[0]
-    return way(self._stamp(first, {'labels': self.labels}))
+    return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
-  def _stamp(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a score of the metric depends on beside the generator."""
-    row = METRICS[metric]
-    network = None if row.needs == 'images' else self.features.identity
+  def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes all that a score depends on, except the generator."""
+    spec = METRICS[metric]
+    network = None if spec.needs == 'images' else self.features.identity
     held_out = None
     if metric == 'memorisation':
-      held_out = _stamp_of(self._held_out, self._held_out_fingerprint)
+      held_out = _source_protocol(self._held_out, self._held_out_fingerprint)
     return {
-      'metric': {'name': metric, 'version': row.version},
+      'metric': {'name': metric, 'version': spec.version},
       'features': network,
       'reference': {
-        **self._described,
-        **_stamp_of(self._source, self._fingerprint),
+        **self._description,
+        **_source_protocol(self._source, self._fingerprint),
       },
       'held_out': held_out,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
     }
 
-  def player(
+  def make_evaluate_fn(
     self, game: Game, truncation: float | None = None
   ) -> Callable[[PyTree, Phase], Values]:
-    """What measures G: (its variables, on every device; the phase) -> values.
+    """Makes a function (variables of G, on every device; phase) -> values.
 
     Args:
-      game: Whose `draw` and `sample` it is.
-      truncation: As of `Run.inputs`.
+      game: The game that samples inputs and generates images.
+      truncation: As in `Run.inputs`.
     """
-    size = self._size(self.num_samples)
+    size = self._batch_size(self.num_samples)
     labels = None
     if self.labels == 'data':
       labels = devices.replicate(self._source.labels())
 
     @devices.by_rows
-    def play(examples, gen_vars, weights, labels, phase, key):
+    def generate_and_extract(examples, gen_vars, weights, labels, phase, key):
       keys = example_keys(key, Purpose.EVALUATE, examples)
-      batch = {}  # of which the game draws each class as often
+      batch = {}  # without labels, the game samples all classes equally
       if labels is not None:
-        own = example_keys(key, Purpose.LABELS, examples)
-        batch['labels'] = _drawn(labels, own)
+        label_keys = example_keys(key, Purpose.LABELS, examples)
+        batch['labels'] = _draw_labels(labels, label_keys)
       inputs = truncated(
         game, game.sample_inputs(keys, batch, phase), truncation
       )
       images = game.sample(gen_vars, inputs, phase)
       if self._toy is None:
         images = quantize(images)
-      return self._seen(images, weights)
+      return self._extract(images, weights)
 
-    def measure(gen_vars: PyTree, phase: Phase) -> Values:
+    def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
       def batches(seed: int) -> Batches:
         key = jax.random.key(seed)
         for first in range(0, self.num_samples, size):
           examples = jnp.arange(first, first + size)
-          yield play(examples, gen_vars, self._weights, labels, phase, key)
+          yield generate_and_extract(
+            examples, gen_vars, self._weights, labels, phase, key
+          )
 
-      return self._values(batches, self.num_samples)
+      return self._compute_values(batches, self.num_samples)
 
-    return measure
+    return evaluate
 
-  def of_images(self, source: Source) -> Values:
-    """Measures images from anywhere: the first `num_samples` of a source."""
+  def evaluate_images(self, source: Source) -> Values:
+    """Computes the metrics of the first `num_samples` images of a source."""
     batches = lambda seed: self._batches(source, self.num_samples)
-    return self._values(batches, self.num_samples)
+    return self._compute_values(batches, self.num_samples)
 
   def list_scores(
     self,
@@ -190,46 +194,60 @@ class Evaluator:
     step: int | None = None,
     images: int | None = None,
   ) -> list[Score]:
-    """Each value with its stamp; `fakes`: what that says of them."""
-    listed = []
-    for metric in self.metrics:
-      stamp = self._stamp(metric, fakes)
-      for name, several in values[metric].items():
-        one = len(several) == 1
-        strategy = None if one else float(np.std(several, ddof=1))
-        mean = float(np.mean(several))
-        ranks = name == self.main
-        listed.append(Score(name, mean, strategy, step, images, stamp, ranks))
-    return listed
+    """Makes a score of each value.
 
-  def _values(self, batches: Callable[[int], Batches], count: int) -> Values:
+    Args:
+      values: The values of an evaluation.
+      fakes: Describes the fakes in the protocol.
+      step, images: The progress of the generator; None: there is no generator.
+    """
+    scores = []
+    for metric in self.metrics:
+      protocol = self._protocol(metric, fakes)
+      for name, per_seed in values[metric].items():
+        one = len(per_seed) == 1
+        std = None if one else float(np.std(per_seed, ddof=1))
+        mean = float(np.mean(per_seed))
+        ranks = name == self.main
+        scores.append(Score(name, mean, std, step, images, protocol, ranks))
+    return scores
+
+  def _compute_values(
+    self, batches: Callable[[int], Batches], count: int
+  ) -> Values:
+    """Computes all metrics for each seed."""
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
-      made = _fetched(batches(seed))
-      fake = collect(made, self._needs, count, self.num_samples)
+      batches_of_seed = _prefetch(batches(seed))
+      fake = collect(batches_of_seed, self._needs, count, self.num_samples)
       for metric in self.metrics:
-        for name, value in METRICS[metric].of(self.reference, fake).items():
+        computed = METRICS[metric].compute(self.reference, fake)
+        for name, value in computed.items():
           values[metric].setdefault(name, []).append(float(value))
     return values
 
   @property
   def reference(self) -> Reference:
-    """What the data looks like: seen once, and kept on disk."""
+    """The metric inputs of the data: computed once, and cached on disk."""
     if self._reference is None:
       held_out = self._held_out
       self._reference = Reference(
-        self._kept(self._source, self._fingerprint),
-        held_out and self._kept(held_out, self._held_out_fingerprint),
+        self._load_or_compute(self._source, self._fingerprint),
+        held_out
+        and self._load_or_compute(held_out, self._held_out_fingerprint),
         self._toy,
       )
     return self._reference
 
-  def _kept(self, source: Source, fingerprint: Fingerprint) -> MetricInputs:
+  def _load_or_compute(
+    self, source: Source, fingerprint: Fingerprint
+  ) -> MetricInputs:
+    """Loads the metric inputs of a source from the cache, or computes them."""
     count = source.size
     if self._needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
-    told = {
-      'described': self._described,
+    cache_key = {
+      'description': self._description,
       'images': source.size,
       'data': fingerprint,
       'features': self.features and self.features.identity,
@@ -237,100 +255,105 @@ class Evaluator:
       'most': self.num_samples,
       'process': devices.process_rows().args,
     }
-    file = cache_folder() / 'references' / f'{protocol(told)}.npz'
-    # Of what a function of the user's depends on, nothing is known.
-    kept = not networks.is_of_user(self.choice.features)
-    seen = _read(file) if kept else None
-    if not devices.all_agree(seen is not None):
+    file = cache_folder() / 'references' / f'{protocol_digest(cache_key)}.npz'
+    # A custom function may depend on more than its hashed file.
+    is_cacheable = not networks.is_custom(self.choice.features)
+    inputs = _read_inputs(file) if is_cacheable else None
+    if not devices.all_agree(inputs is not None):
       if devices.is_main():
-        print(f'Looking at {count:,} images of the data', flush=True)
-      batches = _fetched(self._batches(source, count))
-      seen = collect(batches, self._needs, count, self.num_samples)
-      if kept:
-        _write(file, seen)
-    return seen
+        print(f'Computing reference statistics of {count:,} images', flush=True)
+      batches = _prefetch(self._batches(source, count))
+      inputs = collect(batches, self._needs, count, self.num_samples)
+      if is_cacheable:
+        _write_inputs(file, inputs)
+    return inputs
 
   def _versions(self, need: str) -> list[int]:
-    """Of the metrics that need it."""
+    """Lists the versions of the metrics with a need."""
     rows = [METRICS[name] for name in self.metrics]
     return sorted({row.version for row in rows if row.needs == need})
 
   def _batches(self, source: Source, count: int) -> Batches:
-    """Of so many images of a source, chosen as by chance."""
+    """Yields metric inputs of `count` images in the order of a shuffle."""
     order = Stream(0, source.size).indices(np.arange(source.size))
-    size = self._size(count)
-    mine = devices.process_rows()(size)
+    size = self._batch_size(count)
+    rows = devices.process_rows()(size)
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
-      images = source.fetch(order[positions[mine]])['images']
-      yield self._look(devices.share_out(images), self._weights)
+      images = source.fetch(order[positions[rows]])['images']
+      yield self._extract_rows(devices.share_out(images), self._weights)
 
-  def _size(self, count: int) -> int:
-    """Of a batch, of so many images in all."""
+  def _batch_size(self, count: int) -> int:
+    """Returns the size of a batch, for this number of images in total."""
     pixels = self._image.shape[1] * self._image.shape[2]
-    return devices.rows_at_a_time(max(1, min(BATCH, count, PIXELS // pixels)))
+    return devices.rows_at_a_time(
+      max(1, min(MAX_BATCH, count, MAX_BATCH_PIXELS // pixels))
+    )
 
-  def _seen(
+  def _extract(
     self, images: Shaped[Array, 'n h w c'], weights: PyTree
   ) -> dict[str, Array]:
-    """Of a batch: what the metrics need."""
-    seen = {'images': images} if 'images' in self._needs else {}
+    """Extracts from a batch what the metrics need."""
+    inputs = {'images': images} if 'images' in self._needs else {}
     if self._needs - {'images'}:
-      looked = self.features.look(weights, images)
+      extracted = self.features.extract(weights, images)
       if self._needs & {'moments', 'features', 'all_features'}:
-        seen['features'] = looked['features']
+        inputs['features'] = extracted['features']
       if 'probabilities' in self._needs:
-        seen['probabilities'] = looked['probabilities']
-    return seen
+        inputs['probabilities'] = extracted['probabilities']
+    return inputs
 
-  def _check_network(self) -> None:
-    """Before anything is trained."""
+  def _check_features(self) -> None:
+    """Checks the features before training, by tracing them on one image."""
     shape = list(self._image.shape[1:])
     try:
-      seen = jax.eval_shape(self._seen, self._image, self._weights)
+      inputs = jax.eval_shape(self._extract, self._image, self._weights)
     except UserError:
       raise
     except KeyError as error:
       raise UserError(
-        f'{self.features.name} gives no {error}, which one of '
-        f'{", ".join(self.metrics)} needs: it is no classifier'
+        f'config.evaluation.features={self.features.name} returns no {error}, '
+        f'which one of {", ".join(self.metrics)} needs: use a classifier'
       ) from error
-    except Exception as error:  # of a function of the user's
+    except Exception as error:  # a custom function can raise anything
       line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
       raise UserError(
-        f'{self.features.name} does not take uint8 images [n, '
-        f'{", ".join(map(str, shape))}]: {line}'
+        f'config.evaluation.features={self.features.name} must accept uint8 '
+        f'images [n, {", ".join(map(str, shape))}], but raises {line}'
       ) from error
-    if 'features' in seen and seen['features'].ndim != 2:
+    if 'features' in inputs and inputs['features'].ndim != 2:
       raise UserError(
-        f'{self.features.name} is to give features [n, d], not '
-        f'[n, {", ".join(map(str, seen["features"].shape[1:]))}]'
+        f'config.evaluation.features={self.features.name} must return features '
+        f'[n, d], not [n, {", ".join(map(str, inputs["features"].shape[1:]))}]'
       )
 
 
-def _drawn(
+def _draw_labels(
   labels: Int32[Array, 'n ...'], keys: Key[Array, ' m']
 ) -> Int32[Array, 'm ...']:
-  """A label for each key, as likely as it is among all."""
+  """Draws a label for each key, with the frequencies of the labels."""
   index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(labels)))
   return labels[index(keys)]
 
 
-def _stamp_of(source: Source, fingerprint: Fingerprint) -> dict[str, Any]:
-  """What a stamp says of a set of images."""
+def _source_protocol(
+  source: Source, fingerprint: Fingerprint
+) -> dict[str, Any]:
+  """Describes a source in the protocol."""
   return {'images': source.size, 'content': fingerprint.content}
 
 
 def _fingerprint(source: Source) -> Fingerprint:
-  """What tells a set of images from another."""
-  small = source.size * source.example_bytes <= SMALL_BYTES
-  if source.draw is not None:  # machines differ in the last bit
-    images = source.fetch(np.arange(min(DRAWN, source.size)))['images']
+  """Computes the fingerprint of a source."""
+  small = source.size * source.example_bytes <= MAX_HASHED_BYTES
+  if source.draw is not None:  # rounded: machines differ in the last bit
+    count = min(NUM_HASHED_DRAWS, source.size)
+    images = source.fetch(np.arange(count))['images']
     content = hashlib.sha256(images.round(3).tobytes()).hexdigest()[:16]
     return Fingerprint(content, content)
   if source.fingerprint is not None and not small:
-    whole = source.fingerprint()
-    return Fingerprint(*(digest[:16] for digest in whole))
+    fingerprint = source.fingerprint()
+    return Fingerprint(*(digest[:16] for digest in fingerprint))
   pixels = hashlib.sha256()
   for first in range(0, source.size, CHUNK):
     rows = np.arange(first, min(first + CHUNK, source.size))
@@ -338,19 +361,20 @@ def _fingerprint(source: Source) -> Fingerprint:
   return Fingerprint(*2 * [pixels.hexdigest()[:16]])
 
 
-def _fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
-  """To the host; the devices work on the next one meanwhile."""
-  waiting = None
+def _prefetch(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+  """Yields batches on the host, while the devices compute the next one."""
+  pending = None
   for batch in batches:
-    if waiting is not None:
-      yield devices.fetch(waiting)
-    waiting = batch
-  if waiting is not None:
-    yield devices.fetch(waiting)
+    if pending is not None:
+      yield devices.fetch(pending)
+    pending = batch
+  if pending is not None:
+    yield devices.fetch(pending)
 
 
-def _write(file: Path, seen: MetricInputs) -> None:
-  arrays = {k: v for k, v in seen._asdict().items() if v is not None}
+def _write_inputs(file: Path, inputs: MetricInputs) -> None:
+  """Writes metric inputs to the cache."""
+  arrays = {k: v for k, v in inputs._asdict().items() if v is not None}
   if (moments := arrays.pop('moments', None)) is not None:
     arrays.update({f'moments_{k}': v for k, v in moments._asdict().items()})
   written = io.BytesIO()
@@ -359,11 +383,14 @@ def _write(file: Path, seen: MetricInputs) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, written.getvalue())
   except OSError as error:
-    warn(f'{file} cannot be written: {error.strerror}')
+    warn(
+      f'cannot write the reference statistics to {file}: {error.strerror}; '
+      'every evaluation will compute them again'
+    )
 
 
-def _read(file: Path) -> MetricInputs | None:
-  """What was written; None: nothing, or it is damaged."""
+def _read_inputs(file: Path) -> MetricInputs | None:
+  """Reads metric inputs from the cache; None: missing or damaged."""
   try:
     with file.open('rb') as opened:
       arrays = dict(np.load(opened))

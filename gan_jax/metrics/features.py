@@ -1,4 +1,4 @@
-"""What images are compared by: a network is a row in FEATURES."""
+"""Features by which images are compared: each network has a row in FEATURES."""
 
 import hashlib
 import importlib
@@ -15,67 +15,68 @@ from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, digits, inception
 from gan_jax.registry import choose
 
-Looked = dict[str, Float[Array, 'n d']]
-# (uint8 images [n, h, w, c]) -> features [n, d]: a user's.
-Function = Callable[[Array], Array]
+# Name ('features', 'probabilities') -> array [n, d].
+FeatureDict = dict[str, Float[Array, 'n d']]
+# A user's function (uint8 images [n, h, w, c]) -> features [n, d].
+FeatureFunction = Callable[[Array], Array]
 
 
 class Features(NamedTuple):
-  """A function that looks at images.
+  """A feature extractor.
 
   Attributes:
-    name: In FEATURES, or MODULE:FUNCTION.
-    sha256: Of what it consists of: two scores with other hashes are not of one
-      function.
+    name: Its name in FEATURES, or MODULE:FUNCTION.
+    sha256: The hash of its weights or source code: scores with different hashes
+      are not comparable.
     weights: Its arrays.
-    look: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and
-      'probabilities' [n, classes] where it is a classifier.
-    version: Raised by one whenever `look` gives other numbers with the same
-      weights. Part of every stamp.
+    extract: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and, for
+      a classifier, 'probabilities' [n, classes].
+    version: Raise it by one when `extract` gives other numbers with the same
+      weights. Part of the protocol of a score.
   """
 
   name: str
   sha256: str
   weights: PyTree
-  look: Callable[[PyTree, UInt8[Array, 'n h w c']], Looked]
+  extract: Callable[[PyTree, UInt8[Array, 'n h w c']], FeatureDict]
   version: int = 1
 
   @property
   def identity(self) -> dict[str, Any]:
-    """What a stamp says of the network."""
+    """The entry of the network in the protocol of a score."""
     return {'name': self.name, 'sha256': self.sha256, 'version': self.version}
 
 
 def _digits() -> Features:
   weights, sha256 = digits.load()
-  return Features('digits', sha256, weights, digits.look)
+  return Features('digits', sha256, weights, digits.extract)
 
 
 def _cifar10() -> Features:
   weights, sha256 = cifar10.load()
-  return Features('cifar10', sha256, weights, cifar10.look)
+  return Features('cifar10', sha256, weights, cifar10.extract)
 
 
 def _inception() -> Features:
   network = inception.load()
 
-  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
-    seen = inception.features(weights, images)
+  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
+    outputs = inception.features(weights, images)
     return {
-      'features': seen['2048'],
-      'probabilities': nn.softmax(seen['logits_unbiased']),
+      'features': outputs['2048'],
+      'probabilities': nn.softmax(outputs['logits_unbiased']),
     }
 
-  return Features('inception', network.sha256, network.weights, look)
+  return Features('inception', network.sha256, network.weights, extract)
 
 
 def _pixels() -> Features:
-  def look(weights: PyTree, images: UInt8[Array, 'n h w c']) -> Looked:
+  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
     del weights
     flat = images.reshape(len(images), -1)
     return {'features': flat.astype(jnp.float32) / 127.5 - 1}
 
-  return Features('pixels', '', (), look)
+  return Features('pixels', '', (), extract)
 
 
 FEATURES: dict[str, Callable[[], Features]] = {
@@ -86,59 +87,68 @@ FEATURES: dict[str, Callable[[], Features]] = {
 }
 
 
-def make(given: str | Function) -> Features:
-  """Features by name, or those of a function.
+def make(function: str | FeatureFunction) -> Features:
+  """Makes features by name, or of a function.
 
   Args:
-    given: As `config.evaluation.features`; or (uint8 images [n, h, w, c]) ->
-      features [n, d].
+    function: A value of `config.evaluation.features`; or a function (uint8
+      images [n, h, w, c]) -> features [n, d].
+
+  Raises:
+    UserError: The name is unknown, or the function has no name or source code.
   """
-  if callable(given):
-    if not hasattr(given, '__qualname__'):
+  if callable(function):
+    if not hasattr(function, '__qualname__'):
       raise UserError(
-        f'features={given!r} has no name, and scores say by what they were '
-        'measured: define a function, with def'
+        f'features={function!r} has no name, which scores record: define a '
+        'function with def'
       )
-    return _of_function(f'{given.__module__}:{given.__qualname__}', given)
-  if is_of_user(given):
-    return _imported(given)
-  return choose('config.evaluation.features', given, FEATURES)()
+    return _from_function(
+      f'{function.__module__}:{function.__qualname__}', function
+    )
+  if is_custom(function):
+    return _import_function(function)
+  return choose('config.evaluation.features', function, FEATURES)()
 
 
-def is_of_user(given: str | Function | None) -> bool:
-  """Whether it is not of FEATURES: a function, or MODULE:FUNCTION."""
-  return callable(given) or (given is not None and ':' in given)
+def is_custom(function: str | FeatureFunction | None) -> bool:
+  """Whether the features are a function or MODULE:FUNCTION, not in FEATURES."""
+  return callable(function) or (function is not None and ':' in function)
 
 
-def _imported(name: str) -> Features:
-  """MODULE:FUNCTION: its module is imported, which runs it."""
+def _import_function(name: str) -> Features:
+  """Imports MODULE:FUNCTION, which runs the module."""
   module, _, function = name.partition(':')
   try:
-    given = getattr(importlib.import_module(module), function)
+    function = getattr(importlib.import_module(module), function)
   except (ImportError, AttributeError) as error:
     raise UserError(
-      f'config.evaluation.features={name!r} is to be MODULE:FUNCTION, which '
-      f'can be imported from here ({type(error).__name__}: {error})'
+      f'config.evaluation.features={name!r} cannot be imported '
+      f'({type(error).__name__}: {error}): it must be MODULE:FUNCTION, '
+      'importable from this folder'
     ) from error
-  return _of_function(name, given)
+  return _from_function(name, function)
 
 
-def _of_function(name: str, given: Function) -> Features:
-  """Its hash is that of its file: of what that reads, nothing is known."""
+def _from_function(name: str, function: FeatureFunction) -> Features:
+  """Makes features of a function, hashed by the content of its file.
+
+  Other files, which the function may use, are not part of the hash.
+  """
   try:
-    module = inspect.getmodule(given)
+    module = inspect.getmodule(function)
     if getattr(module, '__file__', None):
       source = Path(module.__file__).read_bytes()
     else:
-      source = inspect.getsource(given).encode()  # of a notebook's cell
+      source = inspect.getsource(function).encode()  # in a notebook
   except (TypeError, OSError) as error:
     raise UserError(
-      f'the source of features={name} is not found, and scores say by what '
-      'they were measured: write the function in a file'
+      f'the source code of features={name} is not found, and scores record its '
+      'hash: write the function in a file'
     ) from error
   return Features(
     name,
     hashlib.sha256(source).hexdigest(),
     (),
-    lambda weights, images: {'features': given(images)},
+    lambda weights, images: {'features': function(images)},
   )

@@ -1,4 +1,4 @@
-"""Fréchet distance of two sets of features."""
+"""Fréchet distance of two sets of features (FID)."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,16 +11,16 @@ def fid(
   real: Float[np.ndarray, 'n d'] | Moments,
   fake: Float[np.ndarray, 'm e'] | Moments,
 ) -> float:
-  """Fréchet distance of the Gaussians with the sets' moments (FID).
+  """Computes the Fréchet distance of Gaussians with the sets' moments (FID).
 
   |mu_r - mu_f|^2 + tr S_r + tr S_f - 2 tr (S_r S_f)^(1/2)
 
-  Heusel et al. 2017. Customarily of 50,000 fakes (FID-50k) and all
-  reals; fewer give larger values, which do not compare. Covariances may be of
-  any rank, so fewer examples than features are fine.
+  Heusel et al. 2017, customarily with 50,000 fakes (FID-50k) and all reals;
+  fewer examples give larger values, which are not comparable. The covariances
+  may have any rank, so there may be fewer examples than features.
 
   Args:
-    real, fake: Features [n, d], of one network, or their moments.
+    real, fake: Features [n, d] of one network, or their moments.
 
   Raises:
     UserError: A set has fewer than 2 examples, or is not finite.
@@ -30,26 +30,26 @@ def fid(
   )
   if real.mean.shape != fake.mean.shape:
     raise UserError(
-      f'features of {len(real.mean)} and of {len(fake.mean)} numbers are not '
-      'compared: they are of two networks'
+      f'cannot compare features of {len(real.mean)} and {len(fake.mean)} '
+      'dimensions: they are of two networks'
     )
   covariances = real.covariance(), fake.covariance()
   (values_r, vectors_r), (values_f, vectors_f) = map(_spectrum, covariances)
   # tr (S_r S_f)^(1/2) is the sum of the singular values of S_r^(1/2) S_f^(1/2).
-  # The eigenvalues of a product of the covariances are the squares of those,
-  # and the square root makes of their rounding 1e-16 one of 1e-8.
+  # They are not computed as the roots of the eigenvalues of S_r S_f, because
+  # the square root turns a rounding error of 1e-16 into one of 1e-8.
   product = np.sqrt(values_r)[:, None] * (vectors_r.T @ vectors_f)
   product *= np.sqrt(values_f)
   common = np.linalg.svd(product, compute_uv=False).sum()
-  apart = ((real.mean - fake.mean) ** 2).sum()
-  value = apart + sum(map(np.trace, covariances)) - 2 * common
-  return max(float(value), 0.0)  # below 0 by rounding alone
+  mean_distance = ((real.mean - fake.mean) ** 2).sum()
+  value = mean_distance + sum(map(np.trace, covariances)) - 2 * common
+  return max(float(value), 0.0)  # rounding can make it negative
 
 
 def _spectrum(
   covariance: Float[np.ndarray, 'd d'],
 ) -> tuple[Float[np.ndarray, ' r'], Float[np.ndarray, 'd r']]:
-  """Eigenvalues above rounding, and their vectors."""
+  """Returns the eigenvalues above the rounding error, with eigenvectors."""
   values, vectors = np.linalg.eigh(covariance)
   floor = len(values) * np.finfo(np.float64).eps * max(values.max(), 0.0)
   return values[values > floor], vectors[:, values > floor]

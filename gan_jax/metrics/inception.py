@@ -1,10 +1,9 @@
-"""The Inception-v3 of 2015, by whose features FID is measured.
+"""The Inception-v3 network of 2015, whose features FID uses.
 
-Szegedy et al. 2016, as Google trained it ('2015-12-05') and as the original
-FID used it (Heusel et al. 2017): another network than the Inception-v3 of the
-model zoos, whose scores cannot be compared. The weights are those that
-pytorch-fid and torch-fidelity converted from TensorFlow's; layers are called
-as there.
+Szegedy et al. 2016, as Google trained it ('2015-12-05') and the original FID
+used it (Heusel et al. 2017). Other Inception-v3 networks give scores that are
+not comparable. The weights are those that pytorch-fid and torch-fidelity
+converted from TensorFlow, with the same names of layers.
 """
 
 import hashlib
@@ -33,9 +32,9 @@ URL = (
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 VARIABLE = 'GAN_JAX_INCEPTION'
 
-# What it returns, and how wide that is. The first three are means over the
-# image of what lies after a max-pool, a max-pool, and Mixed_6e.
-WIDTHS = {
+# Output -> its width. The first three outputs are spatial means after the first
+# max-pool, after the second one, and after Mixed_6e.
+OUTPUT_WIDTHS = {
   '64': 64,
   '192': 192,
   '768': 768,
@@ -46,78 +45,81 @@ WIDTHS = {
 SIZE = 299
 BATCH_NORM_EPSILON = 1e-3
 
-# (x, names of layers) -> x after these layers of a block.
+# (x, names of layers) -> x after those layers of a block.
 Block = Callable[..., Array]
 
 
 class Inception(NamedTuple):
-  """The network, as read from a file.
+  """The network, loaded from a file.
 
   Attributes:
-    weights: For `features`: NumPy arrays, to be put on the devices.
-    sha256: Of the file; scores by other weights are other scores.
+    weights: The weights for `features`: NumPy arrays, not yet on the devices.
+    sha256: The hash of the file: scores by other weights are not comparable.
   """
 
   weights: PyTree
   sha256: str
 
 
-def is_there() -> bool:
+def is_available() -> bool:
   """Whether `load()` finds a file."""
-  return any(path.is_file() for path in _places())
+  return any(path.is_file() for path in _candidate_paths())
 
 
 def load(path: str | Path | None = None) -> Inception:
-  """Reads the weights, from where they are kept if `path` is None.
+  """Loads the weights from `path`, or from the first file found.
 
-  They are looked for where GAN_JAX_INCEPTION says; without it, in
-  ~/.cache/gan_jax, and where torch-fidelity downloads them to. A file that
-  was named, by `path` or the variable, may hold other weights of the network.
+  Without `path`, the file is the one that GAN_JAX_INCEPTION names; without the
+  variable, it is searched in ~/.cache/gan_jax and torch-fidelity's cache. A
+  file named by `path` or the variable may hold other weights of the network.
 
   Raises:
-    UserError: There is none, or it is not the official one, or damaged.
+    UserError: The file does not exist, is damaged, or is not the official one.
   """
-  places = [Path(path)] if path else _places()
-  named = bool(path or os.environ.get(VARIABLE))
-  found = next((place for place in places if place.is_file()), None)
+  candidates = [Path(path)] if path else _candidate_paths()
+  is_explicit = bool(path or os.environ.get(VARIABLE))
+  found = next(
+    (candidate for candidate in candidates if candidate.is_file()), None
+  )
   if found is None:
     raise UserError(
-      f'no weights of Inception ({" or ".join(map(str, places))}): '
+      f'no weights of Inception at {" or ".join(map(str, candidates))}: '
       f'{where_to_get()}'
     )
   with found.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-  if not named and sha256 != SHA256:
+  if not is_explicit and sha256 != SHA256:
     raise UserError(
       f'{found} is damaged: its SHA-256 is {sha256[:8]}..., the official one '
-      f'{SHA256[:8]}...: get it again from {URL}, or name other weights by '
-      f'{VARIABLE}=FILE'
+      f'{SHA256[:8]}...: download it again from {URL}, or name other weights '
+      f'with {VARIABLE}=FILE'
     )
-  return Inception(_checked(found), sha256)
+  return Inception(_load_and_check(found), sha256)
 
 
 def where_to_get() -> str:
-  """Tells how a user comes by the weights, in words."""
+  """Tells the user where to download the weights."""
   return (
-    f'get {NAME} (SHA-256 {SHA256[:8]}...) from {URL} into {cache_folder()}, '
-    f'or name it by {VARIABLE}=FILE'
+    f'download {NAME} (SHA-256 {SHA256[:8]}...) from {URL} into '
+    f'{cache_folder()}, or set {VARIABLE}=FILE'
   )
 
 
-def _places() -> list[Path]:
+def _candidate_paths() -> list[Path]:
+  """Lists the paths where the weights may be."""
   if os.environ.get(VARIABLE):
     return [Path(os.environ[VARIABLE])]
-  of_torch = cache_folder().parent / 'torch' / 'hub' / 'checkpoints'
-  return [cache_folder() / NAME, of_torch / NAME]
+  torch_hub = cache_folder().parent / 'torch' / 'hub' / 'checkpoints'
+  return [cache_folder() / NAME, torch_hub / NAME]
 
 
-def _checked(path: Path) -> PyTree:
-  """The file's weights, refused if the network cannot be played with them."""
+def _load_and_check(path: Path) -> PyTree:
+  """Loads the weights of a file, and checks that they fit the network."""
   image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.uint8)
   try:
     weights = fold(torch_weights.read(path))
-    made = jax.eval_shape(
-      lambda image: features(weights, image, tuple(WIDTHS)), image
+    results = jax.eval_shape(
+      lambda image: features(weights, image, tuple(OUTPUT_WIDTHS)), image
     )
   except UserError:
     raise
@@ -126,20 +128,21 @@ def _checked(path: Path) -> PyTree:
       f'{path} holds another network ({type(error).__name__}): expected the '
       f'weights of {NAME}'
     ) from error
-  for name, width in WIDTHS.items():
-    if made[name].shape != (1, width):
+  for name, width in OUTPUT_WIDTHS.items():
+    if results[name].shape != (1, width):
       raise UserError(
-        f'{path} holds another network, with {made[name].shape[1]} {name}, '
+        f'{path} holds another network, with {results[name].shape[1]} {name}, '
         f'not {width}: expected the weights of {NAME}'
       )
   return weights
 
 
 def fold(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-  """PyTorch's arrays -> kernel and bias of each layer, for `features`.
+  """Converts PyTorch's arrays to a kernel and a bias for each layer.
 
-  BatchNorm with fixed statistics is a scale, which the kernel takes up, and a
-  shift: gain (x - mean) / sqrt(variance + 0.001) + bias. Kernels become HWIO.
+  BatchNorm with fixed statistics, gain (x - mean) / sqrt(variance + 0.001) +
+  bias, is a scale, which is folded into the kernel, and a shift. The layout of
+  the kernels becomes HWIO.
   """
   weights = {
     'fc': {
@@ -168,77 +171,82 @@ def features(
   images: UInt8[Array, 'n h w c'] | UInt8[np.ndarray, 'n h w c'],
   outputs: Sequence[str] = ('2048', 'logits_unbiased'),
 ) -> dict[str, Float[Array, 'n _']]:
-  """What the network makes of the images, under the names of `WIDTHS`.
+  """Computes outputs of the network, by their names in `OUTPUT_WIDTHS`.
 
-  A pure function in float32, to be compiled with `outputs` static.
+  A pure function in float32, to be compiled with static `outputs`.
 
   Args:
-    weights: Of `load`.
-    images: RGB or grey, of any size.
-    outputs: FID and KID are of '2048', the Inception Score of
+    weights: The weights that `load` returns.
+    images: RGB or grey images of any size.
+    outputs: FID and KID use '2048'; the Inception Score uses
       'logits_unbiased', the logits without the bias of the last layer.
+
+  Raises:
+    UserError: The images do not have 1 or 3 channels, or an output is unknown.
   """
   if images.shape[-1] not in (1, 3):
     raise UserError(
-      f'Inception sees images of 1 or 3 channels, not {images.shape[-1]}'
+      f'Inception takes images with 1 or 3 channels, not {images.shape[-1]}'
     )
   x = resize(images.astype(jnp.float32), SIZE)
   x = jnp.repeat(x, 3 // x.shape[-1], axis=-1)
   x = (x - 128) / 128
-  made = {}
+  results = {}
   stem = _block(weights)
   x = stem(x, 'Conv2d_1a_3x3', stride=2)
   x = stem(x, 'Conv2d_2a_3x3', padding='VALID')
-  x = _halved(stem(x, 'Conv2d_2b_3x3'))
-  made['64'] = _mean(x)
+  x = _max_pool_half(stem(x, 'Conv2d_2b_3x3'))
+  results['64'] = _mean(x)
   x = stem(x, 'Conv2d_3b_1x1')
-  x = _halved(stem(x, 'Conv2d_4a_3x3', padding='VALID'))
-  made['192'] = _mean(x)
+  x = _max_pool_half(stem(x, 'Conv2d_4a_3x3', padding='VALID'))
+  results['192'] = _mean(x)
   for name in ('Mixed_5b', 'Mixed_5c', 'Mixed_5d'):
     x = _mixed_a(_block(weights, name), x)
   x = _mixed_b(_block(weights, 'Mixed_6a'), x)
   for name in ('Mixed_6b', 'Mixed_6c', 'Mixed_6d', 'Mixed_6e'):
     x = _mixed_c(_block(weights, name), x)
-  made['768'] = _mean(x)
+  results['768'] = _mean(x)
   x = _mixed_d(_block(weights, 'Mixed_7a'), x)
   x = _mixed_e(_block(weights, 'Mixed_7b'), x, average)
-  # A slip of 2015, by which every FID has been measured since.
-  x = _mixed_e(_block(weights, 'Mixed_7c'), x, _largest)
-  made['2048'] = _mean(x)
-  last = weights['fc']
-  logits = jnp.matmul(made['2048'], last['kernel'], precision='highest')
-  made['logits_unbiased'] = logits
-  made['logits'] = logits + last['bias'][None]
-  return {name: choose('output of Inception', name, made) for name in outputs}
+  # Max-pooling here was a mistake in 2015, and every FID since relies on it.
+  x = _mixed_e(_block(weights, 'Mixed_7c'), x, _max_pool)
+  results['2048'] = _mean(x)
+  dense = weights['fc']
+  logits = jnp.matmul(results['2048'], dense['kernel'], precision='highest')
+  results['logits_unbiased'] = logits
+  results['logits'] = logits + dense['bias'][None]
+  return {
+    name: choose('output of Inception', name, results) for name in outputs
+  }
 
 
 def resize(x: Float[Array, 'n h w c'], size: int) -> Float[Array, 'n s s c']:
-  """Bilinear, as TensorFlow 1 did: pixel i is taken from i * (before / size).
+  """Resizes bilinearly as TensorFlow 1 did: pixel i comes from i * (old / new).
 
-  So the corners are not aligned, nor are the pixels' centres, and nothing is
-  smoothed before it is made smaller. Rounded as there, too.
+  Neither the corners nor the centres of the pixels are aligned, and reducing
+  does not anti-alias. The rounding is that of TensorFlow 1, too.
   """
   for axis in (2, 1):
-    before = x.shape[axis]
-    at = np.arange(size, dtype=np.float32) * np.float32(before / size)
+    old_size = x.shape[axis]
+    at = np.arange(size, dtype=np.float32) * np.float32(old_size / size)
     low = at.astype(np.int32)
-    high = np.minimum(low + 1, before - 1)
-    share = np.expand_dims(at - low.astype(np.float32), (0, 3, 3 - axis))
+    high = np.minimum(low + 1, old_size - 1)
+    weight = np.expand_dims(at - low.astype(np.float32), (0, 3, 3 - axis))
     first, second = (jnp.take(x, i, axis, mode='clip') for i in (low, high))
-    x = first + (second - first) * share
+    x = first + (second - first) * weight
   return x
 
 
 def average(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
-  """Means of 3x3 pixels; at the border, of those that there are."""
+  """Averages 3x3 pixels; at the border, only the existing ones."""
   return nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
 
 
-def _largest(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+def _max_pool(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
   return nn.max_pool(x, (3, 3), (1, 1), 'SAME')
 
 
-def _halved(x: Float[Array, 'n H W c']) -> Float[Array, 'n h w c']:
+def _max_pool_half(x: Float[Array, 'n H W c']) -> Float[Array, 'n h w c']:
   return nn.max_pool(x, (3, 3), (2, 2), 'VALID')
 
 
@@ -251,15 +259,16 @@ def _join(*branches: Float[Array, 'n h w _']) -> Float[Array, 'n h w c']:
 
 
 def _block(weights: PyTree, name: str = '') -> Block:
-  """The layers of a block: convolution, shift, ReLU, one after another.
+  """Makes a function that applies layers of a block in sequence.
 
-  A stride is the last one's; what is strided is not padded.
+  A layer is a convolution, a bias and a ReLU. The stride is that of the last
+  layer; a strided convolution has no padding.
   """
 
-  def through(x, *layers, stride=1, padding='SAME'):
-    *before, last = layers
-    for layer in before:
-      x = through(x, layer)
+  def apply_layers(x, *layers, stride=1, padding='SAME'):
+    *previous, last = layers
+    for layer in previous:
+      x = apply_layers(x, layer)
     w = weights[f'{name}.{last}' if name else last]
     y = lax.conv_general_dilated(
       x,
@@ -267,15 +276,15 @@ def _block(weights: PyTree, name: str = '') -> Block:
       (stride, stride),
       padding if stride == 1 else 'VALID',
       dimension_numbers=LAYOUT,
-      precision='highest',  # elsewhere TF32 or bfloat16 would move the score
+      precision='highest',  # TF32 or bfloat16 would change the score
     )
     return nn.relu(y + w['bias'][None, None, None])
 
-  return through
+  return apply_layers
 
 
 def _mixed_a(block: Block, x: Array) -> Array:
-  """35x35."""
+  """Block at 35x35."""
   return _join(
     block(x, 'branch1x1'),
     block(x, 'branch5x5_1', 'branch5x5_2'),
@@ -285,15 +294,17 @@ def _mixed_a(block: Block, x: Array) -> Array:
 
 
 def _mixed_b(block: Block, x: Array) -> Array:
-  """35x35 -> 17x17."""
+  """Block from 35x35 to 17x17."""
   double = 'branch3x3dbl_1', 'branch3x3dbl_2', 'branch3x3dbl_3'
   return _join(
-    block(x, 'branch3x3', stride=2), block(x, *double, stride=2), _halved(x)
+    block(x, 'branch3x3', stride=2),
+    block(x, *double, stride=2),
+    _max_pool_half(x),
   )
 
 
 def _mixed_c(block: Block, x: Array) -> Array:
-  """17x17, with convolutions of 1x7 and 7x1."""
+  """Block at 17x17, with convolutions of 1x7 and 7x1."""
   return _join(
     block(x, 'branch1x1'),
     block(x, 'branch7x7_1', 'branch7x7_2', 'branch7x7_3'),
@@ -303,16 +314,16 @@ def _mixed_c(block: Block, x: Array) -> Array:
 
 
 def _mixed_d(block: Block, x: Array) -> Array:
-  """17x17 -> 8x8."""
+  """Block from 17x17 to 8x8."""
   return _join(
     block(x, 'branch3x3_1', 'branch3x3_2', stride=2),
     block(x, *(f'branch7x7x3_{i}' for i in range(1, 5)), stride=2),
-    _halved(x),
+    _max_pool_half(x),
   )
 
 
 def _mixed_e(block: Block, x: Array, pool: Callable[[Array], Array]) -> Array:
-  """8x8, with convolutions of 1x3 and 3x1 side by side."""
+  """Block at 8x8, with parallel convolutions of 1x3 and 3x1."""
   single = block(x, 'branch3x3_1')
   double = block(x, 'branch3x3dbl_1', 'branch3x3dbl_2')
   return _join(

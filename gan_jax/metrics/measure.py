@@ -1,4 +1,4 @@
-"""What is measured of a generator: a metric by name is a row in METRICS."""
+"""The table of metrics: each metric is a row in METRICS."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
 from gan_jax.metrics.moments import Moments, merge, moments
-from gan_jax.metrics.neighbours import (
+from gan_jax.metrics.neighbors import (
   density_coverage,
   memorisation,
   precision_recall,
@@ -24,14 +24,14 @@ KID_SUBSET = 1000
 
 
 class MetricInputs(NamedTuple):
-  """What was seen of a set of images; None: no metric asked for it.
+  """The inputs of the metrics, for one set of images; None: no metric needs it.
 
   Attributes:
-    count: Of the images.
-    moments: Of the features of all.
-    features: Of the first ones; of all, where a metric asks for that.
-    images: The first ones; uint8, or a toy's points.
-    probabilities: Of the classes, of all.
+    count: The number of images.
+    moments: The moments of the features of all images.
+    features: The features of the first images; of all, for `all_features`.
+    images: The first images: uint8, or points of a toy.
+    probabilities: The class probabilities of all images.
   """
 
   count: int
@@ -42,9 +42,9 @@ class MetricInputs(NamedTuple):
 
 
 class Reference(NamedTuple):
-  """What fakes are compared with: the data, and what was held out of it.
+  """The reference of a comparison: the data, and the held-out data.
 
-  Of a toy also the distribution that it is drawn from.
+  For a toy, also its distribution.
   """
 
   real: MetricInputs
@@ -53,30 +53,31 @@ class Reference(NamedTuple):
 
 
 class Metric(NamedTuple):
-  """A row of the table.
+  """A row of METRICS.
 
   Attributes:
-    needs: What of `MetricInputs`.
-    scores: Names of its scores; the first tells how good a generator is.
-    of: (reference, fake) -> its scores.
-    version: Raised by one whenever the numbers change on purpose: scores of two
-      versions are not comparable. Part of every stamp.
+    needs: The required field of `MetricInputs`, or `all_features`.
+    scores: The names of its scores; the first one ranks generators.
+    compute: (reference, fake) -> its scores.
+    version: Raise it by one when the numbers change on purpose: scores of
+      different versions are not comparable. Part of the protocol.
   """
 
   needs: str
   scores: tuple[str, ...]
-  of: Callable[[Reference, MetricInputs], dict[str, float]]
+  compute: Callable[[Reference, MetricInputs], dict[str, float]]
   version: int = 1
 
   @property
   def main(self) -> str:
+    """The name of the score that ranks generators."""
     return self.scores[0]
 
 
-def _as_many(
+def _match_sizes(
   reference: Reference, fake: MetricInputs
 ) -> tuple[Float[np.ndarray, 'n d'], Float[np.ndarray, 'm d']]:
-  """The features of as many reals as there are fakes, and of those."""
+  """Returns the features of the reals and the fakes, at most as many reals."""
   return reference.real.features[: len(fake.features)], fake.features
 
 
@@ -85,7 +86,7 @@ def _fid(reference: Reference, fake: MetricInputs) -> dict[str, float]:
 
 
 def _kid(reference: Reference, fake: MetricInputs) -> dict[str, float]:
-  sets = _as_many(reference, fake)
+  sets = _match_sizes(reference, fake)
   size = min(KID_SUBSET, *map(len, sets))
   return {'kid': kid(*sets, subset_size=size).mean}
 
@@ -100,13 +101,13 @@ def _inception_score(
 def _precision_recall(
   reference: Reference, fake: MetricInputs
 ) -> dict[str, float]:
-  return precision_recall(*_as_many(reference, fake))._asdict()
+  return precision_recall(*_match_sizes(reference, fake))._asdict()
 
 
 def _density_coverage(
   reference: Reference, fake: MetricInputs
 ) -> dict[str, float]:
-  return density_coverage(*_as_many(reference, fake))._asdict()
+  return density_coverage(*_match_sizes(reference, fake))._asdict()
 
 
 def _swd(reference: Reference, fake: MetricInputs) -> dict[str, float]:
@@ -123,25 +124,25 @@ def _ms_ssim(reference: Reference, fake: MetricInputs) -> dict[str, float]:
 
 
 def _classes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
-  real, made = reference.real.probabilities, fake.probabilities
-  seen = class_coverage(real.argmax(1), made.argmax(1), made.shape[1])
-  return {'classes_kl': seen.kl, 'classes_covered': seen.covered}
+  real, fakes = reference.real.probabilities, fake.probabilities
+  result = class_coverage(real.argmax(1), fakes.argmax(1), fakes.shape[1])
+  return {'classes_kl': result.kl, 'classes_covered': result.covered}
 
 
 def _memorisation(reference: Reference, fake: MetricInputs) -> dict[str, float]:
-  copied = memorisation(
+  result = memorisation(
     reference.real.features, reference.held_out.features, fake.features
   )
-  return {'memorisation': copied.closer}
+  return {'memorisation': result.closer}
 
 
 def _points(
   reference: Reference, fake: MetricInputs
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The reals, and the fakes: [n, d] each, images as points in [-1, 1]."""
+  """Returns the reals and the fakes as points [n, d] in [-1, 1]."""
   sets = []
-  for seen in (reference.real, fake):
-    flat = seen.images.reshape(len(seen.images), -1)
+  for inputs in (reference.real, fake):
+    flat = inputs.images.reshape(len(inputs.images), -1)
     if flat.dtype == np.uint8:
       flat = flat / np.float32(127.5) - 1
     sets.append(flat)
@@ -150,14 +151,14 @@ def _points(
 
 def _modes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   toy = reference.toy
-  _, made = _points(reference, fake)
-  seen = points.modes(made, toy.modes, toy.deviation)
-  return {'high_quality': seen.high_quality, 'modes_found': seen.found}
+  _, fakes = _points(reference, fake)
+  result = points.modes(fakes, toy.modes, toy.std)
+  return {'high_quality': result.high_quality, 'modes_found': result.found}
 
 
 def _divergence(reference: Reference, fake: MetricInputs) -> dict[str, float]:
-  seen = points.divergence(*_points(reference, fake), reference.toy.limit)
-  return seen._asdict()
+  result = points.divergence(*_points(reference, fake), reference.toy.limit)
+  return result._asdict()
 
 
 def _wasserstein(reference: Reference, fake: MetricInputs) -> dict[str, float]:
@@ -186,10 +187,10 @@ METRICS: dict[str, Metric] = {
   'swd': Metric('images', ('swd',), _swd),  # and swd_SIDE of each level
   'wasserstein': Metric('images', ('wasserstein',), _wasserstein),
 }
-# Of points, and of points that have modes, alone.
-OF_POINTS = ('divergence', 'modes', 'wasserstein')
-# Scores of which the higher value is the better.
-HIGHER = frozenset(
+# Metrics of points; `modes` only for toys that have modes.
+POINT_METRICS = ('divergence', 'modes', 'wasserstein')
+# Scores that improve as they rise; all others improve as they fall.
+HIGHER_IS_BETTER = frozenset(
   {
     'classes_covered',
     'coverage',
@@ -201,44 +202,50 @@ HIGHER = frozenset(
     'recall',
   }
 )
-# Scores that rank nobody: G is to be as the data is, or as unseen data.
+# Scores that do not rank generators: the best value is that of the data, or of
+# unseen data.
 UNRANKED = frozenset({'memorisation', 'ms_ssim'})
-# Of a run that names none: with a network, and without.
-CUSTOMARY = ('fid', 'kid', 'precision_recall')
-WITHOUT_FEATURES = ('swd', 'ms_ssim')
+# The default metrics of images: with a feature network, and without one.
+DEFAULT_METRICS = ('fid', 'kid', 'precision_recall')
+DEFAULT_PIXEL_METRICS = ('swd', 'ms_ssim')
 
 
 def collect(
   batches: Iterable[dict[str, np.ndarray]],
   needs: set[str],
   count: int,
-  most: int,
+  num_kept: int,
 ) -> MetricInputs:
-  """Sees `count` images, of batches of what was made of them.
+  """Collects the inputs of the metrics from batches of extracted arrays.
 
-  Moments are added up batch by batch: so many features never lie in memory.
+  Moments are accumulated over the batches, so the features of all images are
+  never in memory together.
 
   Args:
-    batches: Of 'features', 'probabilities', 'images', as `needs` asks; the
-      last may have more than are left.
-    needs: Of the metrics.
-    count: How many images there are.
-    most: Features and images are kept of so many, the first.
+    batches: Dicts of 'features', 'probabilities', 'images', as `needs` asks.
+      The last batch may contain surplus examples.
+    needs: The needs of the metrics.
+    count: The number of images.
+    num_kept: The number of images whose features and pixels are kept.
   """
-  total, left = None, count
-  kept: dict[str, list[np.ndarray]] = {}
-  room = {'probabilities': count, 'features': most, 'images': most}
+  total_moments, remaining_count = None, count
+  parts_by_name: dict[str, list[np.ndarray]] = {}
+  remaining = {'probabilities': count, 'features': num_kept, 'images': num_kept}
   if 'all_features' in needs:
-    needs, room['features'] = needs | {'features'}, count
+    needs, remaining['features'] = needs | {'features'}, count
   for batch in batches:
-    batch = {name: rows[:left] for name, rows in batch.items()}
-    left -= len(next(iter(batch.values())))
+    batch = {name: rows[:remaining_count] for name, rows in batch.items()}
+    remaining_count -= len(next(iter(batch.values())))
     if 'moments' in needs:
       part = moments(batch['features'])
-      total = part if total is None else merge(total, part)
+      total_moments = (
+        part if total_moments is None else merge(total_moments, part)
+      )
     for name in needs & batch.keys():
-      rows = batch[name][: room[name]]
-      room[name] -= len(rows)
-      kept.setdefault(name, []).append(rows)
-  joined = {name: np.concatenate(parts) for name, parts in kept.items()}
-  return MetricInputs(count, total, **joined)
+      rows = batch[name][: remaining[name]]
+      remaining[name] -= len(rows)
+      parts_by_name.setdefault(name, []).append(rows)
+  joined = {
+    name: np.concatenate(parts) for name, parts in parts_by_name.items()
+  }
+  return MetricInputs(count, total_moments, **joined)

@@ -1,4 +1,4 @@
-"""Means and covariances of features, gathered in any batches."""
+"""Means and covariances of features, accumulated over batches."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from gan_jax.errors import UserError
 
 
 class Moments(NamedTuple):
-  """What FID needs of a set of features, in float64.
+  """The moments of a set of features, in float64.
 
   Attributes:
-    count: Of examples.
-    mean: Their mean.
+    count: The number of examples.
+    mean: The mean of the features.
     scatter: sum_i (x_i - mean) (x_i - mean)^T.
   """
 
@@ -22,31 +22,31 @@ class Moments(NamedTuple):
   scatter: Float[np.ndarray, 'd d']
 
   def covariance(self) -> Float[np.ndarray, 'd d']:
-    """scatter / (count - 1), without bias.
+    """Computes the unbiased covariance, scatter / (count - 1).
 
     Raises:
-      UserError: Of fewer than 2 examples, and of features not finite.
+      UserError: There are fewer than 2 examples, or features are not finite.
     """
     if self.count < 2:
       raise UserError(
-        f'a covariance of {self.count} example(s) was asked for: it takes 2, '
-        'and FID customarily 50,000; give more'
+        f'cannot compute the covariance of {self.count} example(s): pass at '
+        'least 2 (FID customarily uses 50,000)'
       )
     if not np.isfinite(self.scatter).all():
       raise UserError(
-        'some features are not finite: look for NaN in the images, or in the '
-        'parameters of what made them'
+        'some features are not finite: check the images, and the parameters '
+        'of the generator, for NaN'
       )
     return self.scatter / (self.count - 1)
 
 
 def moments(features: np.ndarray) -> Moments:
-  """The moments of features, [n, d]; n may be 0 (a process without any)."""
+  """Computes the moments of features [n, d]; n may be 0."""
   features = np.asarray(features, np.float64)
   if features.ndim != 2:
     raise UserError(
-      f'features are [n, d], not {list(features.shape)}: of images, '
-      'gan_jax.evaluate(images, reference) takes them'
+      f'features must be [n, d], not {list(features.shape)}: to compare '
+      'images, call gan_jax.evaluate(images, reference)'
     )
   mean = features.sum(0) / max(len(features), 1)
   centred = features - mean
@@ -54,12 +54,12 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """The moments of both sets together, as if computed at once.
+  """Merges the moments of two sets into those of their union.
 
   mean = mean_a + delta n_b / n, delta = mean_b - mean_a
   scatter = scatter_a + scatter_b + delta delta^T n_a n_b / n
 
-  Chan, Golub and LeVeque 1979: without the cancellation of sums of squares.
+  Chan, Golub and LeVeque 1979, without the cancellation of sums of squares.
   """
   count = a.count + b.count
   share = b.count / max(count, 1)

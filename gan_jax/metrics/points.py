@@ -1,4 +1,4 @@
-"""How well points follow a distribution that can be seen."""
+"""Metrics of points from a known distribution."""
 
 import math
 import os
@@ -9,22 +9,23 @@ from jaxtyping import Float
 
 from gan_jax.errors import UserError
 
-# A sample is of high quality if it is within so many deviations of a mode.
+# A sample is of high quality within this number of standard deviations of a
+# mode.
 WITHIN = 3.0
-# Cells of the grid on which densities are compared, each way.
+# Number of dimensions -> the number of histogram cells along each axis.
 CELLS = {1: 100, 2: 25}
-# What of a density is strategy over all cells, for KL.
-SPREAD = 0.01
-# Optimal transport takes the cube of their number.
-TRANSPORTED = 1000
+# The share of a density that is distributed over all cells, for a finite KL.
+SMOOTHING = 0.01
+# The number of points in optimal transport, whose time is cubic in it.
+NUM_TRANSPORTED = 1000
 
 
 class Modes(NamedTuple):
-  """Which modes samples are of.
+  """The modes that samples cover.
 
   Attributes:
-    found: Modes with a sample of high quality.
-    high_quality: The share of samples that are.
+    found: The number of modes with a sample of high quality.
+    high_quality: The share of samples of high quality.
   """
 
   found: int
@@ -32,7 +33,7 @@ class Modes(NamedTuple):
 
 
 class Divergence(NamedTuple):
-  """Of densities on a grid, in nats: Jensen-Shannon, and KL(fake || real)."""
+  """Divergences of histograms in nats: Jensen-Shannon, and KL(fake || real)."""
 
   jensen_shannon: float
   kl: float
@@ -41,53 +42,55 @@ class Divergence(NamedTuple):
 def modes(
   fake: Float[np.ndarray, 'n d'],
   centres: Float[np.ndarray, 'k d'],
-  deviation: float,
+  std: float,
 ) -> Modes:
-  """Modes found, and the share of samples of high quality.
+  """Counts the modes found, and the share of samples of high quality.
 
-  Srivastava et al. 2017 (VEEGAN), section 4.1, of 2,500 samples: one is of high
-  quality if it lies within 3 deviations of the mode nearest to it. (Of points
-  that are genuine, and of 2 coordinates, 98.9% do.)
+  Srivastava et al. 2017 (VEEGAN), section 4.1, with 2,500 samples: a sample is
+  of high quality within 3 standard deviations of its nearest mode. (For genuine
+  points in 2-D, the share is 98.9%.)
   """
   distances = np.linalg.norm(fake[:, None] - centres[None], axis=-1)
-  good = distances.min(1) <= WITHIN * deviation
-  return Modes(len(np.unique(distances.argmin(1)[good])), float(good.mean()))
+  is_high_quality = distances.min(1) <= WITHIN * std
+  return Modes(
+    len(np.unique(distances.argmin(1)[is_high_quality])),
+    float(is_high_quality.mean()),
+  )
 
 
 def divergence(
   real: Float[np.ndarray, 'n d'], fake: Float[np.ndarray, 'm d'], limit: float
 ) -> Divergence:
-  """Jensen-Shannon and Kullback-Leibler divergences of histograms.
+  """Computes the Jensen-Shannon and Kullback-Leibler divergences of histograms.
 
-  On a grid from -limit to limit, each way, points beyond it being counted at
-  its edge. For KL to be finite, a hundredth of both is strategy over all cells.
-  (Genuine points differ too: 2,500 and 2,500 of the grid of 25 by 0.007, and
-  0.03.)
-  NaN where a fake is not finite.
+  The grid covers -limit to limit on each axis; points outside are counted in
+  its outermost cells. To keep KL finite, 1% of each density is distributed over
+  all cells. Samples of one distribution differ too: two sets of 2,500 points of
+  the grid of 25 by 0.007, and 0.03. NaN if a fake is not finite.
   """
   if not np.isfinite(fake).all():
     return Divergence(math.nan, math.nan)
   p, q = (_histogram(points, limit) for points in (real, fake))
   middle = (p + q) / 2
   shannon = (_kl(p, middle) + _kl(q, middle)) / 2
-  p, q = ((1 - SPREAD) * x + SPREAD / x.size for x in (p, q))
+  p, q = ((1 - SMOOTHING) * x + SMOOTHING / x.size for x in (p, q))
   return Divergence(shannon, _kl(q, p))
 
 
 def wasserstein(
   real: Float[np.ndarray, 'n d'], fake: Float[np.ndarray, 'm d']
 ) -> float:
-  """The exact Wasserstein-1 distance of two samples, by optimal transport.
+  """Computes the exact Wasserstein-1 distance of two samples.
 
-  Of the first 1,000 of each. Two samples of one distribution are apart too: of
-  the ring by 0.1, of the grid of 25 by 0.25 and more.
+  Uses the first 1,000 points of each. Samples of the same distribution differ
+  too: of the ring by 0.1, of the grid of 25 by 0.25 and more.
   """
   for backend in ('PYTORCH', 'JAX', 'CUPY', 'TENSORFLOW'):
-    # None is needed, and to look for them takes seconds.
+    # These backends are not used, and importing them takes seconds.
     os.environ.setdefault(f'POT_BACKEND_DISABLE_{backend}', '1')
   import ot
 
-  real, fake = (x[:TRANSPORTED].astype(np.float64) for x in (real, fake))
+  real, fake = (x[:NUM_TRANSPORTED].astype(np.float64) for x in (real, fake))
   if not np.isfinite(fake).all():
     return math.nan
   costs = ot.dist(real, fake, metric='euclidean')
@@ -97,14 +100,18 @@ def wasserstein(
 def _histogram(
   points: Float[np.ndarray, 'n d'], limit: float
 ) -> Float[np.ndarray, '...']:
+  """Computes the normalized histogram of points in 1-D or 2-D."""
   dim = points.shape[1]
   if dim not in CELLS:
-    raise UserError(f'divergences are of 1 or 2 coordinates, not of {dim}')
+    raise UserError(
+      f'divergences need points with 1 or 2 coordinates, not {dim}'
+    )
   edges = [np.linspace(-limit, limit, CELLS[dim] + 1)] * dim
   inside = np.clip(points, -limit, limit)
   return np.histogramdd(inside, edges)[0] / len(points)
 
 
 def _kl(p: Float[np.ndarray, '...'], q: Float[np.ndarray, '...']) -> float:
-  there = p > 0
-  return float(np.sum(p[there] * np.log(p[there] / q[there])))
+  """Computes sum p log(p / q)."""
+  positive = p > 0
+  return float(np.sum(p[positive] * np.log(p[positive] / q[positive])))

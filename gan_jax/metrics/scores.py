@@ -1,8 +1,9 @@
-"""Scores of a run, each with how it was obtained, and runs side by side.
+"""Scores of a run with their protocols, and the comparison of runs.
 
-A score without its protocol says nothing: published ones of one GAN on one set
-differ twofold because everybody measures differently. So each carries a stamp,
-and scores whose stamps differ are not ranked.
+A score is meaningless without its protocol: published scores of the same GAN
+on the same data differ twofold, because papers measure them differently. So
+each score carries its protocol, and scores by different protocols are never
+ranked.
 """
 
 import contextlib
@@ -17,50 +18,55 @@ from etils import epath
 
 from gan_jax.config import differences, flatten
 from gan_jax.config import read as read_config
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.files import held, is_remote, write_whole
-from gan_jax.metrics.measure import HIGHER, UNRANKED
+from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 
 if TYPE_CHECKING:
   import pandas
 
 FILE = 'scores.jsonl'
-# What was measured, and not how.
-OF_WHAT = frozenset({'fakes.generator'})
+# The keys of a protocol that identify the measured generator. Scores that
+# differ only in these keys are comparable.
+SUBJECT_KEYS = frozenset({'fakes.generator'})
 
 
 class Score(NamedTuple):
-  """A number, and how it was obtained.
+  """A score and its protocol.
 
   Attributes:
     name: fid, kid, precision, swd_16, ...
     value: The mean over evaluation seeds.
-    deviation: The standard deviation over them; None: there was one.
-    step, images: Of the generator; None: it was images that were measured.
-    stamp: What the value depends on beside the generator.
-    ranks: Whether the best checkpoint is chosen by this score.
+    std: The standard deviation over the seeds; None: there was one seed.
+    step, images: The progress of the generator; None: images were evaluated.
+    protocol: All that the value depends on, except the generator.
+    ranks: Whether this score chooses the best checkpoint.
   """
 
   name: str
   value: float
-  deviation: float | None
+  std: float | None
   step: int | None
   images: int | None
-  stamp: dict[str, Any]
+  protocol: dict[str, Any]
   ranks: bool = False
 
   def __repr__(self) -> str:
-    """10.564 +- 0.2."""
-    strategy = '' if self.deviation is None else f' +- {self.deviation:.2g}'
-    return f'{self.value:.5g}{strategy}'
+    """Formats the value: 10.564 +- 0.2."""
+    std = '' if self.std is None else f' +- {self.std:.2g}'
+    return f'{self.value:.5g}{std}'
 
   def __str__(self) -> str:
-    """fid 10.564 +- 0.2."""
+    """Formats the name and the value: fid 10.564 +- 0.2."""
     return f'{self.name} {self!r}'
 
 
 def read(workdir: str | Path) -> list[Score]:
-  """All scores of a run, in the order in which they were obtained."""
+  """Reads all scores of a run, in the order in which they were recorded.
+
+  Raises:
+    UserError: The file is damaged.
+  """
   file = epath.Path(workdir).expanduser() / FILE
   if not file.exists():
     return []
@@ -72,135 +78,150 @@ def read(workdir: str | Path) -> list[Score]:
 
 
 def record(workdir: str | Path, scores: Iterable[Score]) -> None:
-  """Adds scores; what was obtained in the same way before is replaced."""
+  """Records scores; they replace those of the same step and protocol."""
   folder = epath.Path(workdir).expanduser()
-  new = {_identity(score): score for score in scores}
+  new = {_key(score): score for score in scores}
   with contextlib.ExitStack() as stack:
-    if not is_remote(folder):  # a run may be evaluated while it trains
+    if not is_remote(folder):  # a run can be evaluated while it trains
       stack.enter_context(held(folder, lambda: None, '.scores.lock'))
-    kept = [score for score in read(workdir) if _identity(score) not in new]
+    kept = [score for score in read(workdir) if _key(score) not in new]
     lines = [json.dumps(score._asdict()) for score in (*kept, *new.values())]
     write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
 
 
 def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
-  """The steps of the best checkpoints, one for each way of measuring.
+  """Returns the steps of the best checkpoints, one for each protocol.
 
   Args:
-    scores: Those that do not rank, or are not finite, choose nothing.
-    steps: Of the checkpoints that exist.
+    scores: Scores that do not rank, or are not finite, are ignored.
+    steps: The steps of the existing checkpoints.
   """
   best: dict[str, Score] = {}
   for score in scores:
     if score.ranks and score.step in steps and math.isfinite(score.value):
-      other = best.setdefault(way(score.stamp), score)
+      other = best.setdefault(comparison_digest(score.protocol), score)
       if is_better(score, other):
-        best[way(score.stamp)] = score
+        best[comparison_digest(score.protocol)] = score
   return {score.step for score in best.values()}
 
 
 def is_better(one: Score, other: Score) -> bool:
-  """Whether a score is better than another of the same name."""
-  if one.name in HIGHER:
+  """Whether a score is better than another one of the same name."""
+  if one.name in HIGHER_IS_BETTER:
     return one.value > other.value
   return one.value < other.value
 
 
-def protocol(told: Any) -> str:
-  """A stamp, or several, in short: a digest."""
-  told = json.dumps(told, sort_keys=True)
-  return hashlib.sha256(told.encode()).hexdigest()[:16]
+def protocol_digest(protocol: Any) -> str:
+  """Computes a short digest of a protocol, or of any JSON value."""
+  text = json.dumps(protocol, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _identity(score: Score) -> tuple[str, int | None, str]:
-  return score.name, score.step, protocol(score.stamp)
+def _key(score: Score) -> tuple[str, int | None, str]:
+  """Identifies scores that replace each other."""
+  return score.name, score.step, protocol_digest(score.protocol)
 
 
 def compare(
   *runs: str | Path | Mapping[str, Score], name: str = 'fid'
 ) -> 'pandas.DataFrame':
-  """Runs side by side, by a score, the best first.
+  """Compares runs by a score, in a table with the best run first.
 
-  Each by the newest one that was obtained in a way in which all have one.
+  Each run is represented by its newest score in the newest protocol that all
+  runs share.
 
   Args:
-    *runs: Workdirs, runs, or what `gan_jax.evaluate` gave.
-    name: Of the score.
+    *runs: Workdirs, runs, or results of `gan_jax.evaluate`.
+    name: The name of the score.
 
   Raises:
-    UserError: A run has no such score, or their stamps differ.
+    UserError: A run has no such score, or the protocols differ.
   """
   import pandas
 
   if len(runs) < 2:
-    raise UserError('name two runs or more to compare')
+    raise UserError('compare needs at least two runs')
   if name in UNRANKED:
     raise UserError(
-      f'{name} ranks nobody: G is to be as the data is, or as unseen data'
+      f'{name} does not rank generators: its best value is that of the data, '
+      'or of unseen data'
     )
   runs = tuple(getattr(run, 'workdir', run) for run in runs)
-  known = [_of(run, name) for run in runs]
-  titles = [
+  scores_per_run = [_read_scores(run, name) for run in runs]
+  names = [
     str(run) if isinstance(run, str | Path) else f'evaluation {index}'
     for index, run in enumerate(runs, 1)
   ]
-  shared = set.intersection(*({way(s.stamp) for s in some} for some in known))
-  ways = [way(score.stamp) for score in reversed(known[0])]
-  # The newest in which all were measured; if there is none, it is told why.
-  common = next((one for one in ways if one in shared), None)
-  found = [
-    next((s for s in reversed(some) if way(s.stamp) == common), some[-1])
-    for some in known
+  by_digest = [
+    {comparison_digest(score.protocol): score for score in scores}
+    for scores in scores_per_run
   ]
-  check_same_protocol(dict(zip(titles, found, strict=True)))
+  shared = set.intersection(*map(set, by_digest))
+  # The newest protocol that all runs share. If there is none, the check below
+  # raises an error with the differences.
+  newest_first = [
+    comparison_digest(score.protocol) for score in reversed(scores_per_run[0])
+  ]
+  digest = next((one for one in newest_first if one in shared), None)
+  chosen = [
+    newest.get(digest, scores[-1])
+    for newest, scores in zip(by_digest, scores_per_run, strict=True)
+  ]
+  check_same_protocol(dict(zip(names, chosen, strict=True)))
   table = pandas.DataFrame(
     {
-      'run': titles,
-      'step': [score.step for score in found],
-      'images': [score.images for score in found],
-      name: [score.value for score in found],
-      'deviation': [score.deviation for score in found],
+      'run': names,
+      'step': [score.step for score in chosen],
+      'images': [score.images for score in chosen],
+      name: [score.value for score in chosen],
+      'std': [score.std for score in chosen],
     }
   )
   return table.sort_values(
-    name, ascending=name not in HIGHER, ignore_index=True
+    name, ascending=name not in HIGHER_IS_BETTER, ignore_index=True
   )
 
 
 def check_same_protocol(scores: Mapping[str, Score]) -> None:
-  """Refuses scores that were not obtained in one way, saying in what."""
+  """Raises a UserError, with the differences, if the protocols differ."""
   (first, one), *others = scores.items()
   for title, other in others:
-    stamps = flatten(one.stamp), flatten(other.stamp)
+    protocols = flatten(one.protocol), flatten(other.protocol)
     differing = [
-      f'{key} ({x} and {y})' for key, x, y in differences(*stamps, but=OF_WHAT)
+      f'{key} ({x} and {y})'
+      for key, x, y in differences(*protocols, but=SUBJECT_KEYS)
     ]
     if differing:
       raise UserError(
-        f'the {one.name} of {first} and of {title} cannot be ranked: they '
-        f'differ in {"; ".join(differing)}'
+        f'cannot compare the {one.name} of {first} and {title}: their '
+        f'protocols differ in {"; ".join(differing)}'
       )
 
 
-def _of(run: str | Path | Mapping[str, Score], name: str) -> list[Score]:
-  """The scores of that name, the newest last; one at least."""
+def _read_scores(
+  run: str | Path | Mapping[str, Score], name: str
+) -> list[Score]:
+  """Reads the scores of a name, at least one, the newest last."""
   if isinstance(run, Mapping):
-    known, what = list(run.values()), 'the images have'
+    scores, subject = list(run.values()), 'the images have'
   else:
-    known, what = read(run), f'{run} has'
-    if not known:
-      read_config(run)  # tells if there is no run at all
-  found = [score for score in known if score.name == name]
-  if not found:
-    names = sorted({score.name for score in known})
-    there = ', '.join(names) or 'none: --mode=evaluate makes them'
+    scores, subject = read(run), f'{run} has'
+    if not scores:
+      read_config(run)  # raises an error if there is no run
+  chosen = [score for score in scores if score.name == name]
+  if not chosen:
+    names = sorted({score.name for score in scores})
+    valid = ', '.join(names) or 'none; compute them with --mode=evaluate'
     raise UserError(
-      f'{what} no score {name!r}{nearest(name, names)} (there: {there})'
+      f'{subject} no score {name!r}{suggest(name, names)} (valid: {valid})'
     )
-  return found
+  return chosen
 
 
-def way(stamp: Mapping[str, Any]) -> str:
-  """How a score was obtained, in short; not of what."""
-  told = flatten(stamp)
-  return protocol({k: told[k] for k in told if k not in OF_WHAT and told[k]})
+def comparison_digest(protocol: Mapping[str, Any]) -> str:
+  """Computes a digest of a protocol, without the keys of the generator."""
+  flat = flatten(protocol)
+  return protocol_digest(
+    {k: flat[k] for k in flat if k not in SUBJECT_KEYS and flat[k]}
+  )

@@ -1,10 +1,10 @@
-"""PyTorch's files of weights, read without PyTorch and without running them.
+"""Reading of PyTorch weight files, without PyTorch and without running them.
 
-`torch.save` writes a pickle, which names storages, and the storages' bytes:
-members of a zip archive since PyTorch 1.6, before that a stream of pickles
-with the bytes after them. A pickle is a program that calls what it names; here
-it can name nothing but what makes a dict of tensors, and those names stand for
-functions that only note their arguments.
+`torch.save` writes a pickle that names storages, and the bytes of the storages:
+as members of a zip archive since PyTorch 1.6, before as a stream of pickles
+followed by the bytes. A pickle is a program that calls what it names. This
+reader accepts only the names that a dict of tensors needs, and maps them to
+functions that record their arguments.
 """
 
 import io
@@ -19,11 +19,11 @@ import numpy as np
 
 from gan_jax.errors import UserError
 
-ZIP_BEGINS = b'PK\x03\x04'
-# With which the stream of pickles begins.
+ZIP_MAGIC = b'PK\x03\x04'
+# The first pickle of the format before PyTorch 1.6.
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
-# The element types of storages, as NumPy writes them, without byte order.
+# PyTorch's storage type -> NumPy's type code, without byte order.
 STORAGES = {
   'torch.DoubleStorage': 'f8',
   'torch.FloatStorage': 'f4',
@@ -38,7 +38,7 @@ STORAGES = {
 
 
 class _Storage(NamedTuple):
-  """What the pickle says of a storage."""
+  """A storage as the pickle describes it."""
 
   key: str
   dtype: str
@@ -46,7 +46,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-  """What the pickle says of a tensor; all but the storage in elements."""
+  """A tensor as the pickle describes it; offset and strides in elements."""
 
   storage: _Storage
   offset: int
@@ -58,7 +58,7 @@ class _Unpickler(pickle.Unpickler):
   """Makes dicts, numbers, strings and `_Tensor`s, and calls nothing else.
 
   Attributes:
-    storages: Those that were named, by their keys.
+    storages: Key -> the storage, for all storages named so far.
   """
 
   def __init__(self, file: io.BufferedIOBase):
@@ -66,89 +66,95 @@ class _Unpickler(pickle.Unpickler):
     self.storages: dict[str, _Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
+    """Maps an allowed name to its replacement, and refuses all others."""
     full = f'{module}.{name}'
     if full in STORAGES:
       return STORAGES[full]
     if full == 'collections.OrderedDict':
       return OrderedDict
-    # A new function each time: a pickle may set attributes of what it has.
+    # A new function each time, because a pickle can set its attributes.
     if full == 'torch._utils._rebuild_tensor_v2':
       return lambda *args: _Tensor(*args[:4])
     if full == 'torch._utils._rebuild_parameter':
       return lambda tensor, *_: tensor
     raise UserError(
-      f'asks for {full!r}, which a dict of tensors has no need of: refused, '
-      'nothing of it was run (expected the state_dict() of a network)'
+      f'requests {full!r}, which a dict of tensors does not need: the file was '
+      'refused and nothing was run (expected the state_dict() of a network)'
     )
 
   def persistent_load(self, pid: Any) -> _Storage:
-    what, dtype, key, _, size, *views = pid
-    if what != 'storage' or dtype not in STORAGES.values() or any(views):
-      raise ValueError('no storage')
+    """Records a storage."""
+    kind, dtype, key, _, size, *views = pid
+    if kind != 'storage' or dtype not in STORAGES.values() or any(views):
+      raise ValueError('not a storage')
     return self.storages.setdefault(key, _Storage(key, dtype, size))
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-  """Reads what `torch.save(network.state_dict(), path)` wrote: name -> array.
+  """Reads a file that `torch.save(network.state_dict(), path)` wrote.
 
-  Each array is a copy with the tensor's shape and dtype, in C order.
+  Returns:
+    Name -> a copy of the tensor with its shape and dtype, in C order.
 
   Raises:
-    UserError: The file is missing, damaged, not of PyTorch, holds something
-      else than tensors under names, or asks for any other code.
+    UserError: The file does not exist, is damaged, is not from PyTorch, holds
+      something other than named tensors, or requests any other code.
   """
   try:
     with Path(path).open('rb') as file:
-      is_zip = file.read(len(ZIP_BEGINS)) == ZIP_BEGINS
+      is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
       file.seek(0)
       return _read_zip(file) if is_zip else _read_stream(file)
   except UserError as error:
     raise UserError(f'{path} {error}') from None
   except FileNotFoundError as error:
     raise UserError(
-      f'there is no {path}: expected a file of weights, as torch.save writes it'
+      f'there is no file {path}: expected weights that torch.save wrote'
     ) from error
-  except Exception as error:  # broken bytes break pickle and zip in many ways
+  except Exception as error:  # damaged files raise errors of many types
     raise UserError(
-      f'{path} is damaged, or no file of weights as torch.save writes it '
-      f'({type(error).__name__}): get it again'
+      f'{path} is damaged, or torch.save did not write it '
+      f'({type(error).__name__}): download it again'
     ) from error
 
 
 def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+  """Reads the format since PyTorch 1.6."""
   with zipfile.ZipFile(file) as archive:
-    # All members lie in one folder, whatever its name.
+    # All members lie in one folder, whose name varies.
     members = {name.partition('/')[2]: name for name in archive.namelist()}
     member = lambda name: archive.read(members[name])
     unpickler = _Unpickler(io.BytesIO(member('data.pkl')))
     tensors = _tensors(unpickler.load())
-    big = 'byteorder' in members and member('byteorder') == b'big'
+    big_endian = 'byteorder' in members and member('byteorder') == b'big'
     contents = {
-      key: _elements(storage, member(f'data/{key}'), big)
+      key: _elements(storage, member(f'data/{key}'), big_endian)
       for key, storage in unpickler.storages.items()
     }
   return {name: _array(x, contents) for name, x in tensors.items()}
 
 
 def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+  """Reads the format before PyTorch 1.6."""
   magic, _, system = (_Unpickler(file).load() for _ in range(3))
   if magic != MAGIC_NUMBER:
     raise ValueError('another pickle')
-  big = not system['little_endian']
+  big_endian = not system['little_endian']
   unpickler = _Unpickler(file)
   tensors = _tensors(unpickler.load())
   contents = {}
   for key in _Unpickler(file).load():
     storage = unpickler.storages[key]
-    size = int.from_bytes(file.read(8), 'big' if big else 'little')
+    size = int.from_bytes(file.read(8), 'big' if big_endian else 'little')
     if size != storage.size:
       raise ValueError('a storage of another size')
     content = file.read(size * np.dtype(storage.dtype).itemsize)
-    contents[key] = _elements(storage, content, big)
+    contents[key] = _elements(storage, content, big_endian)
   return {name: _array(x, contents) for name, x in tensors.items()}
 
 
 def _tensors(loaded: Any) -> Mapping[str, _Tensor]:
+  """Checks that a loaded value is a dict of tensors."""
   if not isinstance(loaded, dict):
     raise UserError(
       f'holds a {type(loaded).__name__}: expected the dict of tensors that '
@@ -163,9 +169,15 @@ def _tensors(loaded: Any) -> Mapping[str, _Tensor]:
   return loaded
 
 
-def _elements(storage: _Storage, content: bytes, big: bool) -> np.ndarray:
-  """The flat storage; ValueError if the file has less of it than it says."""
-  dtype = np.dtype(storage.dtype).newbyteorder('>' if big else '<')
+def _elements(
+  storage: _Storage, content: bytes, big_endian: bool
+) -> np.ndarray:
+  """Reads a flat storage.
+
+  Raises:
+    ValueError: The content does not have the described size.
+  """
+  dtype = np.dtype(storage.dtype).newbyteorder('>' if big_endian else '<')
   elements = np.frombuffer(content, dtype)
   if elements.size != storage.size:
     raise ValueError('a storage of another size')
@@ -173,7 +185,11 @@ def _elements(storage: _Storage, content: bytes, big: bool) -> np.ndarray:
 
 
 def _array(tensor: _Tensor, contents: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The tensor out of its storage; ValueError if it reaches beyond."""
+  """Copies a tensor from its storage.
+
+  Raises:
+    ValueError: The tensor reaches beyond its storage.
+  """
   elements = contents[tensor.storage.key]
   native = elements.dtype.newbyteorder('=')
   offset, shape, strides = tensor[1:]

@@ -65,7 +65,7 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _measure(config: ConfigDict) -> dict[str, Any]:
-  source = data.make(config) if data.is_there(config) else None
+  source = data.make(config) if data.is_ready(config) else None
   if source is not None and source.draw is not None:
     source = None  # points are drawn on the device, without a loader
   generated = generated_source(config)

@@ -13,7 +13,7 @@ from PIL import Image
 from gan_jax import data
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import DataSpec, Source, in_memory
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.metrics.scores import Score
 from gan_jax.runs.run import Run
@@ -71,7 +71,7 @@ def evaluate_here(
     measure = make_measure(evaluator, run.config, truncation)
     listed = measure(run.params, run.step)
   else:
-    listed = evaluator.list_scores(evaluator.of_images(images), {})
+    listed = evaluator.list_scores(evaluator.evaluate_images(images), {})
   return {score.name: score for score in listed}
 
 
@@ -82,7 +82,7 @@ def _merge_settings(
   for key in settings:
     if key not in DEFAULTS:
       raise UserError(
-        f'gan_jax.evaluate takes no {key!r}{nearest(key, DEFAULTS)} (valid: '
+        f'gan_jax.evaluate takes no {key!r}{suggest(key, DEFAULTS)} (valid: '
         f'{", ".join(DEFAULTS)}, truncation)'
       )
   runs = [x for x in measured if isinstance(x, Run)]

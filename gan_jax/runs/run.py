@@ -17,11 +17,11 @@ from PIL import Image
 
 from gan_jax import config, games
 from gan_jax.data.toys import is_toy
-from gan_jax.errors import UserError, nearest
+from gan_jax.errors import UserError, suggest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import scores
-from gan_jax.metrics.measure import HIGHER, UNRANKED
+from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
@@ -276,15 +276,17 @@ class Run:
       raise UserError('run.nearest needs images, but this run generates points')
     # (Heavy, and not needed for samples.)
     from gan_jax import data
-    from gan_jax.metrics import nearest
+    from gan_jax.metrics import nearest_neighbors
     from gan_jax.metrics.features import make
 
     network = make(features or self.features_of_config() or 'pixels')
-    look = jax.jit(network.look)
+    extract_batch = jax.jit(network.extract)
 
     def extract(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
       starts = range(0, len(images), BATCH)
-      parts = [look(network.weights, images[i : i + BATCH]) for i in starts]
+      parts = [
+        extract_batch(network.weights, images[i : i + BATCH]) for i in starts
+      ]
       return np.concatenate([part['features'] for part in parts])
 
     source = data.make(self.config)
@@ -293,7 +295,7 @@ class Run:
     for first in range(0, source.size, CHUNK):
       rows = np.arange(first, min(first + CHUNK, source.size))
       known = extract(source.fetch(rows)['images'])
-      part = nearest(sample_features, known, min(k, len(rows)))
+      part = nearest_neighbors(sample_features, known, min(k, len(rows)))
       parts.append((part.distances, rows[part.indices]))
     distances = np.concatenate([part[0] for part in parts], axis=1)
     found = np.concatenate([part[1] for part in parts], axis=1)
@@ -403,14 +405,15 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
     measured = sorted({score.name for score in known if score.step in steps})
     raise UserError(
       f'no checkpoint of {workdir} has a score {name!r}'
-      f'{nearest(name, measured)} (measured: '
+      f'{suggest(name, measured)} (measured: '
       f'{", ".join(measured) or "none, run --mode=evaluate"})'
     )
   by_protocol: dict[str, list[scores.Score]] = {}
   for score in matching:
-    by_protocol.setdefault(scores.protocol(score.stamp), []).append(score)
+    protocol = scores.protocol_digest(score.protocol)
+    by_protocol.setdefault(protocol, []).append(score)
   most = max(by_protocol.values(), key=len)
-  best = max if name in HIGHER else min
+  best = max if name in HIGHER_IS_BETTER else min
   return best(most, key=lambda score: score.value).step
 
 

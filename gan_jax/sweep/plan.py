@@ -23,7 +23,7 @@ import optuna
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError, where_in
-from gan_jax.metrics.measure import HIGHER, METRICS, UNRANKED
+from gan_jax.metrics.measure import HIGHER_IS_BETTER, METRICS, UNRANKED
 from gan_jax.registry import build, check_keys, choose
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
@@ -226,7 +226,7 @@ def _score(
       "'fixed'"
     )
   ranks = is_score and plain not in UNRANKED
-  guess = None if not ranks else 'max' if plain in HIGHER else 'min'
+  guess = None if not ranks else 'max' if plain in HIGHER_IS_BETTER else 'min'
   goal = block.get('goal', guess)
   if goal not in ('min', 'max'):
     raise UserError(

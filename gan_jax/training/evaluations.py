@@ -105,8 +105,8 @@ class Evaluated(NamedTuple):
     """As a line of metrics has them."""
     means = {f'eval/{score.name}': score.value for score in self.scores}
     for score in self.scores:
-      if score.deviation is not None:
-        means[f'eval/{score.name}_deviation'] = score.deviation
+      if score.std is not None:
+        means[f'eval/{score.name}_std'] = score.std
     return {**means, 'eval/seconds': float(f'{self.seconds:.4g}')}
 
 
@@ -129,7 +129,7 @@ class Evaluations:
   ):
     self.evaluator = make_evaluator(config, source)
     self._workdir, self._schedule = workdir, schedule
-    self._measure = self.evaluator.player(games.make(config))
+    self._measure = self.evaluator.make_evaluate_fn(games.make(config))
 
   def describe(self, every_images: int) -> str:
     """What is measured, in a line; and what is missing, if anything is."""
@@ -170,9 +170,9 @@ class Evaluations:
       known = scores.read(self._workdir)
     except (OSError, UserError):
       known = []
-    protocol = self.evaluator.protocol
+    digest = self.evaluator.comparison_digest
     there = any(
-      score.step == step and scores.way(score.stamp) == protocol
+      score.step == step and scores.comparison_digest(score.protocol) == digest
       for score in known
     )
     # Another process may not see the file yet.
@@ -183,7 +183,7 @@ def make_measure(
   evaluator: Evaluator, config: ConfigDict, truncation: float | None
 ) -> Callable[[PyTree, int], list[Score]]:
   """Makes a function (EMA of G, step) -> scores, for a run that was trained."""
-  measure = evaluator.player(games.make(config), truncation)
+  measure = evaluator.make_evaluate_fn(games.make(config), truncation)
   schedule = make_schedule(config)
 
   def scored(ema: PyTree, steps: int) -> list[Score]:

@@ -26,7 +26,7 @@ import jax
 
 from gan_jax import devices
 from gan_jax.errors import PREEMPTED, UserError, warn
-from gan_jax.metrics.scores import protocol
+from gan_jax.metrics.scores import protocol_digest
 
 # For all processes to connect; for one that was told of an error to meet the
 # same error itself; for process 0 to outlive the others, which JAX would abort.
@@ -99,7 +99,7 @@ def agree(what: Mapping[str, Any]) -> None:
   """
   if not devices.is_one_of_many():
     return
-  if len(set(devices.gather(protocol(what)))) == 1:
+  if len(set(devices.gather(protocol_digest(what)))) == 1:
     return
   everyone = [json.loads(text) for text in devices.gather(json.dumps(what))]
   found = []

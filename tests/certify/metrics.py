@@ -37,7 +37,7 @@ def golden() -> dict[str, dict[str, float]]:
   scores = isc_features_to_metric(torch.from_numpy(logits()))
   values['logits'] = {
     'inception_mean': scores['inception_score_mean'],
-    'inception_deviation': scores['inception_score_std'],
+    'inception_std': scores['inception_score_std'],
   }
   from pytorch_msssim import ms_ssim
 
@@ -70,7 +70,7 @@ def _of_features(real, fake) -> dict[str, float]:
   return {
     'fid': fid['frechet_inception_distance'],
     'kid_mean': kid['kernel_inception_distance_mean'],
-    'kid_deviation': kid['kernel_inception_distance_std'],
+    'kid_std': kid['kernel_inception_distance_std'],
     'precision': prc['precision'],
     'recall': prc['recall'],
     'density': float(prdc['density']),
