@@ -203,7 +203,7 @@ def main(argv: list[str]) -> None:
     print(f'Interrupted, {state}: repeat the command to resume.')
     _exit(130, '' if str(interrupt) else 'interrupted')
   except Exception as error:
-    if not devices.is_one_of_many():
+    if not devices.is_distributed():
       raise
     # If another process was lost, the watch of the peers says so and ends this
     # process meanwhile.
@@ -224,7 +224,7 @@ def _join_processes() -> None:
       '--num_processes and --process_id'
     )
   else:
-    devices.leave_devices()  # the trials need the accelerators
+    devices.use_cpu_only()  # the trials need the accelerators
 
 
 def _exit(code: int, line: str = '') -> None:
@@ -232,7 +232,7 @@ def _exit(code: int, line: str = '') -> None:
 
   `line` tells the other processes of the run why they must end too.
   """
-  if devices.is_one_of_many():
+  if devices.is_distributed():
     peers.leave(code, line)
   sys.stdout.flush()
   sys.stderr.flush()

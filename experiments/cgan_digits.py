@@ -1,8 +1,8 @@
-"""The conditional GAN on 5,000 MNIST digits that need no download.
+"""The conditional GAN on 5,000 MNIST digits; no download is needed.
 
-Mirza & Osindero 2014, "Conditional generative adversarial nets": both networks
-are told the class, beside the latents and beside the pixels. As
-vanilla_mnist.py otherwise.
+Mirza & Osindero 2014, "Conditional generative adversarial nets": the class is a
+further input of both networks, beside the latents and beside the pixels. All
+other settings are those of vanilla_mnist.py.
 
   python launch.py --config=experiments/cgan_digits.py
 
@@ -15,8 +15,8 @@ from experiments import vanilla_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = vanilla_mnist.get_config(arg)
   config.data.classes = 10
-  config.evaluation.labels = 'data'  # of samples; or 'uniform'
+  config.evaluation.labels = 'data'  # or 'uniform'
   return config

@@ -1,10 +1,10 @@
 """The conditional GAN on the 60,000 training digits of MNIST.
 
-As cgan_digits.py.
+The settings are those of cgan_digits.py.
 
   python launch.py --config=experiments/cgan_mnist.py
 
-downloads them, or takes them from where the four official .gz files are:
+The command downloads the digits, or reads the four official .gz files from
   --config.data.files=/path/to/folder
 """
 
@@ -14,7 +14,7 @@ from experiments import cgan_digits
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = cgan_digits.get_config(arg)
   if arg != 'tiny':
     config.data.source = 'mnist'

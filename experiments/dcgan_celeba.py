@@ -1,39 +1,40 @@
-"""DCGAN at 64x64 on CelebA.
+"""DCGAN on CelebA at 64x64.
 
 Radford et al. 2016, "Unsupervised representation learning with deep
 convolutional generative adversarial networks", with the settings of its
-reference implementations: z of 100, 4x4 convolutions, weights N(0, 0.02),
+reference implementations: 100 latents, 4x4 convolutions, weights N(0, 0.02),
 BatchNorm gains N(1, 0.02), Adam 2e-4 (0.5, 0.999), batches of 128, 25 epochs.
 
   python launch.py --config=experiments/dcgan_celeba.py
 
-downloads the aligned and cropped faces, or takes them from where they are:
-img_align_celeba.zip, or what it unpacks to, and list_attr_celeba.txt
-(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or TFDS's celeb_a:
+The command downloads the aligned and cropped faces, or reads them from
   --config.data.files=/path/to/folder
-and prepares them once: crops the centre, 178x178 (others take 160, and scores
-differ), resizes it to 64x64, and keeps that. `--mode=preview` draws it.
+The folder holds img_align_celeba.zip, or its unpacked images, and
+list_attr_celeba.txt (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html), or
+celeb_a as prepared by TFDS. The images are prepared once: cropped to the
+central 178x178 (other code crops 160, which changes the scores) and resized to
+64x64. `--mode=preview` shows them.
 
-Samples and scores are those of a moving average of G, which the paper does not
-have (`ema_halflife_images`). Time and score of the full run: not yet measured.
+Samples and scores use a moving average of G, which the paper does not have
+(`ema_halflife_images`). Time and score of the full run: not measured yet.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   if arg not in ('', 'tiny'):
     raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
   config = ConfigDict()
   config.seed = 0
-  config.batch_size = 128  # of all devices together
-  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.batch_size = 128  # over all devices
+  config.gen_batch_size = config_dict.placeholder(int)  # None: reuse D's fakes
   config.disc_steps = 1
-  config.steps_per_dispatch = 4  # in one compiled call
+  config.steps_per_dispatch = 4  # iterations in a compiled call
   config.total_images = 25 * 202_599
   config.ema_halflife_images = 10_000
-  config.ema_rampup = 0.05  # of the images seen, at most; None: no limit
+  config.ema_rampup = 0.05  # max. half-life / images seen; None: no limit
   config.precision = 'float32'
   config.parallel = 'jit'
   config.on_divergence = 'stop'  # or 'rollback'
@@ -48,9 +49,9 @@ def get_config(arg: str = '') -> ConfigDict:
     {
       'every_images': config_dict.placeholder(int),  # None: never
       'num_samples': 10_000,
-      'metrics': (),  # as the features allow
+      'metrics': (),  # (): all that the features allow
       'features': config_dict.placeholder(str),  # None: inception
-      'held_out': config_dict.placeholder(str),  # a split
+      'held_out': config_dict.placeholder(str),  # a held-out split
       'seeds': 1,
     }
   )
@@ -67,7 +68,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.channels = 3
   config.data.flip = False
   config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: as it needs
+  config.data.workers = config_dict.placeholder(int)  # None: automatic
 
   config.game = ConfigDict()
   config.game.name = 'image'
@@ -114,10 +115,10 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """Learning rates and momentum, by their first five epochs.
+  """Returns a search of learning rates and momentum over five epochs.
 
-  32 trials, of which halving lets few come to their end; a GPU or TPU for each
-  that runs. Not yet run.
+  Successive halving ends most of the 32 trials early. Each running trial needs
+  a GPU or TPU. Not run yet.
   """
   rates = {'low': 5e-5, 'high': 1e-3, 'log': True}
   both = lambda b1: {'optimizer.gen.b1': b1, 'optimizer.disc.b1': b1}

@@ -1,13 +1,14 @@
 """DCGAN on CIFAR-10 at 32x32.
 
-As dcgan_celeba.py, at half the resolution, mirrored at random.
+The settings are those of dcgan_celeba.py, at half the resolution and with
+random mirroring.
 
   python launch.py --config=experiments/dcgan_cifar10.py
 
-downloads the 50,000 training images, or takes them from where
-cifar-10-binary.tar.gz is:
+The command downloads the 50,000 training images, or reads
+cifar-10-binary.tar.gz from
   --config.data.files=/path/to/folder
-Scores, of G's moving average, which the paper does not have: not yet measured.
+Scores, of G's moving average (not in the paper): not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from experiments import dcgan_celeba
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_celeba.get_config(arg)
   config.data.flip = True
   if arg != 'tiny':

@@ -1,7 +1,8 @@
 """DCGAN on any folder of images.
 
-As dcgan_celeba.py, mirrored at random. Every PNG, JPEG, WebP, GIF and BMP below
-the folder is read, centre-cropped to a square, and resized:
+The settings are those of dcgan_celeba.py, with random mirroring. Every PNG,
+JPEG, WebP, GIF and BMP file below the folder is read, cropped to its central
+square, and resized:
 
   python launch.py --config=experiments/dcgan_folder.py \
     --config.data.source=folder:/path/to/images --config.data.resolution=64
@@ -13,7 +14,7 @@ from experiments import dcgan_celeba
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_celeba.get_config(arg)
   config.data.flip = True
   if arg != 'tiny':

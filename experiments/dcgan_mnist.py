@@ -1,14 +1,14 @@
 """DCGAN on the 60,000 training digits of MNIST, at 32x32.
 
-As dcgan_celeba.py, but grey, at half the resolution.
+The settings are those of dcgan_celeba.py, at half the resolution and in grey.
 
   python launch.py --config=experiments/dcgan_mnist.py
 
-downloads them, or takes them from where the four official .gz files are:
+The command downloads the digits, or reads the four official .gz files from
   --config.data.files=/path/to/folder
 Fashion-MNIST: --config.data.source=fashion_mnist
-Scores of a smaller one are in docs/results/digits.md: of G's moving average,
-which the paper does not have.
+Scores of smaller networks are in docs/results/digits.md; they use G's moving
+average, which the paper does not have.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from experiments import dcgan_celeba
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_celeba.get_config(arg)
   config.data.channels = 1
   config.evaluation.metrics = ('fid', 'classes', 'precision_recall')

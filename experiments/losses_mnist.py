@@ -1,13 +1,14 @@
-"""Losses with penalties, on the 60,000 training digits of MNIST.
+"""Losses and penalties on the 60,000 training digits of MNIST.
 
-The MLP pair of vanilla_mnist.py, without dropout; Adam 2e-4 (0.5, 0.9). A loss
-and a penalty are a flag each:
+The MLPs of vanilla_mnist.py without dropout, and Adam 2e-4 (0.5, 0.9). Flags
+choose the loss and the penalties:
 
   python launch.py --config=experiments/losses_mnist.py \\
     --config.game.loss.name=hinge --config.game.penalties.r1.weight=10
 
-finds or downloads the digits as dcgan_mnist.py says. The sweep has smaller
-networks, with one hidden layer of 256 units each: docs/results/losses.md.
+The command finds or downloads the digits as in dcgan_mnist.py. The sweep uses
+smaller networks, with one hidden layer of 256 units; its results are in
+docs/results/losses.md.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -16,13 +17,13 @@ from experiments import vanilla_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = vanilla_mnist.get_config(arg)
   config.model.disc.dropout = 0.0
   adam = {'name': 'adam', 'learning_rate': 2e-4, 'b1': 0.5, 'b2': 0.9}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
   config.game.loss = ConfigDict({'name': 'non_saturating'})
-  config.game.clip = config_dict.placeholder(float)  # D's parameters; None: no
+  config.game.clip = config_dict.placeholder(float)  # D's clipping; None: off
   config.game.penalties = ConfigDict(
     {
       'gradient_penalty': {'weight': 0.0, 'target': 1.0, 'one_sided': False},
@@ -41,7 +42,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """The table of docs/results/losses.md: small networks, two cores, an hour."""
+  """Returns the grid of docs/results/losses.md: an hour on two cores."""
   penalty = 'game.penalties.{}.weight'.format
   return {
     'losses': {

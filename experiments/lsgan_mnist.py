@@ -1,7 +1,7 @@
-"""Least squares in place of cross-entropy: LSGAN on the digits of MNIST.
+"""LSGAN on the digits of MNIST: least squares instead of cross-entropy.
 
 Mao et al. 2017, "Least squares generative adversarial networks", with the
-labels 0, 1, 1 of their equation 9. As dcgan_mnist.py otherwise.
+labels 0, 1, 1 of equation 9. All other settings are those of dcgan_mnist.py.
 
   python launch.py --config=experiments/lsgan_mnist.py
 """
@@ -12,7 +12,7 @@ from experiments import dcgan_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_mnist.get_config(arg)
   config.game.loss = ConfigDict(
     {

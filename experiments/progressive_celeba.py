@@ -1,15 +1,15 @@
-"""Progressive growing to 128x128 on CelebA.
+"""Progressive growing on CelebA to 128x128.
 
-The setting in which Karras et al. 2018 compare their contributions (table 1):
-a quarter of the feature maps, 10 million images, the 128x128 pixels in the
-middle of each aligned face (there they are cut 12 pixels lower). As
-progressive_celebahq.py otherwise.
+The setting in which Karras et al. 2018 compare their contributions (table 1): a
+quarter of the feature maps, 10 million images, and the central 128x128 pixels
+of each aligned face (the paper crops 12 pixels lower). All other settings are
+those of progressive_celebahq.py.
 
   python launch.py --config=experiments/progressive_celeba.py
 
-downloads the faces, or takes them from where they are, as dcgan_celeba.py says.
+The command finds or downloads the faces as in dcgan_celeba.py.
 
-Time and score of the full run: not yet measured.
+Time and score of the full run: not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from experiments import progressive_celebahq
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'many': for 8 devices; 'tiny': 16x16 in seconds."""
+  """Returns the config; arg 'many': for 8 devices; 'tiny': to 16x16."""
   config = progressive_celebahq.get_config(arg)
   if arg != 'tiny':
     config.data.source = 'celeba'

@@ -1,47 +1,50 @@
-"""Progressive growing to 1024x1024 on CelebA-HQ.
+"""Progressive growing on CelebA-HQ to 1024x1024.
 
 Karras et al. 2018, "Progressive growing of GANs for improved quality,
 stability, and variation": both networks begin at 4x4, and a layer of twice the
 resolution fades in after every 600,000 images. WGAN-GP with a small drift
-penalty, minibatch standard deviation, He's constant at run time, pixel norm;
-Adam without momentum, reset with each stage.
+penalty, minibatch standard deviation, weights scaled by He's constant at run
+time, pixel norm; Adam without momentum, reset at each stage.
 
   python launch.py --config=experiments/progressive_celebahq.py
 
-reads what TFDS has prepared of CelebA-HQ (its page tells how the 30,000 images
-come about; `--mode=prepare`), or any folder of it:
+The command reads CelebA-HQ as prepared by TFDS (the TFDS page of celeb_a_hq
+describes how to make the 30,000 images; then run `--mode=prepare`), or any
+folder of images:
   --config.data.source=folder:/path/to/images
-The batches are those of the paper, on one device, and the minibatch standard
-deviation is that of a whole batch; the lengths of the stages (the paper:
-800,000) and the rate at 1024x1024 are of its later implementation, of which
-`:many` has the batches and rates on eight devices, and groups of 4. G has fakes
-of its own, as many as D. The half-life of G's moving average is in images: .999
-an iteration, as in the paper, is what it is at batch 16 only. Each is a key,
-and a flag: --config.growth.at_1024.batch_size, --config.growth.fade_images, and
-so on. `--mode=benchmark` tells how long each stage takes.
+The batch sizes are those of the paper, on one device, and the minibatch
+standard deviation is taken over the whole batch. The lengths of the stages (the
+paper has 800,000 images) and the learning rate at 1024x1024 are those of the
+authors' later implementation; `:many` has its batch sizes and learning rates
+for eight devices, and groups of 4. G's update uses its own fakes, as many as
+D's. The half-life of G's moving average is given in images; it equals the
+paper's .999 per iteration at batch size 16. Each of these is a key and a flag:
+--config.growth.at_1024.batch_size, --config.growth.fade_images, and so on.
+`--mode=benchmark` estimates the time of each stage.
 
-Loss: `--config.game.loss.name=non_saturating`, with R1 in place of WGAN-GP:
+Loss: `--config.game.loss.name=non_saturating`, with R1 instead of WGAN-GP:
   --config.game.penalties.gradient_penalty.weight=0
   --config.game.penalties.drift.weight=0 --config.game.penalties.r1.weight=10
 
-Memory: at 1024x1024 a step takes 1.3 GB and 3.0 GB an image (bfloat16: 0.9 and
-2.5), as XLA plans it for a CPU; in the three quarters of a device's memory that
-JAX takes by default this would be a batch of
+Memory: at 1024x1024 a step takes 1.3 GB plus 3.0 GB per image (bfloat16: 0.9
+and 2.5), as XLA plans it for a CPU. JAX reserves three quarters of a device's
+memory by default, which allows these batch sizes:
   16 GB   3 (bfloat16:  4)
   40 GB   9 (bfloat16: 11)
   80 GB  19 (bfloat16: 23)
-On an accelerator not yet measured. With `remat` what D's passes keep for their
-gradients is 1.1 GB an image instead of 2.7, what G's keep .2 instead of 1.1
-(bfloat16: .6 of 1.5, .1 of .7); an iteration is 40% more work:
+These are not measured on an accelerator yet. With `remat`, D's passes keep
+1.1 GB per image for their gradients instead of 2.7, and G's passes .2 instead
+of 1.1 (bfloat16: .6 instead of 1.5, and .1 instead of .7); an iteration needs
+40% more computation:
   --config.model.gen.remat=True --config.model.disc.remat=True
 
-Time and score of the full run: not yet measured.
+Time and score of the full run: not measured yet.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-# By the argument; resolution: batch size, and the factor by which both
-# optimizers' learning rates are multiplied.
+# For each argument and resolution: the batch size, and a factor for both
+# learning rates.
 SETTINGS = {
   '': {
     4: (16, 1.0),
@@ -72,13 +75,13 @@ SETTINGS = {
 def growth(
   resolution: int, stage_images: int, last_images: int, arg: str = ''
 ) -> ConfigDict:
-  """What the schedule calls by its key.
+  """Returns the keys to which the schedule refers.
 
   Args:
-    resolution: Of the last stage.
-    stage_images: How long a stage lasts, fading in or stable.
-    last_images: How long the last one lasts.
-    arg: Of SETTINGS.
+    resolution: The resolution of the last stage.
+    stage_images: The images of a stage, fading in or stable.
+    last_images: The images of the last stage.
+    arg: A key of SETTINGS.
   """
   block = ConfigDict()
   block.stable_images = stage_images
@@ -93,9 +96,10 @@ def growth(
 
 
 def grow(resolution: int) -> tuple[dict, ...]:
-  """The schedule: 4x4, and then each resolution, fading in and stable.
+  """Returns the schedule: 4x4, then each resolution, fading in and stable.
 
-  Stage 2k is 4 * 2^k pixels, stable; stage 2k - 1 is the same, fading in.
+  Stage 2k has 4 * 2^k pixels and is stable; in stage 2k - 1, the same
+  resolution fades in.
   """
 
   def segment(stage: int, side: int, images: str) -> dict:
@@ -103,7 +107,7 @@ def grow(resolution: int) -> tuple[dict, ...]:
       'stage': stage,
       'images': f'growth.{images}',
       'batch_size': f'growth.at_{side}.batch_size',
-      'gen_batch_size': f'growth.at_{side}.batch_size',  # G's own fakes
+      'gen_batch_size': f'growth.at_{side}.batch_size',  # own fakes
       'gen_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
       'disc_learning_rate_factor': f'growth.at_{side}.learning_rate_factor',
     }
@@ -119,7 +123,7 @@ def grow(resolution: int) -> tuple[dict, ...]:
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'many': for 8 devices; 'tiny': to 16x16, in a minute."""
+  """Returns the config; arg 'many': for 8 devices; 'tiny': to 16x16."""
   if arg not in SETTINGS:
     raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
   config = ConfigDict()
@@ -128,10 +132,10 @@ def get_config(arg: str = '') -> ConfigDict:
     1024, 600_000, 2_400_000, arg='' if arg == 'tiny' else arg
   )
   config.schedule = grow(1024)
-  config.batch_size = 16  # (the schedule has its own)
-  config.gen_batch_size = config_dict.placeholder(int)  # (likewise)
+  config.batch_size = 16  # (unused: see config.schedule)
+  config.gen_batch_size = config_dict.placeholder(int)  # (unused)
   config.disc_steps = 1
-  config.steps_per_dispatch = 1 if arg == 'many' else 4  # in a compiled call
+  config.steps_per_dispatch = 1 if arg == 'many' else 4  # iterations in a call
   config.total_images = config_dict.placeholder(int)  # None: all stages
   config.ema_halflife_images = 11_000  # .999 an iteration of 16
   config.ema_rampup = config_dict.placeholder(float)
@@ -142,7 +146,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.log_every_steps = 100
   config.sample_every_images = 100_000
   config.checkpoint_every_images = 200_000
-  config.checkpoints_to_keep = 2  # and the last one of each stage
+  config.checkpoints_to_keep = 2  # and the last of each stage
   config.wandb = False
 
   config.evaluation = ConfigDict(
@@ -151,7 +155,7 @@ def get_config(arg: str = '') -> ConfigDict:
       'num_samples': 8_192,
       'metrics': ('swd',),
       'features': config_dict.placeholder(str),  # None: inception
-      'held_out': config_dict.placeholder(str),  # a split
+      'held_out': config_dict.placeholder(str),  # a held-out split
       'seeds': 1,
     }
   )
@@ -166,7 +170,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.channels = 3
   config.data.flip = True
   config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: as it needs
+  config.data.workers = config_dict.placeholder(int)  # None: automatic
 
   config.game = ConfigDict()
   config.game.name = 'progressive'
@@ -182,7 +186,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'every': 1,
       },
       'drift': {'weight': 1e-3, 'every': 1},
-      'r1': {'weight': 0.0, 'every': 1},  # 0: not in play
+      'r1': {'weight': 0.0, 'every': 1},  # 0: off
     }
   )
 
@@ -190,9 +194,9 @@ def get_config(arg: str = '') -> ConfigDict:
     'name': 'progressive',
     'features': 8192,  # min(features / 2^k, most_features) at 4 * 2^(k - 1)
     'most_features': 512,
-    'remat': False,  # True: less memory, more work
+    'remat': False,  # True: less memory, more computation
   }
-  # Of the minibatch standard deviation: up to 16, a batch is one group.
+  # Groups of the minibatch standard deviation; 16 is a whole batch.
   group = 4 if arg == 'many' else 16
   config.model = ConfigDict(
     {'gen': dict(network), 'disc': {**network, 'group': group}}

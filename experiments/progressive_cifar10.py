@@ -1,15 +1,15 @@
-"""Progressive growing to 32x32 on CIFAR-10.
+"""Progressive growing on CIFAR-10 to 32x32.
 
-As Karras et al. 2018 have it: 128 feature maps at most, a gradient of 750 asked
-for in WGAN-GP, 400,000 images a stage. As progressive_celebahq.py otherwise.
-(Their code updates both players at once here, on the same fakes.)
+The settings of Karras et al. 2018: at most 128 feature maps, a target gradient
+of 750 in WGAN-GP, 400,000 images in each stage. All other settings are those of
+progressive_celebahq.py. (The authors' code updates both players at the same
+time here, on the same fakes.)
 
   python launch.py --config=experiments/progressive_cifar10.py
 
-downloads the images, or takes them from where they are, as dcgan_cifar10.py
-says.
+The command finds or downloads the images as in dcgan_cifar10.py.
 
-Time and score of the full run: not yet measured.
+Time and score of the full run: not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from experiments import progressive_celebahq
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'many': for 8 devices; 'tiny': 16x16 in seconds."""
+  """Returns the config; arg 'many': for 8 devices; 'tiny': to 16x16."""
   config = progressive_celebahq.get_config(arg)
   if arg != 'tiny':
     config.data.source = 'cifar10'
@@ -32,13 +32,13 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """How long a level fades in, twice: a GPU or TPU for each trial that runs.
+  """Returns a grid of fade-in lengths with two seeds.
 
-  What is not faded is trained at the end: every trial sees 2.4 million images.
-  Not yet run.
+  Shorter fade-ins leave more images for the last stage: every trial sees 2.4
+  million images. Each running trial needs a GPU or TPU. Not run yet.
   """
   stable, total = 200_000, 2_400_000
-  levels = 3  # above 4x4
+  levels = 3  # resolutions above 4x4
 
   def fading(images: int) -> dict:
     rest = total - levels * (stable + images)

@@ -1,14 +1,14 @@
-"""Progressive growing on any folder of images; to 128x128, or as it is told.
+"""Progressive growing on any folder of images, to 128x128 by default.
 
-As progressive_celebahq.py, with half of the feature maps. Every PNG, JPEG,
-WebP, GIF and BMP below the folder is read, centre-cropped to a square, and
-resized to what the argument says:
+The settings are those of progressive_celebahq.py, with half the feature maps.
+Every PNG, JPEG, WebP, GIF and BMP file below the folder is read, cropped to its
+central square, and resized to the resolution of the argument:
 
   python launch.py --config=experiments/progressive_folder.py:64 \
     --config.data.source=folder:/path/to/images
 
-A stage lasts 300,000 images: --config.growth.stable_images, fade_images, and
-last_images of the last.
+Each stage lasts 300,000 images: --config.growth.stable_images, fade_images, and
+last_images for the last stage.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from experiments import progressive_celebahq
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg: the resolution, a power of 2; 'tiny': 16x16 in seconds."""
+  """Returns the config; arg: the resolution, a power of 2, or 'tiny'."""
   if arg == 'tiny':
     return progressive_celebahq.get_config(arg)
   resolution = arg or '128'

@@ -1,13 +1,13 @@
 """SNGAN on CelebA at 64x64.
 
-As sngan_cifar10.py, with the residual networks of 64x64: G from 1024 to 64
-channels, D from 64 to 1024; 5 steps of D, batches of 64, 100,000 steps of G
-(mimicry: FID 5.71, by a crop of 178 as here).
+sngan_cifar10.py with the residual networks for 64x64: G from 1024 to 64
+channels, D from 64 to 1024; 5 updates of D for one of G, batches of 64, 100,000
+updates of G (mimicry: FID 5.71, with the same crop of 178).
 
   python launch.py --config=experiments/sngan_celeba.py
 
-finds or downloads the faces as dcgan_celeba.py says. Here not yet measured: it
-would be by G's moving average, which the paper does not have.
+The command finds or downloads the faces as in dcgan_celeba.py. Score, of G's
+moving average (not in the paper): not measured yet.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from experiments import sngan_cifar10
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = sngan_cifar10.get_config(arg)
   if arg == 'tiny':
     return config

@@ -1,16 +1,17 @@
-"""SNGAN on CIFAR-10: spectral normalisation, hinge loss, residual networks.
+"""SNGAN on CIFAR-10: spectral normalization, hinge loss, residual networks.
 
 Miyato et al. 2018, "Spectral normalization for generative adversarial
-networks": G 256 wide, D 128, 5 steps of D for one of G, batches of 64 and 128,
-Adam 2e-4 (0, 0.9), falling to 0 over 50,000 steps of G.
+networks": G 256 wide, D 128, 5 updates of D for one of G, batches of 64 (D) and
+128 (G), Adam 2e-4 (0, 0.9) with a rate that falls to 0 over 50,000 updates of
+G.
 
   python launch.py --config=experiments/sngan_cifar10.py
 
-downloads the images, or takes them from where they are, as dcgan_cifar10.py
-says. A published FID: 16.8 (mimicry: of 50,000 samples, after 100,000 steps).
-Here: 60 steps of G a second on an H100 in bfloat16; scores, in other features,
-are in docs/results/cifar10.md. They are those of a moving average of G, which
-the paper does not have (`ema_halflife_images`).
+The command finds or downloads the images as in dcgan_cifar10.py. A published
+FID: 16.8 (mimicry: 50,000 samples, after 100,000 updates of G). Speed: 60
+updates of G a second on an H100 in bfloat16. Scores by other features are in
+docs/results/cifar10.md; they use a moving average of G, which the paper does
+not have (`ema_halflife_images`).
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ from experiments import dcgan_celeba
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_celeba.get_config(arg)
   config.batch_size = 8 if arg == 'tiny' else 64
   config.gen_batch_size = 16 if arg == 'tiny' else 128

@@ -1,15 +1,16 @@
-"""Mode collapse, by design, and what is said to cure it.
+"""Mode collapse by design, and published remedies.
 
-The ring of 8 Gaussians, with nothing to hold D, which learns five times more
-slowly than G: G puts all its points where D believes most in them, D learns
-that, and G moves on, from mode to mode, for a thousand iterations and more.
+The ring of 8 Gaussians, without regularization of D, whose learning rate is a
+fifth of G's. G moves all points to the mode with the highest D(x), D learns
+this, and G moves on to another mode, for more than a thousand iterations.
 
   python launch.py --config=experiments/toy_collapse.py
   python launch.py --config=experiments/toy_collapse.py:r1
 
-Or :pack (D judges 4 points as one: PacGAN), :stddev (D is told how various 4
-points are), :wgan_gp (with its 5 steps of the critic, and Adam (0, 0.9)). The
-table of docs/results/toys.md has the modes that five seeds of each found.
+Other remedies are :pack (D discriminates 4 points together: PacGAN), :stddev (D
+gets the standard deviation of groups of 4 points), and :wgan_gp (with 5 updates
+of the critic, and Adam (0, 0.9)). docs/results/toys.md lists the modes that
+five seeds of each have found.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ REMEDIES = ('pack', 'r1', 'stddev', 'wgan_gp')
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg: a remedy; or 'tiny': seconds on a laptop."""
+  """Returns the config; arg: a remedy, or 'tiny': seconds on a laptop."""
   if arg not in ('', 'tiny', *REMEDIES):
     raise ValueError(f'unknown argument {arg!r} (valid: tiny, {REMEDIES})')
   config = toy_ring.get_config('tiny' if arg == 'tiny' else '')
@@ -34,7 +35,9 @@ def get_config(arg: str = '') -> ConfigDict:
     config.game.penalties.gradient_penalty.weight = 0.1
     config.disc_steps = 5
     config.gen_batch_size = 256
-    config.ema_halflife_images *= config.disc_steps  # as many iterations
+    config.ema_halflife_images *= (
+      config.disc_steps
+    )  # the same number of iterations
     adam |= {'b1': 0.0, 'b2': 0.9}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
   config.optimizer.disc.learning_rate = 2e-4

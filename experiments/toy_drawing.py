@@ -1,9 +1,9 @@
-"""A drawing: where there is ink, there are points.
+"""A drawing as a density: points lie where there is ink.
 
-Any picture can be drawn from:
+Any picture can be the data:
   --config.data.source=drawing:/path/to/picture.png
 
-As toy_ring.py otherwise.
+All other settings are those of toy_ring.py.
 
   python launch.py --config=experiments/toy_drawing.py
 """
@@ -14,7 +14,7 @@ from experiments import toy_ring
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = toy_ring.get_config(arg)
   config.data.source = 'drawing:experiments/drawing.png'
   return config

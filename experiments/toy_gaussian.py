@@ -1,6 +1,6 @@
-"""One Gaussian on the line: the GAN that everybody learns from.
+"""One Gaussian on the line: the GAN of most tutorials.
 
-As toy_ring.py otherwise.
+All other settings are those of toy_ring.py.
 
   python launch.py --config=experiments/toy_gaussian.py
 """
@@ -11,7 +11,7 @@ from experiments import toy_ring
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = toy_ring.get_config(arg)
   config.data.source = 'toy:gaussian'
   config.data.channels = config.game.latent_dim = 1

@@ -1,12 +1,12 @@
-"""25 Gaussians on a grid: does a GAN find them all?
+"""25 Gaussians on a grid: does a GAN find all of them?
 
   python launch.py --config=experiments/toy_grid.py
   python launch.py --config=experiments/toy_grid.py:wgan_gp
 
-The non-saturating loss with R1 + R2, or WGAN-GP (with one step of the critic a
-iteration, of Adam (0, 0.9) as the other). G is deeper and wider than D: between
-the modes it has to turn sharply. As toy_ring.py otherwise. The scores of
-seeds 0 to 4 are in docs/results/toys.md.
+The loss is non-saturating with R1 + R2, or WGAN-GP (with one critic update in
+an iteration; both use Adam (0, 0.9)). G is deeper and wider than D, because its
+mapping must change sharply between the modes. All other settings are those of
+toy_ring.py. The scores of seeds 0 to 4 are in docs/results/toys.md.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from experiments import toy_ring
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'wgan_gp'; 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'wgan_gp'; 'tiny': seconds on a laptop."""
   if arg not in ('', 'tiny', 'wgan_gp'):
     raise ValueError(f"unknown argument {arg!r} (valid: 'tiny', 'wgan_gp')")
   config = toy_ring.get_config('tiny' if arg == 'tiny' else '')

@@ -1,15 +1,16 @@
-"""8 Gaussians on a circle: a game that can be watched.
+"""8 Gaussians on a circle: a game that one can watch.
 
-Points of the plane, drawn on the device: there is no data set. Two small
-networks with R1 + R2 (Mescheder et al. 2018).
+Points in the plane, drawn on the device without a data set. Two small networks
+with R1 + R2 (Mescheder et al. 2018).
 
   python launch.py --config=experiments/toy_ring.py
 
-A minute or two on two CPU cores. `samples/` has the picture of the game as it
-goes, and `training.gif` all of them: the points, D as a map, where D would have
-G go, and the latent grid as G bends it. In metrics.jsonl: modes found and the
-share of samples within 3 deviations of one, Jensen-Shannon and KL divergences
-on a grid, the exact Wasserstein distance of 1,000 samples.
+The run takes one or two minutes on two CPU cores. `samples/` holds a plot of
+the game at regular intervals, and `training.gif` animates them: the points, D's
+output, the gradient of D at the fakes, and G's outputs along a grid of latents.
+metrics.jsonl has the modes found and the share of samples within 3 standard
+deviations of a mode, Jensen-Shannon and KL divergences on a grid, and the exact
+Wasserstein distance of 1,000 samples.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -18,14 +19,14 @@ from experiments import vanilla_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = vanilla_mnist.get_config(arg)
   config.data.source = 'toy:ring'
   config.data.resolution = 1
   config.data.channels = 2  # coordinates
   config.game.latent_dim = 2
   config.game.loss = ConfigDict({'name': 'non_saturating'})
-  config.game.clip = config_dict.placeholder(float)  # D's parameters; None: no
+  config.game.clip = config_dict.placeholder(float)  # D's clipping; None: off
   config.game.pack = 1
   config.game.penalties = ConfigDict(
     {
@@ -39,7 +40,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.model.disc.stddev_group = 0
   adam = {'name': 'adam', 'learning_rate': 1e-3, 'b1': 0.0, 'b2': 0.9}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
-  config.evaluation.metrics = ()  # all that the points have
+  config.evaluation.metrics = ()  # (): all metrics of the points
   config.evaluation.num_samples = 2_500
   config.evaluation.features = None
   if arg == 'tiny':
@@ -64,7 +65,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """How strong R1 and R2 are to be, and G's momentum: minutes."""
+  """Returns a search of R1's and R2's weights and G's momentum; minutes."""
   return {
     'penalties': {
       'score': 'wasserstein',

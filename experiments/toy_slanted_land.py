@@ -1,12 +1,12 @@
 """2x2 pictures of the people of Slanted Land: the smallest image GAN.
 
-Everybody there is tilted: bright on the diagonal, dark off it. One hidden layer
-of 32 units each, half a minute on a CPU.
+Everybody there is tilted: bright on the diagonal, dark elsewhere. Each network
+has one hidden layer of 32 units; the run takes half a minute on a CPU.
 
   python launch.py --config=experiments/toy_slanted_land.py
 
-Measured by the exact Wasserstein distance of 1,000 pictures, as points of four
-coordinates.
+The score is the exact Wasserstein distance of 1,000 pictures, taken as points
+with four coordinates.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from experiments import vanilla_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = vanilla_mnist.get_config(arg)
   config.data.source = 'slanted_land'
   config.data.resolution = 2

@@ -1,6 +1,6 @@
-"""A Swiss roll, from the side: a spiral in the plane.
+"""A Swiss roll from the side: a spiral in the plane.
 
-As toy_ring.py otherwise.
+All other settings are those of toy_ring.py.
 
   python launch.py --config=experiments/toy_swiss_roll.py
 """
@@ -11,7 +11,7 @@ from experiments import toy_ring
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   config = toy_ring.get_config(arg)
   config.data.source = 'toy:swiss_roll'
   return config

@@ -1,15 +1,14 @@
-"""The vanilla GAN on 5,000 MNIST digits that need no download.
+"""The vanilla GAN on 5,000 MNIST digits; no download is needed.
 
 Goodfellow et al. 2014, "Generative adversarial nets": two multilayer
-perceptrons, dropout in D, the non-saturating loss. (Adam came after it: here
-without momentum, and with half of D's units dropped, which scored best of a
-dozen settings tried.)
+perceptrons, dropout in D, the non-saturating loss. (Adam is younger than the
+paper. No momentum and a dropout of a half scored best among a dozen settings.)
 
   python launch.py --config=experiments/vanilla_mnist.py
 
-6 minutes on two cores of an AMD EPYC, evaluations included. Of 1,000
-samples an independent classifier is over 90% sure of 77% (of genuine digits: of
-94%), and finds each digit in 8% or more.
+The run takes 6 minutes on two cores of an AMD EPYC, evaluations included. Of
+1,000 samples, an independent classifier is more than 90% sure of 77% (of
+genuine digits: 94%), and each digit has a share of at least 8%.
 
 All of MNIST:
   --config.data.source=mnist
@@ -19,18 +18,18 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop."""
+  """Returns the config; arg 'tiny': seconds on a laptop."""
   if arg not in ('', 'tiny'):
     raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
   config = ConfigDict()
   config.seed = 0
-  config.batch_size = 64  # of all devices together
-  config.gen_batch_size = config_dict.placeholder(int)  # None: D's fakes
+  config.batch_size = 64  # over all devices
+  config.gen_batch_size = config_dict.placeholder(int)  # None: reuse D's fakes
   config.disc_steps = 1
   config.steps_per_dispatch = 10
   config.total_images = 1_200_000
   config.ema_halflife_images = 50_000
-  config.ema_rampup = 0.05  # of the images seen, at most; None: no limit
+  config.ema_rampup = 0.05  # max. half-life / images seen; None: no limit
   config.precision = 'float32'
   config.parallel = 'jit'
   config.on_divergence = 'stop'  # or 'rollback'
@@ -47,7 +46,7 @@ def get_config(arg: str = '') -> ConfigDict:
       'num_samples': 5_000,
       'metrics': ('fid', 'classes', 'precision_recall'),
       'features': config_dict.placeholder(str),
-      'held_out': config_dict.placeholder(str),  # a split
+      'held_out': config_dict.placeholder(str),  # a held-out split
       'seeds': 1,
     }
   )
@@ -64,7 +63,7 @@ def get_config(arg: str = '') -> ConfigDict:
   config.data.channels = 1
   config.data.flip = False
   config.data.max_device_bytes = 2**31  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: as it needs
+  config.data.workers = config_dict.placeholder(int)  # None: automatic
 
   config.game = ConfigDict()
   config.game.name = 'image'
@@ -108,7 +107,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
 
 def sweep() -> dict:
-  """A few minutes on two cores: both learning rates, and what D drops."""
+  """Returns a search of learning rates and dropout; minutes on two cores."""
   rates = {'low': 5e-5, 'high': 2e-3, 'log': True}
   return {
     'rates': {

@@ -1,13 +1,14 @@
 """The Wasserstein GAN on the digits of MNIST, at 32x32.
 
-Arjovsky et al. 2017, "Wasserstein GAN": a critic whose weights are clipped to
-+- 0.01, 5 steps of it for one of G (100 for each of the first 25; the reference
-code has 100 again at every 500th), RMSprop 5e-5, batches of 64. The networks
-are those of dcgan_mnist.py, the critic without BatchNorm.
+Arjovsky et al. 2017, "Wasserstein GAN": a critic with weights clipped to
++- 0.01, 5 updates of the critic for one of G (100 for each of the first 25
+updates of G; the reference code also takes 100 at every 500th), RMSprop 5e-5,
+batches of 64. The networks are those of dcgan_mnist.py, without BatchNorm in
+the critic.
 
   python launch.py --config=experiments/wgan_mnist.py
 
-downloads the digits, or takes them from where they are, as dcgan_mnist.py says.
+The command finds or downloads the digits as in dcgan_mnist.py.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from experiments import dcgan_mnist
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = dcgan_mnist.get_config(arg)
   config.game.loss = ConfigDict({'name': 'wasserstein'})
   config.game.clip = 0.01

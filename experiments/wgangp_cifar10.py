@@ -1,17 +1,17 @@
-"""WGAN-GP on CIFAR-10: the gradient penalty, residual networks.
+"""WGAN-GP on CIFAR-10: gradient penalty, residual networks.
 
 Gulrajani et al. 2017, "Improved training of Wasserstein GANs": both networks
-128 wide, no normalisation in the critic, a penalty of 10, 5 steps of it for one
-of G, batches of 64 and 128, Adam 2e-4 (0, 0.9), falling to 0 over 100,000 steps
-of G.
+128 wide, no normalization in the critic, penalty weight 10, 5 updates of the
+critic for one of G, batches of 64 (critic) and 128 (G), Adam 2e-4 (0, 0.9) with
+a rate that falls to 0 over 100,000 updates of G.
 
   python launch.py --config=experiments/wgangp_cifar10.py
 
-finds or downloads the images as dcgan_cifar10.py says. (The reference code adds
-U(0, 1/128) to the reals; here they are as they are.) A published FID: 22.3
-(mimicry). Here: 60 steps of G a second on an H100 in bfloat16; scores, in
-docs/results/cifar10.md, are those of a moving average of G, which the paper
-does not have (`ema_halflife_images`).
+The command finds or downloads the images as in dcgan_cifar10.py. (The reference
+code adds U(0, 1/128) to the reals; this code does not.) A published FID: 22.3
+(mimicry). Speed: 60 updates of G a second on an H100 in bfloat16. Scores are in
+docs/results/cifar10.md; they use a moving average of G, which the paper does
+not have (`ema_halflife_images`).
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from experiments import sngan_cifar10
 
 
 def get_config(arg: str = '') -> ConfigDict:
-  """The config; arg 'tiny': seconds on a laptop, on embedded digits."""
+  """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   config = sngan_cifar10.get_config(arg)
   config.game.loss.name = 'wasserstein'
   config.game.penalties = ConfigDict(

@@ -214,12 +214,12 @@ def _initialize(*given: Any) -> None:
     )
 
 
-def leave_devices() -> None:
+def use_cpu_only() -> None:
   """Makes JAX use only the CPU: other processes need the accelerators."""
   jax.config.update('jax_platforms', 'cpu')
 
 
-def is_one_of_many() -> bool:
+def is_distributed() -> bool:
   """Returns whether the run has several processes."""
   return jax.process_count() > 1
 
@@ -229,12 +229,12 @@ def preempted() -> bool:
 
   The processes agree on the step: each calls this once after every dispatch.
   """
-  if not is_one_of_many():
+  if not is_distributed():
     return False
   return multihost_utils.reached_preemption_sync_point(next(_call_numbers))
 
 
-def wait_for_all(name: str) -> None:
+def barrier(name: str) -> None:
   """Waits until every process has reached this call."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
@@ -256,17 +256,17 @@ def replicate(tree: PyTree) -> PyTree:
   return jax.tree.map(put, tree)
 
 
-def on_every_device(tree: PyTree) -> PyTree:
+def replicated_shapes(tree: PyTree) -> PyTree:
   """Returns the shapes of `tree`, replicated on every device."""
   return _shapes(tree, _sharding())
 
 
-def on_one_device(tree: PyTree) -> PyTree:
+def local_shapes(tree: PyTree) -> PyTree:
   """Returns the shapes of `tree`, on the first device of this process."""
   return _shapes(tree, SingleDeviceSharding(jax.local_devices()[0]))
 
 
-def as_it_lies(tree: PyTree) -> PyTree:
+def shapes_of(tree: PyTree) -> PyTree:
   """Returns the shapes of `tree`, with the shardings of its arrays."""
   return _shapes(tree)
 
@@ -345,7 +345,7 @@ def describe() -> str:
   return text
 
 
-def by_rows(function: Callable) -> Callable:
+def jit_over_rows(function: Callable) -> Callable:
   """Compiles function(rows, *args), with the rows divided among the devices.
 
   The result, [rows, ...] as well, is replicated on every device.
@@ -358,7 +358,7 @@ def by_rows(function: Callable) -> Callable:
   return jax.jit(sharded, out_shardings=_sharding())
 
 
-def share_out(rows: PyTree) -> PyTree:
+def shard_rows(rows: PyTree) -> PyTree:
   """Divides host arrays [rows, ...] of this process among the devices."""
   put = partial(jax.make_array_from_process_local_data, _sharding(AXIS))
   return jax.tree.map(put, rows)
@@ -366,7 +366,7 @@ def share_out(rows: PyTree) -> PyTree:
 
 def gather(text: str) -> list[str]:
   """Returns the text of each process; all processes must call this."""
-  if not is_one_of_many():
+  if not is_distributed():
     return [text]
   raw = np.frombuffer(text.encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(raw.size))
@@ -379,27 +379,27 @@ def gather(text: str) -> list[str]:
   ]
 
 
-def all_agree(flag: bool) -> bool:
+def true_on_all(flag: bool) -> bool:
   """Returns whether the flag is True on every process."""
-  if not is_one_of_many():
+  if not is_distributed():
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).all())
 
 
-def of_main(number: int) -> int:
+def broadcast_from_main(number: int) -> int:
   """Returns the number that process 0 passes."""
-  if not is_one_of_many():
+  if not is_distributed():
     return number
   return int(multihost_utils.broadcast_one_to_all(np.array(number)))
 
 
-def rows_at_a_time(batch_size: int) -> int:
+def round_up_batch_size(batch_size: int) -> int:
   """Rounds a batch size up to a multiple of the number of devices."""
   devices = jax.device_count()
   return -(-batch_size // devices) * devices
 
 
-def one_on_each(make: Callable[[], jax.Array]) -> jax.Array:
+def stack_per_device(make: Callable[[], jax.Array]) -> jax.Array:
   """Makes [devices, ...]: an array, once on each device."""
   stacked = lambda: jnp.stack([make()] * jax.device_count())
   return jax.jit(stacked, out_shardings=_sharding(AXIS))()
@@ -412,7 +412,7 @@ def peak_memory() -> int | None:
   return max(known, default=None)
 
 
-def bytes_of_device() -> int | None:
+def device_memory_bytes() -> int | None:
   """Returns the memory of a device, in bytes; None: unknown."""
   stats = [device.memory_stats() for device in jax.local_devices()]
   known = [s['bytes_limit'] for s in stats if s and 'bytes_limit' in s]

@@ -38,7 +38,7 @@ def check_state(state: Any) -> None:
     leaf.size for leaf in jax.tree.leaves(player_params(state.variables))
   )
   needed = _bytes(state)
-  available = devices.bytes_of_device() or _host_bytes_per_device()
+  available = devices.device_memory_bytes() or _host_bytes_per_device()
   if needed > available:
     raise UserError(
       f'the networks have {params:,} parameters: with the optimizer states and '
@@ -66,7 +66,7 @@ def check_dispatch(steps: int, examples: int, streamed_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def exhaustion_told() -> Iterator[None]:
+def report_out_of_memory() -> Iterator[None]:
   """Turns an out-of-memory error into a message of one line.
 
   Raises:

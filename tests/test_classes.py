@@ -300,7 +300,7 @@ def test_a_run_of_classes(tmp_path):
     ends = run.sample(4, seed=2, labels=labels)
     assert abs(paths[:, 0] - ends[0::2]).max() <= 1
     assert abs(paths[:, -1] - ends[1::2]).max() <= 1
-  with pytest.raises(UserError, match='labels of 4 are 4, or one'):
+  with pytest.raises(UserError, match='pass 4 labels, or one for all'):
     run.interpolate(2, labels=[1, 2])
 
 

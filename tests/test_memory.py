@@ -23,7 +23,7 @@ BYTES = 4 * (3 * (GEN + DISC) + GEN)
 def test_a_state_is_compared_with_the_device(
   available, fits, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(devices, 'bytes_of_device', lambda: available)
+  monkeypatch.setattr(devices, 'device_memory_bytes', lambda: available)
   config = get_config('vanilla_mnist', 'tiny')
   assert config.game.latent_dim == 64
   if fits:
@@ -39,17 +39,17 @@ def test_a_state_is_compared_with_the_device(
 
 def test_out_of_memory_is_one_line():
   message = 'out of memory on the device: set a smaller --config.batch_size'
-  with pytest.raises(UserError, match=message), memory.exhaustion_told():
+  with pytest.raises(UserError, match=message), memory.report_out_of_memory():
     jnp.zeros(2**45, jnp.uint8).block_until_ready()
   with (
     pytest.raises(UserError, match='out of memory on this machine'),
-    memory.exhaustion_told(),
+    memory.report_out_of_memory(),
   ):
     bytearray(2**60)
 
 
 def test_other_errors_pass_through():
-  with pytest.raises(jax.errors.JaxRuntimeError), memory.exhaustion_told():
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.report_out_of_memory():
     raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
 

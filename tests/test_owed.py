@@ -16,7 +16,7 @@ import gan_jax
 from gan_jax.errors import Preempted
 from gan_jax.metrics import scores
 from gan_jax.pair import Pair
-from gan_jax.sweep.trial import Tail
+from gan_jax.sweep.trial import MetricsReader
 from gan_jax.training import checkpoint, evaluations, loop, run_log
 from gan_jax.training.log_lines import scheduled_values
 from gan_jax.training.schedule import place_segments
@@ -86,16 +86,16 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
       loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path)[-1] == step
   assert step not in fids(tmp_path)[0]
-  tail = Tail(str(tmp_path), 'eval/fid')
-  tail.read()
+  reader = MetricsReader(str(tmp_path), 'eval/fid')
+  reader.read()
   loop.train(config, tmp_path)
   assert metrics(tmp_path) == metrics(straight)
   assert everything(tmp_path, 24) == everything(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
   assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
   # A sweep sees it.
-  tail.read()
-  assert tail.points[-1].score == pytest.approx(fids(straight)[0][24])
+  reader.read()
+  assert reader.points[-1].score == pytest.approx(fids(straight)[0][24])
   # Once made, it is not made again.
   monkeypatch.setattr(evaluations.Evaluations, 'measure', None)
   loop.train(config, tmp_path)
@@ -113,9 +113,9 @@ def test_what_was_never_asked_for_is_not_owed(tmp_path, scripted):
 
 
 def test_untrained_is_no_result_of_a_trial(straight):
-  tail = Tail(str(straight), 'eval/fid')
-  assert tail.read()
-  known = [point for point in tail.points if point.score is not None]
+  reader = MetricsReader(str(straight), 'eval/fid')
+  assert reader.read()
+  known = [point for point in reader.points if point.score is not None]
   assert [point.images for point in known] == [192, 384]
 
 

@@ -1,4 +1,4 @@
-"""A finished run, opened as a notebook opens it."""
+"""`gan_jax.load`: a finished run, opened as in a notebook."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def test_samples_are_a_function_of_the_seed(run):
   assert len(np.unique(images.reshape(300, -1), axis=0)) == 300
 
 
-def test_the_generator_is_pure_and_the_average_is_what_is_loaded(run, workdir):
+def test_the_generator_is_pure_and_uses_the_moving_average(run, workdir):
   direct = run.generator(run.params, run.inputs(5))
   np.testing.assert_array_equal(to_uint8(direct), run.sample(5))
   state = checkpoint.read(workdir, ('ema', 'variables'), run.step)
@@ -51,7 +51,7 @@ def test_the_generator_is_pure_and_the_average_is_what_is_loaded(run, workdir):
   assert not same(run.params, state['variables']['gen'])
 
 
-def test_the_discriminator_says_what_its_layers_say(run):
+def test_the_discriminator_equals_its_layers_by_hand(run):
   """The MLP of `:tiny`, by hand: 784 to 32 units, leaky, to a logit."""
   images = run.sample(300)
   params = jax.tree.map(np.float64, run.disc_vars['params'])
@@ -71,9 +71,9 @@ def test_paths_lead_from_sample_to_sample(run):
 
 
 def test_labels_of_an_unconditional_run(run):
-  for ask in (run.sample, run.show, run.interpolate):
+  for method in (run.sample, run.show, run.interpolate):
     with pytest.raises(UserError, match='this run is unconditional: remove la'):
-      ask(2, labels=1)
+      method(2, labels=1)
 
 
 def test_metrics_are_a_table(run):
@@ -84,7 +84,7 @@ def test_metrics_are_a_table(run):
   assert metrics['images'].iloc[-1] == run.images
 
 
-def test_show_is_a_picture_large_enough_to_be_seen(run):
+def test_show_enlarges_small_images(run):
   picture = run.show(9)
   assert picture.size == (7 * 3 * 28, 7 * 3 * 28)
 
@@ -97,10 +97,10 @@ def test_older_checkpoints(workdir):
   assert (older.sample(2) != gan_jax.load(workdir).sample(2)).any()
 
 
-def test_what_cannot_be_opened(workdir, tmp_path):
-  with pytest.raises(UserError, match=r'step 9 \(8, 16, 24\)'):
+def test_runs_that_cannot_be_opened(workdir, tmp_path):
+  with pytest.raises(UserError, match=r'step 9 \(available: 8, 16, 24\)'):
     gan_jax.load(workdir, step=9)
-  with pytest.raises(UserError, match=r'no config\.json'):
+  with pytest.raises(UserError, match=r'has no config\.json'):
     gan_jax.load(tmp_path)
   (tmp_path / 'config.json').write_text((workdir / 'config.json').read_text())
   with pytest.raises(UserError, match='no checkpoint yet'):
@@ -108,12 +108,12 @@ def test_what_cannot_be_opened(workdir, tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['config.json']
 
 
-def test_opens_on_another_topology(workdir, run):
-  """Written by two devices, read where there is one: the same images."""
+def test_opens_on_another_number_of_devices(workdir, run):
+  """A run of two devices gives the same images on one device."""
   code = (
     f'import gan_jax; print(gan_jax.load({str(workdir)!r}).sample(2).sum())'
   )
-  found = subprocess.run(
+  done = subprocess.run(
     [sys.executable, '-c', code],
     env={'JAX_PLATFORMS': 'cpu'},
     cwd=ROOT,
@@ -121,7 +121,7 @@ def test_opens_on_another_topology(workdir, run):
     capture_output=True,
     text=True,
   )
-  assert int(found.stdout) == pytest.approx(run.sample(2).sum(), rel=1e-4)
+  assert int(done.stdout) == pytest.approx(run.sample(2).sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_the_notebook_executes(experiment, tmp_path):
   (cell,) = (c for c in notebook.cells if c.source.startswith('workdir = '))
   cell.source = f'workdir = {json.dumps(str(workdir))}'
   NotebookClient(notebook, timeout=120, kernel_name='python3').execute()
-  pictures = [
+  images = [
     output
     for cell in notebook.cells
     for output in cell.get('outputs', [])
     if 'image/png' in output.get('data', {})
   ]
-  assert len(pictures) == 4
+  assert len(images) == 4

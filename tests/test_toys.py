@@ -23,10 +23,10 @@ from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
 from gan_jax.plots.toy_plot import (
   PlotData,
-  _in_the_plane,
+  _plot_2d,
   arrows,
+  disc_grid,
   make_plot_data,
-  places,
   plot,
 )
 from gan_jax.training.loop import train
@@ -250,35 +250,44 @@ def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
     assert one == pytest.approx(other, rel=2e-4, abs=1e-4)
 
 
-def test_the_scene_is_what_both_players_say(trained):
+def test_plot_data_equals_both_players_outputs(trained):
   config, workdir = trained
   run, toy = gan_jax.load(workdir), toy_of('toy:ring')
-  scene = make_plot_data(games.make(config), config)(run._variables, run._phase)
-  said = 1 / (1 + np.exp(-run.discriminator(places(toy).astype(np.float32))))
-  np.testing.assert_allclose(scene.said, said, rtol=1e-4, atol=1e-5)
-  # Slopes, by central differences.
-  x = np.asarray(scene.fake[: len(scene.slopes)], np.float32)
+  plot_data = make_plot_data(games.make(config), config)
+  plotted = plot_data(run._variables, run._phase)
+  expected = 1 / (
+    1 + np.exp(-run.discriminator(disc_grid(toy).astype(np.float32)))
+  )
+  np.testing.assert_allclose(
+    plotted.disc_values, expected, rtol=1e-4, atol=1e-5
+  )
+  # Gradients, by central differences.
+  x = np.asarray(plotted.fake[: len(plotted.gradients)], np.float32)
   for axis in range(2):
     step = np.zeros(2, np.float32)
     step[axis] = 1e-3
     rise = run.discriminator(x + step) - run.discriminator(x - step)
-    near = np.isclose(rise / 2e-3, scene.slopes[:, axis], rtol=0.05, atol=5e-3)
-    assert near.mean() > 0.9  # (the others have a bend of D within the step)
-  assert scene.warped.shape == (42, 101, 2)
-  assert plot(jax.tree.map(np.asarray, scene), config).shape[2] == 3
+    near = np.isclose(
+      rise / 2e-3, plotted.gradients[:, axis], rtol=0.05, atol=5e-3
+    )
+    assert near.mean() > 0.9  # (elsewhere D has a kink within the step)
+  assert plotted.mapped_latents.shape == (42, 101, 2)
+  assert plot(jax.tree.map(np.asarray, plotted), config).shape[2] == 3
 
 
-def test_arrows_have_one_scale():
-  """A gradient of 1 is drawn as a tenth of the limit, at most a quarter."""
-  slopes = np.array([[0.6, 0.8], [0.0, -2.0], [30.0, 40.0], [0.0, 0.0]])
+def test_arrows_have_the_same_scale_in_all_plots():
+  """A tenth of the limit for a gradient of norm 1, at most a quarter."""
+  gradients = np.array([[0.6, 0.8], [0.0, -2.0], [30.0, 40.0], [0.0, 0.0]])
   expected = np.array([[0.12, 0.16], [0.0, -0.4], [0.3, 0.4], [0.0, 0.0]])
-  np.testing.assert_allclose(arrows(slopes, 2.0), expected, atol=1e-12)
-  # And so they are drawn, in the units of the axes, however many others.
+  np.testing.assert_allclose(arrows(gradients, 2.0), expected, atol=1e-12)
+  # The plot draws them in the units of the axes, for any number of arrows.
   points = np.zeros((9, 2))
   for some in ([0, 1], [0, 2, 3]):
-    scene = PlotData(points, points, np.zeros(6400), False, slopes[some], None)
+    plotted = PlotData(
+      points, points, np.zeros(6400), False, gradients[some], None
+    )
     figure = Figure()
-    _in_the_plane(figure, scene, toy_of('toy:moons'))
+    _plot_2d(figure, plotted, toy_of('toy:moons'))
     (drawn,) = (
       part for part in figure.axes[0].collections if isinstance(part, Quiver)
     )

@@ -60,7 +60,7 @@ def choose_metrics(
     return Choice(_choose_point_metrics(metrics, toy), None)
   fell_back = False
   if features is None and (not metrics or _needs_features(metrics)):
-    if devices.all_agree(inception.is_available()):
+    if devices.true_on_all(inception.is_available()):
       features = 'inception'
     elif metrics:
       inception.load()  # raises an error that says what is missing

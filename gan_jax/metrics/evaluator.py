@@ -95,7 +95,7 @@ class Evaluator:
     self._weights = ()
     if self.features:
       self._weights = devices.replicate(self.features.weights)
-    self._extract_rows = devices.by_rows(self._extract)
+    self._extract_rows = devices.jit_over_rows(self._extract)
     self._image = source.fetch(np.arange(1))['images']
     self._check_features()
     self._description = {**description, 'preprocessing': VERSION}
@@ -151,7 +151,7 @@ class Evaluator:
     if self.labels == 'data':
       labels = devices.replicate(self._source.labels())
 
-    @devices.by_rows
+    @devices.jit_over_rows
     def generate_and_extract(examples, gen_vars, weights, labels, phase, key):
       keys = example_keys(key, Purpose.EVALUATE, examples)
       batch = {}  # without labels, the game samples all classes equally
@@ -256,7 +256,7 @@ class Evaluator:
     # A custom function may depend on more than its hashed file.
     is_cacheable = not networks.is_custom(self.choice.features)
     inputs = input_cache.read(file) if is_cacheable else None
-    if not devices.all_agree(inputs is not None):
+    if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
       batches = _prefetch(self._batches(source, count))
@@ -278,12 +278,12 @@ class Evaluator:
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
       images = source.fetch(order[positions[rows]])['images']
-      yield self._extract_rows(devices.share_out(images), self._weights)
+      yield self._extract_rows(devices.shard_rows(images), self._weights)
 
   def _batch_size(self, count: int) -> int:
     """Returns the size of a batch, for this number of images in total."""
     pixels = self._image.shape[1] * self._image.shape[2]
-    return devices.rows_at_a_time(
+    return devices.round_up_batch_size(
       max(1, min(MAX_BATCH, count, MAX_BATCH_PIXELS // pixels))
     )
 

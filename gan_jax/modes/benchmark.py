@@ -122,12 +122,12 @@ def _race(workloads: Mapping[Any, Workload]) -> dict[Any, float]:
     name: warm_up(workload) for name, workload in workloads.items()
   }
   counts = {
-    name: devices.of_main(max(1, round(WINDOW_SECONDS / seconds)))
+    name: devices.broadcast_from_main(max(1, round(WINDOW_SECONDS / seconds)))
     for name, seconds in seconds_each.items()
   }
   windows = 1 if max(seconds_each.values()) > LONG_SECONDS else WINDOWS
   times: dict[Any, list[float]] = {name: [] for name in workloads}
-  for _ in range(devices.of_main(windows)):
+  for _ in range(devices.broadcast_from_main(windows)):
     for name, workload in workloads.items():
       times[name].append(time_dispatches(workload, counts[name]))
   for workload in workloads.values():
@@ -176,7 +176,7 @@ def _time_stage(
   workload = Workload(dispatch, dispatch_batches(config, source, first))
   warm_up(workload)
   count, seconds = 0, 0.0
-  while devices.of_main(int(seconds < WINDOW_SECONDS)):
+  while devices.broadcast_from_main(int(seconds < WINDOW_SECONDS)):
     count, seconds = count + 1, seconds + time_dispatches(workload, 1)
   workload.batches.close()
   return {
@@ -192,7 +192,7 @@ def _matmul_flops_per_second(precision: str) -> float:
   """Measures the best speed of a large matrix product, on all devices."""
   size = MATMUL_SIZE.get(jax.default_backend(), max(MATMUL_SIZE.values()))
   make = lambda: jnp.full((size, size), 1 / size, PRECISIONS[precision])
-  x = devices.one_on_each(make)
+  x = devices.stack_per_device(make)
   product = jax.jit(lambda x: jnp.matmul(x, x))
   times = []
   for _ in range(10):
@@ -211,7 +211,7 @@ def _other_lengths(
   """
   workloads: dict[Any, Workload] = {}
   is_long = seconds > SHORT_SECONDS * config.steps_per_dispatch
-  if devices.of_main(int(is_long)):
+  if devices.broadcast_from_main(int(is_long)):
     return workloads
   for length in LENGTHS:
     if length != config.steps_per_dispatch:

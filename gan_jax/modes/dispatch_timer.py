@@ -173,7 +173,7 @@ def warm_up(workload: Workload) -> float:
   """
   for _ in range(WARM_UP_DISPATCHES):
     seconds = time_dispatches(workload, 1)
-    if devices.of_main(int(seconds > LONG_SECONDS)):
+    if devices.broadcast_from_main(int(seconds > LONG_SECONDS)):
       return seconds
   return time_dispatches(workload, 1)
 

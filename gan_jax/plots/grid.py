@@ -1,4 +1,4 @@
-"""Images on their way out: uint8, grids, PNG files."""
+"""Grids of uint8 images, PNG and GIF files."""
 
 import io
 import math
@@ -12,13 +12,17 @@ from PIL import Image
 
 from gan_jax.files import write_whole
 
+# Notebooks enlarge smaller grids to about this width, in pixels.
 SHOWN_WIDTH = 640
 
 
 def grid(
   images: UInt8[np.ndarray, 'n h w c'], columns: int | None = None
 ) -> UInt8[np.ndarray, 'H W c']:
-  """The images side by side, row by row; as near to a square as they go."""
+  """Arranges images in a grid, row by row.
+
+  `columns` None: as many columns as rows, or one more.
+  """
   n, h, w, c = images.shape
   columns = columns or math.ceil(math.sqrt(n))
   rows = math.ceil(n / columns)
@@ -28,33 +32,33 @@ def grid(
   return cells.reshape(rows * h, columns * w, c)
 
 
-def columns_of(classes: int, count: int) -> int:
-  """In a grid of about `count` images with one class a row."""
+def grid_columns(classes: int, count: int) -> int:
+  """Returns the columns of a grid of `count` images with a row per class."""
   return max(1, count // classes)
 
 
 def labels_by_class(classes: int, count: int) -> Int32[Array, ' n']:
-  """The labels of such a grid, row by row; of at most `count` images."""
-  columns = columns_of(classes, count)
+  """Returns the labels of such a grid, row by row; at most `count`."""
+  columns = grid_columns(classes, count)
   return jnp.arange(min(count, classes * columns)) // columns
 
 
 def write_gif(frames: Sequence[Path], file: Path) -> None:
-  """Writes pictures as an animation, the last of them for two seconds."""
+  """Writes frames as an animation that shows the last for two seconds."""
   first, *rest = (Image.open(frame).quantize() for frame in frames)
-  lasting = [80] * len(rest) + [2000]
+  durations = [80] * len(rest) + [2000]  # milliseconds
   encoded = io.BytesIO()
   first.save(
     encoded, format='GIF', save_all=True, append_images=rest,
-    duration=lasting, loop=0,
+    duration=durations, loop=0,
   )  # fmt: skip
   write_whole(file, encoded.getvalue())
 
 
-def downsized(
+def shrink_to(
   images: UInt8[np.ndarray, 'n H W c'], pixels: int
 ) -> UInt8[np.ndarray, 'n h w c']:
-  """Larger images in so many pixels, by a filter that does not alias."""
+  """Resizes larger images to `pixels` by `pixels`, with antialiasing."""
   if images.shape[1] <= pixels:
     return images
   resize = lambda image: np.asarray(to_pil(image).resize((pixels, pixels)))
@@ -63,12 +67,12 @@ def downsized(
 
 
 def to_pil(image: UInt8[np.ndarray, 'h w c']) -> Image.Image:
-  """One image, grey or RGB, as PIL has it."""
+  """Converts a grey or RGB image to PIL."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def write_png(path: Path, image: UInt8[np.ndarray, 'h w c']) -> None:
-  """Writes a PNG; one that is there is replaced whole or not at all."""
+  """Writes a PNG file atomically."""
   encoded = io.BytesIO()
   to_pil(image).save(encoded, format='PNG')
   write_whole(path, encoded.getvalue())
@@ -77,12 +81,11 @@ def write_png(path: Path, image: UInt8[np.ndarray, 'h w c']) -> None:
 def show(
   images: UInt8[np.ndarray, 'n h w c'], columns: int | None = None
 ) -> Image.Image:
-  """A grid of the images as a picture, which a notebook draws.
+  """Returns a grid of images as a PIL image, which a notebook displays.
 
-  Small images are enlarged, pixel by pixel, until they can be seen.
+  Small images are enlarged by whole factors, without smoothing.
   """
-  picture = to_pil(grid(images, columns))
-  times = max(1, SHOWN_WIDTH // picture.width)
-  return picture.resize(
-    (times * picture.width, times * picture.height), Image.Resampling.NEAREST
-  )
+  image = to_pil(grid(images, columns))
+  factor = max(1, SHOWN_WIDTH // image.width)
+  size = factor * image.width, factor * image.height
+  return image.resize(size, Image.Resampling.NEAREST)

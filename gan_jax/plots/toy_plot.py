@@ -1,4 +1,4 @@
-"""A game of points at a moment, and the picture of it."""
+"""Plots a toy game: real and fake points, D's output, and G's mapping."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,41 +15,44 @@ from gan_jax.games.latents import LATENTS
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pair import Pair, Variables
 
-# Points of each kind that are drawn; fakes at which a gradient is.
-POINTS, ARROWS = 1000, 150
-# Places, each way, at which D is asked: on the line, and in the plane.
-PLACES = {1: 400, 2: 80}
-# Lines of the latent grid, each way; of them in the plane so many bends.
-LINES, BENDS = 21, 101
-# How long an arrow is, of a gradient of norm 1, and at most; in `Toy.limit`s.
-ARROW, LONGEST_ARROW = 0.1, 0.25
-# Inches, at 100 pixels each.
+# The number of real points and of fakes, and of fakes with a gradient arrow.
+NUM_POINTS, NUM_ARROWS = 1000, 150
+# Points in each direction of the grid on which D is evaluated, by dimension.
+GRID_SIZE = {1: 400, 2: 80}
+# Lines of the latent grid in each direction, and points on each line.
+NUM_LINES, LINE_POINTS = 21, 101
+# The length of an arrow for a gradient of norm 1, and the maximum length; as
+# fractions of `Toy.limit`.
+ARROW, MAX_ARROW = 0.1, 0.25
+# The size of a panel in inches; an inch has 100 pixels.
 PANEL = 4.6
 
 
 class PlotData(NamedTuple):
-  """What can be seen of a game of points.
+  """The data of a plot.
 
   Attributes:
     real, fake: Points.
-    said: What D says at `places(toy)`: D(x), or a critic's value.
-    is_critic: Which of them.
-    slopes: The gradient of D's logit at the first fakes.
-    warped: Where G takes the lines of the latent grid, [lines, bends, d]: of
-      latents of 2 coordinates, or of 1 (one line); None: there is none.
+    disc_values: D's output on `disc_grid(toy)`: the probability D(x), or the
+      value of a critic.
+    is_critic: Whether `disc_values` are the values of a critic.
+    gradients: The gradient of D's logit at the first fakes.
+    mapped_latents: G's outputs along the lines of the latent grid, [lines,
+      points, d]. Latents of 1 coordinate have one line; None: latents have more
+      than 2 coordinates, or no quantile function.
   """
 
   real: Float[Array, 'n d']
   fake: Float[Array, 'n d']
-  said: Float[Array, ' m']
+  disc_values: Float[Array, ' m']
   is_critic: Bool[Array, '']
-  slopes: Float[Array, 'k d']
-  warped: Float[Array, 'l b d'] | None
+  gradients: Float[Array, 'k d']
+  mapped_latents: Float[Array, 'l p d'] | None
 
 
-def places(toy: Toy) -> Float[np.ndarray, 'm d']:
-  """Where D is asked: a grid, row by row."""
-  side = np.linspace(-toy.limit, toy.limit, PLACES[toy.dim])
+def disc_grid(toy: Toy) -> Float[np.ndarray, 'm d']:
+  """Returns the grid on which D is evaluated, row by row."""
+  side = np.linspace(-toy.limit, toy.limit, GRID_SIZE[toy.dim])
   if toy.dim == 1:
     return side[:, None]
   return np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
@@ -58,54 +61,62 @@ def places(toy: Toy) -> Float[np.ndarray, 'm d']:
 def make_plot_data(
   game: Game, config: ConfigDict
 ) -> Callable[[Pair[Variables], Phase], PlotData]:
-  """(both players' variables, phase) -> the scene; pure."""
+  """Makes the pure function (both players' variables, phase) -> plot data."""
   toy = toy_of(config.data.source)
   latents = _latent_grid(config)
-  asked = jnp.asarray(places(toy), jnp.float32)
+  grid = jnp.asarray(disc_grid(toy), jnp.float32)
   as_images = lambda points: points[:, None, None, :]
 
-  def scene(variables: Pair[Variables], phase: Phase) -> PlotData:
-    numbers = jnp.arange(POINTS)
-    keys = example_keys(jax.random.key(0), Purpose.REFERENCE, numbers)
-    own = example_keys(jax.random.key(config.seed), Purpose.SAMPLE, numbers)
-    inputs = game.sample_inputs(own, {}, phase)
-    play = lambda inputs: game.sample(variables.gen, inputs, phase)[:, 0, 0]
-    ask = lambda points: game.discriminate(
+  def plot_data(variables: Pair[Variables], phase: Phase) -> PlotData:
+    examples = jnp.arange(NUM_POINTS)
+    keys = example_keys(jax.random.key(0), Purpose.REFERENCE, examples)
+    seed_key = jax.random.key(config.seed)
+    sample_keys = example_keys(seed_key, Purpose.SAMPLE, examples)
+    inputs = game.sample_inputs(sample_keys, {}, phase)
+    generate = lambda inputs: game.sample(variables.gen, inputs, phase)[:, 0, 0]
+    discriminate = lambda points: game.discriminate(
       variables.disc, {'images': as_images(points)}, phase
     )
-    fake = play(inputs)
-    judged = ask(asked)
-    slopes = jax.grad(lambda x: ask(x).logits.sum())(fake[:ARROWS])
-    warped = None
+    fake = generate(inputs)
+    output = discriminate(grid)
+    gradients = jax.grad(lambda x: discriminate(x).logits.sum())(
+      fake[:NUM_ARROWS]
+    )
+    mapped_latents = None
     if latents is not None:
       shape = latents.shape[:2]
       flat = latents.reshape(-1, latents.shape[-1])
-      taken = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
-      warped = play({**taken, 'z': flat}).reshape(*shape, -1)
-    is_critic = judged.probability is None
-    said = judged.logits if is_critic else judged.probability
+      repeated = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
+      mapped_latents = generate({**repeated, 'z': flat}).reshape(*shape, -1)
+    is_critic = output.probability is None
+    disc_values = output.logits if is_critic else output.probability
     real = jax.vmap(toy.draw)(keys)
-    return PlotData(real, fake, said, jnp.bool_(is_critic), slopes, warped)
+    return PlotData(
+      real, fake, disc_values, jnp.bool_(is_critic), gradients, mapped_latents
+    )
 
-  return scene
+  return plot_data
 
 
-def _latent_grid(config: ConfigDict) -> Float[Array, 'l b z'] | None:
-  """Lines through the latents, as far apart as those are likely."""
+def _latent_grid(config: ConfigDict) -> Float[Array, 'l p z'] | None:
+  """Returns the lines of the latent grid, with equal probability between lines.
+
+  None: see `PlotData.mapped_latents`.
+  """
   quantile = LATENTS[config.game.latent].quantile
   dim = config.game.latent_dim
   if quantile is None or dim > 2:
     return None
-  bends = jnp.linspace(0.01, 0.99, BENDS)
+  along = jnp.linspace(0.01, 0.99, LINE_POINTS)
   if dim == 1:
-    return quantile(bends)[None, :, None]
-  lines = jnp.linspace(0.01, 0.99, LINES)
-  across = jnp.stack(jnp.meshgrid(bends, lines), -1)
-  return quantile(jnp.concatenate([across, across[..., ::-1]]))
+    return quantile(along)[None, :, None]
+  lines = jnp.linspace(0.01, 0.99, NUM_LINES)
+  horizontal = jnp.stack(jnp.meshgrid(along, lines), -1)
+  return quantile(jnp.concatenate([horizontal, horizontal[..., ::-1]]))
 
 
-def plot(scene: PlotData, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
-  """The picture: in the plane two panels, on the line one above the other."""
+def plot(data: PlotData, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws the plot: two panels, side by side (2-D) or stacked (1-D)."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -113,68 +124,68 @@ def plot(scene: PlotData, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
   shape = (PANEL, 1.2 * PANEL) if toy.dim == 1 else (2 * PANEL, PANEL)
   figure = Figure(shape, dpi=100, layout='constrained')
   FigureCanvasAgg(figure)
-  (_on_the_line if toy.dim == 1 else _in_the_plane)(figure, scene, toy)
+  (_plot_1d if toy.dim == 1 else _plot_2d)(figure, data, toy)
   figure.canvas.draw()
   return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _on_the_line(figure, scene: PlotData, toy: Toy) -> None:
-  """Densities with D's curve; below, where G takes latents."""
+def _plot_1d(figure, data: PlotData, toy: Toy) -> None:
+  """Draws the densities and D's output; below, G's mapping of latents."""
   top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   bins = np.linspace(-toy.limit, toy.limit, 61)
-  top.hist(scene.real[:, 0], bins, density=True, color='0.8', label='data')
+  top.hist(data.real[:, 0], bins, density=True, color='0.8', label='data')
   top.hist(
-    scene.fake[:, 0], bins, density=True, color='C2', histtype='step', lw=2,
+    data.fake[:, 0], bins, density=True, color='C2', histtype='step', lw=2,
     label='G',
   )  # fmt: skip
-  ask = top.twinx() if scene.is_critic else top
-  ask.plot(places(toy)[:, 0], scene.said, 'C0', label='D')
-  if not scene.is_critic:
+  disc_axes = top.twinx() if data.is_critic else top
+  disc_axes.plot(disc_grid(toy)[:, 0], data.disc_values, 'C0', label='D')
+  if not data.is_critic:
     top.axhline(0.5, color='C0', lw=0.5, ls=':')
   top.legend(loc='upper right', frameon=False)
-  if scene.warped is None:
+  if data.mapped_latents is None:
     return
-  ends = scene.warped[0, ::4, 0]
+  ends = data.mapped_latents[0, ::4, 0]
   starts = np.linspace(-toy.limit, toy.limit, len(ends))
   below.plot([starts, ends], [0, 1], color='0.4', lw=0.6)
   below.set(yticks=(0, 1), yticklabels=('z', 'G(z)'))
 
 
 def arrows(
-  slopes: Float[np.ndarray, 'k 2'], limit: float
+  gradients: Float[np.ndarray, 'k 2'], limit: float
 ) -> Float[np.ndarray, 'k 2']:
-  """Gradients as arrows of one scale, so that pictures can be compared."""
-  norms = np.linalg.norm(slopes, axis=1, keepdims=True)
-  lengths = limit * np.minimum(ARROW * norms, LONGEST_ARROW)
-  return slopes * (lengths / np.maximum(norms, 1e-12))
+  """Scales gradients to arrows, equally in all plots for comparison."""
+  norms = np.linalg.norm(gradients, axis=1, keepdims=True)
+  lengths = limit * np.minimum(ARROW * norms, MAX_ARROW)
+  return gradients * (lengths / np.maximum(norms, 1e-12))
 
 
-def _in_the_plane(figure, scene: PlotData, toy: Toy) -> None:
-  """D's map with all points and D's slopes; the latent grid, as G bends it."""
+def _plot_2d(figure, data: PlotData, toy: Toy) -> None:
+  """Draws D's output, all points and gradients; right, G's latent grid."""
   left, right = figure.subplots(1, 2)
-  side = PLACES[2]
+  side = GRID_SIZE[2]
   edge = (-toy.limit, toy.limit)
-  ends = {} if scene.is_critic else {'vmin': 0, 'vmax': 1}
-  drawn = left.imshow(
-    scene.said.reshape(side, side), origin='lower', extent=(*edge, *edge),
-    cmap='RdBu', alpha=0.7, **ends,
+  limits = {} if data.is_critic else {'vmin': 0, 'vmax': 1}
+  image = left.imshow(
+    data.disc_values.reshape(side, side), origin='lower', extent=(*edge, *edge),
+    cmap='RdBu', alpha=0.7, **limits,
   )  # fmt: skip
-  figure.colorbar(drawn, ax=left, label='D(x)', shrink=0.8)
-  right.set_title('G, and the grid of its latents', fontsize=9)
+  figure.colorbar(image, ax=left, label='D(x)', shrink=0.8)
+  right.set_title("G's outputs along a grid of latents", fontsize=9)
   for axes in (left, right):
-    axes.plot(*scene.real.T, '.', color='0.35', ms=2, label='data')
-  count = len(scene.slopes)
-  fakes = scene.fake[:count]
-  left.plot(*scene.fake.T, '.', color='C2', ms=2, label='G')
+    axes.plot(*data.real.T, '.', color='0.35', ms=2, label='data')
+  count = len(data.gradients)
+  fakes = data.fake[:count]
+  left.plot(*data.fake.T, '.', color='C2', ms=2, label='G')
   left.quiver(
-    *fakes.T, *arrows(scene.slopes, toy.limit).T, angles='xy',
+    *fakes.T, *arrows(data.gradients, toy.limit).T, angles='xy',
     scale_units='xy', scale=1.0, width=0.003, color='0.1',
   )  # fmt: skip
-  left.set_title('data, G, and where D would have G go', fontsize=9)
-  if scene.warped is not None:
-    for line in scene.warped:
+  left.set_title('data, G, D, and the gradient of D at G', fontsize=9)
+  if data.mapped_latents is not None:
+    for line in data.mapped_latents:
       right.plot(*line.T, color='C2', lw=0.6)
   else:
-    right.plot(*scene.fake.T, '.', color='C2', ms=2)
+    right.plot(*data.fake.T, '.', color='C2', ms=2)
   for axes in (left, right):
     axes.set(xlim=edge, ylim=edge, aspect='equal', xticks=(), yticks=())

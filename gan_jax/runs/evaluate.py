@@ -1,4 +1,4 @@
-"""Measures a run, or images from anywhere, in a notebook."""
+"""Measures a run, or any images, in a notebook."""
 
 import itertools
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ from gan_jax.training.evaluations import (
   make_measure,
 )
 
-# What a notebook may say, and what holds where nobody does.
-BLOCK = {
+# The settings of `gan_jax.evaluate`, and their defaults.
+DEFAULTS = {
   'metrics': (),
   'features': None,
   'num_samples': 10_000,
@@ -35,24 +35,27 @@ BLOCK = {
 
 
 def evaluate_here(
-  run_or_images: Any, reference: Any = None, **how: Any
+  run_or_images: Any, reference: Any = None, **settings: Any
 ) -> dict[str, Score]:
-  """See `gan_jax.evaluate`."""
-  of_run = isinstance(run_or_images, Run)
+  """Measures a run or images; see `gan_jax.evaluate`."""
+  is_run = isinstance(run_or_images, Run)
   if reference is None:
-    if not of_run:
-      raise UserError('images are compared with something: name a reference')
+    if not is_run:
+      raise UserError(
+        'images need a reference: pass a run, images or a folder as the second '
+        'argument'
+      )
     reference = run_or_images
-  truncation = how.pop('truncation', None)
-  block = _block([run_or_images, reference], how)
-  shape = _shape(run_or_images, reference)
+  truncation = settings.pop('truncation', None)
+  block = _merge_settings([run_or_images, reference], settings)
+  shape = _common_shape(run_or_images, reference)
   classes = 0
-  if of_run:
+  if is_run:
     classes = run_or_images.config.data.get('classes', 0)
   else:
     images = _source(run_or_images, shape)
     block.num_samples, block.seeds = images.size, 1
-    block.labels = how.get('labels')
+    block.labels = settings.get('labels')
   if isinstance(reference, Run):
     config = reference.config.copy_and_resolve_references()
     config.evaluation = block
@@ -63,7 +66,7 @@ def evaluate_here(
     source = _source(reference, shape)
     labels = labels_for(block, classes, source)
     evaluator = Evaluator(block, source, described, labels=labels)
-  if of_run:
+  if is_run:
     run = run_or_images
     measure = make_measure(evaluator, run.config, truncation)
     listed = measure(run.params, run.step)
@@ -72,58 +75,60 @@ def evaluate_here(
   return {score.name: score for score in listed}
 
 
-def _block(given: list[Any], how: Mapping[str, Any]) -> ConfigDict:
-  """The settings: what is said, else what the run has, else the usual."""
-  for key in how:
-    if key not in BLOCK:
+def _merge_settings(
+  measured: list[Any], settings: Mapping[str, Any]
+) -> ConfigDict:
+  """Merges the settings with those of the run, and with the defaults."""
+  for key in settings:
+    if key not in DEFAULTS:
       raise UserError(
-        f'gan_jax.evaluate takes no {key!r}{suggest(key, BLOCK)} (valid: '
-        f'{", ".join(BLOCK)}, truncation)'
+        f'gan_jax.evaluate takes no {key!r}{suggest(key, DEFAULTS)} (valid: '
+        f'{", ".join(DEFAULTS)}, truncation)'
       )
-  runs = [x for x in given if isinstance(x, Run)]
-  settings = runs[0].config.get('evaluation', {}) if runs else {}
-  known = {key: settings[key] for key in BLOCK if key in settings}
-  if runs and 'features' not in how:
-    known['features'] = runs[0].features_of_config()
-  block = {**BLOCK, **known, **how}
+  runs = [x for x in measured if isinstance(x, Run)]
+  block = runs[0].config.get('evaluation', {}) if runs else {}
+  of_run = {key: block[key] for key in DEFAULTS if key in block}
+  if runs and 'features' not in settings:
+    of_run['features'] = runs[0].features_of_config()
+  block = {**DEFAULTS, **of_run, **settings}
   if isinstance(block['metrics'], str):
     block['metrics'] = (block['metrics'],)
   block['metrics'] = tuple(block['metrics'])
   return ConfigDict(block)
 
 
-def _shape(*given: Any) -> tuple[int, int]:
-  """Resolution and channels, of which all that is given must be."""
+def _common_shape(*measured: Any) -> tuple[int, int]:
+  """Returns the resolution and the channels, which must all be equal."""
   shapes = {
     (x.config.data.resolution, x.config.data.channels)
     if isinstance(x, Run)
     else (x.shape[1], x.shape[-1])
-    for x in given
+    for x in measured
     if isinstance(x, Run) or _is_array(x)
   }
   if len(shapes) > 1:
     (one, other), *_ = itertools.combinations(sorted(shapes), 2)
     raise UserError(
-      f'{one[0]}x{one[0]}x{one[1]} is not compared with '
-      f'{other[0]}x{other[0]}x{other[1]}: they are other images'
+      f'images of {one[0]}x{one[0]}x{one[1]} cannot be compared with images '
+      f'of {other[0]}x{other[0]}x{other[1]}'
     )
-  return next(iter(shapes)) if shapes else (_size_of(given[0]), 3)
+  return next(iter(shapes)) if shapes else (_size_of(measured[0]), 3)
 
 
 def _source(images: Any, shape: tuple[int, int]) -> Source:
-  """Images from anywhere, as a source: an array, or a folder."""
+  """Makes a source from an array or a folder of images."""
   resolution, channels = shape
   if _is_array(images):
     if images.dtype != np.uint8 or images.shape[1:] != (resolution, *shape):
       raise UserError(
-        f'images are uint8 [n, {resolution}, {resolution}, {channels}], not '
-        f'{images.dtype} {list(images.shape)}'
+        f'images must be uint8 [n, {resolution}, {resolution}, {channels}], '
+        f'not {images.dtype} {list(images.shape)}'
       )
     return in_memory({'images': np.asarray(images)})
   if (size := _size_of(images)) != resolution:
     raise UserError(
-      f'{images} has images of {size} pixels, to be compared with '
-      f'{resolution}: resize one of them, in the way that you choose'
+      f'{images} has images of {size} pixels, but the others have '
+      f'{resolution}: resize one of the sets'
     )
   return folder(DataSpec(str(images), resolution, channels))
 
@@ -133,7 +138,7 @@ def _is_array(x: Any) -> bool:
 
 
 def _size_of(images: str | Path) -> int:
-  """The shorter side of the first image of a folder."""
+  """Returns the shorter side of the first image in a folder."""
   first = min(images_below(Path(images).expanduser()), default=None)
   if first is None:
     raise UserError(f'there are no images below {str(images)!r}')

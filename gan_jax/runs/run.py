@@ -1,4 +1,4 @@
-"""A run that was trained, opened for reading: what a notebook works with."""
+"""Opens a trained run, in a notebook for instance."""
 
 import functools
 import io
@@ -25,10 +25,10 @@ from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
-  columns_of,
-  downsized,
+  grid_columns,
   labels_by_class,
   show,
+  shrink_to,
   to_pil,
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
@@ -39,25 +39,25 @@ from gan_jax.training.schedule import make_schedule
 if TYPE_CHECKING:
   import pandas
 
-# Samples are drawn in batches of so many, and of so many pixels together.
+# Size limits of a batch of samples: number of samples, and pixels in total.
 BATCH, PIXELS = 256, 2**22
-# Training images that are compared with samples at a time.
+# The training images that `Run.nearest` compares with samples at once.
 CHUNK = 4096
 
-# Of each sample, or one of all.
+# A label for each sample, or one label for all.
 Labels = int | Sequence[int] | np.ndarray | Array
 
 
 class Run:
-  """A generator and what is known of it.
+  """A checkpoint of a run: its generator, discriminator, config and metrics.
 
   Attributes:
-    workdir: Where the run is.
-    config: The experiment's.
-    step: The iterations after which the generator was saved.
-    images: Reals that D had seen by then.
-    params: The generator's variables: the moving average of its parameters
-      and of its BatchNorm statistics.
+    workdir: The run's folder.
+    config: The experiment's config.
+    step: The iteration of the checkpoint.
+    images: The real images shown to D until then.
+    params: The generator's variables: the moving average of its parameters and
+      of its BatchNorm statistics.
   """
 
   def __init__(
@@ -80,9 +80,9 @@ class Run:
   def generator(
     self, params: PyTree, inputs: PyTree
   ) -> Float[Array, 'n h w c']:
-    """The pure function: (params, inputs) -> images in [-1, 1].
+    """Generates images in [-1, 1]; a pure function that JAX can transform.
 
-    `run.inputs` draws inputs; for an image game inputs['z'] is the latents.
+    `run.inputs` samples the inputs; inputs['z'] holds an image game's latents.
     """
     return self._game.sample(params, inputs, self._phase)
 
@@ -93,17 +93,23 @@ class Run:
     truncation: float | None = None,
     labels: Labels | None = None,
   ) -> PyTree:
-    """What the generator is fed for `n` samples; the first ones of any more.
+    """Samples the generator's inputs, such as latents and labels.
+
+    The inputs for a smaller `n` are the first of those for a larger one.
 
     Args:
-      n: How many.
-      seed: Other samples for another one.
-      truncation: The latents' largest value: the smaller, the better and the
-        less various are the samples. None: as they are drawn.
-      labels: Of a conditional run: the class of each, or one of all. None: any.
+      n: The number of samples.
+      seed: Another seed gives other samples.
+      truncation: The largest absolute value of a latent. A smaller value gives
+        better and less diverse samples. None: no truncation.
+      labels: Of a conditional run: a class for each sample, or one for all.
+        None: random classes.
+
+    Raises:
+      UserError: The run is unconditional, or the labels are invalid.
     """
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
-    batch = {} if labels is None else {'labels': self._of_each(n, labels)}
+    batch = {} if labels is None else {'labels': self._expand_labels(n, labels)}
     inputs = self._game.sample_inputs(keys, batch, self._phase)
     return truncated(self._game, inputs, truncation)
 
@@ -114,13 +120,13 @@ class Run:
     truncation: float | None = None,
     labels: Labels | None = None,
   ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
-    """Draws `n` images; the same ones for the same seed. See `inputs`.
+    """Generates `n` images; the same seed gives the same images.
 
-    Of a toy: its points [n, d].
+    The arguments are those of `inputs`. A toy returns points [n, d].
     """
     if n < 1:
-      raise UserError(f'run.sample({n}): ask for 1 image or more')
-    return self._draw(self.inputs(n, seed, truncation, labels), n)
+      raise UserError(f'run.sample({n}): n must be 1 or more')
+    return self._generate_batches(self.inputs(n, seed, truncation, labels), n)
 
   def interpolate(
     self,
@@ -129,35 +135,35 @@ class Run:
     seed: int = 0,
     labels: Labels | None = None,
   ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
-    """Images along `n` paths through latent space, each between two samples.
+    """Generates images along `n` paths in latent space, from sample to sample.
 
     Path i leads from sample 2i to sample 2i + 1 of
-    `run.sample(2 * n, seed, labels=labels)`: of a conditional run, `labels` are
-    the classes of the 2n ends, or one of all.
+    `run.sample(2 * n, seed, labels=labels)`. In a conditional run, `labels`
+    holds the classes of the 2n ends, or one class for all.
     """
     if self._game.interpolate is None:
-      raise UserError('this game has no latents to interpolate between')
+      raise UserError('run.interpolate needs latents, and this game has none')
     ends = self.inputs(2 * n, seed, labels=labels)
     repeat = lambda x: jnp.repeat(x, steps, axis=0)
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self._draw(self._game.interpolate(a, b, t), n * steps)
+    images = self._generate_batches(self._game.interpolate(a, b, t), n * steps)
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
-    """`metrics.jsonl` as a DataFrame, one row a log line."""
+    """Returns `metrics.jsonl` as a DataFrame, one row for each line."""
     return read_metrics(self.workdir)
 
   @functools.cached_property
   def _variables(self) -> Pair[PyTree]:
-    """Both players' variables, as they are trained."""
+    """The trained variables of both players, without the moving average."""
     both = checkpoint.read(self.workdir, ('variables',), self.step)
     return Pair(**both['variables'])
 
   @property
   def disc_vars(self) -> PyTree:
-    """The discriminator's variables."""
+    """The trained variables of the discriminator."""
     return self._variables.disc
 
   def discriminator(
@@ -165,86 +171,91 @@ class Run:
     images: Shaped[np.ndarray, 'n ...'],
     labels: Labels | None = None,
   ) -> Float[np.ndarray, ' n']:
-    """D's logits of images, or of points, each judged by itself.
+    """Returns D's logit of each image or point.
 
-    Images are uint8, or floats in [-1, 1], [n, h, w, c]; points floats [n, d].
-    A conditional D needs the labels; an auxiliary classifier does not.
+    Args:
+      images: Images [n, h, w, c], uint8 or floats in [-1, 1]; or points [n, d].
+      labels: A class for each image, or one for all. A conditional D needs
+        labels; an auxiliary classifier does not.
 
-    Where D is at its best, and its loss is a cross-entropy without smoothing,
-    they are log p_data(x) - log p_G(x): Goodfellow et al. 2014, proposition 1.
-    (Not where D looks at several as one: `pack`, `stddev_group`.)
+    For the optimal D and a cross-entropy loss without label smoothing, the
+    logit is log p_data(x) - log p_G(x) (Goodfellow et al. 2014, proposition 1),
+    unless D discriminates several images together (`pack`, `stddev_group`).
+
+    Raises:
+      UserError: The shape is wrong, or this game's D needs other inputs.
     """
     if self._game.discriminate is None:
-      raise UserError('this game has no discriminator of images alone')
-    images = self._as_shown(images)
+      raise UserError('the discriminator of this game needs more than images')
+    images = self._to_disc_inputs(images)
     if labels is not None:
-      labels = self._of_each(len(images), labels)
+      labels = self._expand_labels(len(images), labels)
     parts = []
     for start in range(0, len(images), BATCH):
       batch = {'images': images[start : start + BATCH]}
       if labels is not None:
         batch['labels'] = labels[start : start + BATCH]
-      judged = self._game.discriminate(self.disc_vars, batch, self._phase)
-      parts.append(np.asarray(judged.logits))
+      output = self._game.discriminate(self.disc_vars, batch, self._phase)
+      parts.append(np.asarray(output.logits))
     return np.concatenate(parts)
 
   def show(
     self, n: int = 64, seed: int = 0, labels: Labels | None = None
   ) -> Image.Image:
-    """A grid of `n` samples, which a notebook draws.
+    """Returns a grid of `n` samples, which a notebook displays.
 
-    Of a conditional run, `labels` are the class of each sample, or one of all;
-    without them each class has a row. Of a toy: the picture of its game, with
-    both players as they were, not their average.
+    In a conditional run, `labels` holds a class for each sample, or one for
+    all; without labels, each class has a row. A toy shows its plot, with the
+    trained players instead of the moving average.
     """
     if labels is not None:
       return show(self.sample(n, seed, labels=labels))
     if self._points:
-      scene = make_plot_data(self._game, self.config)(
-        self._variables, self._phase
-      )
-      return to_pil(plot(jax.tree.map(np.asarray, scene), self.config))
+      plot_data = make_plot_data(self._game, self.config)
+      data = plot_data(self._variables, self._phase)
+      return to_pil(plot(jax.tree.map(np.asarray, data), self.config))
     if self._classes:
       labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
-      return show(samples, columns=columns_of(self._classes, n))
+      return show(samples, columns=grid_columns(self._classes, n))
     return show(self.sample(n, seed))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
-    """The same latents at every stage of which a checkpoint is kept.
+    """Shows the same latents at every stage of progressive growing.
 
-    A row is a stage, as its last checkpoint has it, the earliest first.
+    Each row is the last checkpoint of a stage, the earliest stage first.
 
     Args:
       n, seed: As for `sample`.
-      pixels: Larger images are drawn in so many.
+      pixels: Larger images are resized to this width.
     """
     schedule = make_schedule(self.config)
     last: dict[int, int] = {}
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:
         last[schedule.segment_at(step - 1).first_step] = step
-    draw = lambda step: load(self.workdir, step, trust=self._trust).sample(
+    sample = lambda step: load(self.workdir, step, trust=self._trust).sample(
       n, seed
     )
-    rows = [downsized(draw(step), pixels) for step in last.values()]
+    rows = [shrink_to(sample(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
   def features_of_config(self) -> str | None:
-    """The features that the run was measured by, as its config names them.
+    """Returns the name of the features in the run's config.
 
     Raises:
-      UserError: They are a function, MODULE:FUNCTION, and to import a module
-        is to run it: whoever wrote the config could run anything.
+      UserError: The name is MODULE:FUNCTION, and the run was opened without
+        `trust`. Importing a module runs its code, which the author of the
+        config could have chosen.
     """
-    named = self.config.get('evaluation', {}).get('features')
-    if named is not None and ':' in named and not self._trust:
+    name = self.config.get('evaluation', {}).get('features')
+    if name is not None and ':' in name and not self._trust:
       raise UserError(
-        f'the run in {self.workdir} names features={named!r}, which would be '
-        'imported: pass features=FUNCTION, or open it by '
+        f'the config in {self.workdir} names features={name!r}, code that '
+        'would be imported: pass features=FUNCTION, or open the run by '
         'gan_jax.load(workdir, trust=True)'
       )
-    return named
+    return name
 
   def nearest(
     self,
@@ -253,39 +264,41 @@ class Run:
     k: int = 4,
     features: str | Callable[..., Array] | None = None,
   ) -> Image.Image:
-    """`n` samples, each in a row before the `k` training images nearest to it.
+    """Shows `n` samples, each followed by its `k` nearest training images.
 
-    What the generator has only learnt by heart, is here seen twice.
+    A sample that the generator has memorized equals its nearest image.
 
     Args:
       n, seed: As for `sample`.
-      k: Training images in a row.
-      features: What is near is told by them, as `config.evaluation.features`,
-        or a function (uint8 images [n, h, w, c]) -> [n, d]; None: by those of
-        the run, or the pixels.
+      k: The number of training images in a row.
+      features: The features whose distance counts: a name as in
+        `config.evaluation.features`, or a function (uint8 images [n, h, w, c])
+        -> [n, d]. None: the features of the run's config, else the pixels.
     """
     if self._points:
-      raise UserError('run.nearest is of images, and this run makes points')
-    # Heavy, and not needed to draw samples.
+      raise UserError('run.nearest needs images, but this run generates points')
+    # (Heavy, and not needed for samples.)
     from gan_jax import data
     from gan_jax.metrics import nearest_neighbors
     from gan_jax.metrics.features import make
 
     network = make(features or self.features_of_config() or 'pixels')
-    look = jax.jit(network.extract)
+    extract_batch = jax.jit(network.extract)
 
-    def of(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
+    def extract(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
       starts = range(0, len(images), BATCH)
-      parts = [look(network.weights, images[i : i + BATCH]) for i in starts]
+      parts = [
+        extract_batch(network.weights, images[i : i + BATCH]) for i in starts
+      ]
       return np.concatenate([part['features'] for part in parts])
 
     source = data.make(self.config)
     samples = self.sample(n, seed)
-    wanted, parts = of(samples), []
+    sample_features, parts = extract(samples), []
     for first in range(0, source.size, CHUNK):
       rows = np.arange(first, min(first + CHUNK, source.size))
-      known = of(source.fetch(rows)['images'])
-      part = nearest_neighbors(wanted, known, min(k, len(rows)))
+      known = extract(source.fetch(rows)['images'])
+      part = nearest_neighbors(sample_features, known, min(k, len(rows)))
       parts.append((part.distances, rows[part.indices]))
     distances = np.concatenate([part[0] for part in parts], axis=1)
     found = np.concatenate([part[1] for part in parts], axis=1)
@@ -296,44 +309,49 @@ class Run:
     rows = np.concatenate([samples[:, None], shown], axis=1)
     return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
 
-  def _as_shown(
+  def _to_disc_inputs(
     self, images: Shaped[np.ndarray, 'n ...']
   ) -> Float[np.ndarray, 'n h w c']:
-    """Images, or points, as D is shown them."""
+    """Converts images or points to the inputs of D."""
     data = self.config.data
     shape = (data.resolution, data.resolution, data.channels)
-    wanted = shape[2:] if self._points else shape
-    if images.shape[1:] != wanted:
+    expected = shape[2:] if self._points else shape
+    if images.shape[1:] != expected:
       raise UserError(
         f'run.discriminator of this run takes [n, '
-        f'{", ".join(map(str, wanted))}], not {list(images.shape)}'
+        f'{", ".join(map(str, expected))}], not {list(images.shape)}'
       )
     if images.dtype == np.uint8:
       return images.astype(np.float32) / 127.5 - 1
     if not self._points and np.abs(images).max(initial=0) > 2:
-      raise UserError('images are uint8, or floats in [-1, 1]')
+      raise UserError('images must be uint8, or floats in [-1, 1]')
     return images.reshape(len(images), *shape)
 
-  def _of_each(self, n: int, labels: Labels) -> Int32[Array, ' n']:
-    """The label of each of `n`; one is for all of them."""
+  def _expand_labels(self, n: int, labels: Labels) -> Int32[Array, ' n']:
+    """Returns `n` labels; repeats a single label."""
     if not self._classes:
       raise UserError('this run is unconditional: remove labels=...')
     labels = np.asarray(labels)
     labels = np.broadcast_to(labels, (n,)) if labels.ndim == 0 else labels
     if labels.shape != (n,):
-      raise UserError(f'labels of {n} are {n}, or one: not {labels.shape}')
+      raise UserError(
+        f'pass {n} labels, or one for all: not shape {labels.shape}'
+      )
     if not np.isin(labels, np.arange(self._classes)).all():
-      raise UserError(f'labels are from 0 to {self._classes - 1}')
+      raise UserError(f'labels must be from 0 to {self._classes - 1}')
     return jnp.asarray(labels, jnp.int32)
 
-  def _draw(self, inputs: PyTree, n: int) -> Shaped[np.ndarray, 'n ...']:
+  def _generate_batches(
+    self, inputs: PyTree, n: int
+  ) -> Shaped[np.ndarray, 'n ...']:
+    """Generates `n` uint8 images, or points, in batches of limited size."""
     parts = []
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
     for start in range(0, n, size):
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      made = self._generate(self.params, part)
+      images = self._generate(self.params, part)
       parts.append(
-        np.asarray(made)[:, 0, 0] if self._points else to_uint8(made)
+        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
       )
     return np.concatenate(parts)
 
@@ -344,7 +362,7 @@ def load(
   best: str | None = None,
   trust: bool = False,
 ) -> Run:
-  """See `gan_jax.load`."""
+  """Opens a run; see `gan_jax.load`."""
   workdir = str(epath.Path(workdir).expanduser())
   settings = config.read(workdir)
   names = code_names(config.flatten(settings.to_dict()))
@@ -358,50 +376,59 @@ def load(
 
 
 def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:
-  """Which checkpoint is meant: that of a step, the best, or the newest."""
+  """Returns the step of a checkpoint: the given, the best, or the newest.
+
+  Raises:
+    UserError: The checkpoint does not exist.
+  """
   steps = checkpoint.steps(workdir)
   if not steps:
     raise UserError(f'{workdir} has no checkpoint yet')
   if best is not None and step is not None:
-    raise UserError(f'step={step} or best={best!r}: not both')
+    raise UserError(f'pass step={step} or best={best!r}, not both')
   if best is not None:
     return _best(workdir, best, steps)
   if step is None:
     return steps[-1]
   if step not in steps:
-    there = ', '.join(map(str, steps))
-    raise UserError(f'{workdir} has no checkpoint at step {step} ({there})')
+    available = ', '.join(map(str, steps))
+    raise UserError(
+      f'{workdir} has no checkpoint at step {step} (available: {available})'
+    )
   return step
 
 
 def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
-  """By a score; of several protocols by that which most were measured by."""
+  """Returns the step with the best score.
+
+  Among several protocols, the one with the most checkpoints counts.
+  """
   if name in UNRANKED:
-    raise UserError(f'{name} tells no better checkpoint from a worse one')
+    raise UserError(f'{name} does not rank checkpoints: choose another score')
   known = scores.read(workdir)
-  named = [
+  matching = [
     score
     for score in known
     if score.name == name and score.step in steps and math.isfinite(score.value)
   ]
-  if not named:
-    there = sorted({score.name for score in known if score.step in steps})
+  if not matching:
+    measured = sorted({score.name for score in known if score.step in steps})
     raise UserError(
-      f'no checkpoint of {workdir} has a score {name!r}{suggest(name, there)} '
-      f'(there: {", ".join(there) or "none, it was not evaluated yet"})'
+      f'no checkpoint of {workdir} has a score {name!r}'
+      f'{suggest(name, measured)} (measured: '
+      f'{", ".join(measured) or "none, run --mode=evaluate"})'
     )
   by_protocol: dict[str, list[scores.Score]] = {}
-  for score in named:
-    by_protocol.setdefault(scores.protocol_digest(score.protocol), []).append(
-      score
-    )
+  for score in matching:
+    protocol = scores.protocol_digest(score.protocol)
+    by_protocol.setdefault(protocol, []).append(score)
   most = max(by_protocol.values(), key=len)
   best = max if name in HIGHER_IS_BETTER else min
   return best(most, key=lambda score: score.value).step
 
 
 def read_metrics(workdir: str | Path) -> 'pandas.DataFrame':
-  """`metrics.jsonl` of a run."""
+  """Reads `metrics.jsonl` of a run."""
   import pandas
 
   text = (epath.Path(workdir).expanduser() / 'metrics.jsonl').read_text()

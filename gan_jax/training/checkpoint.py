@@ -103,7 +103,7 @@ class Checkpoints:
     newest = self._checkpointer.latest
     if newest is None:
       return devices.create(create)
-    abstract = devices.on_every_device(jax.eval_shape(create))
+    abstract = devices.replicated_shapes(jax.eval_shape(create))
     while newest is not None:
       problem = damage(self._workdir, newest.step)
       if not problem:
@@ -136,7 +136,7 @@ class Checkpoints:
 
   def _set_aside(self, step: int, problem: str) -> None:
     self._checkpointer.close()
-    devices.wait_for_all(f'damaged {step}')
+    devices.barrier(f'damaged {step}')
     if devices.is_main():
       line = ' '.join(problem.split())[:200]
       warn(
@@ -149,7 +149,7 @@ class Checkpoints:
         (aside / str(step)).rmtree()
       (folder(self._workdir) / str(step)).rename(aside / str(step))
       _checksums(self._workdir, step).unlink(missing_ok=True)
-    devices.wait_for_all(f'set aside {step}')
+    devices.barrier(f'set aside {step}')
     self._open()
 
   def save(
@@ -161,7 +161,7 @@ class Checkpoints:
     processes it ends the run: they could not agree on what there is.)
     """
     self._settle()
-    if self._failure and devices.is_one_of_many():
+    if self._failure and devices.is_distributed():
       raise UserError(f'{self._failure}: the same command goes on')
     try:
       folder(self._workdir).mkdir(parents=True, exist_ok=True)
@@ -303,4 +303,4 @@ def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
   ):
     metadata = checkpointer.metadata(step).metadata
     wanted = {name: metadata[name] for name in names}
-    return checkpointer.load(step, devices.on_one_device(wanted))
+    return checkpointer.load(step, devices.local_shapes(wanted))

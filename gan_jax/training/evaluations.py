@@ -176,7 +176,7 @@ class Evaluations:
       for score in known
     )
     # Another process may not see the file yet.
-    return bool(devices.of_main(int(there)))
+    return bool(devices.broadcast_from_main(int(there)))
 
 
 def make_measure(

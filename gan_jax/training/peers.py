@@ -68,7 +68,7 @@ _ending = threading.Lock()
 
 def watch() -> None:
   """Connects the processes of the run; to be called once, after they joined."""
-  if not devices.is_one_of_many():
+  if not devices.is_distributed():
     return
   _links.update(_accept() if devices.is_main() else _connect())
   if len(_links) < (jax.process_count() - 1 if devices.is_main() else 1):
@@ -97,7 +97,7 @@ def agree(what: Mapping[str, Any]) -> None:
   Raises:
     UserError: On every process, with the names and values that differ.
   """
-  if not devices.is_one_of_many():
+  if not devices.is_distributed():
     return
   if len(set(devices.gather(protocol_digest(what)))) == 1:
     return

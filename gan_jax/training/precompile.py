@@ -41,7 +41,7 @@ class Precompiler:
     if self._thread is None and following < schedule.total_steps and not known:
       self._thread = threading.Thread(
         target=self._try,
-        args=(following, devices.as_it_lies(state)),
+        args=(following, devices.shapes_of(state)),
         daemon=True,  # a program that ends does not wait for it
       )
       self._thread.start()

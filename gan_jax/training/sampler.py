@@ -17,7 +17,7 @@ from gan_jax.data.toys import is_toy
 from gan_jax.games.game import Batch, Game, Phase
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
-from gan_jax.plots.grid import columns_of, grid, labels_by_class
+from gan_jax.plots.grid import grid, grid_columns, labels_by_class
 from gan_jax.plots.toy_plot import make_plot_data, plot
 from gan_jax.training.health import diversity
 from gan_jax.training.state import State
@@ -83,7 +83,7 @@ def make_sampler(game: Game, config: ConfigDict) -> Sampler:
     return Samples(drawn, diversity(images))
 
   def draw_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
-    columns = columns_of(classes, len(images)) if classes else None
+    columns = grid_columns(classes, len(images)) if classes else None
     return grid(to_uint8(images), columns)
 
   draw = partial(plot, config=config) if of_points else draw_images

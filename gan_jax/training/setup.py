@@ -116,12 +116,12 @@ def set_up(
       cfg.write(config, workdir)
       if latest is not None:
         point_link(latest, workdir)
-    devices.wait_for_all('config written')
+    devices.barrier('config written')
     checkpoints = Checkpoints(
       workdir, config.checkpoints_to_keep, always=schedule.stage_ends
     )
     stack.enter_context(contextlib.closing(checkpoints))
-    stack.enter_context(memory.exhaustion_told())
+    stack.enter_context(memory.report_out_of_memory())
     resident = is_resident(config, source)
     reader = partial(read, flip=config.data.flip, draw=source.draw)
     dispatch = partial(train_dispatch, game, tx, reader, strategy.axis_name)

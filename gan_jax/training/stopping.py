@@ -35,17 +35,17 @@ def interruptible() -> Iterator[StopRequested]:
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, before[signal.SIGINT])
       print('(Ctrl-C again stops at once)', flush=True)
-      if devices.is_one_of_many():
+      if devices.is_distributed():
         os.kill(os.getpid(), signal.SIGTERM)
 
   def stop_requested() -> signal.Signals | None:
-    if devices.is_one_of_many():
+    if devices.is_distributed():
       stop = devices.preempted()
       return (received or [signal.SIGTERM])[0] if stop else None
     return received[0] if received else None
 
   handled = [signal.SIGINT]
-  if not devices.is_one_of_many():
+  if not devices.is_distributed():
     handled.append(signal.SIGTERM)
   before = {number: signal.signal(number, handle) for number in handled}
   try:
