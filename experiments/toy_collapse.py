@@ -8,8 +8,8 @@ that, and G moves on, from mode to mode, for a thousand iterations and more.
   python launch.py --config=experiments/toy_collapse.py:r1
 
 Or :pack (D judges 4 points as one: PacGAN), :stddev (D is told how various 4
-points are), :wgan_gp (with its 5 steps of the critic, and Adam (0, 0.9)). The table
-of docs/results/toys.md has the modes that five seeds of each found.
+points are), :wgan_gp (with its 5 steps of the critic, and Adam (0, 0.9)). The
+modes that five seeds of each found are in docs/results/toys.md.
 """
 
 from ml_collections import ConfigDict
