@@ -91,7 +91,7 @@ def _labels(block: ConfigDict, classes: int, source: Source) -> str | None:
     if not classes:
       raise UserError(
         f'evaluation.labels={wanted!r}, and what is measured has no classes: '
-        'set it to None'
+        'set it to None (--config.evaluation.labels=None)'
       )
   if not classes:
     return None
