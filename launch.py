@@ -189,7 +189,7 @@ def _join() -> None:
   """Joins the other processes of the run, if there are any."""
   group = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
   if _MODE.value != 'sweep':
-    parallel.join(*group)
+    peers.join(*group)
     peers.watch()
   elif any(value is not None for value in group):
     raise UserError('one process drives a sweep: without its coordinator')

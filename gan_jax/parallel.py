@@ -12,12 +12,8 @@ measured: JAX only maintains `pmap`.
 
 import collections
 import contextlib
-import importlib.util
 import itertools
-import os
-import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -46,8 +42,6 @@ AXIS = 'devices'
 BATCH_AXES = Pair(gen=1, disc=2)
 # Dispatches that are on the devices before they are due.
 AHEAD = 2
-# For all processes to join.
-JOIN_SECONDS = 300
 # How often it was asked whether to stop: counted, for JAX wants every number.
 _asked = itertools.count()
 
@@ -134,74 +128,6 @@ def _rewrap(sharding: Sharding, x: jax.Array) -> jax.Array:
 
 
 SPREADS = {'jit': _jit, 'pmap': _pmap}
-
-
-def join(
-  coordinator_address: str | None,
-  num_processes: int | None,
-  process_id: int | None,
-) -> None:
-  """Joins the other processes of the run, if there are any.
-
-  Must come before anything that asks for devices. Without an address the
-  processes of a TPU slice, of `srun` and of `mpirun` find each other.
-  """
-  given = coordinator_address, num_processes, process_id
-  if coordinator_address is not None:
-    if None in given:
-      raise UserError(
-        '--coordinator_address needs --num_processes and --process_id'
-      )
-    host, _, port = coordinator_address.rpartition(':')
-    if not (host and port.isdigit() and 0 <= process_id < num_processes):
-      raise UserError(
-        f'--coordinator_address={coordinator_address} is to be HOST:PORT, and '
-        f'--process_id={process_id} from 0 to below --num_processes='
-        f'{num_processes}'
-      )
-    _initialize(*given)
-    return
-  if any(x is not None for x in given):
-    raise UserError('--num_processes and --process_id need an address: '
-                    '--coordinator_address=HOST:PORT')  # fmt: skip
-  # (A step of one task is left alone: JAX would give it one GPU of all.)
-  tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-  if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
-    _initialize()
-  elif importlib.util.find_spec('libtpu'):
-    with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
-      _initialize()
-
-
-def _initialize(*given: Any) -> None:
-  """Waits for the other processes; leaves in a line where one is missing."""
-
-  def give_up() -> None:
-    print(
-      f'launch.py: not all processes have joined within {JOIN_SECONDS} seconds:'
-      ' start the same command on all of them',
-      file=sys.stderr,
-      flush=True,
-    )
-    os._exit(2)
-
-  # (JAX itself would abort, and dump its stack.)
-  timer = threading.Timer(JOIN_SECONDS, give_up)
-  timer.daemon = True
-  timer.start()
-  try:
-    jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
-  except jax.errors.JaxRuntimeError as error:
-    line = ' '.join(str(error).split())[:200]
-    raise UserError(f'the processes cannot be joined: {line}') from error
-  finally:
-    timer.cancel()
-  devices = collections.Counter(d.process_index for d in jax.devices())
-  if len(set(devices.values())) > 1:
-    told = ', '.join(f'{n} in process {i}' for i, n in sorted(devices.items()))
-    raise UserError(
-      f'each process must have the same number of devices: {told}'
-    )
 
 
 def leave_devices() -> None:

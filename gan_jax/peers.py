@@ -8,8 +8,10 @@ process behind it was lost.
 A message is a line of JSON, (exit code, line for the user); no line: goodbye.
 """
 
+import collections
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
@@ -20,7 +22,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -28,7 +30,9 @@ from gan_jax import parallel
 from gan_jax.errors import PREEMPTED, UserError, warn
 from gan_jax.scores import protocol
 
-# For all processes to connect; for one that was told of an error to meet the
+# For all processes to join.
+JOIN_SECONDS = 300
+# For them to connect; for one that was told of an error to meet the
 # same error itself; for process 0 to outlive the others, which JAX would abort.
 CONNECT_SECONDS, GRACE_SECONDS, LAST_SECONDS = 20.0, 1.0, 5.0
 # After an error of a collective, for the reason to arrive.
@@ -66,10 +70,87 @@ _delayed: list[subprocess.Popen] = []
 _ending = threading.Lock()
 
 
+def join(
+  coordinator_address: str | None,
+  num_processes: int | None,
+  process_id: int | None,
+) -> None:
+  """Joins the other processes of the run, if there are any.
+
+  Must come before anything that asks for devices. Without an address the
+  processes of a TPU slice, of `srun` and of `mpirun` find each other.
+  """
+  given = coordinator_address, num_processes, process_id
+  if coordinator_address is not None:
+    if None in given:
+      raise UserError(
+        '--coordinator_address needs --num_processes and --process_id'
+      )
+    host, _, port = coordinator_address.rpartition(':')
+    if not (host and port.isdigit() and 0 <= process_id < num_processes):
+      raise UserError(
+        f'--coordinator_address={coordinator_address} is to be HOST:PORT, and '
+        f'--process_id={process_id} from 0 to below --num_processes='
+        f'{num_processes}'
+      )
+    _initialize(*given)
+    return
+  if any(x is not None for x in given):
+    raise UserError('--num_processes and --process_id need an address: '
+                    '--coordinator_address=HOST:PORT')  # fmt: skip
+  # (A step of one task is left alone: JAX would give it one GPU of all.)
+  tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+  if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
+    _initialize()
+  elif importlib.util.find_spec('libtpu'):
+    with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
+      _initialize()
+
+
+def _initialize(*given: Any) -> None:
+  """Waits for the other processes; ends this one where one is missing.
+
+  (JAX itself would abort, and dump its stack.)
+  """
+  timer = threading.Timer(
+    JOIN_SECONDS,
+    _give_up,
+    [
+      f'not all processes have joined within {JOIN_SECONDS} seconds: start '
+      'the same command on all of them'
+    ],
+  )
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
+  except jax.errors.JaxRuntimeError as error:
+    line = ' '.join(str(error).split())[:200]
+    _give_up(f'the processes cannot be joined: {line}')
+  finally:
+    timer.cancel()
+
+
+def _give_up(line: str) -> NoReturn:
+  """Ends the process: JAX is half set up, and crashes at what comes next."""
+  print(f'launch.py: {line}', file=sys.stderr, flush=True)
+  os._exit(2)
+
+
 def watch() -> None:
-  """Connects the processes of the run; to be called once, after they joined."""
+  """Connects the processes of the run; to be called once, after they joined.
+
+  Raises:
+    UserError: On all, for they have different numbers of devices.
+  """
   if not parallel.is_one_of_many():
     return
+  devices = collections.Counter(d.process_index for d in jax.devices())
+  if len(set(devices.values())) > 1:
+    told = ', '.join(f'{n} in process {i}' for i, n in sorted(devices.items()))
+    raise UserError(
+      f'each process must have the same number of devices: {told}'
+    )
   _links.update(_accept() if parallel.is_main() else _connect())
   if len(_links) < (jax.process_count() - 1 if parallel.is_main() else 1):
     warn(
@@ -163,6 +244,8 @@ def _end(code: int) -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   if parallel.is_main():
+    if not _readers:
+      time.sleep(GRACE_SECONDS)
     until = time.monotonic() + LAST_SECONDS
     for reader in _readers:
       if reader is not threading.current_thread():

@@ -1,5 +1,6 @@
 """What a run is played with: its first state, its data, a look at its G."""
 
+import hashlib
 import os
 from collections.abc import Callable, Generator
 from functools import partial
@@ -62,6 +63,20 @@ def is_resident(config: ConfigDict, source: Source) -> bool:
   if source.draw is not None:
     return False
   return source.size * source.example_bytes <= config.data.max_device_bytes
+
+
+def streamed_bytes(config: ConfigDict, source: Source) -> int:
+  """Of each example that is sent to the devices."""
+  resident = source.draw is not None or is_resident(config, source)
+  return 0 if resident else source.example_bytes
+
+
+def digest_of(batch: Batch) -> str:
+  """In short, what is in a batch."""
+  digest = hashlib.sha256()
+  for name in sorted(batch):
+    digest.update(np.asarray(batch[name]).tobytes())
+  return digest.hexdigest()[:16]
 
 
 def on_devices(spread: parallel.Spread, tree: PyTree) -> PyTree:

@@ -1,6 +1,5 @@
 """The only training loop."""
 
-import hashlib
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
@@ -47,12 +46,14 @@ from gan_jax.supply import (
   Look,
   Sitter,
   create_state,
+  digest_of,
   feeds,
   first_examples,
   is_resident,
   on_devices,
   one_feed,
   sitter,
+  streamed_bytes,
 )
 
 # How often a run that diverges goes back to its last checkpoint.
@@ -129,13 +130,13 @@ def train(config: ConfigDict, workdir: str | Path) -> State:
 
   shown = first_examples(source, Stream(config.seed, source.size))
   # (Where the data is does not matter; what it is does.)
-  peers.agree({'data.size': source.size, 'data (images)': _digest(shown)})
+  peers.agree({'data.size': source.size, 'data (images)': digest_of(shown)})
   shapes = jax.eval_shape(lambda: shown)
   create = partial(create_state, game, tx, shapes, table.phase(0), config.seed)
   # What cannot be built is refused, and nothing written.
   made = jax.eval_shape(create)
   memory.check_state(made)
-  memory.check_dispatch(table, _streamed_bytes(config, source))
+  memory.check_dispatch(table, streamed_bytes(config, source))
   sizes = sizes_of(config, table, made.variables.gen, shapes)
   evaluator = measure = rank = None
   if config.evaluation.every_images is not None:
@@ -345,20 +346,6 @@ def _record(
   means = {f'eval/{score.name}': score.value for score in listed}
   spreads = {f'eval/{s.name}_deviation': s.deviation for s in listed}
   return means | {k: v for k, v in spreads.items() if v is not None}
-
-
-def _streamed_bytes(config: ConfigDict, source: Source) -> int:
-  """Of each example that is sent to the devices."""
-  resident = source.draw is not None or is_resident(config, source)
-  return 0 if resident else source.example_bytes
-
-
-def _digest(batch: Batch) -> str:
-  """In short, what is in a batch."""
-  digest = hashlib.sha256()
-  for name in sorted(batch):
-    digest.update(np.asarray(batch[name]).tobytes())
-  return digest.hexdigest()[:16]
 
 
 def _left(stop: signal.Signals | None, saved: str) -> BaseException:
