@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,6 +94,8 @@ def join(
         f'--process_id={process_id} from 0 to below --num_processes='
         f'{num_processes}'
       )
+    if process_id == 0:
+      _check_port(coordinator_address, int(port))
     _initialize(*given)
     return
   if any(x is not None for x in given):
@@ -105,6 +108,17 @@ def join(
   elif importlib.util.find_spec('libtpu'):
     with contextlib.suppress(ValueError):  # not on a TPU: there is no cluster
       _initialize()
+
+
+def _check_port(address: str, port: int) -> None:
+  """Refuses a port that is taken, at which JAX would now and then crash."""
+  try:
+    socket.create_server(('', port)).close()
+  except (OSError, OverflowError) as error:
+    raise UserError(
+      f'--coordinator_address={address}: process 0 cannot listen on that port '
+      f'({error}); choose another'
+    ) from error
 
 
 def _initialize(*given: Any) -> None:
@@ -205,7 +219,8 @@ def versions() -> dict[str, str]:
     f'gan_jax/{file.relative_to(root)}': digest(file)
     for file in sorted(root.rglob('*.py'))
   }
-  return {'jax': jax.__version__, 'jaxlib': jax.lib.__version__, **sources}
+  libraries = {name: metadata.version(name) for name in ('jax', 'jaxlib')}
+  return {**libraries, **sources}
 
 
 def part() -> None:
