@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 from conftest import ROOT
-from runs import EXPERIMENTS, get_config, metrics
+from runs import EXPERIMENTS, get_config, metrics, preempt_at
 
 import gan_jax
 import launch  # defines the flags
@@ -226,9 +226,11 @@ def test_parts_of_ones_own(mine, tmp_path):
   """They train, resume, and are run for a reader only if he trusts them."""
   config = mine('README.md')['get_config']('tiny')
   workdir = tmp_path / 'run'
+  config.steps_per_dispatch = 4
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(checkpoint, 'save', preempt)
-    loop.train(config, workdir)
+    preempt_at(4, patch)
+    with pytest.raises(errors.Preempted):
+      loop.train(config, workdir)
   with pytest.raises(errors.UserError, match=r'mine\.py:Generator.*trust'):
     gan_jax.load(workdir)
   run = gan_jax.load(workdir, trust=True)
