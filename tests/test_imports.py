@@ -20,7 +20,7 @@ LAYERS = [
   {'games'},
   {'models'},
   {'ops'},
-  {'bounds', 'devices', 'keys', 'memory'},
+  {'bounds', 'compile_cache', 'devices', 'keys', 'memory'},
   {'files', 'pair', 'registry'},
   {'errors'},
 ]

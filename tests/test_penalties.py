@@ -8,8 +8,10 @@ import pytest
 from gan_jax.errors import UserError
 from gan_jax.games.penalties import (
   PENALTIES,
+  GenPenaltyInputs,
   PenaltyInputs,
   WeightedPenalty,
+  path_length,
   squared_gradients,
   value_of,
 )
@@ -168,3 +170,29 @@ def test_two_penalties_do_not_draw_the_same():
 def test_mistakes():
   with pytest.raises(UserError, match=r'target=0\.0 of gradient_penalty'):
     PENALTIES['gradient_penalty'](target=0.0)
+
+
+def test_path_length_of_a_linear_generator():
+  """G(z) = z W: J^T y = W y of each example, y ~ N(0, 1) / sqrt(pixels)."""
+  weights = np.random.default_rng(0).normal(size=(3, 2 * 2 * 3))
+  generate = lambda z: (z @ weights).reshape(-1, *SHAPE)
+  keys = jax.random.split(jax.random.key(0), N)
+  z = jnp.asarray(np.random.default_rng(1).normal(size=(N, 3)))
+  y = np.stack([jax.random.normal(key, SHAPE) for key in keys]) / 2
+  lengths = np.linalg.norm(y.reshape(N, -1) @ weights.T, axis=1)
+  inputs = GenPenaltyInputs(generate, z, keys, jnp.float64(1.5))
+  value, mean = path_length(decay=0.1).value(inputs)
+  moved = 0.9 * 1.5 + 0.1 * lengths.mean()
+  assert float(mean) == pytest.approx(moved)
+  assert float(value) == pytest.approx(np.mean((lengths - moved) ** 2))
+
+
+def test_gradient_of_path_length_is_finite_where_a_generator_is_flat():
+  keys = jax.random.split(jax.random.key(0), N)
+  z, state = jnp.zeros((N, 3)), jnp.float64(0)
+
+  def value(scale):
+    generate = lambda z: scale * jnp.sum(z) * jnp.ones((N, *SHAPE))
+    return path_length().value(GenPenaltyInputs(generate, z, keys, state))[0]
+
+  assert np.isfinite(jax.grad(value)(0.0))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 from conftest import ROOT
+from ml_collections import ConfigDict
 from runs import EXPERIMENTS, get_config, metrics, preempt_at
 
 import gan_jax
@@ -236,7 +237,6 @@ def test_parts_of_ones_own(mine, tmp_path):
   run = gan_jax.load(workdir, trust=True)
   size = config.data.resolution
   assert run.sample(3).shape == (3, size, size, 1)
-  assert type(run.generator).__name__ == 'Generator'
 
 
 def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
@@ -254,10 +254,11 @@ def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
   config = get_config('vanilla_mnist', 'tiny')
   config.game.latent = 'parts.py:normal'
   config.game.augment = ('parts.py:color',)
-  config.game.penalties['mine'] = {'name': 'parts.py:r1', 'weight': 0.1}
+  mine = {'name': 'parts.py:r1', 'weight': 0.1}
+  config.game.penalties = ConfigDict({'mine': mine})
   config.optimizer.gen.name = 'parts.py:adam'
   config.evaluation.metrics = ('parts.py:brightness',)
-  config.evaluation.every_steps = 4
+  config.evaluation.every_images = 4 * config.batch_size
   loop.train(config, tmp_path / 'run')
   assert metrics(tmp_path / 'run')[-1]['disc/mine'] >= 0
   sys.modules.pop('parts')

@@ -297,6 +297,39 @@ def test_average_halves_its_memory_in_its_half_life(disc_steps):
   np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
 
 
+def test_a_scheduled_half_life():
+  """Twice 4 iterations of 8 images: half-lives of 1 and of 4 iterations."""
+  segments = (
+    {'images': 32, 'values': {'ema_halflife_images': 8.0}},
+    {'values': {'ema_halflife_images': 32.0}},
+  )
+  schedule = place_segments(
+    segments,
+    defaults={'batch_size': 8, 'gen_batch_size': None, 'disc_steps': 1},
+    learning_rate=Pair(RATE, RATE),
+    total_images=64,
+    steps_per_dispatch=2,
+    ema_halflife_images=1e9,
+    ema_rampup=None,
+  )
+  game = fake_game()._replace(updates=Pair((), ()))
+  start = create(game, ADAM)
+  start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
+  player = Player(game, ADAM, schedule, start)
+  for step, expected in ((4, 2**-4), (8, 2**-5)):
+    now = player.play(step)
+    gap = now.ema['params']['a']['w'] - now.variables.gen['params']['a']['w']
+    np.testing.assert_allclose(gap, expected, rtol=1e-5)
+
+
+def test_collections_that_the_average_copies():
+  game = fake_game()
+  for copied in ((), ('stats',)):
+    now = Player(game._replace(ema_copies=copied), SGD, table()).play(4)
+    same = now.ema['stats']['plays'] == now.variables.gen['stats']['plays']
+    assert bool(same) == bool(copied)
+
+
 @pytest.mark.parametrize('name', ['jit', 'pmap'])
 @pytest.mark.parametrize('gen_batch_size', [None, 4])
 def test_devices_make_no_difference(name, gen_batch_size):

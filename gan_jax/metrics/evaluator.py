@@ -1,7 +1,7 @@
 """The evaluator: applies the same metrics and protocol to every generator."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, Int32, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from gan_jax import devices
+from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
@@ -152,9 +153,10 @@ class Evaluator:
       labels = devices.replicate(self._source.labels())
 
     @devices.jit_over_rows
-    def generate_and_extract(examples, gen_vars, weights, labels, phase, key):
+    def generate_and_extract(rows, gen_vars, weights, labels, phase, key):
+      batch = dict(rows)  # without labels, the game samples classes equally
+      examples = batch.pop('example')
       keys = example_keys(key, Purpose.EVALUATE, examples)
-      batch = {}  # without labels, the game samples all classes equally
       if labels is not None:
         label_keys = example_keys(key, Purpose.LABELS, examples)
         batch['labels'] = _draw_labels(labels, label_keys)
@@ -170,9 +172,10 @@ class Evaluator:
       def batches(seed: int) -> Batches:
         key = jax.random.key(seed)
         for first in range(0, self.num_samples, size):
-          examples = jnp.arange(first, first + size)
+          rows = self._real_rows(game.reads, first, size)
+          rows['example'] = jnp.arange(first, first + size)
           yield generate_and_extract(
-            examples, gen_vars, self._weights, labels, phase, key
+            rows, gen_vars, self._weights, labels, phase, key
           )
 
       return self._compute_values(batches, self.num_samples)
@@ -279,6 +282,19 @@ class Evaluator:
       positions = np.arange(first, first + size) % source.size
       images = source.fetch(order[positions[rows]])['images']
       yield self._extract_rows(devices.shard_rows(images), self._weights)
+
+  def _real_rows(
+    self, reads: Sequence[str], first: int, size: int
+  ) -> dict[str, Array]:
+    """Reads the entries of real examples that a game's G needs."""
+    if not reads:
+      return {}
+    own = np.arange(first, first + size)[devices.process_rows()(size)]
+    fetched = self._source.fetch(own % self._source.size)
+    fetched['example'] = own
+    batch = read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+    rows = {name: np.asarray(batch[name]) for name in reads}
+    return devices.shard_rows(rows)
 
   def _batch_size(self, count: int) -> int:
     """Returns the size of a batch, for this number of images in total."""

@@ -92,6 +92,7 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    **real: Array,
   ) -> PyTree:
     """Samples the generator's inputs, such as latents and labels.
 
@@ -104,12 +105,24 @@ class Run:
         better and less diverse samples. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
+      **real: Real examples [n, ...], by name, if the generator reads them:
+        `images` in [-1, 1] for a translation.
 
     Raises:
-      UserError: The run is unconditional, or the labels are invalid.
+      UserError: The run is unconditional, or the labels are invalid; or `real`
+        is not what the generator reads.
     """
+    if set(real) != set(self._game.reads):
+      needed = ', '.join(f'{name}=' for name in self._game.reads)
+      raise UserError(
+        f'the generator of {self.workdir} reads '
+        f'{needed or "no real examples"}, not '
+        f'{", ".join(f"{name}=" for name in real) or "nothing"}'
+      )
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
-    batch = {} if labels is None else {'labels': self._expand_labels(n, labels)}
+    batch = dict(real)
+    if labels is not None:
+      batch['labels'] = self._expand_labels(n, labels)
     inputs = self._game.sample_inputs(keys, batch, self._phase)
     return truncated(self._game, inputs, truncation)
 
@@ -119,6 +132,7 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    **real: Array,
   ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
     """Generates `n` images; the same seed gives the same images.
 
@@ -126,7 +140,8 @@ class Run:
     """
     if n < 1:
       raise UserError(f'run.sample({n}): n must be 1 or more')
-    return self._generate_batches(self.inputs(n, seed, truncation, labels), n)
+    inputs = self.inputs(n, seed, truncation, labels, **real)
+    return self._generate_batches(inputs, n)
 
   def interpolate(
     self,
