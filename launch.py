@@ -216,7 +216,7 @@ def _join_processes() -> None:
   """Connects the processes of a distributed run, if there are several."""
   group = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   if _MODE.value != 'sweep':
-    devices.join(*group)
+    peers.join(*group)
     peers.watch()
   elif any(value is not None for value in group):
     raise UserError(

@@ -33,15 +33,16 @@ def load(
     workdir: The run's.
     step: The iteration of the checkpoint; None: the newest.
     best: The name of a score (fid, ...): opens the best checkpoint by it.
-    trust: Whether to import a module that the run's config names
-      (evaluation.features=MODULE:FUNCTION). Importing a module runs its code.
+    trust: Whether to import code that the run's config names (FILE.py:NAME or
+      MODULE:NAME). Importing a module runs its code.
 
   Returns:
     A `gan_jax.runs.run.Run`: `sample`, `interpolate`, `show`, `nearest`,
     `metrics`, `config`, `generator`, `params`.
 
   Raises:
-    UserError: `workdir` holds no run, or the checkpoint does not exist.
+    UserError: `workdir` holds no run, or the checkpoint does not exist; or
+      the config names code, and `trust` is False.
   """
   from gan_jax.runs import run
 

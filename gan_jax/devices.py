@@ -13,12 +13,7 @@ been measured, because JAX no longer develops `pmap`.
 """
 
 import collections
-import contextlib
-import importlib.util
 import itertools
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,8 +40,6 @@ AXIS = 'devices'
 BATCH_AXES = Pair(gen=1, disc=2)
 # Dispatches whose inputs are transferred before they are needed.
 IN_FLIGHT = 2
-# The time that all processes have to connect.
-JOIN_SECONDS = 300
 # Numbers the calls of `preempted`, because JAX requires consecutive numbers.
 _call_numbers = itertools.count()
 
@@ -140,78 +133,6 @@ def _rewrap(sharding: Sharding, x: jax.Array) -> jax.Array:
 
 
 STRATEGIES = {'jit': _jit, 'pmap': _pmap}
-
-
-def join(
-  coordinator_address: str | None,
-  num_processes: int | None,
-  process_id: int | None,
-) -> None:
-  """Connects the processes of a distributed run, if there are several.
-
-  Call this before anything that initializes devices. Without an address, the
-  processes of a TPU slice, of `srun` and of `mpirun` find each other.
-
-  Raises:
-    UserError: An argument is missing or invalid, the processes cannot be
-      connected, or they have different numbers of devices.
-  """
-  given = coordinator_address, num_processes, process_id
-  if coordinator_address is not None:
-    if None in given:
-      raise UserError(
-        '--coordinator_address needs --num_processes and --process_id'
-      )
-    host, _, port = coordinator_address.rpartition(':')
-    if not (host and port.isdigit() and 0 <= process_id < num_processes):
-      raise UserError(
-        f'--coordinator_address={coordinator_address} must be HOST:PORT, and '
-        f'--process_id={process_id} must be from 0 to less than '
-        f'--num_processes={num_processes}'
-      )
-    _initialize(*given)
-    return
-  if any(x is not None for x in given):
-    raise UserError('--num_processes and --process_id need an address: '
-                    '--coordinator_address=HOST:PORT')  # fmt: skip
-  # (JAX would give only one of the GPUs to a job of a single task.)
-  tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-  if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
-    _initialize()
-  elif importlib.util.find_spec('libtpu'):
-    with contextlib.suppress(ValueError):  # libtpu without a TPU cluster
-      _initialize()
-
-
-def _initialize(*given: Any) -> None:
-  """Waits for the other processes; exits with a message if one is missing."""
-
-  def give_up() -> None:
-    print(
-      f'launch.py: not all processes connected within {JOIN_SECONDS} seconds:'
-      ' start the same command on every machine',
-      file=sys.stderr,
-      flush=True,
-    )
-    os._exit(2)
-
-  # (JAX's own timeout aborts the process and prints its stack.)
-  timer = threading.Timer(JOIN_SECONDS, give_up)
-  timer.daemon = True
-  timer.start()
-  try:
-    jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
-  except jax.errors.JaxRuntimeError as error:
-    line = ' '.join(str(error).split())[:200]
-    raise UserError(f'the processes cannot be connected: {line}') from error
-  finally:
-    timer.cancel()
-  devices = collections.Counter(d.process_index for d in jax.devices())
-  if len(set(devices.values())) > 1:
-    counts = [f'{n} in process {i}' for i, n in sorted(devices.items())]
-    raise UserError(
-      f'all processes must have the same number of devices: {", ".join(counts)}'
-    )
 
 
 def use_cpu_only() -> None:

@@ -1,26 +1,96 @@
 """Looks up functions and modules by the names in a config."""
 
+import importlib
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
-from gan_jax.errors import UserError, suggest
+from gan_jax.errors import UserError, suggest, where_in
 
 T = TypeVar('T')
 
+# FILE.py:NAME, or MODULE:NAME.
+CODE = re.compile(r'([\w./~-]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*')
+
 
 def choose(what: str, name: str, table: Mapping[str, T]) -> T:
-  """Looks up `name` in `table`.
+  """Looks up a name of a config in `table`, or imports the user's own row.
+
+  Args:
+    what: Names the key in messages: `config.game.latent`.
+    name: A name in `table`; FILE.py:NAME or MODULE:NAME for a row of the
+      user's own.
+    table: Rows by name.
 
   Raises:
-    UserError: The name is unknown; the message lists the valid names.
+    UserError: The name is unknown, with the valid names; or the row cannot be
+      imported.
   """
-  if name not in table:
+  if name in table:
+    return table[name]
+  if is_code(name):
+    return _import_row(what, name)
+  raise UserError(
+    f'unknown {what} {name!r}{suggest(name, table)} '
+    f'(valid: {", ".join(sorted(table))}, or FILE.py:NAME)'
+  )
+
+
+def is_code(name: Any) -> bool:
+  """Whether a name has the form FILE.py:NAME or MODULE:NAME."""
+  return isinstance(name, str) and bool(CODE.fullmatch(name))
+
+
+def code_names(flat: Mapping[str, Any]) -> list[str]:
+  """The names in a flat config that would be imported.
+
+  `data.source` is one only with a file: NAME:PATH is its usual form.
+  """
+  found = []
+  for key, value in flat.items():
+    if key == 'evaluation.features':
+      continue  # imported only where a run is evaluated, and guarded there
+    for name in value if isinstance(value, tuple) else (value,):
+      if not is_code(name) or (key == 'data.source' and '.py:' not in name):
+        continue
+      found.append(name)
+  return found
+
+
+def _import_row(what: str, name: str) -> Any:
+  """Imports FILE.py:NAME or MODULE:NAME; runs the file, once."""
+  module_name, _, attribute = name.rpartition(':')
+  try:
+    if module_name.endswith('.py'):
+      module = _import_file(Path(module_name).expanduser().resolve())
+    else:
+      module = importlib.import_module(module_name)
+    return getattr(module, attribute)
+  except UserError:
+    raise
+  except Exception as error:  # of the user's code
+    where = where_in(module_name, error)
     raise UserError(
-      f'unknown {what} {name!r}{suggest(name, table)} '
-      f'(valid: {", ".join(sorted(table))})'
+      f'{what}={name!r} cannot be imported from {Path.cwd()}: {where}: '
+      f'{type(error).__name__}: {error}'
+    ) from error
+
+
+def _import_file(path: Path) -> Any:
+  """Imports a file by its own name, so that other processes find it too."""
+  if not path.is_file():
+    raise UserError(f'there is no file {path}: name a Python file')
+  if str(path.parent) not in sys.path:
+    sys.path.insert(0, str(path.parent))
+  module = importlib.import_module(path.stem)
+  if Path(getattr(module, '__file__', None) or '').resolve() != path:
+    raise UserError(
+      f'{path} has the name of another module, {module.__name__}: rename it'
     )
-  return table[name]
+  return module
 
 
 def check_keys(where: str, keys: Iterable[str], valid: Sequence[str]) -> None:

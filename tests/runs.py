@@ -1,7 +1,9 @@
 """What tests ask of a workdir."""
 
 import json
+import os
 import runpy
+import signal
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
 
-from gan_jax.training import checkpoint
+from gan_jax.training import checkpoint, loop
 
 
 def get_config(name, arg=''):
@@ -77,3 +79,16 @@ def logged_steps(workdir):
     str(workdir / 'tensorboard'), size_guidance={'scalars': 0}
   ).Reload()
   return [event.step for event in events.Scalars('gen/loss')]
+
+
+def preempt_at(step, monkeypatch):
+  """Sends SIGTERM in the dispatch that ends at `step`, of 4 steps each."""
+  limit_in_flight, dispatches = loop.devices.limit_in_flight, []
+
+  def limit(pending):
+    limit_in_flight(pending)
+    dispatches.append(1)
+    if 4 * len(dispatches) == step:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(loop.devices, 'limit_in_flight', limit)

@@ -1,13 +1,11 @@
 """Evaluations that were due when a run was stopped, and what they take."""
 
 import json
-import os
-import signal
 import time
 
 import numpy as np
 import pytest
-from runs import evaluated, everything, get_config, metrics
+from runs import evaluated, everything, get_config, metrics, preempt_at
 from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
@@ -25,19 +23,6 @@ from gan_jax.training.schedule import place_segments
 def measured():
   """By the features of `digits`, which are fewer than the pixels."""
   return evaluated(metrics=('fid',), features='digits')
-
-
-def told_at(step, monkeypatch):
-  """SIGTERM comes in the dispatch that ends at `step`."""
-  limit_in_flight, dispatches = loop.devices.limit_in_flight, []
-
-  def tell(pending):
-    limit_in_flight(pending)
-    dispatches.append(1)
-    if 4 * len(dispatches) == step:
-      os.kill(os.getpid(), signal.SIGTERM)
-
-  monkeypatch.setattr(loop.devices, 'limit_in_flight', tell)
 
 
 def fids(workdir):
@@ -81,7 +66,7 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
   """In the last dispatch, too: the run then is not done."""
   config = measured()
   with monkeypatch.context() as patch:
-    told_at(step, patch)
+    preempt_at(step, patch)
     with pytest.raises(Preempted, match=f'saved at iteration {step}'):
       loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path)[-1] == step

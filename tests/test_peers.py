@@ -29,14 +29,15 @@ def free_port():
     return free.getsockname()[1]
 
 
-def start_two(folder, *flags, own=((), ())):
-  """Two processes with one device each, each in a folder; `own`: flags."""
-  one = re.sub('count=[0-9]+', 'count=1', os.environ['XLA_FLAGS'])
+def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
+  """Two processes, each in a folder of its own; `own`: flags of each."""
   group = f'--coordinator_address=localhost:{free_port()}', '--num_processes=2'
   processes = []
   for process in range(2):
     where = folder / f'of_{process}'
     where.mkdir(exist_ok=True)
+    count = f'count={devices[process]}'
+    xla = re.sub('count=[0-9]+', count, os.environ['XLA_FLAGS'])
     processes.append(
       subprocess.Popen(
         launch(
@@ -44,7 +45,7 @@ def start_two(folder, *flags, own=((), ())):
           *own[process],
         ),
         cwd=where,
-        env={**os.environ, 'XLA_FLAGS': one},
+        env={**os.environ, 'XLA_FLAGS': xla},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -159,9 +160,9 @@ def test_the_data_differs(tmp_path):
 
 
 JOIN = """
-from gan_jax import devices
-devices.JOIN_SECONDS = 2
-devices.join('localhost:{}', 2, {})
+from gan_jax.training import peers
+peers.JOIN_SECONDS = 2
+peers.join('localhost:{}', 2, {})
 """
 
 
@@ -194,8 +195,8 @@ def test_a_port_that_is_taken():
       check=False,
     )  # fmt: skip
   assert done.returncode == 2
-  assert 'launch.py: the processes cannot be connected' in done.stderr
-  assert 'Traceback' not in done.stderr
+  (line,) = done.stderr.splitlines()
+  assert 'process 0 cannot listen on that port ([Errno 98]' in line
 
 
 @pytest.mark.slow
@@ -217,4 +218,16 @@ def test_one_process_loses_its_data_later(tmp_path):
   own = 'pictures/1.png is gone, or does not decode any more'
   assert said[1] == [f'launch.py: {own}']
   assert said[0] == [f'launch.py: process 1 has stopped: {own}']
+  assert codes == [2, 2]
+
+
+@pytest.mark.slow
+def test_processes_with_different_numbers_of_devices(tmp_path):
+  processes = start_two(tmp_path, VANILLA, devices=(1, 2))
+  codes, said = finish(processes)
+  line = (
+    'launch.py: each process must have the same number of devices: '
+    '1 in process 0, 2 in process 1'
+  )
+  assert said == [[line], [line]]
   assert codes == [2, 2]

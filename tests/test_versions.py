@@ -16,7 +16,7 @@ import scipy.special
 import scipy.stats
 from PIL import Image
 from sklearn.metrics.pairwise import polynomial_kernel
-from test_metrics import ms_ssim_by_scipy, patches_at, pictures, pyramid
+from test_metrics import ms_ssim_by_scipy, patches_at, pyramid, smooth_images
 
 from gan_jax.data import preprocess
 from gan_jax.data.source import DataSpec
@@ -60,8 +60,8 @@ def inputs():
   fake = 1.2 * fake + 0.3
   odds = np.exp(draw.standard_normal((2, 40, 4)))
   probabilities = odds / odds.sum(2, keepdims=True)
-  alike = pictures(1, 32, 1, 2) // 4 * 3
-  images = tuple(alike + pictures(3, 32, 1, seed) // 4 for seed in (0, 1))
+  alike = smooth_images(1, 32, 1, 2) // 4 * 3
+  images = tuple(alike + smooth_images(3, 32, 1, seed) // 4 for seed in (0, 1))
   toy = toy_of('toy:ring')
   points = toy.modes[draw.integers(8, size=(2, 40))]
   points += draw.standard_normal(points.shape) * [[[0.02]], [[0.04]]]
@@ -92,7 +92,7 @@ def measured(name, given):
 
   held_out = MetricInputs(count=40, features=given['held_out'])
   reference = Reference(seen(0), held_out, given['toy'] if toy else None)
-  return METRICS[name].of(reference, seen(1))
+  return METRICS[name].compute(reference, seen(1))
 
 
 # The same in float64, by other means.
@@ -297,7 +297,7 @@ def test_features(name):
   network = FEATURES[name]()
   assert network.version == version, told
   side = 28 if name == 'digits' else 32
-  (image,) = pictures(1, side, 3, 0)
+  (image,) = smooth_images(1, side, 3, 0)
   seen = jax.jit(network.extract)(network.weights, image[None])['features']
   expected = by_features(name, image)
   np.testing.assert_allclose(
@@ -320,10 +320,10 @@ def lanczos(size, smaller):
 def test_preprocessing():
   """The largest square of the centre, resized once."""
   told = MEANT.format(
-    what='standardize', version=1, where='data/standard.py (VERSION)'
+    what='preprocess', version=1, where='data/preprocess.py (VERSION)'
   )
   assert preprocess.VERSION == 1, told
-  (image,) = pictures(1, 48, 3, 0)
+  (image,) = smooth_images(1, 48, 3, 0)
   image = image[4:44]  # 40 high, 48 wide
   found = preprocess.preprocess(Image.fromarray(image), DataSpec('', 16, 3))
   matrix = lanczos(40, 16)

@@ -6,7 +6,7 @@ decoding, preparing, ordering and loading. It may import the layers below it
 runs.
 
 To add a source, write a function (DataSpec) -> Source and add a row to
-`SOURCES`.
+`SOURCES`, or name it in a config: `config.data.source='mine.py:letters'`.
 """
 
 from collections.abc import Callable, Container
@@ -140,7 +140,11 @@ def _find(config: Any) -> tuple[SourceType, DataSpec]:
       f'config.data.source={data.source} is a path: for a folder of images, '
       f'set --config.data.source=folder:{data.source}'
     )
+  if name.endswith('.py'):
+    name, path = data.source, ''
   source_type = choose('config.data.source', name, SOURCES)
+  if not isinstance(source_type, SourceType):
+    source_type = SourceType(source_type)  # a function (DataSpec) -> Source
   if data.channels not in source_type.channels:
     raise UserError(
       f'config.data.channels must be 1 (grey) or 3 (RGB), not {data.channels}'

@@ -184,14 +184,14 @@ def _read_ink(path: str) -> Float[np.ndarray, 'h w']:
     )
   try:
     with Image.open(file) as opened:
-      picture = opened.convert('RGBA')
+      image = opened.convert('RGBA')
   except (OSError, UnidentifiedImageError) as error:
     raise UserError(
       f'data.source=drawing:FILE must name an image file, and {path!r} cannot '
       f'be decoded ({type(error).__name__})'
     ) from error
-  white = Image.new('RGBA', picture.size, 'white')
-  grey = Image.alpha_composite(white, picture).convert('L')
+  white = Image.new('RGBA', image.size, 'white')
+  grey = Image.alpha_composite(white, image).convert('L')
   grey.thumbnail((MAX_DRAWING_SIZE, MAX_DRAWING_SIZE))
   ink = 1 - np.asarray(grey, np.float32) / 255
   if not ink.sum() > 0:

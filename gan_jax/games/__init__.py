@@ -148,10 +148,11 @@ def _penalties(
     where, fields = f'config.game.{block}.{name}', dict(fields)
     if 'weight' not in fields:
       raise UserError(f'{where} has no weight: set {where}.weight')
-    taken = accepts(choose(f'config.game.{block}', name, table))
-    check_keys(where, fields, ['weight', 'every', *taken])
+    # A block may have any name if it names its row.
+    make = choose(f'config.game.{block}', fields.pop('name', name), table)
+    check_keys(where, fields, ['name', 'weight', 'every', *accepts(make)])
     weight, every = fields.pop('weight'), fields.pop('every', 1)
-    penalty = table[name](**fields)
+    penalty = make(**fields)
     if weight or f'game.{block}.{name}.weight' in scheduled:
       found.append(WeightedPenalty(name, penalty, weight, every))
   return found

@@ -12,8 +12,9 @@ from gan_jax.metrics.measure import (
   DEFAULT_PIXEL_METRICS,
   METRICS,
   POINT_METRICS,
+  get_metric,
 )
-from gan_jax.registry import choose
+from gan_jax.registry import is_code
 
 # A name in FEATURES, MODULE:FUNCTION, or the function itself.
 FeatureSource = str | FeatureFunction
@@ -36,7 +37,9 @@ class Choice(NamedTuple):
   @property
   def scores(self) -> tuple[str, ...]:
     """The names of all scores that the metrics return, except `swd_SIDE`."""
-    return tuple(name for row in self.metrics for name in METRICS[row].scores)
+    return tuple(
+      name for row in self.metrics for name in get_metric(row).scores
+    )
 
 
 def choose_metrics(
@@ -65,7 +68,7 @@ def choose_metrics(
       fell_back = True
   metrics = metrics or (DEFAULT_METRICS if features else DEFAULT_PIXEL_METRICS)
   for name in metrics:
-    choose('config.evaluation.metrics', name, METRICS)
+    get_metric(name)
     if name in POINT_METRICS and name != 'wasserstein':
       raise UserError(
         f'config.evaluation.metrics: {name} is a metric of points (data.source='
@@ -91,5 +94,7 @@ def _choose_point_metrics(
 
 def _needs_features(metrics: tuple[str, ...]) -> bool:
   """Whether a metric needs features or probabilities."""
-  known = [METRICS[name] for name in metrics if name in METRICS]
+  known = [
+    get_metric(name) for name in metrics if name in METRICS or is_code(name)
+  ]
   return any(metric.needs != 'images' for metric in known)

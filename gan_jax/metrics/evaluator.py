@@ -1,10 +1,7 @@
 """The evaluator: applies the same metrics and protocol to every generator."""
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,20 +15,20 @@ from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
 from gan_jax.data.toys import Toy
-from gan_jax.errors import UserError, warn
-from gan_jax.files import cache_folder, write_whole
+from gan_jax.errors import UserError
+from gan_jax.files import cache_folder
 from gan_jax.games.game import Game, Phase, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
+from gan_jax.metrics import input_cache
 from gan_jax.metrics.choice import choose_metrics
 from gan_jax.metrics.measure import (
-  METRICS,
   UNRANKED,
   MetricInputs,
   Reference,
   collect,
+  get_metric,
 )
-from gan_jax.metrics.moments import Moments
 from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
 from gan_jax.ops.pixels import quantize
 
@@ -93,7 +90,7 @@ class Evaluator:
         'the metric memorisation needs held-out data: set '
         '--config.evaluation.held_out=SPLIT'
       )
-    self._needs = {METRICS[name].needs for name in self.metrics}
+    self._needs = {get_metric(name).needs for name in self.metrics}
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
@@ -109,7 +106,7 @@ class Evaluator:
   @property
   def main(self) -> str | None:
     """The score that ranks checkpoints; None: no metric ranks them."""
-    names = [METRICS[metric].main for metric in self.metrics]
+    names = [get_metric(metric).main for metric in self.metrics]
     return next((name for name in names if name not in UNRANKED), None)
 
   @property
@@ -118,13 +115,13 @@ class Evaluator:
 
     If no score ranks checkpoints, that of the first metric.
     """
-    ranking = [m for m in self.metrics if METRICS[m].main == self.main]
+    ranking = [m for m in self.metrics if get_metric(m).main == self.main]
     first = ranking[0] if ranking else self.metrics[0]
     return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
   def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """Describes all that a score depends on, except the generator."""
-    spec = METRICS[metric]
+    spec = get_metric(metric)
     network = None if spec.needs == 'images' else self.features.identity
     held_out = None
     if metric == 'memorisation':
@@ -221,7 +218,7 @@ class Evaluator:
       batches_of_seed = _prefetch(batches(seed))
       fake = collect(batches_of_seed, self._needs, count, self.num_samples)
       for metric in self.metrics:
-        computed = METRICS[metric].compute(self.reference, fake)
+        computed = get_metric(metric).compute(self.reference, fake)
         for name, value in computed.items():
           values[metric].setdefault(name, []).append(float(value))
     return values
@@ -258,19 +255,19 @@ class Evaluator:
     file = cache_folder() / 'references' / f'{protocol_digest(cache_key)}.npz'
     # A custom function may depend on more than its hashed file.
     is_cacheable = not networks.is_custom(self.choice.features)
-    inputs = _read_inputs(file) if is_cacheable else None
+    inputs = input_cache.read(file) if is_cacheable else None
     if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
       batches = _prefetch(self._batches(source, count))
       inputs = collect(batches, self._needs, count, self.num_samples)
       if is_cacheable:
-        _write_inputs(file, inputs)
+        input_cache.write(file, inputs)
     return inputs
 
   def _versions(self, need: str) -> list[int]:
     """Lists the versions of the metrics with a need."""
-    rows = [METRICS[name] for name in self.metrics]
+    rows = [get_metric(name) for name in self.metrics]
     return sorted({row.version for row in rows if row.needs == need})
 
   def _batches(self, source: Source, count: int) -> Batches:
@@ -370,35 +367,3 @@ def _prefetch(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
     pending = batch
   if pending is not None:
     yield devices.fetch(pending)
-
-
-def _write_inputs(file: Path, inputs: MetricInputs) -> None:
-  """Writes metric inputs to the cache."""
-  arrays = {k: v for k, v in inputs._asdict().items() if v is not None}
-  if (moments := arrays.pop('moments', None)) is not None:
-    arrays.update({f'moments_{k}': v for k, v in moments._asdict().items()})
-  written = io.BytesIO()
-  np.savez(written, **arrays)
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, written.getvalue())
-  except OSError as error:
-    warn(
-      f'cannot write the reference statistics to {file}: {error.strerror}; '
-      'every evaluation will compute them again'
-    )
-
-
-def _read_inputs(file: Path) -> MetricInputs | None:
-  """Reads metric inputs from the cache; None: missing or damaged."""
-  try:
-    with file.open('rb') as opened:
-      arrays = dict(np.load(opened))
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-    return None
-  parts = {k: arrays.pop(f'moments_{k}', None) for k in Moments._fields}
-  moments = None
-  if parts['count'] is not None:
-    moments = Moments(**{**parts, 'count': int(parts['count'])})
-  count = int(arrays.pop('count'))
-  return MetricInputs(count, moments, **arrays)

@@ -19,6 +19,7 @@ from gan_jax.metrics.neighbors import (
 )
 from gan_jax.metrics.pyramids import sliced_wasserstein
 from gan_jax.metrics.similarity import ms_ssim
+from gan_jax.registry import choose
 
 KID_SUBSET = 1000
 
@@ -208,6 +209,11 @@ UNRANKED = frozenset({'memorisation', 'ms_ssim'})
 # The default metrics of images: with a feature network, and without one.
 DEFAULT_METRICS = ('fid', 'kid', 'precision_recall')
 DEFAULT_PIXEL_METRICS = ('swd', 'ms_ssim')
+
+
+def get_metric(name: str) -> Metric:
+  """The row of METRICS of that name, or the user's own, FILE.py:NAME."""
+  return choose('config.evaluation.metrics', name, METRICS)
 
 
 def collect(

@@ -32,6 +32,7 @@ from gan_jax.plots.grid import (
   to_pil,
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
+from gan_jax.registry import code_names
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -233,7 +234,9 @@ class Run:
     for step in checkpoint.steps(self.workdir):
       if 0 < step <= self.step:
         last[schedule.segment_at(step - 1).first_step] = step
-    sample = lambda step: load(self.workdir, step).sample(n, seed)
+    sample = lambda step: load(self.workdir, step, trust=self._trust).sample(
+      n, seed
+    )
     rows = [shrink_to(sample(step), pixels) for step in last.values()]
     return show(np.concatenate(rows), columns=n)
 
@@ -362,6 +365,13 @@ def load(
   """Opens a run; see `gan_jax.load`."""
   workdir = str(epath.Path(workdir).expanduser())
   settings = config.read(workdir)
+  names = code_names(config.flatten(settings.to_dict()))
+  if names and not trust:
+    raise UserError(
+      f'the config of the run in {workdir} names code of its own, '
+      f'{", ".join(names)}, and to open the run is to run it: if you trust '
+      'it, open the run by gan_jax.load(workdir, trust=True)'
+    )
   return Run(workdir, settings, choose_step(workdir, step, best), trust)
 
 

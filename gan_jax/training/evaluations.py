@@ -81,7 +81,7 @@ def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
     if not classes:
       raise UserError(
         f'evaluation.labels={wanted!r}, and what is measured has no classes: '
-        'set it to None'
+        'set it to None (--config.evaluation.labels=None)'
       )
   if not classes:
     return None

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from gan_jax.config import flatten
 from gan_jax.errors import UserError
-from gan_jax.registry import accepts
+from gan_jax.registry import accepts, choose, is_code
 
 
 def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
@@ -64,9 +64,10 @@ def _drop(
   block = config
   for part in path.split('.'):
     block = block[part]
-  if block.name not in table:
-    return []  # which `choose` tells, with the names that there are
-  taken = {'name', 'learning_rate', *accepts(table[block.name])}
+  if block.name not in table and not is_code(block.name):
+    return []  # `choose` refuses it, with the valid names
+  row = choose(f'config.{path}.name', block.name, table)
+  taken = {'name', 'learning_rate', *accepts(row)}
   left = [k for k in block if k not in taken and f'{path}.{k}' not in typed]
   with config.unlocked():
     for key in left:

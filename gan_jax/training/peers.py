@@ -8,8 +8,10 @@ process behind it was lost.
 A message is a line of JSON, (exit code, line for the user); no line: goodbye.
 """
 
+import collections
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
@@ -19,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -28,7 +31,9 @@ from gan_jax import devices
 from gan_jax.errors import PREEMPTED, UserError, warn
 from gan_jax.metrics.scores import protocol_digest
 
-# For all processes to connect; for one that was told of an error to meet the
+# For all processes to start.
+JOIN_SECONDS = 300
+# For them to connect; for one that was told of an error to meet the
 # same error itself; for process 0 to outlive the others, which JAX would abort.
 CONNECT_SECONDS, GRACE_SECONDS, LAST_SECONDS = 20.0, 1.0, 5.0
 # After an error of a collective, for the reason to arrive.
@@ -66,10 +71,103 @@ _delayed: list[subprocess.Popen] = []
 _ending = threading.Lock()
 
 
+def join(
+  coordinator_address: str | None,
+  num_processes: int | None,
+  process_id: int | None,
+) -> None:
+  """Connects the processes of a distributed run, if there are several.
+
+  Call this before anything that initializes devices. Without an address, the
+  processes of a TPU slice, of `srun` and of `mpirun` find each other.
+
+  Raises:
+    UserError: An argument is missing or invalid.
+  """
+  given = coordinator_address, num_processes, process_id
+  if coordinator_address is not None:
+    if None in given:
+      raise UserError(
+        '--coordinator_address needs --num_processes and --process_id'
+      )
+    host, _, port = coordinator_address.rpartition(':')
+    if not (host and port.isdigit() and 0 <= process_id < num_processes):
+      raise UserError(
+        f'--coordinator_address={coordinator_address} must be HOST:PORT, and '
+        f'--process_id={process_id} must be from 0 to less than '
+        f'--num_processes={num_processes}'
+      )
+    if process_id == 0:
+      _check_port(coordinator_address, int(port))
+    _initialize(*given)
+    return
+  if any(x is not None for x in given):
+    raise UserError('--num_processes and --process_id need an address: '
+                    '--coordinator_address=HOST:PORT')  # fmt: skip
+  # (JAX would give only one of the GPUs to a job of a single task.)
+  tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+  if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
+    _initialize()
+  elif importlib.util.find_spec('libtpu'):
+    with contextlib.suppress(ValueError):  # libtpu without a TPU cluster
+      _initialize()
+
+
+def _check_port(address: str, port: int) -> None:
+  """Refuses a port in use, at which JAX would sometimes crash."""
+  try:
+    socket.create_server(('', port)).close()
+  except (OSError, OverflowError) as error:
+    raise UserError(
+      f'--coordinator_address={address}: process 0 cannot listen on that port '
+      f'({error}); choose another'
+    ) from error
+
+
+def _initialize(*given: Any) -> None:
+  """Waits for the other processes; exits with a message if one is missing.
+
+  (JAX's own timeout aborts the process and prints its stack.)
+  """
+  timer = threading.Timer(
+    JOIN_SECONDS,
+    _give_up,
+    [
+      f'not all processes connected within {JOIN_SECONDS} seconds: start the '
+      'same command on every machine'
+    ],
+  )
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
+  except jax.errors.JaxRuntimeError as error:
+    line = ' '.join(str(error).split())[:200]
+    _give_up(f'the processes cannot be connected: {line}')
+  finally:
+    timer.cancel()
+
+
+def _give_up(line: str) -> NoReturn:
+  """Exits at once: JAX is half initialized, and would crash later."""
+  print(f'launch.py: {line}', file=sys.stderr, flush=True)
+  os._exit(2)
+
+
 def watch() -> None:
-  """Connects the processes of the run; to be called once, after they joined."""
+  """Connects the processes of the run; call it once, after `join`.
+
+  Raises:
+    UserError: On all of them, if they have different numbers of devices.
+  """
   if not devices.is_distributed():
     return
+  counts = collections.Counter(d.process_index for d in jax.devices())
+  if len(set(counts.values())) > 1:
+    listed = ', '.join(f'{n} in process {i}' for i, n in sorted(counts.items()))
+    raise UserError(
+      f'all processes must have the same number of devices: {listed}'
+    )
   _links.update(_accept() if devices.is_main() else _connect())
   if len(_links) < (jax.process_count() - 1 if devices.is_main() else 1):
     warn(
@@ -118,13 +216,14 @@ def agree(what: Mapping[str, Any]) -> None:
 
 def versions() -> dict[str, str]:
   """Of JAX, and digests of this package's sources, by name."""
-  root = Path(__file__).parent
+  root = Path(__file__).parent.parent
   digest = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()[:8]
   sources = {
     f'gan_jax/{file.relative_to(root)}': digest(file)
     for file in sorted(root.rglob('*.py'))
   }
-  return {'jax': jax.__version__, 'jaxlib': jax.lib.__version__, **sources}
+  libraries = {name: metadata.version(name) for name in ('jax', 'jaxlib')}
+  return {**libraries, **sources}
 
 
 def part() -> None:
@@ -163,6 +262,8 @@ def _end(code: int) -> None:
   sys.stdout.flush()
   sys.stderr.flush()
   if devices.is_main():
+    if not _readers:
+      time.sleep(GRACE_SECONDS)
     until = time.monotonic() + LAST_SECONDS
     for reader in _readers:
       if reader is not threading.current_thread():
