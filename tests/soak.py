@@ -1,12 +1,12 @@
-"""Kills a run again and again, and ends with the run that was never killed.
+"""Kills a run repeatedly and compares it with an undisturbed run.
 
   python tests/soak.py [--experiment=vanilla_mnist] [--kills=24] [--seed=0]
 
-Each life of the run ends by SIGKILL at a random moment, every third one inside
-the save of a checkpoint; the same command goes on. At the end every array of
-every checkpoint that is kept, and the metrics, must be those of a run that
-nothing disturbed; and no life may have redone more than one interval between
-checkpoints, and the save that was in flight.
+The script ends the run by SIGKILL at random moments, every third time during
+the save of a checkpoint, and repeats the command. At the end all arrays of all
+kept checkpoints, and the metrics, must equal those of an undisturbed run. No
+attempt may repeat more than one interval between checkpoints, plus the save in
+progress.
 """
 
 import argparse
@@ -20,28 +20,28 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROUNDS_A_SAVE, ROUNDS_A_LINE = 96, 8
+STEPS_PER_SAVE, STEPS_PER_LINE = 96, 8
 BATCH = 16
 
 
 def command(experiment, workdir, steps):
-  """The run: saves every 96 iterations of 16 images, and logs every 8."""
+  """Returns a command: it saves every 96 iterations and logs every 8."""
   return [
     sys.executable,
     str(ROOT / 'launch.py'),
     f'--config=experiments/{experiment}.py:tiny',
     f'--workdir={workdir}',
     f'--config.total_images={steps * BATCH}',
-    f'--config.checkpoint_every_images={ROUNDS_A_SAVE * BATCH}',
-    f'--config.sample_every_images={10 * ROUNDS_A_SAVE * BATCH}',
-    f'--config.log_every_steps={ROUNDS_A_LINE}',
+    f'--config.checkpoint_every_images={STEPS_PER_SAVE * BATCH}',
+    f'--config.sample_every_images={10 * STEPS_PER_SAVE * BATCH}',
+    f'--config.log_every_steps={STEPS_PER_LINE}',
   ]
 
 
 def environment():
-  """One device: the tests' several would share these cores."""
-  several = ('XLA_FLAGS', 'NPROC')
-  return {k: v for k, v in os.environ.items() if k not in several}
+  """Returns an environment with one device instead of the tests' several."""
+  removed = ('XLA_FLAGS', 'NPROC')
+  return {k: v for k, v in os.environ.items() if k not in removed}
 
 
 def start(arguments):
@@ -56,27 +56,31 @@ def start(arguments):
 
 
 def saving(workdir):
-  """Whether a checkpoint is being written at this moment."""
+  """Returns whether a checkpoint is being written."""
   return any('tmp' in path.name for path in workdir.glob('checkpoints/*'))
 
 
 def last_logged(workdir):
-  """The last iteration in the metrics, whole lines alone."""
+  """Returns the last iteration in the complete lines of the metrics."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-  whole = [json.loads(line) for line in lines if line.endswith('\n')]
-  return whole[-1]['step'] if whole else 0
+  complete = [json.loads(line) for line in lines if line.endswith('\n')]
+  return complete[-1]['step'] if complete else 0
 
 
-def live(arguments, workdir, rng, inside_a_save):
-  """One life: -> the iteration it began at, and whether it died in a save."""
+def run_and_kill(arguments, workdir, rng, inside_a_save):
+  """Runs and kills an attempt.
+
+  Returns:
+    The iteration at which it began; whether it was killed during a save.
+  """
   with start(arguments) as process:
-    began, lines, wanted = 0, 0, rng.randint(1, 30)
+    began, lines, num_lines = 0, 0, rng.randint(1, 30)
     for line in process.stdout:
       if line.startswith('Resuming at iteration'):
         began = int(line.split()[3].rstrip(',').replace(',', ''))
       lines += line.startswith('iteration')
-      if lines >= wanted:
+      if lines >= num_lines:
         break
     if inside_a_save:
       deadline = time.monotonic() + 20
@@ -88,15 +92,15 @@ def live(arguments, workdir, rng, inside_a_save):
       time.sleep(rng.uniform(0, 0.2))
     process.kill()
     process.stdout.read()
-    died_in_a_save = saving(workdir)
-  assert process.returncode == -9, f'it ended by itself: {process.returncode}'
-  return began, died_in_a_save
+    killed_in_a_save = saving(workdir)
+  assert process.returncode == -9, f'the run ended early: {process.returncode}'
+  return began, killed_in_a_save
 
 
 def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, steps=None):
-  """Runs both, and compares; -> how many deaths were inside a save."""
-  # Enough that no life reaches the end, few enough that the last one does.
-  steps = steps or (kills + 4) * 4 * ROUNDS_A_SAVE
+  """Compares a killed with a straight run; returns the kills during a save."""
+  # Long enough that no killed attempt reaches the end.
+  steps = steps or (kills + 4) * 4 * STEPS_PER_SAVE
   rng = random.Random(seed)
   straight, killed = folder / 'straight', folder / 'killed'
   subprocess.run(
@@ -109,14 +113,16 @@ def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, steps=None):
   arguments = command(experiment, killed, steps)
   reached, inside = 0, 0
   for kill in range(kills):
-    began, died_in_a_save = live(arguments, killed, rng, kill % 3 == 2)
+    began, killed_in_a_save = run_and_kill(
+      arguments, killed, rng, kill % 3 == 2
+    )
     redone = reached - began
-    assert redone <= 2 * ROUNDS_A_SAVE, f'{redone} iterations were redone'
+    assert redone <= 2 * STEPS_PER_SAVE, f'{redone} iterations were repeated'
     reached = last_logged(killed)
-    inside += died_in_a_save
+    inside += killed_in_a_save
     print(
-      f'death {kill + 1:2}: from iteration {began:5}, died after {reached:5}'
-      + (', inside a save' if died_in_a_save else ''),
+      f'kill {kill + 1:2}: from iteration {began:5}, killed after {reached:5}'
+      + (', during a save' if killed_in_a_save else ''),
       flush=True,
     )
   subprocess.run(
@@ -127,7 +133,7 @@ def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, steps=None):
 
 
 def compare(straight, killed):
-  """Every array of every checkpoint, the metrics, and TensorBoard."""
+  """Compares all arrays of all checkpoints, the metrics, and TensorBoard."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
   from runs import everything, logged_steps, metrics
 
@@ -150,8 +156,8 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     inside = soak(Path(folder), args.experiment, args.kills, args.seed)
   print(
-    f'{args.kills} deaths, {inside} of them inside a save: bit for bit the run '
-    'that was never killed'
+    f'{args.kills} kills, {inside} of them during a save: the run equals the '
+    'undisturbed run bit for bit'
   )
 
 

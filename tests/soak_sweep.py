@@ -88,7 +88,7 @@ def soak(folder, kills=8, seed=0):
     arguments,
     cwd=folder,
     env={**environment(), 'PYTHONUNBUFFERED': '1'},
-    stdout=(folder / 'said').open('a'),
+    stdout=(folder / 'output').open('a'),
     stderr=subprocess.STDOUT,
   )
   driver = begin()
@@ -96,7 +96,7 @@ def soak(folder, kills=8, seed=0):
     # The sweep makes progress between kills: a trial without progress fails.
     target = total_steps(sweep) + rng.randint(96, 2 * 96)
     while total_steps(sweep) < target or not running_trials(sweep):
-      assert driver.poll() is None, (folder / 'said').read_text()
+      assert driver.poll() is None, (folder / 'output').read_text()
       time.sleep(0.05)
     time.sleep(rng.uniform(0, 0.3))
     if kill % 2:
@@ -110,7 +110,7 @@ def soak(folder, kills=8, seed=0):
       os.kill(process, signal.SIGKILL)
       what = f'trial {int(workdir.name)} after iteration {steps(workdir)}'
     print(f'kill {kill + 1:2}: {what}', flush=True)
-  assert driver.wait() == 0, (folder / 'said').read_text()
+  assert driver.wait() == 0, (folder / 'output').read_text()
   compare(folder, sweep)
   return drivers
 

@@ -1,4 +1,4 @@
-"""Workdirs in buckets: what is written here is sent there."""
+"""Workdirs in buckets: local files are uploaded."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from gan_jax.files import Mirror
 
 @pytest.fixture
 def remote(tmp_path, monkeypatch):
-  """A folder that is taken for one in a bucket."""
+  """A folder that stands in for a bucket."""
   monkeypatch.setattr(files, 'is_remote', lambda path: 'bucket' in str(path))
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   return tmp_path / 'bucket' / 'run'
 
 
-def test_what_has_changed_is_sent(remote):
+def test_changed_files_are_uploaded(remote):
   mirror = Mirror(remote)
   assert 'cache' in str(mirror.path)
   (mirror.path / 'tensorboard').mkdir(parents=True)
@@ -32,8 +32,8 @@ def test_what_has_changed_is_sent(remote):
   assert (remote / 'tensorboard' / 'events').read_bytes() == b'untouched'
 
 
-def test_another_machine_goes_on_with_what_was_sent(remote):
-  """And not with what another run left in its cache."""
+def test_another_machine_downloads_the_uploaded_files(remote):
+  """Files that another run left in its cache are deleted."""
   mirror = Mirror(remote)
   (mirror.path / 'tensorboard').mkdir(parents=True)
   for name in ('metrics.jsonl', 'tensorboard/stale'):
@@ -45,7 +45,7 @@ def test_another_machine_goes_on_with_what_was_sent(remote):
   assert not (mirror.path / 'tensorboard' / 'stale').exists()
 
 
-def test_a_folder_here_is_itself(tmp_path):
+def test_a_local_folder_has_no_copy(tmp_path):
   mirror = Mirror(tmp_path)
   (tmp_path / 'file').write_text('1')
   mirror.fetch('*')

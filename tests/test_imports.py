@@ -1,4 +1,4 @@
-"""Imports run one way, and the face for notebooks is light."""
+"""Imports follow the layers, and `import gan_jax` is light."""
 
 import ast
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from conftest import ROOT
 
-# Each row may import from the rows below it, and from its own.
+# A row may import from itself and from the rows below.
 LAYERS = [
   {'experiments'},
   {'launch'},
@@ -27,7 +27,7 @@ LAYERS = [
 
 
 def layer_of(module: str) -> int | None:
-  """`gan_jax.games.image` lies in the row of `games`."""
+  """Returns the row of a module: gan_jax.games.image is in the row of games."""
   parts = module.split('.')
   if parts[0] == 'gan_jax':
     parts = parts[1:] or ['__init__']
@@ -38,6 +38,7 @@ def layer_of(module: str) -> int | None:
 
 
 def imported(path):
+  """Yields the names that a file imports."""
   tree = ast.parse(path.read_text())
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
@@ -47,7 +48,7 @@ def imported(path):
         yield f'{node.module}.{alias.name}'
 
 
-def test_imports_run_one_way():
+def test_imports_follow_the_layers():
   files = [ROOT / 'launch.py', *(ROOT / 'gan_jax').rglob('*.py')]
   checked = 0
   for path in files:
@@ -92,7 +93,7 @@ def test_models_losses_and_ops_never_see_a_config():
 
 
 def test_import_gan_jax_is_light():
-  """No device is started, and nothing heavy is loaded, by the import alone."""
+  """The import alone starts no device and loads no heavy package."""
   code = """
 import sys, gan_jax
 heavy = {'orbax', 'grain', 'tensorflow_datasets', 'tensorflow', 'pandas',

@@ -148,7 +148,7 @@ MISTAKES = [
     'declares no sweep',
   ),
   ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
-  (['--compare=runs/one'], 'name two runs or more to compare'),
+  (['--compare=runs/one'], 'compare needs at least two runs'),
   (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
   (
     [

@@ -212,7 +212,7 @@ def test_another_driver_takes_over_from_a_killed_one(tmp_path, monkeypatch):
   """Its trial is found because its heartbeat stopped."""
   monkeypatch.setenv('PAUSE', '0.1')
   kwargs = {
-    'storage': f'sqlite:///{tmp_path}/book.db',
+    'storage': f'sqlite:///{tmp_path}/study.db',
     'heartbeats': (1, 3),
     'parallel_trials': 1,
   }

@@ -76,8 +76,9 @@ class Progress:
       self._rows[trial_id] = row
     changed = (row.state, row.score) != (before.state, before.score)
     if changed and not self._console.is_terminal:
-      cells = ' '.join(filter(None, self._cells(trial_id, row)))
-      print(f'trial {cells}', flush=True)
+      _, *cells = self._cells(trial_id, row)
+      line = ', '.join(filter(None, cells))
+      print(f'Trial {trial_id}: {line}', flush=True)
 
   def _cells(self, trial_id: int, row: Row) -> list[str]:
     images = f'{row.images:,}' if row.images else ''

@@ -58,9 +58,9 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
   if plan.base:
     print(f'Fixed:    {short(plan.base)}')
   if plan.pruner:
-    rule = ', '.join(f'{key} {x:,}' if isinstance(x, int) else f'{x}'
-                     for key, x in plan.pruner.items())  # fmt: skip
-    print(f'Pruner:   {rule}')
+    options = {key: x for key, x in plan.pruner.items() if key != 'name'}
+    given = ', '.join(f'{key} {x:,}' for key, x in options.items())
+    print(f'Pruner:   {plan.pruner["name"]}{given and f" ({given})"}')
   if plan.total_images:
     total = len(listed) * plan.total_images
     print(
