@@ -20,18 +20,16 @@ LEFT_OVER_FILES = ('.lock', 'config.json.*.part')
 FOLDERS = ('checkpoints', 'checksums', 'damaged', 'samples', 'tensorboard')
 FILES = ('config.json', 'metrics.jsonl', 'scores.jsonl')
 
-# Blocks that a config may have, and those that every config has.
-OPTIONAL_BLOCKS = ('evaluation', 'growth')
+# Blocks that every config has, and those that it may have.
 BLOCKS = (
   'data',
   'game',
   'model',
-  'model.disc',
-  'model.gen',
   'optimizer',
   'optimizer.disc',
   'optimizer.gen',
 )
+OPTIONAL_BLOCKS = ('evaluation', 'growth', 'model.disc', 'model.gen')
 
 # Keys that may change when a run is resumed. None of them changes results that
 # were already computed.
@@ -61,7 +59,8 @@ CHANGEABLE = (
 # results.
 PER_MACHINE = ('data.dir', 'data.files', 'data.workers')
 
-# Keys of every experiment, and blocks that may have further keys.
+# Keys of every experiment, and blocks that may have further keys: those of
+# `game` and `model` depend on the game.
 REQUIRED = (
   'batch_size', 'checkpoint_every_images', 'checkpoints_to_keep',
   'data.channels', 'data.crop', 'data.dir', 'data.files', 'data.flip',
@@ -69,18 +68,16 @@ REQUIRED = (
   'data.workers', 'disc_steps', 'ema_halflife_images', 'ema_rampup',
   'evaluation.every_images', 'evaluation.features', 'evaluation.held_out',
   'evaluation.metrics', 'evaluation.num_samples', 'evaluation.seeds',
-  'game.name', 'gen_batch_size', 'log_every_steps', 'model.disc.name',
-  'model.gen.name', 'on_divergence', 'optimizer.disc.learning_rate',
-  'optimizer.disc.name', 'optimizer.gen.learning_rate',
-  'optimizer.gen.name', 'parallel',
+  'game.name', 'gen_batch_size', 'log_every_steps', 'on_divergence',
+  'optimizer.disc.learning_rate', 'optimizer.disc.name',
+  'optimizer.gen.learning_rate', 'optimizer.gen.name', 'parallel',
   'precision', 'steps_per_dispatch', 'sample_every_images', 'seed',
   'total_images', 'wandb',
 )  # fmt: skip
 OPEN = (
   'game.',
   'growth.',
-  'model.disc.',
-  'model.gen.',
+  'model.',
   'optimizer.disc.',
   'optimizer.gen.',
 )
@@ -263,8 +260,10 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
   if not isinstance(tree, dict):
     raise _damaged(file, f'it is {_short(tree)}, but must be a block')
   known = {'': tree}
-  for name in (*BLOCKS, *(key for key in OPTIONAL_BLOCKS if key in tree)):
+  for name in (*BLOCKS, *OPTIONAL_BLOCKS):
     block, _, key = name.rpartition('.')
+    if name in OPTIONAL_BLOCKS and key not in known[block]:
+      continue
     value = known[name] = known[block].get(key)
     if not isinstance(value, dict):
       actual = f'is {_short(value)}' if key in known[block] else 'is missing'

@@ -116,7 +116,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
   """
   game, schedule = fake_game(), table(dispatch=1)
   game = game._replace(
-    updates=Pair(gen=game.updates.gen[:1], disc=()), active=None
+    updates=Pair(gen=game.updates.gen[:1], disc=()), trainable=None
   )
   now = create(game, SGD)
   stream = Stream(0, 64)
@@ -309,7 +309,7 @@ def test_a_scheduled_half_life():
     learning_rate=Pair(RATE, RATE),
     total_images=64,
     steps_per_dispatch=2,
-    ema_halflife_images=1e9,
+    ema_halflife_images=10**9,
     ema_rampup=None,
   )
   game = fake_game()._replace(updates=Pair((), ()))

@@ -78,6 +78,11 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
   """The arguments of `image_game`."""
   game, classes = config.game, config.data.get('classes', 0)
   check_keys('config.game', game, sorted(KEYS))
+  for player in Pair._fields:
+    if 'name' not in config.get('model', {}).get(player, {}):
+      raise UserError(
+        f'the config has no key model.{player}.name: add it to get_config'
+      )
   networks = models.make(
     config.model.to_dict(),
     resolution=config.data.resolution,
@@ -160,9 +165,10 @@ def _penalties(
 
 def advice(config: Any) -> str | None:
   """A warning about a game that trains, but hardly as intended."""
-  game, block = config.game, config.model.disc
+  game = config.game
   if game.get('loss', {}).get('name') != 'wasserstein':
     return None
+  block = config.model.disc
   weights = [penalty.weight for penalty in game.get('penalties', {}).values()]
   disc = models.MODELS.disc.get(block.name)
   spectral = hasattr(disc, 'spectral') and block.get('spectral', disc.spectral)
