@@ -291,7 +291,8 @@ class Evaluator:
       return {}
     own = np.arange(first, first + size)[devices.process_rows()(size)]
     fetched = self._source.fetch(own % self._source.size)
-    fetched['example'] = jnp.asarray(own, jnp.int32)
+    fetched['example'] = own.astype(np.int32)
+    fetched = jax.tree.map(jnp.asarray, fetched)
     batch = read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
     rows = {name: np.asarray(batch[name]) for name in reads}
     return devices.shard_rows(rows)
