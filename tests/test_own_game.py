@@ -69,14 +69,15 @@ def test_a_generator_that_reads_real_images(tmp_path, monkeypatch):
   (tmp_path / 'translate.py').write_text(TRANSLATION)
   monkeypatch.chdir(tmp_path)
   config = runpy.run_path(str(INFO_GAN))['get_config']('tiny')
+  config.total_images = 16 * 120
   config.game = {'name': 'translate.py:translation'}
-  config.evaluation.every_images = 16 * 12
+  config.evaluation.every_images = 16 * 60
   config.evaluation.num_samples = 20
   for player in config.optimizer.values():
-    player.learning_rate = 0.1
+    player.learning_rate = 0.05
   loop.train(config, tmp_path / 'run')
-  *_, last = metrics(tmp_path / 'run')
-  assert last['gen/loss'] < 1e-2
+  first, *_, last = metrics(tmp_path / 'run')
+  assert last['gen/loss'] < first['gen/loss'] / 10
   assert any(name.startswith('eval/') for name in last)
   run = gan_jax.load(tmp_path / 'run', trust=True)
   dark = jnp.full((3, 28, 28, 1), -1.0)
