@@ -19,64 +19,31 @@ Samples and scores use a moving average of G, which the paper does not have
 (`ema_halflife_images`). Time and score of the full run: not measured yet.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from experiments.base import base_config
 
 
 def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; arg 'tiny': seconds on a laptop, with digits."""
   if arg not in ('', 'tiny'):
     raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
-  config = ConfigDict()
-  config.seed = 0
-  config.batch_size = 128  # over all devices
-  config.gen_batch_size = config_dict.placeholder(int)  # None: reuse D's fakes
-  config.disc_steps = 1
-  config.steps_per_dispatch = 4  # iterations in a compiled call
+  config = base_config()
+  config.batch_size = 128
   config.total_images = 25 * 202_599
   config.ema_halflife_images = 10_000
-  config.ema_rampup = 0.05  # max. half-life / images seen; None: no limit
-  config.precision = 'float32'
-  config.parallel = 'jit'
-  config.on_divergence = 'stop'  # or 'rollback'
 
   config.log_every_steps = 50
   config.sample_every_images = 50_000
   config.checkpoint_every_images = 200_000
-  config.checkpoints_to_keep = 3
-  config.wandb = False
-
-  config.evaluation = ConfigDict(
-    {
-      'every_images': config_dict.placeholder(int),  # None: never
-      'num_samples': 10_000,
-      'metrics': (),  # (): all that the features allow
-      'features': config_dict.placeholder(str),  # None: inception
-      'held_out': config_dict.placeholder(str),  # a held-out split
-      'seeds': 1,
-    }
-  )
   config.evaluation.every_images = 500_000
 
-  config.data = ConfigDict()
   config.data.source = 'celeba'
-  config.data.split = 'all'
-  config.data.files = config_dict.placeholder(str)  # None: downloaded
-  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
-  config.data.crop = config_dict.placeholder(int)  # None: the largest square
   config.data.crop = 178  # in the centre
   config.data.resolution = 64
-  config.data.channels = 3
-  config.data.flip = False
-  config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: automatic
 
-  config.game = ConfigDict()
-  config.game.name = 'image'
-  config.game.latent = 'gaussian'
   config.game.latent_dim = 100
-  config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
 
-  config.model = ConfigDict()
   config.model.gen = ConfigDict(
     {
       'name': 'dcgan',

@@ -41,7 +41,9 @@ of 1.1 (bfloat16: .6 instead of 1.5, and .1 instead of .7); an iteration needs
 Time and score of the full run: not measured yet.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from experiments.base import base_config
 
 # For each argument and resolution: the batch size, and a factor for both
 # learning rates.
@@ -126,55 +128,28 @@ def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; arg 'many': for 8 devices; 'tiny': to 16x16."""
   if arg not in SETTINGS:
     raise ValueError(f"unknown argument {arg!r} (valid: 'many', 'tiny')")
-  config = ConfigDict()
-  config.seed = 0
+  config = base_config()
   config.growth = growth(
     1024, 600_000, 2_400_000, arg='' if arg == 'tiny' else arg
   )
   config.schedule = grow(1024)
   config.batch_size = 16  # (unused: see config.schedule)
-  config.gen_batch_size = config_dict.placeholder(int)  # (unused)
-  config.disc_steps = 1
-  config.steps_per_dispatch = 1 if arg == 'many' else 4  # iterations in a call
-  config.total_images = config_dict.placeholder(int)  # None: all stages
+  config.steps_per_dispatch = 1 if arg == 'many' else 4
   config.ema_halflife_images = 11_000  # .999 an iteration of 16
-  config.ema_rampup = config_dict.placeholder(float)
-  config.precision = 'float32'
-  config.parallel = 'jit'
-  config.on_divergence = 'stop'  # or 'rollback'
+  config.ema_rampup = None
 
   config.log_every_steps = 100
   config.sample_every_images = 100_000
   config.checkpoint_every_images = 200_000
   config.checkpoints_to_keep = 2  # and the last of each stage
-  config.wandb = False
+  config.evaluation.num_samples = 8_192
+  config.evaluation.metrics = ('swd',)
 
-  config.evaluation = ConfigDict(
-    {
-      'every_images': config_dict.placeholder(int),  # None: never
-      'num_samples': 8_192,
-      'metrics': ('swd',),
-      'features': config_dict.placeholder(str),  # None: inception
-      'held_out': config_dict.placeholder(str),  # a held-out split
-      'seeds': 1,
-    }
-  )
-
-  config.data = ConfigDict()
   config.data.source = 'tfds:celeb_a_hq/1024'
-  config.data.split = 'all'
-  config.data.files = config_dict.placeholder(str)  # None: downloaded
-  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
-  config.data.crop = config_dict.placeholder(int)  # None: the largest square
   config.data.resolution = 1024
-  config.data.channels = 3
   config.data.flip = True
-  config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: automatic
 
-  config.game = ConfigDict()
   config.game.name = 'progressive'
-  config.game.latent = 'gaussian'
   config.game.latent_dim = 512
   config.game.loss = ConfigDict({'name': 'wasserstein'})
   config.game.penalties = ConfigDict(

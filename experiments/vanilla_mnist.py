@@ -14,64 +14,38 @@ All of MNIST:
   --config.data.source=mnist
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from experiments.base import base_config
 
 
 def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; arg 'tiny': seconds on a laptop."""
   if arg not in ('', 'tiny'):
     raise ValueError(f"unknown argument {arg!r} (valid: 'tiny')")
-  config = ConfigDict()
-  config.seed = 0
-  config.batch_size = 64  # over all devices
-  config.gen_batch_size = config_dict.placeholder(int)  # None: reuse D's fakes
-  config.disc_steps = 1
+  config = base_config()
+  config.batch_size = 64
   config.steps_per_dispatch = 10
   config.total_images = 1_200_000
   config.ema_halflife_images = 50_000
-  config.ema_rampup = 0.05  # max. half-life / images seen; None: no limit
-  config.precision = 'float32'
-  config.parallel = 'jit'
-  config.on_divergence = 'stop'  # or 'rollback'
 
   config.log_every_steps = 100
   config.sample_every_images = 100_000
   config.checkpoint_every_images = 200_000
-  config.checkpoints_to_keep = 3
-  config.wandb = False
 
-  config.evaluation = ConfigDict(
-    {
-      'every_images': config_dict.placeholder(int),  # None: never
-      'num_samples': 5_000,
-      'metrics': ('fid', 'classes', 'precision_recall'),
-      'features': config_dict.placeholder(str),
-      'held_out': config_dict.placeholder(str),  # a held-out split
-      'seeds': 1,
-    }
-  )
   config.evaluation.every_images = 200_000
+  config.evaluation.num_samples = 5_000
+  config.evaluation.metrics = ('fid', 'classes', 'precision_recall')
   config.evaluation.features = 'digits'
 
-  config.data = ConfigDict()
   config.data.source = 'digits'
   config.data.split = 'train'
-  config.data.files = config_dict.placeholder(str)  # None: downloaded
-  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
-  config.data.crop = config_dict.placeholder(int)  # None: the largest square
   config.data.resolution = 28
   config.data.channels = 1
-  config.data.flip = False
-  config.data.max_device_bytes = 2**31  # a larger set is streamed
-  config.data.workers = config_dict.placeholder(int)  # None: automatic
+  config.data.max_device_bytes = 2**31
 
-  config.game = ConfigDict()
-  config.game.name = 'image'
-  config.game.latent = 'gaussian'
   config.game.latent_dim = 64
-  config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
 
-  config.model = ConfigDict()
   config.model.gen = ConfigDict(
     {
       'name': 'mlp',

@@ -23,7 +23,7 @@ def get_config(name, arg=''):
 EXPERIMENTS = sorted(
   path.stem
   for path in (ROOT / 'experiments').glob('*.py')
-  if path.stem != '__init__'
+  if path.stem not in ('__init__', 'base')
 )
 # Each `:tiny` run once: (its config, the first experiment that has it).
 TINY = {

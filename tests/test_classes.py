@@ -306,7 +306,7 @@ def test_a_run_of_classes(tmp_path):
 
 def test_labels_that_are_not_there():
   config = get_config('cgan_digits', 'tiny')
-  with pytest.raises(UserError, match='classes=7, and digits has 10 labels'):
+  with pytest.raises(UserError, match='classes=7, but digits has 10 labels'):
     data.make(cfg.changed(config, 'data.classes', 7))
 
 

@@ -148,7 +148,7 @@ def test_a_read_only_workdir(workdir, tmp_path, capsys, monkeypatch):
   printed = capsys.readouterr()
   assert printed.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
   (line,) = printed.err.splitlines()
-  assert line.startswith('Warning: scores are not added to')
+  assert line.startswith('Warning: the scores are not saved')
   assert (copy / 'scores.jsonl').read_bytes() == before
 
 

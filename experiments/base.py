@@ -1,0 +1,60 @@
+"""The keys that every experiment has; an experiment sets its own over them.
+
+docs/reference/configuration.md says what each key means.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def base_config() -> ConfigDict:
+  """Returns the common keys; `data.source`, networks and lengths are to set."""
+  config = ConfigDict()
+  config.seed = 0
+  config.batch_size = 64  # over all devices
+  config.gen_batch_size = config_dict.placeholder(int)  # None: reuse D's fakes
+  config.disc_steps = 1
+  config.steps_per_dispatch = 4  # iterations in a compiled call
+  config.total_images = config_dict.placeholder(int)  # None: all segments
+  config.ema_halflife_images = 10_000
+  config.ema_rampup = config_dict.placeholder(float)  # None: no limit
+  config.ema_rampup = 0.05  # max. half-life / images seen
+  config.precision = 'float32'
+  config.parallel = 'jit'
+  config.on_divergence = 'stop'  # or 'rollback'
+
+  config.log_every_steps = 50
+  config.sample_every_images = 50_000
+  config.checkpoint_every_images = 200_000
+  config.checkpoints_to_keep = 3
+  config.wandb = False
+
+  config.evaluation = ConfigDict(
+    {
+      'every_images': config_dict.placeholder(int),  # None: never
+      'num_samples': 10_000,
+      'metrics': (),  # (): all that the features allow
+      'features': config_dict.placeholder(str),  # None: inception
+      'held_out': config_dict.placeholder(str),  # a held-out split
+      'seeds': 1,
+    }
+  )
+
+  config.data = ConfigDict()
+  config.data.source = config_dict.placeholder(str)
+  config.data.split = 'all'
+  config.data.files = config_dict.placeholder(str)  # None: downloaded
+  config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
+  config.data.crop = config_dict.placeholder(int)  # None: the largest square
+  config.data.resolution = config_dict.placeholder(int)
+  config.data.channels = 3
+  config.data.flip = False
+  config.data.max_device_bytes = 4 * 2**30  # a larger set is streamed
+  config.data.workers = config_dict.placeholder(int)  # None: automatic
+
+  config.game = ConfigDict()
+  config.game.name = 'image'
+  config.game.latent = 'gaussian'
+  config.game.latent_dim = config_dict.placeholder(int)
+  config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
+  config.model = ConfigDict()
+  return config
