@@ -190,7 +190,7 @@ def check_same_protocol(scores: Mapping[str, Score]) -> None:
     protocols = flatten(one.protocol), flatten(other.protocol)
     differing = [
       f'{key} ({x} and {y})'
-      for key, x, y in differences(*protocols, but=SUBJECT_KEYS)
+      for key, x, y in differences(*protocols, ignore=SUBJECT_KEYS)
     ]
     if differing:
       raise UserError(
