@@ -4,7 +4,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,26 +17,45 @@ CODE = re.compile(r'([\w./~-]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*')
 
 
 def choose(what: str, name: str, table: Mapping[str, T]) -> T:
-  """Looks up a name of a config in `table`, or imports the user's own row.
+  """Looks up a name of a config in `table`.
 
   Args:
-    what: Names the key in messages: `config.game.latent`.
-    name: A name in `table`; FILE.py:NAME or MODULE:NAME for a row of the
-      user's own.
+    what: Names the key in messages: `config.on_divergence`.
+    name: A name in `table`.
     table: Rows by name.
 
   Raises:
-    UserError: The name is unknown, with the valid names; or the row cannot be
-      imported.
+    UserError: The name is unknown; the message lists the valid names.
   """
-  if name in table:
-    return table[name]
-  if is_code(name):
+  if name not in table:
+    raise UserError(
+      f'unknown {what} {name!r}{suggest(name, table)} '
+      f'(valid: {", ".join(sorted(table))})'
+    )
+  return table[name]
+
+
+def choose_or_import(what: str, name: str, table: Mapping[str, T]) -> T:
+  """Looks up a name in `table`, or imports a row of the user's own.
+
+  Args:
+    what: Names the key in messages: `config.game.latent`.
+    name: A name in `table`; FILE.py:NAME or MODULE:NAME runs that code. A name
+      of the latter form must be a value of the config, so that `code_names`
+      finds it.
+    table: Rows by name.
+
+  Raises:
+    UserError: The name is unknown, or cannot be imported.
+  """
+  if name not in table and is_code(name):
     return _import_row(what, name)
-  raise UserError(
-    f'unknown {what} {name!r}{suggest(name, table)} '
-    f'(valid: {", ".join(sorted(table))}, or FILE.py:NAME)'
-  )
+  if name not in table:
+    raise UserError(
+      f'unknown {what} {name!r}{suggest(name, table)} '
+      f'(valid: {", ".join(sorted(table))}, or FILE.py:NAME)'
+    )
+  return table[name]
 
 
 def is_code(name: Any) -> bool:
@@ -45,7 +64,7 @@ def is_code(name: Any) -> bool:
 
 
 def code_names(flat: Mapping[str, Any]) -> list[str]:
-  """The names in a flat config that would be imported.
+  """The values in a flat config that would be imported.
 
   `data.source` is one only with a file: NAME:PATH is its usual form.
   """
@@ -53,11 +72,23 @@ def code_names(flat: Mapping[str, Any]) -> list[str]:
   for key, value in flat.items():
     if key == 'evaluation.features':
       continue  # imported only where a run is evaluated, and guarded there
-    for name in value if isinstance(value, tuple) else (value,):
-      if not is_code(name) or (key == 'data.source' and '.py:' not in name):
-        continue
-      found.append(name)
+    found += [
+      name
+      for name in _leaves(value)
+      if is_code(name) and (key != 'data.source' or '.py:' in name)
+    ]
   return found
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+  """The leaves of nested mappings and sequences."""
+  if isinstance(value, Mapping):
+    value = list(value.values())
+  if not isinstance(value, list | tuple):
+    yield value
+    return
+  for item in value:
+    yield from _leaves(item)
 
 
 def _import_row(what: str, name: str) -> Any:
@@ -120,7 +151,7 @@ def build(
   """
   block = dict(block)
   name = block.pop('name')
-  make = choose(f'{what}.name', name, table)
+  make = choose_or_import(f'{what}.name', name, table)
   accepted = accepts(make)
   valid = sorted(set(accepted) - {'parent', 'name', *given})
   for key in block:

@@ -205,7 +205,7 @@ def test_evaluate_arrays_and_folders(workdir, tmp_path):
   [
     ({'metrics': ('fidd',)}, "'fidd'; did you mean 'fid'"),
     ({'features': 'digit'}, "'digit'; did you mean 'digits'"),
-    ({'features': 'nowhere:look'}, 'must be MODULE:FUNCTION'),
+    ({'features': 'nowhere:look'}, 'cannot be imported'),
     ({'metrics': ('classes',)}, 'use a classifier'),
     ({'metrics': ('memorisation',)}, 'evaluation.held_out=SPLIT'),
     ({'features': None}, r'weights-inception-2015-12-05-6726825d\.pth'),

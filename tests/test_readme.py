@@ -1,6 +1,7 @@
 """What the README and the documentation name exists and works."""
 
 import importlib
+import json
 import re
 import runpy
 import shlex
@@ -21,6 +22,7 @@ from gan_jax import data, errors, models
 from gan_jax.bounds import bound_of
 from gan_jax.data.toys import TOYS
 from gan_jax.games import augment, latents, losses, penalties
+from gan_jax.metrics import scores
 from gan_jax.metrics.features import FEATURES
 from gan_jax.metrics.measure import METRICS
 from gan_jax.runs.run import Run
@@ -247,8 +249,11 @@ def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
     'from gan_jax.games.penalties import r1\n'
     'from gan_jax.games.image import image_game\n'
     'from gan_jax.training.optimizers import adam\n'
-    'from gan_jax.metrics.measure import METRICS\n'
-    "brightness, normal = METRICS['swd'], LATENTS['gaussian']\n"
+    'from gan_jax.metrics.measure import Metric\n'
+    "normal = LATENTS['gaussian']\n"
+    "mean = lambda _, fake: {'brightness': float(fake.images.mean())}\n"
+    "brightness = Metric('images', ('brightness',), mean,\n"
+    "                    higher_is_better=('brightness',))\n"
   )
   monkeypatch.chdir(tmp_path)
   config = get_config('vanilla_mnist', 'tiny')
@@ -261,6 +266,9 @@ def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
   config.evaluation.every_images = 4 * config.batch_size
   loop.train(config, tmp_path / 'run')
   assert metrics(tmp_path / 'run')[-1]['disc/mine'] >= 0
+  values = {s.step: s.value for s in scores.read(tmp_path / 'run') if s.step}
+  best = gan_jax.load(tmp_path / 'run', best='brightness', trust=True)
+  assert best.step == max(values, key=values.get)
   sys.modules.pop('parts')
 
 
@@ -287,6 +295,54 @@ def test_a_part_that_cannot_be_imported_is_a_line(
   with pytest.raises(errors.UserError, match=message) as caught:
     loop.train(config, tmp_path / 'run')
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'model.gen.name': 'evil:run'},
+    {'game.augment': ('evil.py:run',)},
+    {'game.penalties': {'r1': {'name': 'evil:run', 'weight': 1.0}}},
+    {'evaluation.metrics': ('swd', 'evil:run')},
+    {'schedule': ({'values': {'x': ['evil.py:run', 0, 1]}},)},
+  ],
+)
+def test_no_code_is_run_for_a_reader(changes, tmp_path, monkeypatch):
+  (tmp_path / 'evil.py').write_text('1 / 0')
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  config = get_config('vanilla_mnist', 'tiny').to_dict()
+  for key, value in changes.items():
+    block, _, leaf = key.rpartition('.')
+    part = config
+    for name in block.split('.') if block else ():
+      part = part[name]
+    part[leaf] = value
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(errors.UserError, match=r'evil(\.py)?:run.*trust=True'):
+    gan_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'key, value',
+  [
+    ('on_divergence', 'evil:run'),
+    ('parallel', 'evil:run'),
+    ('precision', 'evil:run'),
+    ('game.penalties', {'evil:run': {'weight': 1.0}}),
+    ('schedule', ({'values': {'game.instance_noise': ('evil:run', 0, 1)}},)),
+    ('model.gen.activation', 'evil:run'),
+  ],
+)
+def test_names_that_are_not_imported(key, value, tmp_path, monkeypatch):
+  """Only the names of docs/how_to/own_parts.md are."""
+  (tmp_path / 'evil.py').write_text('1 / 0')
+  monkeypatch.syspath_prepend(tmp_path)
+  config = get_config('vanilla_mnist', 'tiny')
+  with config.unlocked():
+    config.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.UserError, match=r"unknown .* 'evil:run'"):
+    loop.train(config, tmp_path / 'run')
 
 
 def test_files_that_are_named_exist():

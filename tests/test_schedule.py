@@ -1,9 +1,12 @@
 """The table of what changes with time, against arithmetic on paper."""
 
 import pytest
+from runs import get_config
 
+from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair
+from gan_jax.training.check import check_config
 from gan_jax.training.schedule import place_segments
 
 DEFAULTS = {
@@ -162,3 +165,24 @@ def test_more_iterations_than_the_devices_count():
 def test_bad_spans(segments, message):
   with pytest.raises(UserError, match=message):
     table(*segments, total=100)
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'instance_noise': 0.1}, "'instance_noise'; did you mean 'game.instance"),
+    ({'optimizer.gen.b3': 0.1}, 'cannot be scheduled.*b1'),
+    ({'optimizer.gen.learning_rate': 0.1}, 'cannot be scheduled'),
+    ({'optimizer.disc.b1': 5.0}, '5.0 must be'),
+    ({'optimizer.disc.b1': ('linear', 0.5, 1.5)}, '1.5 must be'),
+    ({'optimizer.other.b1': 0.5}, 'cannot be scheduled'),
+    ({'ema_halflife_images': -1}, 'must be 0 or more'),
+    ({'game.penalties.r2.weight': 1.0}, 'no scheduled value'),
+  ],
+)
+def test_a_scheduled_value_acts_or_is_refused(values, message):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.schedule = ({'values': values},)
+  with pytest.raises(UserError, match=message):
+    check_config(config)
+    games.make(config)

@@ -25,7 +25,7 @@ from gan_jax.data.preprocess import MODES
 from gan_jax.data.source import DataSpec, Source
 from gan_jax.data.toys import points, slanted_land
 from gan_jax.errors import UserError
-from gan_jax.registry import choose
+from gan_jax.registry import choose_or_import
 
 
 class SourceType(NamedTuple):
@@ -142,7 +142,7 @@ def _find(config: Any) -> tuple[SourceType, DataSpec]:
     )
   if name.endswith('.py'):
     name, path = data.source, ''
-  source_type = choose('config.data.source', name, SOURCES)
+  source_type = choose_or_import('config.data.source', name, SOURCES)
   if not isinstance(source_type, SourceType):
     source_type = SourceType(source_type)  # a function (DataSpec) -> Source
   if data.channels not in source_type.channels:

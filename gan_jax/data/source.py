@@ -1,6 +1,7 @@
 """The interface of a data source: random access to examples."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -88,11 +89,16 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   size = len(examples['images'])
   return Source(
     size=size,
-    fetch=lambda indices: {k: v[indices] for k, v in examples.items()},
+    fetch=partial(_take, examples),
     example_bytes=sum(array.nbytes for array in examples.values()) // size,
     classes=classes,
-    labels=(lambda: examples['labels']) if 'labels' in examples else None,
+    labels=partial(examples.get, 'labels') if 'labels' in examples else None,
   )
+
+
+def _take(examples: Examples, indices: np.ndarray) -> Examples:
+  """Takes examples by index. (Unlike a lambda, it can be pickled.)"""
+  return {name: array[indices] for name, array in examples.items()}
 
 
 def check_no_splits(name: str, spec: DataSpec) -> None:

@@ -7,7 +7,7 @@ models, ops and what lies below them. A new kind of game is a file and a row
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
@@ -20,10 +20,18 @@ from gan_jax.games.image import image_game
 from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.games.progressive import progressive_game
 from gan_jax.pair import Pair
-from gan_jax.registry import accepts, build, check_keys, choose
+from gan_jax.registry import (
+  accepts,
+  build,
+  check_keys,
+  choose,
+  choose_or_import,
+)
 
 __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
+# Scheduled values that training reads, not the game.
+TRAINING_VALUES = ('optimizer.', 'ema_halflife_images')
 # Keys of `config.game` of every game of images: of the augmentation pipeline,
 # and the others.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
@@ -34,44 +42,34 @@ KEYS = (
 
 
 def _image(config: Any, axis_name: str | None) -> Game:
-  _check_scheduled(config, _scheduled_weights(config))
-  return image_game(**_image_arguments(config, axis_name))
+  game = image_game(**_image_arguments(config, axis_name))
+  return game._replace(scheduled=_schedulable(config))
 
 
 def _progressive(config: Any, axis_name: str | None) -> Game:
-  _check_scheduled(config, ('alpha', *_scheduled_weights(config)))
-  return progressive_game(
+  game = progressive_game(
     resolution=config.data.resolution, **_image_arguments(config, axis_name)
   )
+  return game._replace(scheduled=('alpha', *_schedulable(config)))
 
 
 def _scheduled(config: Any) -> set[str]:
-  """Names of the schedule's values that are the game's."""
+  """Names of the values in the schedule, except those of training."""
   segments = config.get('schedule', ())
   names = {name for segment in segments for name in segment.get('values', {})}
-  return {x for x in names if x in ('alpha',) or x.startswith('game.')}
+  return {name for name in names if not name.startswith(TRAINING_VALUES)}
 
 
-def _scheduled_weights(config: Any) -> list[str]:
-  """Names of the values that a game of images reads."""
-  return [
+def _schedulable(config: Any) -> tuple[str, ...]:
+  """Names of the values that an image game reads."""
+  return (
     'game.instance_noise',
     *(
       f'game.{block}.{name}.weight'
       for block in ('penalties', 'gen_penalties')
       for name in config.game.get(block, {})
     ),
-  ]
-
-
-def _check_scheduled(config: Any, known: Iterable[str]) -> None:
-  """Refuses values of the schedule that the game does not read."""
-  known = list(known)
-  for name in sorted(_scheduled(config) - {*known}):
-    raise UserError(
-      f'config.schedule: this game has no scheduled value {name!r}'
-      f'{suggest(name, known)} (valid: {", ".join(known)})'
-    )
+  )
 
 
 def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
@@ -95,7 +93,9 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
   return {
     **networks._asdict(),
     'loss': build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
-    'latent': choose('config.game.latent', game.latent, latents.LATENTS),
+    'latent': choose_or_import(
+      'config.game.latent', game.latent, latents.LATENTS
+    ),
     'latent_dim': game.latent_dim,
     'penalties': _penalties(config, 'penalties', penalties.PENALTIES),
     'gen_penalties': _penalties(
@@ -153,13 +153,15 @@ def _penalties(
     where, fields = f'config.game.{block}.{name}', dict(fields)
     if 'weight' not in fields:
       raise UserError(f'{where} has no weight: set {where}.weight')
-    # A block may have any name if it names its row.
-    make = choose(f'config.game.{block}', fields.pop('name', name), table)
+    if 'name' in fields:  # then the block may have any name
+      make = choose_or_import(f'{where}.name', fields.pop('name'), table)
+    else:
+      make = choose(f'config.game.{block}', name, table)
     check_keys(where, fields, ['name', 'weight', 'every', *accepts(make)])
     weight, every = fields.pop('weight'), fields.pop('every', 1)
-    penalty = make(**fields)
-    if weight or f'game.{block}.{name}.weight' in scheduled:
-      found.append(WeightedPenalty(name, penalty, weight, every))
+    penalty, key = make(**fields), f'game.{block}.{name}.weight'
+    if weight or key in scheduled:
+      found.append(WeightedPenalty(name, penalty, weight, every, key))
   return found
 
 
@@ -169,10 +171,13 @@ def advice(config: Any) -> str | None:
   if game.get('loss', {}).get('name') != 'wasserstein':
     return None
   block = config.model.disc
-  weights = [penalty.weight for penalty in game.get('penalties', {}).values()]
+  bounds_gradients = any(
+    penalty.weight > 0 and penalty.get('name', name) != 'drift'
+    for name, penalty in game.get('penalties', {}).items()
+  )
   disc = models.MODELS.disc.get(block.name)
   spectral = hasattr(disc, 'spectral') and block.get('spectral', disc.spectral)
-  if game.get('clip') or spectral or any(weight > 0 for weight in weights):
+  if game.get('clip') or spectral or bounds_gradients:
     return None
   return (
     'the wasserstein loss needs a critic with bounded gradients, and nothing '
@@ -189,4 +194,12 @@ GAMES: dict[str, Callable[[Any, str | None], Game]] = {
 
 def make(config: Any, axis_name: str | None = None) -> Game:
   """Makes the game that `config.game.name` names."""
-  return choose('config.game.name', config.game.name, GAMES)(config, axis_name)
+  make_game = choose_or_import('config.game.name', config.game.name, GAMES)
+  game = make_game(config, axis_name)
+  for name in sorted(_scheduled(config) - {*game.scheduled}):
+    raise UserError(
+      f'config.schedule: this game has no scheduled value {name!r}'
+      f'{suggest(name, game.scheduled)} '
+      f'(valid: {", ".join(game.scheduled) or "none"})'
+    )
+  return game

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
-from gan_jax.registry import choose
+from gan_jax.registry import choose_or_import
 
 Image = Float[Array, 'h w c']
 # (images [n, ...], keys [n], scheduled values) -> images [n / pack, ...]
@@ -77,7 +77,9 @@ def make_augment(
     pack: Images that D judges as one, stacked along the channels (PacGAN: Lin
       et al. 2018).
   """
-  functions = [choose('config.game.augment', n, AUGMENTATIONS) for n in augment]
+  functions = [
+    choose_or_import('config.game.augment', n, AUGMENTATIONS) for n in augment
+  ]
 
   def apply(images, keys, values):
     split = partial(jax.random.split, num=len(functions) + 1)

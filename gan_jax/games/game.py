@@ -149,6 +149,8 @@ class Game(NamedTuple):
     discriminate: (disc_vars, batch, phase) -> RealScore of each example by
       itself, as in evaluation (where D judges several images as one, copies
       of the image). None: D judges no single images.
+    scheduled: Names of the scheduled values that the game reads from
+      `Phase.values`; others are refused.
     ema_copies: Collections of G that the moving average copies instead of
       averaging.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between both, for games
@@ -167,6 +169,7 @@ class Game(NamedTuple):
   trainable: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
   downsample: Callable[[Phase], int] | None = None
   discriminate: Callable[[Variables, Batch, Phase], RealScore] | None = None
+  scheduled: tuple[str, ...] = ()
   ema_copies: tuple[str, ...] = ()
   interpolate: Callable[[PyTree, PyTree, Float[Array, ' n']], PyTree] | None = (
     None

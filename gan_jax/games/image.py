@@ -306,11 +306,7 @@ def gen_updates(
 
 def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
   """The weight of a penalty: that of the schedule, or its own."""
-  for block in ('penalties', 'gen_penalties'):
-    scheduled = phase.values.get(f'game.{block}.{penalty.name}.weight')
-    if scheduled is not None:
-      return scheduled
-  return penalty.weight
+  return phase.values.get(penalty.schedule_key, penalty.weight)
 
 
 def _merged(context: Context, state: dict[str, PyTree]) -> PyTree:

@@ -84,6 +84,7 @@ class _WeightedPenalty(NamedTuple):
   penalty: Any
   weight: float
   every: int = 1
+  schedule_key: str = ''
 
 
 class WeightedPenalty(_WeightedPenalty, Generic[P]):
@@ -97,6 +98,7 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
       an update of its own in every `every`-th step, `every` times as strong
       (StyleGAN2's lazy regularisation; see `optimizers.adam` for its
       correction of Adam).
+    schedule_key: The name of the scheduled value that replaces `weight`.
   """
 
   __slots__ = ()

@@ -11,7 +11,6 @@ from gan_jax.metrics.measure import (
   DEFAULT_METRICS,
   DEFAULT_PIXEL_METRICS,
   METRICS,
-  POINT_METRICS,
   get_metric,
 )
 from gan_jax.registry import is_code
@@ -68,8 +67,7 @@ def choose_metrics(
       fell_back = True
   metrics = metrics or (DEFAULT_METRICS if features else DEFAULT_PIXEL_METRICS)
   for name in metrics:
-    get_metric(name)
-    if name in POINT_METRICS and name != 'wasserstein':
+    if get_metric(name).data == 'points':
       raise UserError(
         f'config.evaluation.metrics: {name} is a metric of points (data.source='
         'toy:... or drawing:...), not of images: remove it'
@@ -82,9 +80,13 @@ def _choose_point_metrics(
   metrics: tuple[str, ...], toy: Toy
 ) -> tuple[str, ...]:
   """Chooses the metrics of a toy; by default, all that apply to it."""
-  known = tuple(m for m in POINT_METRICS if m != 'modes' or len(toy.modes))
+  known = tuple(
+    name
+    for name, metric in METRICS.items()
+    if metric.data != 'images' and (name != 'modes' or len(toy.modes))
+  )
   for name in metrics:
-    if name not in known:
+    if name not in known and not is_code(name):
       raise UserError(
         f'config.evaluation.metrics: {name} is not a metric of these points '
         f'(valid: {", ".join(known)})'

@@ -24,7 +24,6 @@ from gan_jax.metrics import features as networks
 from gan_jax.metrics import input_cache
 from gan_jax.metrics.choice import choose_metrics
 from gan_jax.metrics.measure import (
-  UNRANKED,
   MetricInputs,
   Reference,
   collect,
@@ -86,11 +85,12 @@ class Evaluator:
         raise UserError(
           f'config.evaluation.{name}={block[name]} must be at least {value}'
         )
-    if 'memorisation' in self.metrics and held_out is None:
-      raise UserError(
-        'the metric memorisation needs held-out data: set '
-        '--config.evaluation.held_out=SPLIT'
-      )
+    for name in self.metrics:
+      if get_metric(name).needs_held_out and held_out is None:
+        raise UserError(
+          f'the metric {name} needs held-out data: set '
+          '--config.evaluation.held_out=SPLIT'
+        )
     self._needs = {get_metric(name).needs for name in self.metrics}
     self._source, self._held_out = source, held_out
     self._weights = ()
@@ -107,8 +107,8 @@ class Evaluator:
   @property
   def main(self) -> str | None:
     """The score that ranks checkpoints; None: no metric ranks them."""
-    names = [get_metric(metric).main for metric in self.metrics]
-    return next((name for name in names if name not in UNRANKED), None)
+    metrics = [get_metric(name) for name in self.metrics]
+    return next((metric.main for metric in metrics if metric.ranks), None)
 
   @property
   def comparison_digest(self) -> str:
@@ -125,7 +125,7 @@ class Evaluator:
     spec = get_metric(metric)
     network = None if spec.needs == 'images' else self.features.identity
     held_out = None
-    if metric == 'memorisation':
+    if spec.needs_held_out:
       held_out = _source_protocol(self._held_out, self._held_out_fingerprint)
     return {
       'metric': {'name': metric, 'version': spec.version},
@@ -209,7 +209,10 @@ class Evaluator:
         std = None if one else float(np.std(per_seed, ddof=1))
         mean = float(np.mean(per_seed))
         ranks = name == self.main
-        scores.append(Score(name, mean, std, step, images, protocol, ranks))
+        best = get_metric(metric).best(name)
+        scores.append(
+          Score(name, mean, std, step, images, protocol, ranks, best)
+        )
     return scores
 
   def _compute_values(

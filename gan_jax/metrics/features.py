@@ -1,7 +1,6 @@
 """Features by which images are compared: each network has a row in FEATURES."""
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 
 from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, digits, inception
-from gan_jax.registry import choose
+from gan_jax.registry import choose, choose_or_import
 
 # Name ('features', 'probabilities') -> array [n, d].
 FeatureDict = dict[str, Float[Array, 'n d']]
@@ -107,27 +106,16 @@ def make(function: str | FeatureFunction) -> Features:
       f'{function.__module__}:{function.__qualname__}', function
     )
   if is_custom(function):
-    return _import_function(function)
+    imported = choose_or_import(
+      'config.evaluation.features', function, FEATURES
+    )
+    return _from_function(function, imported)
   return choose('config.evaluation.features', function, FEATURES)()
 
 
 def is_custom(function: str | FeatureFunction | None) -> bool:
-  """Whether the features are a function or MODULE:FUNCTION, not in FEATURES."""
+  """Whether the features are a function or FILE.py:FUNCTION."""
   return callable(function) or (function is not None and ':' in function)
-
-
-def _import_function(name: str) -> Features:
-  """Imports MODULE:FUNCTION, which runs the module."""
-  module, _, function = name.partition(':')
-  try:
-    function = getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as error:
-    raise UserError(
-      f'config.evaluation.features={name!r} cannot be imported '
-      f'({type(error).__name__}: {error}): it must be MODULE:FUNCTION, '
-      'importable from this folder'
-    ) from error
-  return _from_function(name, function)
 
 
 def _from_function(name: str, function: FeatureFunction) -> Features:

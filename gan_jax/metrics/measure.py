@@ -19,7 +19,7 @@ from gan_jax.metrics.neighbors import (
 )
 from gan_jax.metrics.pyramids import sliced_wasserstein
 from gan_jax.metrics.similarity import ms_ssim
-from gan_jax.registry import choose
+from gan_jax.registry import choose_or_import
 
 KID_SUBSET = 1000
 
@@ -58,8 +58,14 @@ class Metric(NamedTuple):
 
   Attributes:
     needs: The required field of `MetricInputs`, or `all_features`.
-    scores: The names of its scores; the first one ranks generators.
+    scores: The names of its scores; the first one is the main score.
     compute: (reference, fake) -> its scores.
+    higher_is_better: The scores that improve as they rise; the others improve
+      as they fall.
+    ranks: Whether its main score ranks generators. It does not if its best
+      value is that of the data, or of unseen data.
+    needs_held_out: Whether it needs `Reference.held_out`.
+    data: What it measures: `images`, `points` of a toy, or `any`.
     version: Raise it by one when the numbers change on purpose: scores of
       different versions are not comparable. Part of the protocol.
   """
@@ -67,12 +73,22 @@ class Metric(NamedTuple):
   needs: str
   scores: tuple[str, ...]
   compute: Callable[[Reference, MetricInputs], dict[str, float]]
+  higher_is_better: tuple[str, ...] = ()
+  ranks: bool = True
+  needs_held_out: bool = False
+  data: str = 'images'
   version: int = 1
 
   @property
   def main(self) -> str:
-    """The name of the score that ranks generators."""
+    """The name of the main score."""
     return self.scores[0]
+
+  def best(self, score: str) -> str | None:
+    """Which value of a score is the best; see `Score.best`."""
+    if not self.ranks:
+      return None
+    return 'highest' if score in self.higher_is_better else 'lowest'
 
 
 def _match_sizes(
@@ -168,44 +184,52 @@ def _wasserstein(reference: Reference, fake: MetricInputs) -> dict[str, float]:
 
 METRICS: dict[str, Metric] = {
   'classes': Metric(
-    'probabilities', ('classes_kl', 'classes_covered'), _classes
+    'probabilities',
+    ('classes_kl', 'classes_covered'),
+    _classes,
+    higher_is_better=('classes_covered',),
   ),
   'density_coverage': Metric(
-    'features', ('coverage', 'density'), _density_coverage
+    'features',
+    ('coverage', 'density'),
+    _density_coverage,
+    higher_is_better=('coverage', 'density'),
   ),
-  'divergence': Metric('images', ('jensen_shannon', 'kl'), _divergence),
+  'divergence': Metric(
+    'images', ('jensen_shannon', 'kl'), _divergence, data='points'
+  ),
   'fid': Metric('moments', ('fid',), _fid),
   'inception_score': Metric(
-    'probabilities', ('inception_score',), _inception_score
+    'probabilities',
+    ('inception_score',),
+    _inception_score,
+    higher_is_better=('inception_score',),
   ),
   'kid': Metric('features', ('kid',), _kid),
-  'memorisation': Metric('all_features', ('memorisation',), _memorisation),
-  'modes': Metric('images', ('high_quality', 'modes_found'), _modes),
-  'ms_ssim': Metric('images', ('ms_ssim',), _ms_ssim),
+  'memorisation': Metric(
+    'all_features',
+    ('memorisation',),
+    _memorisation,
+    ranks=False,
+    needs_held_out=True,
+  ),
+  'modes': Metric(
+    'images',
+    ('high_quality', 'modes_found'),
+    _modes,
+    higher_is_better=('high_quality', 'modes_found'),
+    data='points',
+  ),
+  'ms_ssim': Metric('images', ('ms_ssim',), _ms_ssim, ranks=False),
   'precision_recall': Metric(
-    'features', ('precision', 'recall'), _precision_recall
+    'features',
+    ('precision', 'recall'),
+    _precision_recall,
+    higher_is_better=('precision', 'recall'),
   ),
   'swd': Metric('images', ('swd',), _swd),  # and swd_SIDE of each level
-  'wasserstein': Metric('images', ('wasserstein',), _wasserstein),
+  'wasserstein': Metric('images', ('wasserstein',), _wasserstein, data='any'),
 }
-# Metrics of points; `modes` only for toys that have modes.
-POINT_METRICS = ('divergence', 'modes', 'wasserstein')
-# Scores that improve as they rise; all others improve as they fall.
-HIGHER_IS_BETTER = frozenset(
-  {
-    'classes_covered',
-    'coverage',
-    'density',
-    'high_quality',
-    'inception_score',
-    'modes_found',
-    'precision',
-    'recall',
-  }
-)
-# Scores that do not rank generators: the best value is that of the data, or of
-# unseen data.
-UNRANKED = frozenset({'memorisation', 'ms_ssim'})
 # The default metrics of images: with a feature network, and without one.
 DEFAULT_METRICS = ('fid', 'kid', 'precision_recall')
 DEFAULT_PIXEL_METRICS = ('swd', 'ms_ssim')
@@ -213,7 +237,7 @@ DEFAULT_PIXEL_METRICS = ('swd', 'ms_ssim')
 
 def get_metric(name: str) -> Metric:
   """The row of METRICS of that name, or the user's own, FILE.py:NAME."""
-  return choose('config.evaluation.metrics', name, METRICS)
+  return choose_or_import('config.evaluation.metrics', name, METRICS)
 
 
 def collect(

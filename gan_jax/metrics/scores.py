@@ -20,7 +20,6 @@ from gan_jax.config import differences, flatten
 from gan_jax.config import read as read_config
 from gan_jax.errors import UserError, suggest
 from gan_jax.files import held, is_remote, write_whole
-from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 
 if TYPE_CHECKING:
   import pandas
@@ -41,6 +40,9 @@ class Score(NamedTuple):
     step, images: The progress of the generator; None: images were evaluated.
     protocol: All that the value depends on, except the generator.
     ranks: Whether this score chooses the best checkpoint.
+    best: Which value is the best: `lowest` or `highest`. None: the score does
+      not rank generators, because its best value is that of the data, or of
+      unseen data.
   """
 
   name: str
@@ -50,6 +52,7 @@ class Score(NamedTuple):
   images: int | None
   protocol: dict[str, Any]
   ranks: bool = False
+  best: str | None = 'lowest'
 
   def __repr__(self) -> str:
     """Formats the value: 10.564 +- 0.2."""
@@ -107,7 +110,7 @@ def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
 
 def is_better(one: Score, other: Score) -> bool:
   """Whether a score is better than another one of the same name."""
-  if one.name in HIGHER_IS_BETTER:
+  if one.best == 'highest':
     return one.value > other.value
   return one.value < other.value
 
@@ -142,13 +145,13 @@ def compare(
 
   if len(runs) < 2:
     raise UserError('compare needs at least two runs')
-  if name in UNRANKED:
+  runs = tuple(getattr(run, 'workdir', run) for run in runs)
+  scores_per_run = [_read_scores(run, name) for run in runs]
+  if scores_per_run[0][-1].best is None:
     raise UserError(
       f'{name} does not rank generators: its best value is that of the data, '
       'or of unseen data'
     )
-  runs = tuple(getattr(run, 'workdir', run) for run in runs)
-  scores_per_run = [_read_scores(run, name) for run in runs]
   names = [
     str(run) if isinstance(run, str | Path) else f'evaluation {index}'
     for index, run in enumerate(runs, 1)
@@ -179,7 +182,7 @@ def compare(
     }
   )
   return table.sort_values(
-    name, ascending=name not in HIGHER_IS_BETTER, ignore_index=True
+    name, ascending=chosen[0].best == 'lowest', ignore_index=True
   )
 
 

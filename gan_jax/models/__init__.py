@@ -43,7 +43,7 @@ def make(
     'channels': channels,
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
-    'sorts': auxiliary,
+    'auxiliary': auxiliary,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),

@@ -129,9 +129,8 @@ class Discriminator(nn.Module):
     num_downsamples: The first blocks of this number halve the size.
     pool: How one number is made of a feature's pixels: see POOLS.
     spectral: Whether its layers are spectrally normalised.
-    sorts: Whether it says also which class an image is of (AC-GAN); else, if
-      it is told one, the class is projected on (Miyato & Koyama 2018,
-      equation 3).
+    auxiliary: Whether a second head classifies the images (AC-GAN). If not,
+      given labels enter by projection (Miyato & Koyama 2018, equation 3).
     dtype: As of the generator.
   """
 
@@ -150,7 +149,7 @@ class Discriminator(nn.Module):
     train: bool,
     labels: Labels | None = None,
   ) -> Any:
-    """Logits [n], or where it `auxiliary` ([n], of each class [n, classes])."""
+    """Logits [n]; with `auxiliary`, also those of the classes [n, classes]."""
     x = images
     for index, width in enumerate(self.features):
       halve, first = index < self.num_downsamples, index == 0

@@ -14,6 +14,7 @@ from gan_jax.games.game import Game, Phase
 from gan_jax.games.latents import LATENTS
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pair import Pair, Variables
+from gan_jax.registry import choose_or_import
 
 # The number of real points and of fakes, and of fakes with a gradient arrow.
 NUM_POINTS, NUM_ARROWS = 1000, 150
@@ -34,19 +35,19 @@ class PlotData(NamedTuple):
   Attributes:
     real, fake: Points.
     disc_values: D's output on `disc_grid(toy)`: the probability D(x), or the
-      value of a critic.
+      value of a critic. None: D scores no single points.
     is_critic: Whether `disc_values` are the values of a critic.
-    gradients: The gradient of D's logit at the first fakes.
+    gradients: The gradient of D's logit at the first fakes; None as above.
     mapped_latents: G's outputs along the lines of the latent grid, [lines,
       points, d]. Latents of 1 coordinate have one line; None: latents have more
-      than 2 coordinates, or no quantile function.
+      than 2 coordinates, or no quantile function, or the game has none.
   """
 
   real: Float[Array, 'n d']
   fake: Float[Array, 'n d']
-  disc_values: Float[Array, ' m']
+  disc_values: Float[Array, ' m'] | None
   is_critic: Bool[Array, '']
-  gradients: Float[Array, 'k d']
+  gradients: Float[Array, 'k d'] | None
   mapped_latents: Float[Array, 'l p d'] | None
 
 
@@ -78,18 +79,20 @@ def make_plot_data(
       variables.disc, {'images': as_images(points)}, phase
     )
     fake = generate(inputs)
-    output = discriminate(grid)
-    gradients = jax.grad(lambda x: discriminate(x).logits.sum())(
-      fake[:NUM_ARROWS]
-    )
-    mapped_latents = None
-    if latents is not None:
+    disc_values = gradients = mapped_latents = None
+    is_critic = False
+    if game.discriminate is not None:
+      output = discriminate(grid)
+      is_critic = output.probability is None
+      disc_values = output.logits if is_critic else output.probability
+      gradients = jax.grad(lambda x: discriminate(x).logits.sum())(
+        fake[:NUM_ARROWS]
+      )
+    if latents is not None and 'z' in inputs:
       shape = latents.shape[:2]
       flat = latents.reshape(-1, latents.shape[-1])
       repeated = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
       mapped_latents = generate({**repeated, 'z': flat}).reshape(*shape, -1)
-    is_critic = output.probability is None
-    disc_values = output.logits if is_critic else output.probability
     real = jax.vmap(toy.draw)(keys)
     return PlotData(
       real, fake, disc_values, jnp.bool_(is_critic), gradients, mapped_latents
@@ -103,8 +106,10 @@ def _latent_grid(config: ConfigDict) -> Float[Array, 'l p z'] | None:
 
   None: see `PlotData.mapped_latents`.
   """
-  quantile = LATENTS[config.game.latent].quantile
-  dim = config.game.latent_dim
+  name, dim = config.game.get('latent'), config.game.get('latent_dim')
+  if name is None:
+    return None
+  quantile = choose_or_import('config.game.latent', name, LATENTS).quantile
   if quantile is None or dim > 2:
     return None
   along = jnp.linspace(0.01, 0.99, LINE_POINTS)
@@ -138,9 +143,10 @@ def _plot_1d(figure, data: PlotData, toy: Toy) -> None:
     data.fake[:, 0], bins, density=True, color='C2', histtype='step', lw=2,
     label='G',
   )  # fmt: skip
-  disc_axes = top.twinx() if data.is_critic else top
-  disc_axes.plot(disc_grid(toy)[:, 0], data.disc_values, 'C0', label='D')
-  if not data.is_critic:
+  if data.disc_values is not None:
+    disc_axes = top.twinx() if data.is_critic else top
+    disc_axes.plot(disc_grid(toy)[:, 0], data.disc_values, 'C0', label='D')
+  if data.disc_values is not None and not data.is_critic:
     top.axhline(0.5, color='C0', lw=0.5, ls=':')
   top.legend(loc='upper right', frameon=False)
   if data.mapped_latents is None:
@@ -166,21 +172,23 @@ def _plot_2d(figure, data: PlotData, toy: Toy) -> None:
   side = GRID_SIZE[2]
   edge = (-toy.limit, toy.limit)
   limits = {} if data.is_critic else {'vmin': 0, 'vmax': 1}
-  image = left.imshow(
-    data.disc_values.reshape(side, side), origin='lower', extent=(*edge, *edge),
-    cmap='RdBu', alpha=0.7, **limits,
-  )  # fmt: skip
-  figure.colorbar(image, ax=left, label='D(x)', shrink=0.8)
+  if data.disc_values is not None:
+    values = data.disc_values.reshape(side, side)
+    image = left.imshow(
+      values, origin='lower', extent=(*edge, *edge), cmap='RdBu', alpha=0.7,
+      **limits,
+    )  # fmt: skip
+    figure.colorbar(image, ax=left, label='D(x)', shrink=0.8)
   right.set_title("G's outputs along a grid of latents", fontsize=9)
   for axes in (left, right):
     axes.plot(*data.real.T, '.', color='0.35', ms=2, label='data')
-  count = len(data.gradients)
-  fakes = data.fake[:count]
   left.plot(*data.fake.T, '.', color='C2', ms=2, label='G')
-  left.quiver(
-    *fakes.T, *arrows(data.gradients, toy.limit).T, angles='xy',
-    scale_units='xy', scale=1.0, width=0.003, color='0.1',
-  )  # fmt: skip
+  if data.gradients is not None:
+    fakes = data.fake[: len(data.gradients)]
+    left.quiver(
+      *fakes.T, *arrows(data.gradients, toy.limit).T, angles='xy',
+      scale_units='xy', scale=1.0, width=0.003, color='0.1',
+    )  # fmt: skip
   left.set_title('data, G, D, and the gradient of D at G', fontsize=9)
   if data.mapped_latents is not None:
     for line in data.mapped_latents:

@@ -21,7 +21,6 @@ from gan_jax.errors import UserError, suggest
 from gan_jax.games.game import truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import scores
-from gan_jax.metrics.measure import HIGHER_IS_BETTER, UNRANKED
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
@@ -418,8 +417,6 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
 
   Among several protocols, the one with the most checkpoints counts.
   """
-  if name in UNRANKED:
-    raise UserError(f'{name} does not rank checkpoints: choose another score')
   known = scores.read(workdir)
   matching = [
     score
@@ -433,12 +430,14 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
       f'{suggest(name, measured)} (measured: '
       f'{", ".join(measured) or "none, run --mode=evaluate"})'
     )
+  if matching[0].best is None:
+    raise UserError(f'{name} does not rank checkpoints: choose another score')
   by_protocol: dict[str, list[scores.Score]] = {}
   for score in matching:
     protocol = scores.protocol_digest(score.protocol)
     by_protocol.setdefault(protocol, []).append(score)
   most = max(by_protocol.values(), key=len)
-  best = max if name in HIGHER_IS_BETTER else min
+  best = max if matching[0].best == 'highest' else min
   return best(most, key=lambda score: score.value).step
 
 

@@ -23,7 +23,7 @@ import optuna
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError, where_in
-from gan_jax.metrics.measure import HIGHER_IS_BETTER, METRICS, UNRANKED
+from gan_jax.metrics.measure import METRICS, get_metric
 from gan_jax.registry import build, check_keys, choose
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
@@ -203,30 +203,30 @@ def _score(
   where: str, block: Mapping[str, Any], config: ConfigDict
 ) -> tuple[str, str]:
   """Returns the score's name in `metrics.jsonl`, and the goal."""
-  known = {score for row in METRICS.values() for score in row.scores}
+  own = [get_metric(name) for name in config.evaluation.metrics]
+  rows = {s: row for row in (*METRICS.values(), *own) for s in row.scores}
   name = block.get('score')
   if name is None:
-    metrics = [METRICS[m] for m in config.evaluation.metrics if m in METRICS]
-    mains = [row.main for row in metrics if row.main not in UNRANKED]
+    mains = [row.main for row in own if row.ranks]
     name = mains[0] if mains else None
   if name is None:
     block = config.evaluation
     choice = choose_for(config.data.source, block.metrics, block.features)
-    ranking = [score for score in choice.scores if score not in UNRANKED]
+    ranking = [score for score in choice.scores if rows[score].ranks]
     raise UserError(
       f"{where}: set 'score' to the metric that ranks the trials (valid for "
       f'{config.data.source}: {", ".join(ranking) or "none"})'
     )
   plain = name.removeprefix('eval/')
-  is_score = plain in known or plain.startswith('swd_')
+  is_score = plain in rows or plain.startswith('swd_')
   score = f'eval/{plain}' if is_score else name
   if _is_evaluated(score) and config.evaluation.every_images is None:
     raise UserError(
       f'{where}: {score} is never measured: add evaluation.every_images to '
       "'fixed'"
     )
-  ranks = is_score and plain not in UNRANKED
-  guess = None if not ranks else 'max' if plain in HIGHER_IS_BETTER else 'min'
+  best = rows.get(plain, METRICS['swd']).best(plain) if is_score else None
+  guess = {'highest': 'max', 'lowest': 'min', None: None}[best]
   goal = block.get('goal', guess)
   if goal not in ('min', 'max'):
     raise UserError(

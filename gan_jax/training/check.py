@@ -7,9 +7,11 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import devices
-from gan_jax.bounds import check_values
-from gan_jax.errors import UserError
-from gan_jax.registry import choose
+from gan_jax.bounds import bound_of, check_values
+from gan_jax.errors import UserError, suggest
+from gan_jax.pair import Pair
+from gan_jax.registry import choose, is_code
+from gan_jax.training.optimizers import SCHEDULABLE
 from gan_jax.training.schedule import look_up_keys, make_schedule
 
 # What is done when a loss or a gradient is not finite.
@@ -30,6 +32,7 @@ def check_config(config: ConfigDict) -> None:
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
     )
   make_schedule(config)
+  _check_scheduled_values(config)
   for index, segment in enumerate(config.get('schedule', ({},))):
     resolved = look_up_keys(segment, config)
     for name in ('batch_size', 'gen_batch_size'):
@@ -39,6 +42,41 @@ def check_config(config: ConfigDict) -> None:
         where = segment[name] if called else f'schedule[{index}].{name}'
       if size is not None:
         devices.check_batch_size(where, size)
+
+
+def _check_scheduled_values(config: ConfigDict) -> None:
+  """Refuses scheduled values that nothing reads, or that are out of bounds.
+
+  `games.make` checks the names of the game's values.
+  """
+  for index, segment in enumerate(config.get('schedule', ({},))):
+    for name, curve in segment.get('values', {}).items():
+      where = f'config.schedule[{index}]: {name}'
+      if name.startswith('optimizer.'):
+        _check_schedulable(config, where, name)
+      bound = bound_of(name)
+      for end in curve[1:] if isinstance(curve, tuple) else (curve,):
+        if problem := bound.problem(end) if bound else '':
+          raise UserError(f'{where}={curve!r}: {end!r} {problem}')
+
+
+def _check_schedulable(config: ConfigDict, where: str, name: str) -> None:
+  """Refuses a hyperparameter that the optimizer cannot schedule."""
+  _, player, key = (*name.split('.'), '', '')[:3]
+  optimizer = config.optimizer.get(player, {}).get('name')
+  if optimizer is not None and is_code(optimizer):
+    return
+  valid = SCHEDULABLE.get(optimizer, ())
+  if name != f'optimizer.{player}.{key}' or key not in valid:
+    names = [
+      f'optimizer.{p}.{k}'
+      for p in Pair._fields
+      for k in SCHEDULABLE.get(config.optimizer[p].name, ())
+    ]
+    raise UserError(
+      f'{where} cannot be scheduled{suggest(name, names)} '
+      f'(valid: {", ".join(names) or "none"})'
+    )
 
 
 def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:

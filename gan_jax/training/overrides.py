@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from gan_jax.config import flatten
 from gan_jax.errors import UserError
-from gan_jax.registry import accepts, choose, is_code
+from gan_jax.registry import accepts, choose_or_import, is_code
 
 
 def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
@@ -66,7 +66,7 @@ def _drop(
     block = block[part]
   if block.name not in table and not is_code(block.name):
     return []  # `choose` refuses it, with the valid names
-  row = choose(f'config.{path}.name', block.name, table)
+  row = choose_or_import(f'config.{path}.name', block.name, table)
   taken = {'name', 'learning_rate', *accepts(row)}
   left = [k for k in block if k not in taken and f'{path}.{k}' not in typed]
   with config.unlocked():
