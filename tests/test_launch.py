@@ -158,9 +158,9 @@ MISTAKES = [
     ],
     "did you mean 'fid'?",
   ),
-  ([VANILLA, '--config.data.channels=4'], 'is 1 (grey) or 3 (RGB), not 4'),
+  ([VANILLA, '--config.data.channels=4'], 'must be 1 (grey) or 3 (RGB), not 4'),
   ([DCGAN, '--config.data.resolution=28'], '16, 32, 64 or 128 pixels, not 28'),
-  ([DCGAN, '--config.data.source=folder:'], 'name one of images'),
+  ([DCGAN, '--config.data.source=folder:'], 'folder:/path/to/images'),
   (
     [VANILLA, '--config.batch_size=3', '--config.steps_per_dispatch=-1'],
     'steps_per_dispatch=-1 must be positive',
@@ -194,7 +194,7 @@ MISTAKES = [
   ),
   (
     [VANILLA, '--config.data.source=tfds:emnist', '--config.data.dir=/nowhere'],
-    'emnist is not prepared in /nowhere: the same command with --mode=prepare',
+    'emnist is not prepared in /nowhere: run the same command with --mode=prepare',
   ),
   (
     [VANILLA, '--config.data.resolution=4096'],
@@ -322,10 +322,10 @@ def test_a_workdir_that_is_not_writable(tmp_path, folder):
 @pytest.mark.parametrize(
   ('files', 'message'),
   [
-    ({}, '0 images below'),
-    ({'a.png': 1}, '1 images below'),
+    ({}, '0 images, but at least 2 are needed'),
+    ({'a.png': 1}, '1 images, but at least 2 are needed'),
     ({'a.png': 0, 'b.jpg': 0, 'c.webp': 0}, '3 of 3 files in'),
-    ({'a.tiff': 1, 'b.txt': 1}, '0 images below'),
+    ({'a.tiff': 1, 'b.txt': 1}, '0 images, but at least 2 are needed'),
   ],
 )
 def test_a_folder_without_enough_images(tmp_path, files, message):

@@ -519,10 +519,10 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
   gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
   for_disc = sum(gen)  # G's fakes for D
   paper = for_disc + reals_and_fakes + penalty + gen_move
-  table, source = make_schedule(config), dispatch_timer.generate(config)
+  table, source = make_schedule(config), dispatch_timer.generated_source(config)
   row = table.segments[stage]
   assert row.segment.stage == stage
-  counted = dispatch_timer.flops_of(config, source, row.first_step)
+  counted = dispatch_timer.flops_per_dispatch(config, source, row.first_step)
   assert counted / row.segment.batch_size == 2 * paper
 
 
@@ -596,7 +596,9 @@ def test_what_is_not_in_play_is_left_alone(run):
   config, workdir, _ = run
   source = in_memory({'images': np.zeros((64, 16, 16, 3), np.uint8)})
   tx = optimizers.make(config.optimizer.to_dict())
-  create = dispatch_timer.creator(games.make(config), tx, config, source)
+  create = dispatch_timer.make_create_state(
+    games.make(config), tx, config, source
+  )
   start = devices.create(create)._asdict()
   named = jax.tree_util.tree_leaves_with_path(start)
   states = [
@@ -666,7 +668,7 @@ def test_a_step_at_1024(capsys):
     donate_argnums=0,
   )
   fed = index_batch(Stream(0, 2), None, table, lambda n: slice(n), first)
-  before = jax.jit(dispatch_timer.creator(game, tx, config, source))()
+  before = jax.jit(dispatch_timer.make_create_state(game, tx, config, source))()
   name = '1024x1024'
   kernel = lambda state: [
     np.asarray(player['params'][name]['conv_0']['kernel'])
