@@ -401,8 +401,8 @@ def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
   assert longer.returncode == 2
   (line,) = longer.stderr.splitlines()
   assert 'total_images=256, and ' in line
-  assert 'was begun with 128' in line
-  assert 'keep the length, or name another --workdir' in line
+  assert 'was started with 128' in line
+  assert 'keep it, or choose another --workdir' in line
 
 
 def test_a_diverged_run_is_not_saved(tmp_path):
@@ -414,9 +414,7 @@ def test_a_diverged_run_is_not_saved(tmp_path):
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # distinguishes divergence from a user error
   (line,) = result.stderr.splitlines()
-  assert re.search(
-    r'/loss\S* not finite at iteration \d+: the training has', line
-  )
+  assert re.search(r'/loss\S* not finite at iteration \d+: training has', line)
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 

@@ -113,7 +113,7 @@ def test_networks_that_have_changed_are_no_damage(copy):
   (copy / 'config.json').write_text(json.dumps(settings))
   config.model.gen.hidden = (48,)
   with pytest.raises(
-    UserError, match='iteration 24 is whole, and does not fit'
+    UserError, match='iteration 24 is intact, but it does not match'
   ):
     loop.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
@@ -268,7 +268,7 @@ def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
       checkpoints.finish()
     folder.unlink()
     (tmp_path / 'elsewhere').rename(folder)
-  assert 'it is tried again at the next checkpoint' in capsys.readouterr().err
+  assert 'the next checkpoint will try again' in capsys.readouterr().err
   save(3)
   checkpoints.finish()
   checkpoints.close()
@@ -594,7 +594,7 @@ GOOD = {
     (
       {'disc/real_accuracy': 0.999, 'disc/fake_accuracy': 1.0},
       10,
-      'D has won',
+      'D separates reals from fakes perfectly',
     ),
   ],
 )
