@@ -18,8 +18,8 @@ VANILLA = f'--config={ROOT}/experiments/vanilla_mnist.py:tiny'
 FOLDER = f'--config={ROOT}/experiments/dcgan_folder.py:tiny'
 LONG = '--config.total_images=1_000_000'
 LOST = (
-  'launch.py: process {} was lost: the same command on all processes goes on '
-  'from the last checkpoint'
+  'launch.py: process {} was lost: run the same command on all processes to '
+  'resume from the last checkpoint'
 )
 
 
@@ -91,7 +91,8 @@ def test_processes_that_differ_are_refused(flag, message, tmp_path):
   """Each says in what; and nothing is written."""
   codes, said = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
   line = (
-    f'launch.py: the processes of a run must be started alike, and differ in '
+    f'launch.py: all processes of a run must start with the same settings, but '
+    f'differ in '
     f'{message}'
   )
   assert said == [[line], [line]]
@@ -155,7 +156,9 @@ def test_the_data_differs(tmp_path):
   source = '--config.data.source=folder:pictures'
   codes, said = finish(start_two(tmp_path, FOLDER, source))
   for (line,) in said:
-    assert 'must be started alike, and differ in data (images) (' in line
+    assert (
+      'must start with the same settings, but differ in data (images) (' in line
+    )
   assert codes == [2, 2]
 
 

@@ -40,7 +40,7 @@ def index_batches(
   step: int,
   attempt: int,
 ) -> Generator[Pair[IndexBatch | None]]:
-  """Yields the index batches of each dispatch from `step`; see `index_batch`."""
+  """Yields index batches, one per dispatch from `step`; see `index_batch`."""
   make = index_batch_maker(config, source, schedule, attempt)
   steps = range(step, schedule.total_steps, schedule.steps_per_dispatch)
   if source.draw is not None or is_resident(config, source):

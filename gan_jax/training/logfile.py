@@ -53,7 +53,7 @@ def divert(workdir: str | Path) -> None:
   log = logging.getLogger('asyncio').error
 
   def excepthook(kind, error, trace) -> None:
-    """Handles errors of tensorstore's threads too: Python did not start them."""
+    """Also handles errors of tensorstore's threads (not started by Python)."""
     if threading.current_thread() is threading.main_thread():
       sys.__excepthook__(kind, error, trace)
     else:
