@@ -91,9 +91,8 @@ def test_processes_that_differ_are_refused(flag, message, tmp_path):
   """Each says in what; and nothing is written."""
   codes, said = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
   line = (
-    f'launch.py: all processes of a run must start with the same settings, but '
-    f'differ in '
-    f'{message}'
+    'launch.py: all processes of a run must start with the same settings, '
+    f'but differ in {message}'
   )
   assert said == [[line], [line]]
   assert codes == [2, 2]

@@ -127,9 +127,7 @@ def _loop(
   config, schedule = run.config, run.schedule
   step = int(devices.fetch(state.step))
   # The first evaluation precedes training, so that a failure shows at once.
-  missed = None
-  if _is_missing(run, step):
-    missed = run.evaluations.measure(state.ema, step)
+  missed = _evaluate_missed(run, state, step)
   state = run.strategy.replicate(state)
   batches = index_batches(config, run.source, schedule, step, attempt)
   run_log = _run_log(run, step, attempt)
@@ -279,6 +277,15 @@ def _due(
   passed = schedule.images(before) // every_images
   due = passed < schedule.images(now) // every_images
   return due or now == schedule.total_steps
+
+
+def _evaluate_missed(
+  run: TrainingRun, state: State, step: int
+) -> Evaluated | None:
+  """Evaluates the state if an evaluation was due at `step` but is missing."""
+  if not _is_missing(run, step):
+    return None
+  return run.evaluations.measure(state.ema, step)
 
 
 def _record_missed(
