@@ -102,7 +102,7 @@ def test_packs_are_of_consecutive_images():
     np.testing.assert_array_equal(
       packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
     )
-  with pytest.raises(UserError, match='pack=4 does not divide a batch of 6'):
+  with pytest.raises(UserError, match='pack=4 does not divide the batch size'):
     augment.make_augment(pack=4)(IMAGES, KEYS, {})
 
 

@@ -141,12 +141,12 @@ def test_samples_use_the_average_statistics(played):
     (
       nn.Dense(3),
       Discriminator(),
-      'the generator is called with (z, keys, train), and Dense takes (inputs)',
+      'the generator is called with (z, keys, train), but Dense takes (inputs)',
     ),
     (
       Generator(),
       nn.Sequential([nn.Dense(1)]),
-      'the discriminator is called with (images, keys, train), and Sequential',
+      'the discriminator is called with (images, keys, train), but Sequential',
     ),
     (
       progressive.Generator(1),

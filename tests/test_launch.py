@@ -120,7 +120,7 @@ MISTAKES = [
   ),
   ([VANILLA, '--config.seed=-1'], 'seed=-1 must be 0 or more'),
   ([VANILLA, '--config.seed=99999999999'], 'must be from 0 to 4,294,967,295'),
-  ([VANILLA, '--config.game.loss.real_label=5'], 'must be above 0, to 1'),
+  ([VANILLA, '--config.game.loss.real_label=5'], 'must be in (0, 1]'),
   ([VANILLA, '--config.model.gen.hidden=(0,)'], 'hidden=(0,) must be positive'),
   ([VANILLA, '--config.precision=float16'], 'valid: bfloat16, float32'),
   ([VANILLA, '--config.parallel=pmp'], "did you mean 'pmap'?"),

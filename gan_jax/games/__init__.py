@@ -1,9 +1,9 @@
-"""Games: what is trained, and the losses and penalties that it is trained by.
+"""Games: the GAN variants, with their losses and penalties.
 
 This folder owns the interface of a game (game.py), the games, and their parts:
-losses, penalties, augmentation, latents, the application of D. It may import
-models, ops and what lies below them. A new kind of game is a file and a row
-(config, axis_name) -> Game in GAMES.
+losses, penalties, augmentation, latents, the discriminator pass. It may import
+models, ops and the modules below them. A new kind of game is a file and an
+entry (config, axis_name) -> Game in GAMES.
 """
 
 import inspect
@@ -24,8 +24,8 @@ from gan_jax.registry import accepts, build, check_keys, choose
 
 __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
-# Keys of `config.game` of every game of images: of the augmentation pipeline,
-# and the others.
+# Keys of `config.game` for image games; AUGMENT_KEYS configure the augmentation
+# pipeline.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
   'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss', 'name',
@@ -46,14 +46,14 @@ def _progressive(config: Any, axis_name: str | None) -> Game:
 
 
 def _scheduled(config: Any) -> set[str]:
-  """Names of the schedule's values that are the game's."""
+  """Returns the names of the scheduled values that a game may read."""
   segments = config.get('schedule', ())
   names = {name for segment in segments for name in segment.get('values', {})}
   return {x for x in names if x in ('alpha',) or x.startswith('game.')}
 
 
 def _scheduled_weights(config: Any) -> list[str]:
-  """Names of the values that a game of images reads."""
+  """Returns the names of the scheduled values that an image game reads."""
   return [
     'game.instance_noise',
     *(
@@ -65,7 +65,7 @@ def _scheduled_weights(config: Any) -> list[str]:
 
 
 def _check_scheduled(config: Any, known: Iterable[str]) -> None:
-  """Refuses values of the schedule that the game does not read."""
+  """Raises UserError for scheduled values that the game does not read."""
   known = list(known)
   for name in sorted(_scheduled(config) - {*known}):
     raise UserError(
@@ -75,7 +75,7 @@ def _check_scheduled(config: Any, known: Iterable[str]) -> None:
 
 
 def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
-  """The arguments of `image_game`."""
+  """Makes the arguments of `image_game` from a config."""
   game, classes = config.game, config.data.get('classes', 0)
   check_keys('config.game', game, sorted(KEYS))
   for player in Pair._fields:
@@ -110,7 +110,7 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
 
 
 def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
-  """Refuses networks that cannot be conditioned on classes as asked."""
+  """Raises UserError for networks that do not support the classes."""
   if 'auxiliary' in game:
     if not classes:
       raise UserError(
@@ -128,12 +128,13 @@ def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
     if classes and 'labels' not in takes:
       raise UserError(
         f'config.data.classes={classes}: {type(module).__module__}.'
-        f'{type(module).__name__} of config.model.{player} takes no labels'
+        f'{type(module).__name__} of config.model.{player} takes no labels: '
+        'set the classes to 0, or choose a conditional network'
       )
 
 
 def _augment_arguments(config: Any) -> dict[str, Any]:
-  """The augmentation pipeline, if the config or the schedule has one."""
+  """Makes the augmentation pipeline; {} if nothing configures one."""
   game = config.game
   given = {key: game[key] for key in AUGMENT_KEYS if key in game}
   if not given and 'game.instance_noise' not in _scheduled(config):
@@ -145,7 +146,7 @@ def _augment_arguments(config: Any) -> dict[str, Any]:
 def _penalties(
   config: Any, block: str, table: dict[str, Callable[..., Any]]
 ) -> list[WeightedPenalty]:
-  """The penalties of a block of the config with a weight, or a schedule."""
+  """Makes the penalties of a block that have a weight or a schedule."""
   named = config.game.get(block, {})
   scheduled = _scheduled(config)
   found = []
@@ -153,7 +154,7 @@ def _penalties(
     where, fields = f'config.game.{block}.{name}', dict(fields)
     if 'weight' not in fields:
       raise UserError(f'{where} has no weight: set {where}.weight')
-    # A block may have any name if it names its row.
+    # A block with a `name` may itself have any name.
     make = choose(f'config.game.{block}', fields.pop('name', name), table)
     check_keys(where, fields, ['name', 'weight', 'every', *accepts(make)])
     weight, every = fields.pop('weight'), fields.pop('every', 1)
@@ -164,7 +165,7 @@ def _penalties(
 
 
 def advice(config: Any) -> str | None:
-  """A warning about a game that trains, but hardly as intended."""
+  """Returns a warning for a valid config that is probably a mistake."""
   game = config.game
   if game.get('loss', {}).get('name') != 'wasserstein':
     return None
