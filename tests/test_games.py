@@ -1,4 +1,4 @@
-"""The game of images, on players small enough for paper."""
+"""Tests of the image game, on networks with few parameters."""
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ NOTHING = Pair(optax.set_to_zero(), optax.set_to_zero())
 
 
 class Generator(nn.Module):
-  """One pixel: BatchNorm of the only latent."""
+  """Generates one pixel: the BatchNorm of a single latent."""
 
   @nn.compact
   def __call__(self, z, keys, train):
@@ -33,7 +33,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """The pixel's BatchNorm is the logit."""
+  """Returns the BatchNorm of the pixel as the logit."""
 
   @nn.compact
   def __call__(self, images, keys, train):
@@ -42,8 +42,8 @@ class Discriminator(nn.Module):
 
 
 @pytest.fixture(scope='module')
-def played():
-  """The state before and after an iteration in which no parameter moves."""
+def trained():
+  """The states before and after one iteration with learning rate 0."""
   game = image_game(
     Generator(),
     Discriminator(),
@@ -85,11 +85,11 @@ def stats(variables):
   return float(norm['mean'][0]), float(norm['var'][0])
 
 
-def test_reals_and_fakes_are_normalized_apart(played):
+def test_reals_and_fakes_have_separate_batch_statistics(trained):
   """Each pass has mean 0 by its own statistics. Together with the fakes,
   whose mean is 0, the reals' would be above it.
   """
-  metrics = played[-1]
+  metrics = trained[-1]
   for name in ('disc/real_logit', 'disc/fake_logit'):
     assert float(metrics[name][0]) == pytest.approx(0, abs=1e-6)
   normed = (REAL - 3) / np.sqrt(3.5)
@@ -98,19 +98,19 @@ def test_reals_and_fakes_are_normalized_apart(played):
   assert metrics['disc/loss'][0] > real_loss
 
 
-def test_discs_statistics_see_both_passes(played):
+def test_disc_statistics_include_both_passes(trained):
   """mean <- .9 (.9 x 0 + .1 x 3) + .1 x 0; var <- .9 (.9 + .1 x 3.5) + .1 x 1:
   first the reals', then the fakes', which G has given mean 0, variance 1. What
   D sees in G's move leaves no trace.
   """
-  mean, var = stats(played[3].variables.disc)
+  mean, var = stats(trained[3].variables.disc)
   assert mean == pytest.approx(0.27, abs=1e-6)
   assert var == pytest.approx(0.9 * 1.25 + 0.1, abs=1e-5)
 
 
-def test_gens_statistics_and_their_average(played):
-  """G keeps .9 x old + .1 x the batch's, once; its average goes half way."""
-  game, phase, start, end, _ = played
+def test_gen_statistics_and_their_ema(trained):
+  """G's statistics are .9 old + .1 batch, once; the EMA decay is 1/2."""
+  game, phase, start, end, _ = trained
   keys = jax.vmap(
     lambda i: jax.random.fold_in(
       jax.random.fold_in(jax.random.fold_in(start.key, 2), 0), i
@@ -124,9 +124,9 @@ def test_gens_statistics_and_their_average(played):
   assert average == pytest.approx((mean / 2, (1 + var) / 2), abs=1e-6)
 
 
-def test_samples_use_the_average_statistics(played):
-  """(z - mean) / sqrt(var), whatever else is in the batch."""
-  game, phase, _, end, _ = played
+def test_samples_use_the_ema_statistics(trained):
+  """Computes (z - mean) / sqrt(var), independent of the batch."""
+  game, phase, _, end, _ = trained
   keys = jax.random.split(jax.random.key(1), 3)
   inputs = game.sample_inputs(keys, {}, phase)
   mean, var = stats(end.ema)
@@ -141,12 +141,12 @@ def test_samples_use_the_average_statistics(played):
     (
       nn.Dense(3),
       Discriminator(),
-      'the generator is called with (z, keys, train), and Dense takes (inputs)',
+      'the generator is called with (z, keys, train), but Dense takes (inputs)',
     ),
     (
       Generator(),
       nn.Sequential([nn.Dense(1)]),
-      'the discriminator is called with (images, keys, train), and Sequential',
+      'the discriminator is called with (images, keys, train), but Sequential',
     ),
     (
       progressive.Generator(1),
@@ -155,8 +155,8 @@ def test_samples_use_the_average_statistics(played):
     ),
   ],
 )
-def test_a_network_that_is_called_otherwise(gen, disc, message):
-  """Any module of Flax, or one of another game: told in a line."""
+def test_networks_with_another_signature_are_refused(gen, disc, message):
+  """A Flax module, or the network of another game, raises UserError."""
   with pytest.raises(UserError) as told:
     image_game(
       gen,

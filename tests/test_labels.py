@@ -93,5 +93,7 @@ def test_labels_are_in_the_protocol(tmp_path, scripted):
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
     evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
-  with pytest.raises(UserError, match='has no classes: set it to None'):
+  with pytest.raises(
+    UserError, match='needs a conditional generator: set it to None'
+  ):
     loop.train(evaluated(labels='data'), tmp_path / 'other')

@@ -1,4 +1,4 @@
-"""Latents: their distributions, and the paths between them."""
+"""Tests of the latent distributions and their interpolation."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gan_jax.games.latents import LATENTS
 DIM, N = 16, 4096
 
 
-def draw(name, seed=0):
+def sample(name, seed=0):
   keys = jax.random.split(jax.random.key(seed), N)
   return jax.vmap(lambda key: LATENTS[name].draw(key, DIM))(keys)
 
@@ -20,7 +20,7 @@ def draw(name, seed=0):
 )
 def test_mean_and_variance(name, variance):
   """Within 4 standard errors of N * DIM draws."""
-  z = np.asarray(draw(name), np.float64)
+  z = np.asarray(sample(name), np.float64)
   error = 4 / np.sqrt(N * DIM)
   assert abs(z.mean()) < error
   assert abs((z**2).mean() - variance) < 2 * error
@@ -29,16 +29,16 @@ def test_mean_and_variance(name, variance):
 
 
 def test_supports():
-  uniform = draw('uniform')
+  uniform = sample('uniform')
   assert (abs(uniform) <= 1).all()
   assert abs(uniform).max() > 0.99
-  radius = jnp.linalg.norm(draw('sphere'), axis=1)
+  radius = jnp.linalg.norm(sample('sphere'), axis=1)
   np.testing.assert_allclose(radius, np.sqrt(DIM), rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', LATENTS)
-def test_paths_begin_and_end_where_they_should(name):
-  a, b = draw(name, 1)[:8], draw(name, 2)[:8]
+def test_interpolation_endpoints(name):
+  a, b = sample(name, 1)[:8], sample(name, 2)[:8]
   path = LATENTS[name].interpolate
   np.testing.assert_allclose(path(a, b, jnp.zeros(8)), a, atol=1e-5)
   np.testing.assert_allclose(path(a, b, jnp.ones(8)), b, atol=1e-5)
@@ -46,7 +46,7 @@ def test_paths_begin_and_end_where_they_should(name):
 
 
 def test_great_circle_by_hand():
-  """A third of the way from (2, 0) to (0, 2): 2 (cos 30, sin 30 degrees)."""
+  """t = 1/3 from (2, 0) to (0, 2) is 2 (cos 30, sin 30 degrees)."""
   a, b = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])
   at = LATENTS['sphere'].interpolate(a, b, jnp.array([1 / 3]))
   np.testing.assert_allclose(at, [[np.sqrt(3), 1.0]], rtol=1e-6)

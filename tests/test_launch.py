@@ -120,7 +120,7 @@ MISTAKES = [
   ),
   ([VANILLA, '--config.seed=-1'], 'seed=-1 must be 0 or more'),
   ([VANILLA, '--config.seed=99999999999'], 'must be from 0 to 4,294,967,295'),
-  ([VANILLA, '--config.game.loss.real_label=5'], 'must be above 0, to 1'),
+  ([VANILLA, '--config.game.loss.real_label=5'], 'must be in (0, 1]'),
   ([VANILLA, '--config.model.gen.hidden=(0,)'], 'hidden=(0,) must be positive'),
   ([VANILLA, '--config.precision=float16'], 'valid: bfloat16, float32'),
   ([VANILLA, '--config.parallel=pmp'], "did you mean 'pmap'?"),
@@ -401,8 +401,8 @@ def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
   assert longer.returncode == 2
   (line,) = longer.stderr.splitlines()
   assert 'total_images=256, and ' in line
-  assert 'was begun with 128' in line
-  assert 'keep the length, or name another --workdir' in line
+  assert 'was started with 128' in line
+  assert 'keep it, or choose another --workdir' in line
 
 
 def test_a_diverged_run_is_not_saved(tmp_path):
@@ -414,9 +414,7 @@ def test_a_diverged_run_is_not_saved(tmp_path):
   result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # distinguishes divergence from a user error
   (line,) = result.stderr.splitlines()
-  assert re.search(
-    r'/loss\S* not finite at iteration \d+: the training has', line
-  )
+  assert re.search(r'/loss\S* not finite at iteration \d+: training has', line)
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 

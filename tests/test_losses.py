@@ -1,4 +1,4 @@
-"""Losses against numbers worked out by hand."""
+"""Tests of the losses against hand-computed values."""
 
 import math
 
@@ -16,7 +16,7 @@ MEAN = lambda *values: sum(values) / len(values)
 
 
 def test_by_hand():
-  """-log of the probabilities, in float64, averaged."""
+  """Averages -log of the probabilities, in float64."""
   log = math.log
   real = MEAN(-log(3 / 4), -log(1 / 2))
   fake = MEAN(-log(1 - 1 / 4), -log(1 - 3 / 4))
@@ -28,7 +28,7 @@ def test_by_hand():
 
 
 def test_wasserstein_by_hand():
-  """The critic's values are 1.1 and 0 of reals, -1.1 and 1.1 of fakes."""
+  """The critic is 1.1 and 0 at the reals, -1.1 and 1.1 at the fakes."""
   pair = losses.wasserstein()
   of_real = math.log(3) / 2
   np.testing.assert_allclose(pair.disc(REAL, FAKE), 0 - of_real, rtol=1e-6)
@@ -38,14 +38,14 @@ def test_wasserstein_by_hand():
 
 
 def test_least_squares_by_hand():
-  """Logits 3, 0 of reals and -1, 2 of fakes."""
+  """The logits are 3, 0 for reals and -1, 2 for fakes."""
   real, fake = jnp.array([3.0, 0.0]), jnp.array([-1.0, 2.0])
   pair = losses.least_squares()
   by_hand = MEAN(2**2, 1) / 2 + MEAN(1, 2**2) / 2
   np.testing.assert_allclose(pair.disc(real, fake), by_hand)
   np.testing.assert_allclose(pair.gen(real, fake), MEAN(2**2, 1) / 2)
   np.testing.assert_array_equal(pair.real_score(fake) > 0, [False, True])
-  # D is even at the middle of both labels, 1/2 here and 0 there.
+  # The decision boundary is the mean of both labels, 1/2 here and 0 there.
   assert pair.real_score(jnp.array([0.5])) == 0
   pearson = losses.least_squares(fake_label=-1.0, target_label=0.0)
   by_hand = MEAN(2**2, 1) / 2 + MEAN(0, 3**2) / 2
@@ -74,8 +74,8 @@ def test_relativistic_by_hand():
 
 
 @pytest.mark.parametrize('name', losses.LOSSES)
-def test_players_pull_in_opposite_directions(name):
-  """D wants fakes less real, G more; D reals more real."""
+def test_players_have_opposite_gradients(name):
+  """D lowers the fakes' score and raises the reals'; G raises the fakes'."""
   pair = losses.LOSSES[name]()
   at = jnp.array([0.1]), jnp.array([0.2])
   real, fake = (float(x[0]) for x in jax.grad(pair.disc, (0, 1))(*at))
@@ -88,7 +88,7 @@ def test_players_pull_in_opposite_directions(name):
 
 
 def test_one_sided_smoothing_by_hand():
-  """Reals' target 0.9: 0.9 (-log D) + 0.1 (-log(1 - D)); fakes as before."""
+  """The reals' target is 0.9: 0.9 (-log D) + 0.1 (-log(1 - D))."""
   smooth = lambda d: -0.9 * math.log(d) - 0.1 * math.log(1 - d)
   real = MEAN(smooth(3 / 4), smooth(1 / 2))
   fake = MEAN(-math.log(3 / 4), -math.log(1 / 4))
@@ -111,7 +111,7 @@ def test_values_at_one_half():
     np.testing.assert_allclose(pair.gen(zero, zero), gen, rtol=1e-6)
 
 
-def test_fakes_labelled_one_is_the_same_game_with_its_sign_turned():
+def test_fake_is_one_equals_the_game_with_negated_logits():
   """J_D = -E log D(G(z)) - E log(1 - D(x)), by hand, and by symmetry."""
   pair = losses.non_saturating_fake_is_one()
   by_hand = MEAN(-math.log(1 / 4), -math.log(3 / 4))
@@ -126,7 +126,7 @@ def test_fakes_labelled_one_is_the_same_game_with_its_sign_turned():
 
 @pytest.mark.parametrize('name', losses.LOSSES)
 def test_stable_for_logits_of_any_size(name):
-  """Finite, and with a finite gradient, where D is certain to 1e-40."""
+  """Loss and gradient are finite if D is certain to 1e-40."""
   huge = jnp.array([1e4, -1e4, 90.0, -90.0])
   for loss in losses.LOSSES[name]()[:2]:
     for at in ((huge, huge), (-huge, huge)):

@@ -1,4 +1,4 @@
-"""Optimizers, by hand."""
+"""Tests of the optimizers against hand computations."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from gan_jax.training.optimizers import adam, rmsprop
 
 
 @pytest.mark.parametrize('gradient', [1.0, 1e-6])
-def test_rmsprop_of_small_gradients(gradient):
+def test_rmsprop_with_small_gradients(gradient):
   """v = g^2 / 100 after a step: g / (|g| / 10 + 1e-8)."""
   tx = rmsprop()
   params = jnp.zeros(())

@@ -1,4 +1,4 @@
-"""Evaluations that were due when a run was stopped, and what they take."""
+"""Tests of evaluations that were due when a run stopped."""
 
 import json
 import time
@@ -50,8 +50,8 @@ def straight(tmp_path_factory):
   return workdir
 
 
-def test_the_untrained_g_is_measured_too(straight):
-  """Its line says nothing of training."""
+def test_the_initial_generator_is_evaluated(straight):
+  """Its log record has no training metrics."""
   of_scores, of_lines, of_tensorboard = fids(straight)
   assert of_scores.keys() == {0, 12, 24}
   assert of_scores == of_lines == of_tensorboard
@@ -62,8 +62,10 @@ def test_the_untrained_g_is_measured_too(straight):
 
 
 @pytest.mark.parametrize('step', [12, 24])
-def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
-  """In the last dispatch, too: the run then is not done."""
+def test_missing_evaluations_are_made_on_resume(
+  straight, tmp_path, monkeypatch, step
+):
+  """Also for the last dispatch, after which the run is not complete."""
   config = measured()
   with monkeypatch.context() as patch:
     preempt_at(step, patch)
@@ -86,7 +88,7 @@ def test_what_is_owed_is_made(straight, tmp_path, monkeypatch, step):
   loop.train(config, tmp_path)
 
 
-def test_what_was_never_asked_for_is_not_owed(tmp_path, scripted):
+def test_runs_without_evaluations_owe_none(tmp_path, scripted):
   config = measured()
   config.evaluation.every_images = None
   loop.train(config, tmp_path)
@@ -104,7 +106,7 @@ def test_untrained_is_no_result_of_a_trial(straight):
   assert [point.images for point in known] == [192, 384]
 
 
-def test_evaluations_are_no_training(tmp_path, monkeypatch):
+def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   """Half a second each, as they are told; the speed is that of training."""
 
   def player(self, game, truncation=None):
@@ -138,7 +140,7 @@ def test_evaluations_are_no_training(tmp_path, monkeypatch):
 # What changes with time.
 
 
-def test_a_line_has_what_is_scheduled():
+def test_scheduled_values_are_logged():
   """Two dispatches of 4 iterations of 16: linear curves, by hand."""
   falling = ('linear', 4.0, 0.0)
   segments = [
@@ -171,7 +173,7 @@ def test_a_line_has_what_is_scheduled():
   }
 
 
-def test_lines_of_a_run_have_it(tmp_path):
+def test_a_run_logs_scheduled_values(tmp_path):
   """The last iteration that each covers; without stages none is told."""
   config = get_config('vanilla_mnist', 'tiny')
   falling = ('linear', 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Several processes of one run: they start alike, and none waits in vain."""
+"""Tests of distributed runs: consistency checks and lost processes."""
 
 import os
 import re
@@ -18,8 +18,8 @@ VANILLA = f'--config={ROOT}/experiments/vanilla_mnist.py:tiny'
 FOLDER = f'--config={ROOT}/experiments/dcgan_folder.py:tiny'
 LONG = '--config.total_images=1_000_000'
 LOST = (
-  'launch.py: process {} was lost: the same command on all processes goes on '
-  'from the last checkpoint'
+  'launch.py: process {} was lost: run the same command on all processes to '
+  'resume from the last checkpoint'
 )
 
 
@@ -55,7 +55,7 @@ def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
 
 
 def finish(processes):
-  """Their exit codes, and the lines of their stderr; none hangs."""
+  """Returns the exit codes and the stderr lines of all processes."""
   try:
     said = [process.communicate(timeout=60)[1] for process in processes]
   finally:
@@ -88,11 +88,11 @@ def wait_for_checkpoint(folder, processes):
   ],
 )
 def test_processes_that_differ_are_refused(flag, message, tmp_path):
-  """Each says in what; and nothing is written."""
+  """Each process prints the difference, and writes nothing."""
   codes, said = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
   line = (
-    f'launch.py: the processes of a run must be started alike, and differ in '
-    f'{message}'
+    'launch.py: all processes of a run must start with the same settings, '
+    f'but differ in {message}'
   )
   assert said == [[line], [line]]
   assert codes == [2, 2]
@@ -113,7 +113,7 @@ def test_the_other_process_is_killed(lost, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on(tmp_path):
+def test_the_same_command_resumes(tmp_path):
   processes = start_two(tmp_path, VANILLA, LONG)
   wait_for_checkpoint(tmp_path, processes)
   processes[1].kill()
@@ -128,7 +128,7 @@ def test_the_same_command_goes_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('without', [0, 1])
-def test_one_process_has_not_the_data(without, tmp_path):
+def test_one_process_lacks_the_data(without, tmp_path):
   for process in range(2):
     pictures = tmp_path / f'of_{process}' / 'pictures'
     pictures.mkdir(parents=True)
@@ -155,7 +155,9 @@ def test_the_data_differs(tmp_path):
   source = '--config.data.source=folder:pictures'
   codes, said = finish(start_two(tmp_path, FOLDER, source))
   for (line,) in said:
-    assert 'must be started alike, and differ in data (images) (' in line
+    assert (
+      'must start with the same settings, but differ in data (images) (' in line
+    )
   assert codes == [2, 2]
 
 
@@ -167,7 +169,7 @@ peers.join('localhost:{}', 2, {})
 
 
 @pytest.mark.parametrize('process', [0, 1])
-def test_the_others_do_not_come(process):
+def test_missing_processes(process):
   done = subprocess.run(
     [sys.executable, '-c', JOIN.format(free_port(), process)],
     cwd=ROOT,
@@ -181,7 +183,7 @@ def test_the_others_do_not_come(process):
   assert 'not all processes connected within 2 seconds' in line
 
 
-def test_a_port_that_is_taken():
+def test_a_port_in_use():
   with socket.create_server(('', 0)) as server:
     port = server.getsockname()[1]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Penalties against closed forms and finite differences, in float64."""
+"""Tests of the penalties against closed forms, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ def draw(seed, scale=1.0):
   return jnp.asarray(scale * rng.normal(size=(N, *SHAPE)))
 
 
-def shown(judge, real, fake, seed=0):
+def penalty_inputs(disc, real, fake, seed=0):
   keys = jax.random.split(jax.random.key(seed), N)
-  return PenaltyInputs(judge, real, fake, judge(real), judge(fake), keys)
+  return PenaltyInputs(disc, real, fake, disc(real), disc(fake), keys)
 
 
 def linear(w, b=0.7):
@@ -44,11 +44,11 @@ def bowl(a):
   return lambda images: a * jnp.sum(images**2, (1, 2, 3)) / 2
 
 
-def test_of_a_linear_critic():
-  """Its gradient is w at every image."""
+def test_values_for_a_linear_critic():
+  """The gradient with respect to an image is w everywhere."""
   w = draw(1)[0]
   norm = float(np.linalg.norm(w))
-  at = shown(linear(w), draw(2), draw(3))
+  at = penalty_inputs(linear(w), draw(2), draw(3))
   of = lambda name, **how: float(PENALTIES[name](**how)(at))
   assert of('gradient_penalty') == pytest.approx((norm - 1) ** 2)
   assert of('gradient_penalty', target=2.0) == pytest.approx(
@@ -65,11 +65,11 @@ def test_of_a_linear_critic():
   assert of('drift') == pytest.approx(np.mean(logits**2))
 
 
-def test_move_of_a_linear_critic():
+def test_gradient_for_a_linear_critic():
   """d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|; d/dw |w|^2 / 2 = w."""
   w, real, fake = draw(1)[0], draw(2), draw(3)
   slope = lambda name: jax.grad(
-    lambda w: PENALTIES[name]()(shown(linear(w), real, fake))
+    lambda w: PENALTIES[name]()(penalty_inputs(linear(w), real, fake))
   )(w)
   norm = np.linalg.norm(w)
   np.testing.assert_allclose(
@@ -79,46 +79,46 @@ def test_move_of_a_linear_critic():
   np.testing.assert_allclose(slope('r2'), w, rtol=1e-9)
 
 
-def test_where_the_images_are_looked_at():
+def test_r1_at_reals_and_r2_at_fakes():
   """Of the bowl, R1 is E |a x|^2 / 2 at the reals, R2 at the fakes; and where
   these are one and the same, so is what is between them.
   """
   a, real, fake = 0.3, draw(2), draw(3, scale=4.0)
   squares = lambda x: np.sum(np.asarray(x) ** 2, (1, 2, 3))
-  at = shown(bowl(a), real, fake)
+  at = penalty_inputs(bowl(a), real, fake)
   of = lambda name, at: float(PENALTIES[name]()(at))
   assert of('r1', at) == pytest.approx(np.mean(a**2 * squares(real)) / 2)
   assert of('r2', at) == pytest.approx(np.mean(a**2 * squares(fake)) / 2)
-  same = shown(bowl(a), real, real)
+  same = penalty_inputs(bowl(a), real, real)
   expected = np.mean((a * np.sqrt(squares(real)) - 1) ** 2)
   assert of('gradient_penalty', same) == pytest.approx(expected)
 
 
-def test_each_pair_has_its_own_place_between():
+def test_each_pair_has_its_own_interpolation_weight():
   """D(x) = s^2 / 2, s the image's mean; real 0, fake 1: the gradient is t / 12
   of each pixel, so the norm t / sqrt(12), t uniform for each pair.
   """
   n = 4000
-  judge = lambda images: images.mean((1, 2, 3)) ** 2 / 2
+  disc = lambda images: images.mean((1, 2, 3)) ** 2 / 2
   keys = jax.random.split(jax.random.key(0), n)
   zeros, ones = jnp.zeros((n, *SHAPE)), jnp.ones((n, *SHAPE))
-  at = PenaltyInputs(judge, zeros, ones, judge(zeros), judge(ones), keys)
+  at = PenaltyInputs(disc, zeros, ones, disc(zeros), disc(ones), keys)
   value = float(PENALTIES['gradient_penalty']()(at))
   # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, std below .2.
   assert value == pytest.approx(1 / 36 - 1 / np.sqrt(12) + 1, abs=5 * 0.2 / 63)
   alone = [
     PENALTIES['gradient_penalty']()(
-      PenaltyInputs(judge, zeros[:1], ones[:1], None, None, keys[i : i + 1])
+      PenaltyInputs(disc, zeros[:1], ones[:1], None, None, keys[i : i + 1])
     )
     for i in range(3)
   ]
   assert len({float(x) for x in alone}) == 3
 
 
-def test_dragan_looks_near_the_reals():
+def test_dragan_penalizes_near_the_reals():
   """Of the bowl, at x + d: E (a |x + d| - 1)^2; with no noise, by hand."""
   a, real = 0.3, draw(2)
-  at = shown(bowl(a), real, draw(3))
+  at = penalty_inputs(bowl(a), real, draw(3))
   norms = np.sqrt(np.sum(np.asarray(real) ** 2, (1, 2, 3)))
   here = PENALTIES['dragan'](std=0.0)(at)
   assert float(here) == pytest.approx(np.mean((a * norms - 1) ** 2))
@@ -133,33 +133,33 @@ def test_dragan_looks_near_the_reals():
 
 
 def test_gradients_by_finite_differences():
-  """Of a critic that is not linear, pixel by pixel."""
+  """Checks every pixel, for a nonlinear critic."""
   w = draw(1)[0]
-  judge = lambda x: jnp.tanh(linear(w)(x)) + bowl(0.2)(x)
+  disc = lambda x: jnp.tanh(linear(w)(x)) + bowl(0.2)(x)
   images, step = np.asarray(draw(2)), 1e-6
   squares = np.zeros(N)
   for pixel in np.ndindex(*SHAPE):
     nudge = np.zeros(SHAPE)
     nudge[pixel] = step
     squares += np.square(
-      (judge(images + nudge) - judge(images - nudge)) / step / 2
+      (disc(images + nudge) - disc(images - nudge)) / step / 2
     )
   np.testing.assert_allclose(
-    squared_gradients(judge, jnp.asarray(images)), squares, rtol=1e-7
+    squared_gradients(disc, jnp.asarray(images)), squares, rtol=1e-7
   )
 
 
-def test_a_critic_that_is_flat():
-  """The norm has no derivative at 0: the move is finite all the same."""
-  at = lambda a: shown(bowl(a), draw(2), draw(3))
+def test_gradient_is_finite_for_a_constant_critic():
+  """The norm has no derivative at 0, but the update must be finite."""
+  at = lambda a: penalty_inputs(bowl(a), draw(2), draw(3))
   penalty = PENALTIES['gradient_penalty']()
   assert float(penalty(at(0.0))) == 1
   assert np.isfinite(jax.grad(lambda a: penalty(at(a)))(0.0))
 
 
-def test_two_penalties_do_not_draw_the_same():
+def test_penalties_use_different_keys():
   penalty = PENALTIES['gradient_penalty']()
-  at = shown(bowl(0.3), draw(2), draw(3))
+  at = penalty_inputs(bowl(0.3), draw(2), draw(3))
   values = {
     float(value_of(WeightedPenalty(name, penalty, 1.0), at))
     for name in ('one', 'other')
@@ -167,7 +167,7 @@ def test_two_penalties_do_not_draw_the_same():
   assert len(values) == 2
 
 
-def test_mistakes():
+def test_invalid_target():
   with pytest.raises(UserError, match=r'target=0\.0 of gradient_penalty'):
     PENALTIES['gradient_penalty'](target=0.0)
 
@@ -187,7 +187,7 @@ def test_path_length_of_a_linear_generator():
   assert float(value) == pytest.approx(np.mean((lengths - moved) ** 2))
 
 
-def test_gradient_of_path_length_is_finite_where_a_generator_is_flat():
+def test_path_length_gradient_is_finite_for_a_constant_generator():
   keys = jax.random.split(jax.random.key(0), N)
   z, state = jnp.zeros((N, 3)), jnp.float64(0)
 

@@ -394,7 +394,7 @@ def test_a_stage_that_there_is_not(tmp_path):
   for segment, message in (
     (
       {'stage': 5, 'values': {'alpha': 0.5}},
-      'stage 5 is 32x32, and the data is 16x16',
+      'stage 5 is 32x32, but the data is 16x16',
     ),
     ({'stage': 3}, r"stage 3 fades in: it needs 'values': \{'alpha'"),
     ({'stage': 2, 'values': {'alpha': 0.5}}, 'stage 2 does not fade in'),

@@ -1,4 +1,4 @@
-"""The table of what changes with time, against arithmetic on paper."""
+"""Tests of the schedule against hand-computed values."""
 
 import pytest
 from runs import get_config
@@ -16,7 +16,7 @@ DEFAULTS = {
 }
 
 
-def table(*segments, total, dispatch=1, rampup=None):
+def place(*segments, total, dispatch=1, rampup=None):
   return place_segments(
     segments or ({},),
     defaults=DEFAULTS,
@@ -28,8 +28,8 @@ def table(*segments, total, dispatch=1, rampup=None):
   )
 
 
-def test_the_trivial_table():
-  t = table(total=100)
+def test_constant_schedule():
+  t = place(total=100)
   assert t.total_steps == 10
   assert t.images(7) == 70
   phase = t.phase(3)
@@ -38,18 +38,18 @@ def test_the_trivial_table():
   assert phase.ema_decay == pytest.approx(0.5**0.1)
 
 
-def test_the_averages_half_life_ramps_up():
-  """At a quarter of the images seen, until it is 100; at first it is none."""
-  t = table(total=1000, rampup=0.25)
+def test_ema_half_life_ramps_up():
+  """It is 1/4 of the images seen, up to 100, and 0 at first."""
+  t = place(total=1000, rampup=0.25)
   assert t.phase(0).ema_decay == 0
   assert t.phase(8).ema_decay == pytest.approx(0.5 ** (10 / 20))
   assert t.phase(40).ema_decay == pytest.approx(0.5 ** (10 / 100))
   assert t.phase(90).ema_decay == pytest.approx(0.5 ** (10 / 100))
 
 
-def test_spans_of_whole_dispatches():
+def test_segments_are_whole_dispatches():
   """105 images in iterations of 10 and dispatches of 4: 12 iterations."""
-  t = table({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
+  t = place({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
   assert t.segments[0].steps == 12
   assert t.images(12) == 120
   # 180 images are left: 9 iterations of 20, made 12.
@@ -59,7 +59,7 @@ def test_spans_of_whole_dispatches():
 
 def test_wgans_first_critic_steps():
   """100 critic steps in the first 25 iterations, then 5."""
-  t = table(
+  t = place(
     {'images': 25 * 100 * 10, 'disc_steps': 100},
     {'disc_steps': 5},
     total=25_000 + 1_000,
@@ -72,7 +72,7 @@ def test_wgans_first_critic_steps():
 
 def test_progressive_growing():
   """A stage fades in linearly while its images are shown."""
-  t = table(
+  t = place(
     {'images': 100},
     {'images': 200, 'stage': 1, 'values': {'alpha': ('linear', 0.0, 1.0)}},
     {
@@ -95,56 +95,56 @@ def test_progressive_growing():
   assert t.phase(35).learning_rate.disc == pytest.approx(0.2)
 
 
-def test_a_span_may_be_cut_short_by_the_end():
-  t = table({'images': 100}, {'images': 100, 'stage': 1}, total=50)
+def test_the_run_may_end_within_a_segment():
+  t = place({'images': 100}, {'images': 100, 'stage': 1}, total=50)
   assert t.total_steps == 5
   assert len(t.segments) == 1
 
 
 def test_stacked_phases():
-  phases = table(total=100, dispatch=5).dispatch(5)
+  phases = place(total=100, dispatch=5).dispatch(5)
   assert phases.disc_step.tolist() == [5, 6, 7, 8, 9]
   assert phases.batch_size == 10
 
 
-def test_a_run_can_be_prolonged():
-  """What holds in an iteration does not depend on where the run ends."""
+def test_a_run_can_be_extended():
+  """Phases do not depend on the length of the run."""
   falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
   segments = {'images': 100, **falling}, {'stage': 1}
-  short, long = table(*segments, total=60), table(*segments, total=300)
+  short, long = place(*segments, total=60), place(*segments, total=300)
   assert short.total_steps == 6
   assert [short.phase(r) for r in range(6)] == [long.phase(r) for r in range(6)]
   assert short.phase(5).learning_rate.gen == pytest.approx(0.05)
   assert not long.follows_its_end
 
 
-def test_a_ramp_without_images_follows_the_end():
+def test_a_curve_without_images_ends_with_the_run():
   """From 1 to 0 over the run, whatever its length; a cosine's half by then."""
   falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
   for total in (100, 300):
-    t = table(falling, total=total)
+    t = place(falling, total=total)
     assert t.follows_its_end
     rates = [
       t.phase(r).learning_rate.gen for r in (0, total // 20, total // 10)
     ]
     assert rates == pytest.approx([0.1, 0.05, 0.0])
   wave = {'disc_learning_rate_factor': ('cosine', 1.0, 0.2)}
-  t = table(wave, total=1200)
+  t = place(wave, total=1200)
   # 0.2 (0.2 + 0.8 (1 + cos(pi s)) / 2) at s = 0, 1/3, 1/2, 1.
   rates = [t.phase(r).learning_rate.disc for r in (0, 40, 60, 120)]
   assert rates == pytest.approx([0.2, 0.2 * 0.8, 0.2 * 0.6, 0.2 * 0.2])
 
 
-def test_training_on_at_a_rate_of_0_is_refused():
+def test_training_with_learning_rate_0_is_refused():
   falling = {'images': 100, 'disc_learning_rate_factor': ('cosine', 1.0, 0.0)}
-  assert table(falling, total=100).total_steps == 10
+  assert place(falling, total=100).total_steps == 10
   with pytest.raises(UserError, match='is 0 from image 200 on'):
-    table({'images': 100}, falling, total=210)
+    place({'images': 100}, falling, total=210)
 
 
-def test_more_iterations_than_the_devices_count():
+def test_more_iterations_than_int32():
   with pytest.raises(UserError, match='at most 2,147,483,647 are possible'):
-    table(total=10 * 2**31)
+    place(total=10 * 2**31)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_more_iterations_than_the_devices_count():
     ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )
-def test_bad_spans(segments, message):
+def test_invalid_segments(segments, message):
   with pytest.raises(UserError, match=message):
-    table(*segments, total=100)
+    place(*segments, total=100)
 
 
 @pytest.mark.parametrize(

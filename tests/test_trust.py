@@ -1,4 +1,4 @@
-"""What breaks, breaks here: checkpoints, disks, games, and two runs at once."""
+"""Tests of failures: checkpoints, disks, divergence, concurrent runs."""
 
 import contextlib
 import gc
@@ -95,8 +95,8 @@ def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   assert metrics(copy) == metrics(straight)
 
 
-def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
-  """The run was killed before they were noted; Orbax finds the damage."""
+def test_a_checkpoint_without_checksums_is_read(copy, straight, capsys):
+  """The run was killed before it wrote them; Orbax detects the damage."""
   (copy / 'checksums' / '24.json').unlink()
   for manifest in (copy / 'checkpoints' / '24').rglob('*manifest*'):
     manifest.write_bytes(b'')
@@ -105,15 +105,15 @@ def test_a_checkpoint_without_checksums_is_tried(copy, straight, capsys):
   assert everything(copy, 24) == everything(straight, 24)
 
 
-def test_networks_that_have_changed_are_no_damage(copy):
-  """The checkpoint is whole: nothing is moved."""
+def test_changed_networks_are_not_damage(copy):
+  """The checkpoint is intact and is not moved."""
   config = get_config('vanilla_mnist', 'tiny')
   settings = json.loads((copy / 'config.json').read_text())
   settings['model']['gen']['hidden'] = [48]
   (copy / 'config.json').write_text(json.dumps(settings))
   config.model.gen.hidden = (48,)
   with pytest.raises(
-    UserError, match='iteration 24 is whole, and does not fit'
+    UserError, match='iteration 24 is intact, but it does not match'
   ):
     loop.train(config, copy)
   assert checkpoint.steps(copy) == [8, 16, 24]
@@ -163,7 +163,7 @@ def spoilt(**changes):
     (spoilt(schedule=7), 'schedule is 7, but must be a list of blocks'),
   ],
 )
-def test_a_damaged_config_is_told(copy, spoil, message):
+def test_a_damaged_config_is_reported(copy, spoil, message):
   """Both where it is read, and where the run is to go on."""
   file = copy / 'config.json'
   file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
@@ -175,7 +175,7 @@ def test_a_damaged_config_is_told(copy, spoil, message):
 
 
 @pytest.mark.parametrize('raw', [b'', b'{"data":', b'\xff', b'[' * 100_000])
-def test_a_config_that_is_no_json_is_told(copy, raw):
+def test_a_config_that_is_not_json_is_reported(copy, raw):
   (copy / 'config.json').write_bytes(raw)
   with pytest.raises(UserError, match=r'config\.json of .* is damaged'):
     gan_jax.load(copy)
@@ -247,7 +247,7 @@ def full_disk():
 
 @pytest.mark.parametrize('how', ['full', 'gone'])
 def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
-  """And harms no checkpoint that is there."""
+  """Earlier checkpoints stay intact."""
   checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
   table = lambda n: jax.tree.map(lambda x: x + n, state)
   state = some_state()
@@ -268,7 +268,7 @@ def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
       checkpoints.finish()
     folder.unlink()
     (tmp_path / 'elsewhere').rename(folder)
-  assert 'it is tried again at the next checkpoint' in capsys.readouterr().err
+  assert 'the next checkpoint will try again' in capsys.readouterr().err
   save(3)
   checkpoints.finish()
   checkpoints.close()
@@ -300,12 +300,12 @@ def test_a_disk_that_is_full_for_a_while(
   monkeypatch.setattr(run_log.RunLog, 'log', log_on_a_full_disk)
   monkeypatch.setattr(checkpoint.Checkpoints, 'save', save_at_once)
   loop.train(get_config('vanilla_mnist', 'tiny'), tmp_path)
-  assert 'cannot be written to now' in capsys.readouterr().err
+  assert 'cannot write to' in capsys.readouterr().err
   assert metrics(tmp_path) == metrics(straight)
   assert checkpoint.steps(tmp_path) == [8, 16, 24]
 
 
-def test_a_full_disk_is_told_in_lines(tmp_path):
+def test_a_full_disk_is_reported_in_lines(tmp_path):
   """What Orbax says of it, hundreds of lines, is in the workdir's log.txt."""
   limit = (20_000, resource.RLIM_INFINITY)  # more than all but the checkpoints
   done = subprocess.run(
@@ -325,7 +325,7 @@ def test_a_full_disk_is_told_in_lines(tmp_path):
   saves = [line for line in warnings if 'could not be saved' in line]
   assert len(saves) == 3
   others = [line for line in warnings if line not in saves]
-  assert all('cannot be written to now: File too large' in x for x in others)
+  assert all('cannot write to' in x and '(File too large)' in x for x in others)
   assert len(others) <= 4
   assert 'Traceback' in (tmp_path / 'run' / 'log.txt').read_text()
 
@@ -347,11 +347,11 @@ def some_state():
   )
 
 
-# Being told to stop.
+# Preemption.
 
 
-def test_sigterm_saves_and_leaves(tmp_path):
-  """With a code of its own; the same command goes on, to the same end."""
+def test_sigterm_saves_and_exits(tmp_path):
+  """It exits with its own code; the same command resumes and matches."""
   flags = (
     '--config=experiments/vanilla_mnist.py:tiny',
     '--config.total_images=16_000',
@@ -408,25 +408,25 @@ def test_a_workdir_in_use(tmp_path):
   assert 'is in use by a run that is still running' in line
 
 
-# Games that go wrong.
+# Divergence.
 
 
 def unlucky(monkeypatch, player='disc', limit=2.0):
-  """Makes the game lose itself wherever a certain latent is large."""
+  """Makes the game diverge if the first latent is large."""
   make = games.make
 
   def spoil(loss):
-    def spoilt(params, view, batch, fakes, keys, phase):
-      value, aux = loss(params, view, batch, fakes, keys, phase)
-      bad = view.inputs['z'][0, 0] > limit
+    def spoilt(params, context, batch, fakes, keys, phase):
+      value, aux = loss(params, context, batch, fakes, keys, phase)
+      bad = context.inputs['z'][0, 0] > limit
       return value * jnp.where(bad, jnp.nan, 1.0), aux
 
     return spoilt
 
   def make_unlucky(*args):
     game = make(*args)
-    (move,) = getattr(game.updates, player)
-    spoilt = (Update(spoil(move.loss)),)
+    (update,) = getattr(game.updates, player)
+    spoilt = (Update(spoil(update.loss)),)
     return game._replace(updates=game.updates._replace(**{player: spoilt}))
 
   monkeypatch.setattr(games, 'make', make_unlucky)
@@ -565,7 +565,7 @@ def test_attempts_differ_in_data_and_latents():
   assert all(sorted(order) == list(range(50)) for order in orders)
 
 
-# Alarms.
+# Health checks.
 
 
 def test_diversity_by_hand():
@@ -594,11 +594,11 @@ GOOD = {
     (
       {'disc/real_accuracy': 0.999, 'disc/fake_accuracy': 1.0},
       10,
-      'D has won',
+      'D separates reals from fakes perfectly',
     ),
   ],
 )
-def test_alarms(bad, lines, message, capsys):
+def test_health_checks(bad, lines, message, capsys):
   """Told once, after so many lines, and again when it begins again."""
   alarm = HealthChecks(quiet_until=100)
   for _ in range(lines):
@@ -614,7 +614,7 @@ def test_alarms(bad, lines, message, capsys):
     alarm.read(603, 300, GOOD)
 
 
-def test_a_lazy_penalty_without_a_gradient_is_no_alarm(capsys):
+def test_a_lazy_penalty_without_a_gradient_gives_no_warning(capsys):
   """A one-sided gradient penalty of a smooth D: nothing is to be done."""
   alarm = HealthChecks(quiet_until=0)
   lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
@@ -622,7 +622,7 @@ def test_a_lazy_penalty_without_a_gradient_is_no_alarm(capsys):
   assert not capsys.readouterr().err
 
 
-def test_what_the_alarms_read_is_logged(straight):
+def test_health_check_metrics_are_logged(straight):
   line = json.loads((straight / 'metrics.jsonl').read_text().splitlines()[-1])
   for name in GOOD:
     assert np.isfinite(line[name]), name
@@ -630,7 +630,7 @@ def test_what_the_alarms_read_is_logged(straight):
   assert 0 <= line['disc/real_accuracy'] <= 1
 
 
-def test_a_collapsed_run_is_told_of(tmp_path, capsys, monkeypatch):
+def test_a_collapsed_run_gives_a_warning(tmp_path, capsys, monkeypatch):
   """A generator that always makes the same image."""
   make = games.make
 

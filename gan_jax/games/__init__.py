@@ -1,9 +1,9 @@
-"""Games: what is trained, and the losses and penalties that it is trained by.
+"""Games: the GAN variants, with their losses and penalties.
 
 This folder owns the interface of a game (game.py), the games, and their parts:
-losses, penalties, augmentation, latents, the application of D. It may import
-models, ops and what lies below them. A new kind of game is a file and a row
-(config, axis_name) -> Game in GAMES.
+losses, penalties, augmentation, latents, the discriminator pass. It may import
+models, ops and the modules below them. A new kind of game is a file and an
+entry (config, axis_name) -> Game in GAMES.
 """
 
 import inspect
@@ -32,8 +32,8 @@ __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
 
 # Scheduled values that training reads, not the game.
 TRAINING_VALUES = ('optimizer.', 'ema_halflife_images')
-# Keys of `config.game` of every game of images: of the augmentation pipeline,
-# and the others.
+# Keys of `config.game` for image games; AUGMENT_KEYS configure the augmentation
+# pipeline.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
   'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss', 'name',
@@ -61,7 +61,7 @@ def _scheduled(config: Any) -> set[str]:
 
 
 def _schedulable(config: Any) -> tuple[str, ...]:
-  """Names of the values that an image game reads."""
+  """Returns the names of the scheduled values that an image game reads."""
   return (
     'game.instance_noise',
     *(
@@ -73,7 +73,7 @@ def _schedulable(config: Any) -> tuple[str, ...]:
 
 
 def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
-  """The arguments of `image_game`."""
+  """Makes the arguments of `image_game` from a config."""
   game, classes = config.game, config.data.get('classes', 0)
   check_keys('config.game', game, sorted(KEYS))
   for player in Pair._fields:
@@ -110,7 +110,7 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
 
 
 def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
-  """Refuses networks that cannot be conditioned on classes as asked."""
+  """Raises UserError for networks that do not support the classes."""
   if 'auxiliary' in game:
     if not classes:
       raise UserError(
@@ -128,12 +128,13 @@ def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
     if classes and 'labels' not in takes:
       raise UserError(
         f'config.data.classes={classes}: {type(module).__module__}.'
-        f'{type(module).__name__} of config.model.{player} takes no labels'
+        f'{type(module).__name__} of config.model.{player} takes no labels: '
+        'set the classes to 0, or choose a conditional network'
       )
 
 
 def _augment_arguments(config: Any) -> dict[str, Any]:
-  """The augmentation pipeline, if the config or the schedule has one."""
+  """Makes the augmentation pipeline; {} if nothing configures one."""
   game = config.game
   given = {key: game[key] for key in AUGMENT_KEYS if key in game}
   if not given and 'game.instance_noise' not in _scheduled(config):
@@ -145,7 +146,7 @@ def _augment_arguments(config: Any) -> dict[str, Any]:
 def _penalties(
   config: Any, block: str, table: dict[str, Callable[..., Any]]
 ) -> list[WeightedPenalty]:
-  """The penalties of a block of the config with a weight, or a schedule."""
+  """Makes the penalties of a block that have a weight or a schedule."""
   named = config.game.get(block, {})
   scheduled = _scheduled(config)
   found = []
@@ -166,7 +167,7 @@ def _penalties(
 
 
 def advice(config: Any) -> str | None:
-  """A warning about a game that trains, but hardly as intended."""
+  """Returns a warning for a valid config that is probably a mistake."""
   game = config.game
   if game.get('loss', {}).get('name') != 'wasserstein':
     return None

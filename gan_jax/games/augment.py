@@ -1,7 +1,7 @@
-"""The augmentation pipeline in front of D: the same for reals and fakes.
+"""The augmentation pipeline in front of D, for both reals and fakes.
 
 The pipeline is differentiable: G's gradient passes through it. A new
-augmentation is a function of (key, image) and a row in AUGMENTATIONS.
+augmentation is a function (key, image) -> image and an entry in AUGMENTATIONS.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,10 @@ Augment = Callable[[Array, Key[Array, ' n'], Mapping[str, Any]], Array]
 
 
 def color(key: Key[Array, ''], image: Image) -> Image:
-  """Brightness +- 1/2, saturation x 0 to 2, contrast x 1/2 to 3/2.
+  """Changes brightness, saturation and contrast.
 
-  Zhao et al. 2020 (DiffAugment), as their code has it.
+  Adds U(-1/2, 1/2) to the brightness; multiplies the saturation by U(0, 2) and
+  the contrast by U(1/2, 3/2). Zhao et al. 2020 (DiffAugment), as in their code.
   """
   brightness, saturation, contrast = jax.random.uniform(key, (3,))
   image = image + brightness - 0.5
@@ -34,7 +35,10 @@ def color(key: Key[Array, ''], image: Image) -> Image:
 
 
 def translation(key: Key[Array, ''], image: Image) -> Image:
-  """Shifts by up to an eighth of the size in each direction; pads with 0."""
+  """Translates by up to 1/8 of the size in each direction, padding with 0.
+
+  Zhao et al. 2020 (DiffAugment).
+  """
   shifts = [int(size / 8 + 0.5) for size in image.shape[:2]]
   padded = jnp.pad(image, (*((shift, shift) for shift in shifts), (0, 0)))
   highest = jnp.array([2 * shift + 1 for shift in shifts])
@@ -43,7 +47,10 @@ def translation(key: Key[Array, ''], image: Image) -> Image:
 
 
 def cutout(key: Key[Array, ''], image: Image) -> Image:
-  """Sets a square of half the size to 0; its centre is anywhere."""
+  """Sets a random square of half the size to 0.
+
+  The square may extend beyond the image. Zhao et al. 2020 (DiffAugment).
+  """
   inside = []
   for axis_key, size in zip(
     jax.random.split(key), image.shape[:2], strict=True
@@ -67,15 +74,18 @@ AUGMENTATIONS: dict[str, Callable[[Key[Array, ''], Image], Image]] = {
 def make_augment(
   augment: Sequence[str] = (), instance_noise: float = 0.0, pack: int = 1
 ) -> Augment:
-  """The augmentation pipeline in front of D, in this order.
+  """Makes the augmentation pipeline; its steps have the order of the arguments.
 
   Args:
-    augment: Rows of AUGMENTATIONS; each image is augmented independently.
+    augment: Keys of AUGMENTATIONS; each image is augmented independently.
     instance_noise: Standard deviation of the Gaussian noise on each pixel
       (Sonderby et al. 2017). `game.instance_noise` of the schedule overrides
       it.
-    pack: Images that D judges as one, stacked along the channels (PacGAN: Lin
-      et al. 2018).
+    pack: Number of images that are stacked along the channels into one input
+      of D (Lin et al. 2018, PacGAN).
+
+  Raises:
+    UserError: An augmentation is unknown.
   """
   functions = [
     choose_or_import('config.game.augment', n, AUGMENTATIONS) for n in augment
@@ -83,23 +93,24 @@ def make_augment(
 
   def apply(images, keys, values):
     split = partial(jax.random.split, num=len(functions) + 1)
-    own = jax.vmap(split)(keys)
+    step_keys = jax.vmap(split)(keys)
     for index, function in enumerate(functions):
-      images = jax.vmap(function)(own[:, index], images)
+      images = jax.vmap(function)(step_keys[:, index], images)
     std = values.get('game.instance_noise', instance_noise)
     if not (isinstance(std, float) and std == 0):
-      draw = partial(jax.random.normal, shape=images.shape[1:])
-      images += std * jax.vmap(draw)(own[:, -1])
-    return _packed(images, pack)
+      sample_noise = partial(jax.random.normal, shape=images.shape[1:])
+      images += std * jax.vmap(sample_noise)(step_keys[:, -1])
+    return _pack(images, pack)
 
   return apply
 
 
-def _packed(images: Array, pack: int) -> Array:
+def _pack(images: Array, pack: int) -> Array:
+  """Stacks groups of consecutive images along the channels."""
   n, *shape, channels = images.shape
   if n % pack:
     raise UserError(
-      f'config.game.pack={pack} does not divide a batch of {n} on a device'
+      f'config.game.pack={pack} does not divide the batch size per device, {n}'
     )
   groups = images.reshape(n // pack, pack, *shape, channels)
   groups = jnp.moveaxis(groups, 1, -2)

@@ -1,4 +1,4 @@
-"""One pass of D over the reals and the fakes of an image game."""
+"""The discriminator pass over the reals and the fakes of an image game."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Variables
 
-# Collections that only D's pass over the reals changes, so that they change
-# once in an update: the power iteration of spectral normalisation.
+# Collections that only D's pass over the reals updates, so that they are
+# updated once per step: the power iteration of spectral normalization.
 ONCE = ('spectral',)
 
 
@@ -24,9 +24,9 @@ class DiscOutput(NamedTuple):
   """The outputs of D in one update.
 
   Attributes:
-    inputs: The images, as D gets them, and their logits.
-    real_classes, fake_classes: Logits of the classes, from an auxiliary
-      classifier.
+    inputs: D's input images and their logits.
+    real_classes, fake_classes: Class logits of the auxiliary classifier; None
+      without one.
     collections: D's new collections, after both passes.
   """
 
@@ -39,15 +39,15 @@ class DiscOutput(NamedTuple):
 class Discriminate(NamedTuple):
   """Applies D to reals and fakes.
 
-  Reals and fakes go through D in separate passes, so that their BatchNorm
-  statistics do not mix.
+  Reals and fakes pass through D separately, so that their BatchNorm statistics
+  do not mix.
 
   Attributes:
-    disc: D; as of `image_game`.
+    disc: The network; see `image_game`.
     conditioning: (phase, labels) -> keyword arguments of D.
-    reals: (images, phase) -> the reals as D gets them.
-    augment: Applied to reals and fakes in front of D.
-    pack: Images that D judges as one; `augment` stacks them.
+    reals: (images, phase) -> the reals as D's input, before augmentation.
+    augment: The augmentation pipeline for reals and fakes; None: none.
+    pack: Number of images that `augment` stacks into one input of D.
     classes: Number of classes of a conditional game; 0: unconditional.
     auxiliary: Whether D also classifies images (AC-GAN).
   """
@@ -61,7 +61,7 @@ class Discriminate(NamedTuple):
   auxiliary: bool
 
   def init(self, key: Key[Array, ''], batch: Batch, keys: Any) -> Variables:
-    """Initialises D on `pack` images."""
+    """Initializes D."""
     batch = {name: x[: self.pack] for name, x in batch.items()}
     images, keys = batch['images'], keys[: self.pack]
     if self.augment is not None:
@@ -72,7 +72,10 @@ class Discriminate(NamedTuple):
   def single(
     self, loss: GANLoss, disc_vars: Variables, batch: Batch, phase: Phase
   ) -> RealScore:
-    """Judges each image by itself; see `Game.discriminate`."""
+    """Applies D to single images, in evaluation mode.
+
+    See `Game.discriminate`.
+    """
     images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
     key = jax.random.key(0)  # unused: D is in evaluation mode
 
@@ -92,12 +95,16 @@ class Discriminate(NamedTuple):
     return RealScore(logits, nn.sigmoid(logits))
 
   def _labels_or_zeros(self, batch: Batch) -> Float[Array, 'n classes'] | None:
-    """The labels of a batch that may have none."""
+    """Returns one-hot labels; zeros if an auxiliary classifier has none.
+
+    Raises:
+      UserError: D is conditional and the batch has no labels.
+    """
     if not self.classes or 'labels' in batch:
       return one_hot_labels(batch, self.classes)
     if not self.auxiliary:
       raise UserError(
-        'this D is conditional: it needs the labels of the images, as in '
+        'this discriminator is conditional and needs labels: use '
         'run.discriminator(images, labels=...)'
       )
     # The real/fake logit of an auxiliary classifier does not use labels.
@@ -117,9 +124,10 @@ class Discriminate(NamedTuple):
     real_labels = one_hot_labels(batch, self.classes)
     keys = jax.vmap(jax.random.split)(keys)
     if self.augment is not None:
-      own = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))(keys)
-      real = self.augment(real, own[:, 0], phase.values)
-      fake = self.augment(fake, own[:, 1], phase.values)
+      fold = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))
+      augment_keys = fold(keys)
+      real = self.augment(real, augment_keys[:, 0], phase.values)
+      fake = self.augment(fake, augment_keys[:, 1], phase.values)
       keys = keys[:: self.pack]
 
     def apply(variables, images, labels, keys, fixed=()):
@@ -129,41 +137,48 @@ class Discriminate(NamedTuple):
       )
       return (*(out if self.auxiliary else (out, None)), new)
 
-    real_logits, real_classes, new = apply(
+    real_logits, real_classes, real_updates = apply(
       disc_vars, real, real_labels, keys[:, 0]
     )
-    disc_vars = {**disc_vars, **new}
-    fake_logits, fake_classes, newer = apply(
+    disc_vars = {**disc_vars, **real_updates}
+    fake_logits, fake_classes, fake_updates = apply(
       disc_vars, fake, fake_labels, keys[:, 1], ONCE
     )
-    again = lambda x: apply(disc_vars, x, real_labels, keys[:, 0], ONCE)[0]
+    penalty_disc = lambda images: apply(
+      disc_vars, images, real_labels, keys[:, 0], ONCE
+    )[0]
     inputs = PenaltyInputs(
-      again, real, fake, real_logits, fake_logits, keys[:, 0]
+      penalty_disc, real, fake, real_logits, fake_logits, keys[:, 0]
     )
-    return DiscOutput(inputs, real_classes, fake_classes, {**new, **newer})
+    collections = {**real_updates, **fake_updates}
+    return DiscOutput(inputs, real_classes, fake_classes, collections)
 
 
 def one_hot_labels(
   batch: Batch, classes: int
 ) -> Float[Array, 'n classes'] | None:
-  """One-hot labels of a batch; None of an unconditional game."""
+  """Returns the one-hot labels of a batch; None for an unconditional game.
+
+  Raises:
+    UserError: The batch has no labels, or several attributes per image.
+  """
   if not classes:
     return None
   if 'labels' not in batch:
     raise UserError(
-      f'config.data.classes={classes}, and the data has no labels: set it to '
+      f'config.data.classes={classes}, but the data has no labels: set it to '
       '0, or train on labelled images'
     )
   if batch['labels'].ndim != 1:
     raise UserError(
       f'config.data.classes={classes}: this game needs one class per image, '
-      'and the data has several attributes per image'
+      'but the data has several attributes per image'
     )
   return jax.nn.one_hot(batch['labels'], classes)
 
 
 def disc_metrics(loss: GANLoss, inputs: PenaltyInputs) -> dict[str, Array]:
-  """Mean logits and accuracies of D, for the log."""
+  """Returns the mean logits and the accuracies of D, for the log."""
   real, fake = inputs.real_logits, inputs.fake_logits
   metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
   if loss.real_score is not None:
@@ -175,7 +190,7 @@ def disc_metrics(loss: GANLoss, inputs: PenaltyInputs) -> dict[str, Array]:
 def class_loss(
   logits: Float[Array, 'n classes'], labels: Float[Array, 'n classes']
 ) -> Float[Array, '']:
-  """Cross-entropy of the classes: -E log p(class)."""
+  """Returns the cross-entropy of the classes, -E log p(class)."""
   return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 
@@ -187,9 +202,17 @@ def apply_training(
   fixed: tuple[str, ...] = (),
   **conditioning: Any,
 ) -> tuple[PyTree, Variables]:
-  """Applies a network in training mode: its output, its new collections.
+  """Applies a network in training mode.
 
-  The collections named in `fixed` do not change.
+  Args:
+    module, variables: The network.
+    x: Its input: z or images.
+    keys: One per example.
+    fixed: Collections that are not updated.
+    **conditioning: Keyword arguments of the network.
+
+  Returns:
+    The output and the new collections.
   """
   mutable = [name for name in variables if name not in ('params', *fixed)]
   return module.apply(

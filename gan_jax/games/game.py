@@ -1,7 +1,8 @@
-"""The interface of a game: a value, a few pure functions.
+"""The interface of a game: a NamedTuple of pure functions.
 
-The iteration, the loop, the devices, the checkpoints and the metrics know only
-this. A new kind of GAN is a new file beside this one and a row in GAMES.
+The training step, the loop, the devices, the checkpoints and the metrics depend
+only on this interface. A new kind of GAN is a new file in this folder and an
+entry in GAMES.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair, Variables
 
-# float32 [] or int32 []; [steps] where the iterations of a dispatch are
-# stacked. (JAX also puts its own placeholders into the leaves of a pytree.)
+# float32 [] or int32 []; [steps] for the stacked iterations of a dispatch. (JAX
+# also puts its own placeholders into the leaves of a pytree.)
 Scalar = Any
 # {'images': [n, H, W, C] in [-1, 1], 'labels'?: [n], 'example': [n], ...}
 Batch = dict[str, Any]
@@ -25,22 +26,24 @@ Keys = Key[Array, ' n']
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """Everything that the schedule says of one iteration.
+  """The scheduled settings of one iteration.
 
   The static fields are part of the compiled program: each combination of them
   is compiled once. The others are traced.
 
   Attributes:
-    stage: Selects the trainable layers (progressive growing); up to the game.
-    disc_steps: D updates in the iteration.
+    stage: The resolution stage (progressive growing); its meaning is up to the
+      game.
+    disc_steps: D updates per iteration.
     batch_size: Reals, and fakes, per D update, over all devices.
-    gen_batch_size: Fakes of G's own update; None: G is updated on the fakes of
-      the last D update.
-    learning_rate: Of both players; the optax transformations have none.
-    ema_decay: Decay of the moving average of G, per iteration.
+    gen_batch_size: Batch size of a separate batch for G. None: G is updated on
+      the fakes of the last D update.
+    learning_rate: Learning rates of both players; the optax transformations
+      have none.
+    ema_decay: Decay of the EMA of G, per iteration.
     disc_step: D updates before this iteration.
     values: Scheduled scalars by name: `alpha` of a stage that fades in, or the
-      key of the config that the value overrides: `game.instance_noise`.
+      key of the config that the value overrides, such as `game.instance_noise`.
   """
 
   stage: int = dataclasses.field(metadata={'static': True})
@@ -54,14 +57,14 @@ class Phase:
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its value.
+  """The auxiliary outputs of a loss.
 
   Attributes:
     metrics: Scalars for the log, by name.
     collections: New Flax collections of the updated player (BatchNorm
       statistics). None keeps the old ones.
-    game_state: The new game state. None keeps the old one. It is the same on
-      every device: under pmap, gather (ops/axis.py) what goes into it.
+    game_state: The new game state. None keeps the old one. It must be equal on
+      all devices: under pmap, gather its inputs (ops/axis.py).
   """
 
   metrics: dict[str, Array]
@@ -70,11 +73,11 @@ class Aux(NamedTuple):
 
 
 class Context(NamedTuple):
-  """The game as an update sees it; constant for the gradient.
+  """The inputs of a loss that are constant for the gradient.
 
   Attributes:
-    variables: Of both players. The parameters of the updated player are the
-      loss's first argument instead: gradients flow there alone.
+    variables: Both players' variables. The loss differentiates its first
+      argument, the parameters of the updated player, and not these.
     inputs: The inputs of G that the fakes were generated from.
     game_state: The game state before the update.
     frozen: What `Game.frozen` returned.
@@ -98,11 +101,12 @@ class Update(NamedTuple):
 
   Attributes:
     loss: The loss. In G's first update, the gradient with respect to the fakes
-      is pulled back through `generate`; a later update of G takes the fakes as
-      data, and generates its own if it needs their gradient.
-    every: The update is made at every `every`-th step of the player.
-    rescale: Multiplies the loss by `every`, so that a lazy penalty has the
-      strength of one in each step (StyleGAN2, appendix B).
+      is pulled back through `generate`. For G's later updates the fakes are
+      constant: a loss that needs their gradient generates them itself.
+    every: Interval, in steps of the player, between two of these updates.
+    rescale: Whether to multiply the loss by `every`, so that a lazy penalty is
+      as strong as one in every step (Karras et al. 2020, StyleGAN2, appendix
+      B).
     name: The loss is logged as `gen/NAME` or `disc/NAME`.
     project: (params) -> params, applied after the update (weight clipping).
   """
@@ -115,7 +119,13 @@ class Update(NamedTuple):
 
 
 class RealScore(NamedTuple):
-  """D's output for examples; `probability` of "real": None for a critic."""
+  """D's output for single examples.
+
+  Attributes:
+    logits: The logits, or the values of a critic.
+    probability: D(x), the probability that the example is real; None for a
+      loss without probabilities, such as that of a critic.
+  """
 
   logits: Float[Array, ' n']
   probability: Float[Array, ' n'] | None
@@ -128,35 +138,35 @@ class Game(NamedTuple):
     init: (key, batch) -> variables of both players, game_state.
     sample_inputs: (keys, batch, phase) -> inputs of G: latents, labels, images.
       One key per example; row i depends on key i and on row i of the batch.
-      The batch has the entries named in `reads`; labels that a reader asks for
-      (`run.sample(n, labels=...)`) are in it too.
-    generate: (gen_vars, inputs, phase) -> fakes, collections. The fakes are a
-      pytree of float arrays; the collections are G's new ones, as in Aux.
-    sample: (gen_vars, inputs, phase) -> images [n, H, W, C], as in evaluation.
-    updates: The updates of each player in one step of its own, in order.
-    reads: Entries of real examples that `sample_inputs` needs, as `images` of
-      a translation. Evaluation, sample grids and `run.sample` pass real
-      examples of the run's data with these entries.
-    frozen: () -> arrays that the losses need and nobody trains (a feature
-      network). They reach the losses in Context, are never checkpointed, and
-      are asked for in training only.
+      The batch has the entries named in `reads`, and the labels of
+      `run.sample(n, labels=...)`.
+    generate: (gen_vars, inputs, phase) -> fakes, collections, in training mode.
+      The fakes are a pytree of float arrays; the collections are G's new ones,
+      as in Aux.
+    sample: (gen_vars, inputs, phase) -> images [n, H, W, C], in evaluation
+      mode.
+    updates: The updates of each player in one of its steps, in order.
+    reads: Entries of real examples that `sample_inputs` needs, such as `images`
+      for image translation. Evaluations, sample grids and `run.sample` pass
+      real examples of the run's data with these entries.
+    frozen: () -> arrays of frozen networks that the losses need, such as a
+      feature network. They reach the losses in Context, are never checkpointed,
+      and are created for training only.
     trainable: (params, phase) -> a pytree of bools for each player, each a
-      prefix of the player's parameters. Parameters marked False keep their
-      values to the bit, as do their optimizer moments and G's average. None:
-      all are trainable.
+      prefix of the player's parameters. Parameters marked False do not change,
+      nor do their optimizer moments and their EMA. None: all are trainable.
     downsample: (phase) -> factor by which reals are smaller than the data.
       None: 1.
-    discriminate: (disc_vars, batch, phase) -> RealScore of each example by
-      itself, as in evaluation (where D judges several images as one, copies
-      of the image). None: D judges no single images.
-    scheduled: Names of the scheduled values that the game reads from
-      `Phase.values`; others are refused.
-    ema_copies: Collections of G that the moving average copies instead of
-      averaging.
-    interpolate: (inputs_a, inputs_b, t [n]) -> inputs between both, for games
-      with latents.
-    truncate: (inputs, threshold) -> inputs whose samples are better and less
-      diverse, for latents that can be truncated.
+      discriminate: (disc_vars, batch, phase) -> RealScore of each example
+      separately, in evaluation mode. A D with packed inputs gets copies of the
+      image. None: D does not support single images.
+    scheduled: Names of the values that the game reads from `Phase.values`; the
+    schedule may have no others.
+  ema_copies: Collections of G that the EMA copies instead of averaging.
+    interpolate: (inputs_a, inputs_b, t [n]) -> inputs between the two, for
+      games with latents.
+    truncate: (inputs, threshold) -> inputs with better but less diverse
+      samples, for latents that can be truncated.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -178,13 +188,17 @@ class Game(NamedTuple):
 
 
 def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
-  """Truncates the inputs of G, if a threshold is given; see `Run.inputs`."""
+  """Truncates the inputs of G if `truncation` is given; see `Run.inputs`.
+
+  Raises:
+    UserError: The game has no truncation, or the threshold is not positive.
+  """
   if truncation is None:
     return inputs
   if game.truncate is None:
     raise UserError(
-      'truncation needs Gaussian latents, and this game has none: remove '
-      'truncation'
+      'truncation needs Gaussian latents, which this game does not have: '
+      'remove truncation'
     )
   if not truncation > 0:
     raise UserError(f'truncation={truncation} must be positive')

@@ -1,7 +1,7 @@
-"""The game of images: G maps latents to images, D tells them from reals.
+"""The image game: G maps latents to images, D classifies them as real or fake.
 
-The game is composed of pieces that other games use too: the networks with
-their conditioning (`ImageNetworks`), and the updates of each player.
+Its parts can be used by other games: the networks with their conditioning
+(`ImageNetworks`) and the updates of each player.
 """
 
 import inspect
@@ -50,11 +50,11 @@ Images = Float[Array, 'n h w c']
 
 
 class ImageNetworks(NamedTuple):
-  """G and D of a game of images, with their inputs and conditioning.
+  """G and D of an image game, with their inputs and conditioning.
 
   Attributes:
     gen: (z [n, d], keys [n], train, **conditioning) -> images [n, h, w, c].
-    discriminate: Applies D.
+    discriminate: Applies D to reals and fakes.
     conditioning: (phase, labels) -> keyword arguments of both networks.
     latent, latent_dim: The distribution of z, and d.
     classes: Number of classes; 0: unconditional.
@@ -68,7 +68,7 @@ class ImageNetworks(NamedTuple):
   classes: int
 
   def init(self, key: Key[Array, ''], batch: Batch) -> Pair[Variables]:
-    """Initialises both networks."""
+    """Initializes both networks."""
     gen_key, disc_key, rest = jax.random.split(key, 3)
     keys = jax.random.split(rest, len(batch['images']))
     z = jnp.zeros((len(keys), self.latent_dim))
@@ -79,25 +79,24 @@ class ImageNetworks(NamedTuple):
     )
 
   def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
-    """Latents, keys and labels of G; uniform labels if the batch has none."""
+    """Samples latents and keys, and uniform labels if the batch has none."""
     del phase
     pairs = jax.vmap(jax.random.split)(keys)
-    z = jax.vmap(lambda key: self.latent.draw(key, self.latent_dim))(
-      pairs[:, 0]
-    )
+    sample_z = jax.vmap(lambda key: self.latent.draw(key, self.latent_dim))
+    z = sample_z(pairs[:, 0])
     inputs = {'z': z, 'keys': pairs[:, 1]}
     if self.classes:
       if 'labels' not in batch:
         uniform = lambda key: jax.random.randint(key, (), 0, self.classes)
-        own = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
-        batch = {'labels': jax.vmap(uniform)(own)}
+        label_keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
+        batch = {'labels': jax.vmap(uniform)(label_keys)}
       inputs['labels'] = one_hot_labels(batch, self.classes)
     return inputs
 
   def generate(
     self, gen_vars: Variables, inputs: PyTree, phase: Phase
   ) -> tuple[Images, Variables]:
-    """Applies G in training mode: images, new collections."""
+    """Applies G in training mode; returns images and new collections."""
     conditioning = self.conditioning(phase, inputs.get('labels'))
     return apply_training(
       self.gen, gen_vars, inputs['z'], inputs['keys'], **conditioning
@@ -142,28 +141,33 @@ def image_game(
   stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
-  """The game of images, unconditional or class-conditional.
+  """Makes an image game, unconditional or class-conditional.
 
   Args:
     gen: (z [n, d], keys [n], train, **conditioning) -> images [n, h, w, c].
     disc: (images, keys [n], train, **conditioning) -> logits [n]; with
       `auxiliary`, also the logits of the classes: ([n], [n, classes]).
-    loss: Of both players, on logits.
+    loss: The losses of both players, on logits.
     latent: The distribution of z.
     latent_dim: d.
-    penalties: Of D.
-    gen_penalties: Of G.
-    augment: Applied to reals and fakes in front of D.
-    pack: Images that D judges as one; `augment` stacks them.
-    clip: Bound of D's parameters: +-clip (Arjovsky et al. 2017).
+    penalties: Penalties of D.
+    gen_penalties: Penalties of G.
+    augment: The augmentation pipeline for reals and fakes; None: none.
+    pack: Number of images that `augment` stacks into one input of D.
+    clip: D's parameters are clipped to +-clip (Arjovsky et al. 2017). None:
+      they are not.
     classes: Number of classes. Both networks get one-hot `labels`
       [n, classes]. 0: unconditional.
-    auxiliary: Weights of the classes' cross-entropy: of reals and fakes in D's
-      loss, of fakes in G's (AC-GAN: Odena et al. 2017, equation 3).
-    axis_name: The devices' axis under pmap.
-    stage: (phase) -> further conditioning of both networks; of None: while
-      they are initialised.
-    reals: (images, phase) -> the reals as D gets them.
+    auxiliary: Weights of the auxiliary classifier's cross-entropy: of reals and
+      fakes in D's loss, of fakes in G's (Odena et al. 2017, AC-GAN, equation
+      3). None: D has no auxiliary classifier.
+    axis_name: The device axis under pmap.
+    stage: (phase) -> further conditioning of both networks; phase is None at
+      initialization.
+    reals: (images, phase) -> the reals as D's input, before augmentation.
+
+  Raises:
+    UserError: The arguments do not fit together.
   """
   if classes and pack > 1:
     raise UserError(
@@ -204,7 +208,7 @@ def disc_updates(
   auxiliary: Pair[float] | None = None,
   clip: float | None = None,
 ) -> tuple[Update, ...]:
-  """D's updates: its loss with penalties, then each lazy penalty."""
+  """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
   def disc_loss(params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
@@ -252,10 +256,10 @@ def gen_updates(
   auxiliary: Pair[float] | None = None,
   axis_name: str | None = None,
 ) -> tuple[Update, ...]:
-  """G's updates: its loss with penalties, then each lazy penalty."""
+  """Makes G's updates: its loss with penalties, then each lazy penalty."""
 
   def penalized(penalty, params, context, keys, phase):
-    """(the weighted penalty, its value, the new game state)."""
+    """Returns the weighted penalty, its value and the new game state."""
     gen_vars = {**context.variables.gen, 'params': params}
     make = lambda z: networks.generate(
       gen_vars, {**context.inputs, 'z': z}, phase
@@ -272,7 +276,7 @@ def gen_updates(
     return weight_of(penalty, phase) * value, value, {penalty.name: state}
 
   def gen_loss(params, context, batch, fakes, keys, phase):
-    # The gradient of the adversarial loss is pulled back through the fakes.
+    # `train_step` pulls the gradient of this loss back through the fakes.
     out = networks.disc_output(
       context.variables.disc, context, batch, fakes, keys, phase
     )
@@ -288,12 +292,12 @@ def gen_updates(
           penalty, params, context, keys, phase
         )
         total, state = total + weighted, {**state, **new}
-    return total, Aux(metrics, game_state=_merged(context, state))
+    return total, Aux(metrics, game_state=_merge(context, state))
 
   def lazy_loss(penalty, params, context, batch, fakes, keys, phase):
     del batch, fakes
     weighted, value, state = penalized(penalty, params, context, keys, phase)
-    aux = Aux({penalty.name: value}, game_state=_merged(context, state))
+    aux = Aux({penalty.name: value}, game_state=_merge(context, state))
     return weighted, aux
 
   lazy = (
@@ -305,17 +309,17 @@ def gen_updates(
 
 
 def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
-  """The weight of a penalty: that of the schedule, or its own."""
+  """Returns the scheduled weight of a penalty, or else its constant one."""
   return phase.values.get(penalty.schedule_key, penalty.weight)
 
 
-def _merged(context: Context, state: dict[str, PyTree]) -> PyTree:
-  """The game state with the new states of some penalties; None: as it was."""
+def _merge(context: Context, state: dict[str, PyTree]) -> PyTree:
+  """Merges new penalty states into the game state; None: nothing is new."""
   return {**context.game_state, **state} if state else None
 
 
 def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
-  """Refuses networks that do not take the arguments of the game."""
+  """Raises UserError for networks that do not accept the game's arguments."""
   arguments = dict.fromkeys(('train', *names))
   for player, first, module in (
     ('generator', 'z', gen),
@@ -331,13 +335,13 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
       takes = ', '.join(list(signature.parameters)[1:])
       raise UserError(
         f'the {player} is called with ({first}, keys, {", ".join(arguments)}), '
-        f'and {type(module).__name__} takes ({takes}): define its __call__ so'
+        f'but {type(module).__name__} takes ({takes}): change its __call__'
       )
 
 
 def _interpolate(latent, a, b, t):
   inputs = {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
-  if 'labels' in a:  # mixes the outputs of the layers that are linear in them
+  if 'labels' in a:  # interpolates the class embeddings, linear in the labels
     labels = (1 - t)[:, None] * a['labels'] + t[:, None] * b['labels']
     inputs['labels'] = labels
   return inputs

@@ -1,4 +1,4 @@
-"""Latent distributions: how z is drawn, and the path between two of them."""
+"""Latent distributions: sampling, interpolation and truncation of z."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,12 +17,12 @@ class Latent(NamedTuple):
 
   Attributes:
     draw: (key, dim) -> z [dim], one latent.
-    interpolate: (z_a, z_b, t [n]) -> z [n, dim]: z_a at t=0, z_b at t=1, by a
-      way on which the distribution is at home.
-    quantile: (u in (0, 1)) -> the coordinate of z below which it is with
-      probability u. None: its coordinates depend on each other.
-    truncate: (z, threshold) -> z nearer to where the distribution is dense:
-      fewer kinds of samples, and better ones. None: it is dense nowhere.
+    interpolate: (z_a, z_b, t [n]) -> z [n, dim]: z_a at t=0, z_b at t=1, along
+      a path of typical samples.
+    quantile: The quantile function of a coordinate, u in (0, 1) -> z_i. None:
+      the coordinates are dependent.
+    truncate: (z, threshold) -> z in the dense part of the distribution, whose
+      samples are better and less diverse. None: not supported.
   """
 
   draw: Callable[[Key[Array, ''], int], Float[Array, ' d']]
@@ -32,30 +32,33 @@ class Latent(NamedTuple):
 
 
 def gaussian(key: Key[Array, ''], dim: int) -> Float[Array, ' d']:
-  """N(0, I)."""
+  """Samples N(0, I)."""
   return jax.random.normal(key, (dim,))
 
 
 def uniform(key: Key[Array, ''], dim: int) -> Float[Array, ' d']:
-  """U(-1, 1) in each coordinate."""
+  """Samples each coordinate from U(-1, 1)."""
   return jax.random.uniform(key, (dim,), minval=-1.0, maxval=1.0)
 
 
 def sphere(key: Key[Array, ''], dim: int) -> Float[Array, ' d']:
-  """Uniform on the sphere of radius sqrt(dim), where N(0, I) is also found."""
+  """Samples uniformly on the sphere of radius sqrt(dim).
+
+  N(0, I) concentrates near this sphere.
+  """
   z = gaussian(key, dim)
   return z * jnp.sqrt(dim / jnp.sum(z**2))
 
 
 def straight(a: Latents, b: Latents, t: Float[Array, ' n']) -> Latents:
-  """(1 - t) a + t b."""
+  """Interpolates linearly: (1 - t) a + t b."""
   return (1 - t)[:, None] * a + t[:, None] * b
 
 
 def great_circle(a: Latents, b: Latents, t: Float[Array, ' n']) -> Latents:
-  """Spherical interpolation: a Gaussian in high dimension is a thin shell.
+  """Interpolates spherically: a high-dimensional Gaussian is a thin shell.
 
-  sin((1-t) w) / sin(w) a + sin(t w) / sin(w) b, with w the angle between a
+  sin((1-t) w) / sin(w) a + sin(t w) / sin(w) b, where w is the angle between a
   and b. White 2016, "Sampling generative networks", section 2.1.
   """
   norms = jnp.linalg.norm(a, axis=1) * jnp.linalg.norm(b, axis=1)
@@ -65,19 +68,19 @@ def great_circle(a: Latents, b: Latents, t: Float[Array, ' n']) -> Latents:
   safe = jnp.where(near, 1.0, jnp.sin(angle))
   from_a = jnp.sin((1 - t) * angle) / safe
   from_b = jnp.sin(t * angle) / safe
-  curved = from_a[:, None] * a + from_b[:, None] * b
-  return jnp.where(near[:, None], straight(a, b, t), curved)
+  spherical = from_a[:, None] * a + from_b[:, None] * b
+  return jnp.where(near[:, None], straight(a, b, t), spherical)
 
 
 def truncated_gaussian(z: Latents, threshold: Scalar) -> Latents:
-  """z of N(0, I) -> of N(0, I), given that each |z_i| < threshold.
+  """Maps samples of N(0, I) to N(0, I) truncated to |z_i| < threshold.
 
-  By way of the quantiles: z' = P^-1(P(-t) + P(z) (P(t) - P(-t))), with the
-  normal distribution function P. Brock et al. 2019 (BigGAN), section 3.1, who
-  draw anew instead.
+  The quantiles are kept: z' = P^-1(P(-t) + P(z) (P(t) - P(-t))), where P is the
+  normal distribution function and t the threshold. Brock et al. 2019 (BigGAN),
+  section 3.1, resample instead.
   """
   below = norm.cdf(-threshold)
-  # In the lower half, where float32 has the digits.
+  # Computed in the lower half, where float32 is more precise.
   half = norm.ppf(below + norm.cdf(-jnp.abs(z)) * (1 - 2 * below))
   return -jnp.sign(z) * half
 

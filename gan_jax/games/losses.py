@@ -1,10 +1,10 @@
-"""GANLoss losses on logits.
+"""GAN losses on logits.
 
-Every player's loss is a function of (real_logits, fake_logits), and a mean over
-the examples. Of most of them D(x) = sigmoid(logit) is "x is real"; these are
-stable for logits of any size: -log sigmoid(x) = softplus(-x) and
--log(1 - sigmoid(x)) = softplus(x). A new loss is a function that returns an
-GANLoss, and a row in LOSSES.
+Each player's loss is a function of (real_logits, fake_logits), averaged over
+the examples. For most losses, D(x) = sigmoid(logit) is the probability that x
+is real. They are computed stably for large logits: -log sigmoid(x) =
+softplus(-x) and -log(1 - sigmoid(x)) = softplus(x). A new loss is a function
+that returns a GANLoss and an entry in LOSSES.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,14 @@ LogitLoss = Callable[[Logits, Logits], Scalar]
 
 
 class GANLoss(NamedTuple):
-  """A loss of each player.
+  """The losses of both players.
 
   Attributes:
     gen, disc: (real_logits, fake_logits) -> loss.
-    real_score: (logits) -> how far D takes images for real: positive, or not.
-      None: a logit by itself says nothing (a critic's).
-    probability: Whether its sigmoid is D(x), the probability of "x is real".
+    real_score: (logits) -> scores, positive if D classifies the image as real.
+      None: single logits have no such meaning (a critic).
+    probability: Whether sigmoid(real_score) is D(x), the probability that x is
+      real.
   """
 
   gen: LogitLoss
@@ -38,16 +39,19 @@ class GANLoss(NamedTuple):
 
 
 def minimax_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
-  """G's part of the minimax value: E log(1 - D(G(z))), to be minimised.
+  """G's minimax loss, J_G = E log(1 - D(G(z))).
 
-  Its gradient vanishes where D wins. Goodfellow et al. 2014, equation 1.
+  Its gradient vanishes if D is confident. Goodfellow et al. 2014, equation 1.
   """
   del real_logits
   return -jnp.mean(softplus(fake_logits))
 
 
 def non_saturating_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
-  """-E log D(G(z)). Goodfellow et al. 2014, section 3; log 2 at D = 1/2."""
+  """G's non-saturating loss, J_G = -E log D(G(z)); log 2 at D = 1/2.
+
+  Goodfellow et al. 2014, section 3.
+  """
   del real_logits
   return jnp.mean(softplus(-fake_logits))
 
@@ -55,11 +59,11 @@ def non_saturating_gen(real_logits: Logits, fake_logits: Logits) -> Scalar:
 def cross_entropy_disc(
   real_logits: Logits, fake_logits: Logits, real_label: float = 1.0
 ) -> Scalar:
-  """J_D = -E log D(x) - E log(1 - D(G(z))); log 4 at D = 1/2.
+  """D's cross-entropy, J_D = -E log D(x) - E log(1 - D(G(z))).
 
-  Goodfellow et al. 2014, equation 1, with its sign turned. With one-sided
-  label smoothing (Salimans et al. 2016, section 3.4) the reals' target is
-  `real_label`, say 0.9, instead of 1:
+  It is log 4 at D = 1/2. Goodfellow et al. 2014, equation 1, negated. With
+  one-sided label smoothing (Salimans et al. 2016, section 3.4), the target s of
+  the reals is `real_label`, for example 0.9, instead of 1:
   -E [s log D(x) + (1 - s) log(1 - D(x))] - E log(1 - D(G(z))).
   """
   real = real_label * softplus(-real_logits)
@@ -70,22 +74,23 @@ def cross_entropy_disc(
 def half_cross_entropy_disc(
   real_logits: Logits, fake_logits: Logits, real_label: float = 1.0
 ) -> Scalar:
-  """J_D / 2: the mean over both halves of a batch of 2m; log 2 at D = 1/2.
+  """Half of `cross_entropy_disc`; log 2 at D = 1/2.
 
-  Goodfellow 2016 (NIPS tutorial), equation 8.
+  It is the mean over a batch of reals and fakes together. Goodfellow 2016 (NIPS
+  tutorial), equation 8.
   """
   return cross_entropy_disc(real_logits, fake_logits, real_label) / 2
 
 
 def minimax(real_label: float = 1.0) -> GANLoss:
-  """The two-player zero-sum game."""
+  """The zero-sum game. Goodfellow et al. 2014, equation 1."""
   return GANLoss(
     minimax_gen, _smoothed(cross_entropy_disc, real_label), probability=True
   )
 
 
 def non_saturating(real_label: float = 1.0) -> GANLoss:
-  """What the 2014 paper trains with, and DCGAN."""
+  """The losses of Goodfellow et al. 2014 (in practice) and of DCGAN."""
   return GANLoss(
     non_saturating_gen,
     _smoothed(cross_entropy_disc, real_label),
@@ -94,7 +99,7 @@ def non_saturating(real_label: float = 1.0) -> GANLoss:
 
 
 def non_saturating_half(real_label: float = 1.0) -> GANLoss:
-  """The non-saturating pair with D's loss halved."""
+  """The non-saturating losses with D's loss halved."""
   return GANLoss(
     non_saturating_gen,
     _smoothed(half_cross_entropy_disc, real_label),
@@ -103,10 +108,10 @@ def non_saturating_half(real_label: float = 1.0) -> GANLoss:
 
 
 def non_saturating_fake_is_one(real_label: float = 1.0) -> GANLoss:
-  """The convention in which D(x) is "x is fake": fakes are labelled 1.
+  """The non-saturating losses with fakes labelled 1: sigmoid is P(x is fake).
 
-  J_D = -E log D(G(z)) - E log(1 - D(x)): the same game under
-  logits -> -logits. `real_label` still smooths the reals' side alone.
+  J_D = -E log D(G(z)) - E log(1 - D(x)), which is `non_saturating` with
+  logits -> -logits. `real_label` still smooths the targets of the reals only.
   """
   pair = non_saturating(real_label)
   return GANLoss(
@@ -120,16 +125,19 @@ def non_saturating_fake_is_one(real_label: float = 1.0) -> GANLoss:
 def least_squares(
   real_label: float = 1.0, fake_label: float = 0.0, target_label: float = 1.0
 ) -> GANLoss:
-  """J_D = (E (D(x) - b)^2 + E (D(G(z)) - a)^2) / 2.
+  """LSGAN's losses (Mao et al. 2017, equation 2).
 
-  J_G = E (D(G(z)) - c)^2 / 2.
-
-  Mao et al. 2017 (LSGAN), equation 2, with a, b, c the fakes', the reals', and
-  what G wants: 0, 1, 1 (their equation 9), or -1, 1, 0, with which G minimises
+  J_D = (E (D(x) - b)^2 + E (D(G(z)) - a)^2) / 2, J_G = E (D(G(z)) - c)^2 / 2.
+  With a, b, c = 0, 1, 1 this is their equation 9. With -1, 1, 0, G minimizes
   the Pearson chi^2 divergence (their equation 8).
+
+  Args:
+    real_label: b, D's target for reals.
+    fake_label: a, D's target for fakes.
+    target_label: c, G's target for fakes.
   """
   middle = (real_label + fake_label) / 2
-  side = 1 if real_label > fake_label else -1
+  sign = 1 if real_label > fake_label else -1
 
   def disc(real, fake):
     real, fake = real - real_label, fake - fake_label
@@ -138,13 +146,14 @@ def least_squares(
   return GANLoss(
     gen=lambda real, fake: jnp.mean((fake - target_label) ** 2) / 2,
     disc=disc,
-    real_score=lambda logits: side * (logits - middle),
+    real_score=lambda logits: sign * (logits - middle),
   )
 
 
 def hinge() -> GANLoss:
-  """J_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), J_G = -E D(G(z)).
+  """The hinge losses.
 
+  J_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), J_G = -E D(G(z)).
   Lim & Ye 2017 (geometric GAN); Miyato et al. 2018 (SNGAN), equations 16, 17.
   """
   return GANLoss(
@@ -154,9 +163,10 @@ def hinge() -> GANLoss:
 
 
 def relativistic() -> GANLoss:
-  """RpGAN: J_D = E softplus(D(G(z)) - D(x)), J_G = E softplus(D(x) - D(G(z))).
+  """The relativistic pairing losses (RpGAN).
 
-  Each fake is held against a real. Jolicoeur-Martineau 2019; Huang et al. 2024
+  J_D = E softplus(D(G(z)) - D(x)), J_G = E softplus(D(x) - D(G(z))): each fake
+  is compared with one real. Jolicoeur-Martineau 2019; Huang et al. 2024
   (R3GAN), equation 2.
   """
   return GANLoss(
@@ -167,11 +177,11 @@ def relativistic() -> GANLoss:
 
 
 def wasserstein() -> GANLoss:
-  """D is a critic: J_D = E D(G(z)) - E D(x), J_G = -E D(G(z)).
+  """The WGAN losses, in which D is a critic.
 
-  -J_D is the Wasserstein-1 distance times K, where D is K-Lipschitz and the
-  best such function: by clipped weights, or a gradient penalty. Arjovsky et al.
-  2017, equation 2.
+  J_D = E D(G(z)) - E D(x), J_G = -E D(G(z)). For the optimal K-Lipschitz critic
+  -J_D is K times the Wasserstein-1 distance. Weight clipping or a gradient
+  penalty bounds K. Arjovsky et al. 2017, equation 2.
   """
   return GANLoss(
     gen=lambda real, fake: -jnp.mean(fake),
@@ -182,7 +192,7 @@ def wasserstein() -> GANLoss:
 
 def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
   if not 0 < real_label <= 1:
-    raise UserError(f'real_label={real_label} must be above 0, to 1')
+    raise UserError(f'real_label={real_label} must be in (0, 1]')
   return lambda real, fake: loss(real, fake, real_label)
 
 

@@ -1,11 +1,12 @@
-"""Regularisers of both players, each with its equation and paper.
+"""Regularization penalties of both players.
 
 A penalty of D is a function of D's inputs and outputs in one update. It
 differentiates D with respect to images, and the update differentiates the
-penalty with respect to parameters. An image's gradient is that of the sum of
-all logits: exact where D judges each image by itself; minibatch statistics
-contribute too, as in the reference codes. A new penalty is a function that
-returns one and a row in PENALTIES, or in GEN_PENALTIES for G.
+penalty with respect to parameters. The gradient of an image is that of the sum
+of all logits. With minibatch statistics, this includes the image's effect on
+the other logits, as in the reference implementations. A new penalty is a
+function that returns a Penalty and an entry in PENALTIES, or a GenPenalty and
+an entry in GEN_PENALTIES.
 """
 
 import math
@@ -30,7 +31,7 @@ class PenaltyInputs(NamedTuple):
   Attributes:
     discriminate: (images) -> logits: D with its current parameters.
     real, fake: Images, constant for the gradient.
-    real_logits, fake_logits: D's logits of them.
+    real_logits, fake_logits: D's logits of these images.
     keys: One per example, for the penalty's own randomness.
   """
 
@@ -43,15 +44,14 @@ class PenaltyInputs(NamedTuple):
 
 
 class GenPenaltyInputs(NamedTuple):
-  """G in one update of its own.
+  """The inputs of a penalty of G in one update.
 
   Attributes:
-    generate: (z) -> images: G with its current parameters, everything but z
-      fixed.
+    generate: (z) -> images: G with its current parameters and fixed labels.
     z: Latents of the batch.
     keys: One per example, for the penalty's own randomness.
     state: What the penalty returned after its previous update.
-    mean: (x [n]) -> the mean over the batch of all devices.
+    mean: (x [n]) -> the mean over the global batch.
   """
 
   generate: Callable[[Array], Images]
@@ -91,20 +91,20 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
   """A penalty with its weight and interval.
 
   Attributes:
-    name: It is logged as `disc/NAME` or `gen/NAME`, without its weight.
+    name: The unweighted penalty is logged as `disc/NAME` or `gen/NAME`.
     penalty: The penalty.
     weight: Multiplies the penalty.
-    every: 1 adds the penalty to the player's loss. A larger interval makes it
-      an update of its own in every `every`-th step, `every` times as strong
-      (StyleGAN2's lazy regularisation; see `optimizers.adam` for its
-      correction of Adam).
+      every: 1 adds the penalty to the player's loss. A larger interval makes it a
+      separate update in every `every`-th step, `every` times as strong: the
+      lazy regularization of Karras et al. 2020 (StyleGAN2), appendix B. See
+      `optimizers.adam` for the corresponding correction of Adam.
     schedule_key: The name of the scheduled value that replaces `weight`.
   """
 
   __slots__ = ()
 
   def own_keys(self, keys: Key[Array, ' n']) -> Key[Array, ' n']:
-    """The keys of this penalty: no two penalties share randomness."""
+    """Returns the keys of this penalty: penalties do not share randomness."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     return fold(keys, zlib.crc32(self.name.encode()))
 
@@ -112,19 +112,23 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
 def value_of(
   weighted: WeightedPenalty[Penalty], inputs: PenaltyInputs
 ) -> Scalar:
-  """The value of a penalty of D, without its weight."""
+  """Computes a penalty of D, without its weight."""
   return weighted.penalty(inputs._replace(keys=weighted.own_keys(inputs.keys)))
 
 
 def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
-  """E (|grad_x D(x)| - target)^2 / target^2, x between a real and a fake.
+  """Makes WGAN-GP's penalty, E (|grad_x D(x)| - target)^2 / target^2.
 
-  Gulrajani et al. 2017, equation 3: x = real + t (fake - real), t ~ U(0, 1) of
-  each pair. Divided by target^2, as Karras et al. 2018 have it of CIFAR-10.
+  x = real + t (fake - real), with t ~ U(0, 1) for each pair: Gulrajani et al.
+  2017, equation 3. The division by target^2 is that of Karras et al. 2018 for
+  CIFAR-10.
 
   Args:
-    target: The norm that is asked for.
-    one_sided: Larger norms alone are penalised (section 4).
+    target: The target of the gradient norm.
+    one_sided: Whether to penalize only norms above the target (section 4).
+
+  Raises:
+    UserError: The target is not positive.
   """
   if not target > 0:
     raise UserError(f'target={target} of gradient_penalty must be positive')
@@ -133,41 +137,52 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
     t = jax.vmap(jax.random.uniform)(inputs.keys)
     t = t.reshape(-1, *[1] * (inputs.real.ndim - 1))
     between = inputs.real + t * (inputs.fake - inputs.real)
-    beyond = _norms(squared_gradients(inputs.discriminate, between)) - target
+    excess = _norms(squared_gradients(inputs.discriminate, between)) - target
     if one_sided:
-      beyond = jnp.maximum(beyond, 0.0)
-    return jnp.mean(jnp.square(beyond)) / target**2
+      excess = jnp.maximum(excess, 0.0)
+    return jnp.mean(jnp.square(excess)) / target**2
 
   return penalty
 
 
 def r1() -> Penalty:
-  """E |grad_x D(x)|^2 / 2 at the reals. Mescheder et al. 2018, equation 9."""
+  """Makes the R1 penalty, E |grad_x D(x)|^2 / 2 at the reals.
+
+  Mescheder et al. 2018, equation 9.
+  """
   return lambda inputs: (
     jnp.mean(squared_gradients(inputs.discriminate, inputs.real)) / 2
   )
 
 
 def r2() -> Penalty:
-  """E |grad_x D(x)|^2 / 2 at the fakes. Mescheder et al. 2018, equation 10."""
+  """Makes the R2 penalty, E |grad_x D(x)|^2 / 2 at the fakes.
+
+  Mescheder et al. 2018, equation 10.
+  """
   return lambda inputs: (
     jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
   )
 
 
 def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
-  """E (|grad_x D(x + d)| - target)^2, d ~ N(0, std^2), x a real.
+  """Makes DRAGAN's penalty, E (|grad_x D(x + d)| - target)^2 near the reals.
 
-  Near the data alone. Kodali et al. 2017 (DRAGAN): the paper's penalty, whose
-  noise is N(0, c I), with c = std^2. The authors' code has other noise:
-  u * 0.5 * std(X) * v, where std(X) is that of all pixels of the batch, v ~
-  U(0, 1) of each pixel and u ~ U(0, 1) of each image. It is never negative,
-  scales with the data, and is smaller than ours for images in [-1, 1].
+  x is a real and d ~ N(0, std^2). This is the penalty of the paper (Kodali et
+  al. 2017), whose noise is N(0, c I) with c = std^2. The authors' code has
+  different noise: u * 0.5 * std(X) * v, where std(X) is that of all pixels of
+  the batch, v ~ U(0, 1) for each pixel and u ~ U(0, 1) for each image. That
+  noise is never negative, scales with the data, and is smaller than this one
+  for images in [-1, 1].
+
+  Args:
+    target: The target of the gradient norm.
+    std: Standard deviation of the noise.
   """
 
   def penalty(inputs: PenaltyInputs) -> Scalar:
-    draw = lambda key: jax.random.normal(key, inputs.real.shape[1:])
-    near = inputs.real + std * jax.vmap(draw)(inputs.keys)
+    sample_noise = lambda key: jax.random.normal(key, inputs.real.shape[1:])
+    near = inputs.real + std * jax.vmap(sample_noise)(inputs.keys)
     norms = _norms(squared_gradients(inputs.discriminate, near))
     return jnp.mean(jnp.square(norms - target))
 
@@ -175,37 +190,45 @@ def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
 
 
 def drift() -> Penalty:
-  """E D(x)^2 of the reals: holds the logits near 0. Karras et al. 2018, A.1."""
+  """Makes the drift penalty, E D(x)^2 at the reals, which keeps logits near 0.
+
+  Karras et al. 2018, appendix A.1.
+  """
   return lambda inputs: jnp.mean(jnp.square(inputs.real_logits))
 
 
 def squared_gradients(
   discriminate: Callable[[Images], Logits], images: Images
 ) -> Logits:
-  """|grad_x D(x)|^2 of each image."""
+  """Computes |grad_x D(x)|^2 for each image."""
   grads = jax.grad(lambda x: jnp.sum(discriminate(x)))(images)
   return jnp.sum(jnp.square(grads), tuple(range(1, images.ndim)))
 
 
 def _norms(squares: Logits) -> Logits:
-  """Square roots; the derivative at 0 is 0, not NaN."""
-  there = squares > 0
-  return jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
+  """Computes square roots whose derivative at 0 is 0 instead of NaN."""
+  positive = squares > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
 def path_length(decay: float = 0.01) -> GenPenalty:
-  """E (|J^T y| - a)^2: a fixed step in z changes the image by a fixed amount.
+  """Makes the path length penalty, E (|J^T y| - a)^2.
 
-  J is the Jacobian of G at z, y ~ N(0, I) / sqrt(pixels), and `a` the running
-  mean of |J^T y|, which moves by `decay` in each update. Karras et al. 2020
-  (StyleGAN2), equation 4, with z in place of their w.
+  It encourages that a step of fixed length in z changes the image by a fixed
+  amount. J is the Jacobian of G at z, y ~ N(0, I) / sqrt(pixels), and a is the
+  running mean of |J^T y|. Karras et al. 2020 (StyleGAN2), equation 4, with z
+  instead of w.
+
+  Args:
+    decay: Weight of the current batch in the running mean.
   """
 
   def value(inputs: GenPenaltyInputs) -> tuple[Scalar, PyTree]:
     images, pull_back = jax.vjp(inputs.generate, inputs.z)
-    draw = lambda key: jax.random.normal(key, images.shape[1:])
+    sample_y = lambda key: jax.random.normal(key, images.shape[1:])
     pixels = math.prod(images.shape[1:-1])
-    (gradients,) = pull_back(jax.vmap(draw)(inputs.keys) / math.sqrt(pixels))
+    y = jax.vmap(sample_y)(inputs.keys) / math.sqrt(pixels)
+    (gradients,) = pull_back(y)
     lengths = _norms(jnp.sum(jnp.square(gradients), axis=-1))
     mean = inputs.state + decay * (inputs.mean(lengths) - inputs.state)
     mean = jax.lax.stop_gradient(mean)

@@ -1,7 +1,7 @@
-"""The game of images at a growing resolution (Karras et al. 2018).
+"""The image game with progressive growing (Karras et al. 2018).
 
-As the game of images, with both networks and the reals at the resolution of
-the stage; models/progressive.py defines the stages.
+Both networks and the reals have the resolution of the current stage. The stages
+are defined in models/progressive.py.
 """
 
 from typing import Any
@@ -25,13 +25,18 @@ from gan_jax.pair import Pair
 def progressive_game(
   gen: nn.Module, disc: nn.Module, *, resolution: int, **image: Any
 ) -> Game:
-  """The game of images at the stage of the phase.
+  """Makes an image game whose resolution grows with the stage of the phase.
 
   Args:
-    gen, disc: As of `image_game`; their conditioning has `stage` and `alpha`.
-    resolution: Of the data. Reals are downsampled to the stage's resolution;
-      samples are upsampled from it to `resolution` (nearest neighbour).
+    gen, disc: See `image_game`; their conditioning has `stage` and `alpha`.
+    resolution: Resolution of the data. Reals are downsampled to the resolution
+      of the stage; samples are upsampled from it to `resolution` (nearest
+      neighbour).
     **image: Further arguments of `image_game`.
+
+  Raises:
+    UserError: The resolution is not supported. The functions of the game raise
+      it if the schedule's stage or `alpha` is invalid.
   """
   last = last_level(resolution)
 
@@ -42,7 +47,7 @@ def progressive_game(
     if not 0 <= level <= last:
       size = size_of(level)
       raise UserError(
-        f'config.schedule: stage {phase.stage} is {size}x{size}, and the data '
+        f'config.schedule: stage {phase.stage} is {size}x{size}, but the data '
         f'is {resolution}x{resolution}: set a smaller stage'
       )
     if fading != ('alpha' in phase.values):

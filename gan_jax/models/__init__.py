@@ -1,4 +1,4 @@
-"""What the players are: a new network is a file here, and a row in MODELS."""
+"""The networks. A new network is a file here and an entry in MODELS."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,18 @@ def make(
   axis_name: str | None,
   auxiliary: bool,
 ) -> Pair[nn.Module]:
-  """Both networks, from `config.model`: `name`, and fields of the module."""
+  """Makes both networks from `config.model`.
+
+  Args:
+    blocks: `name` and the module's fields, for each player.
+    resolution, channels: Those of the images.
+    precision: A key of PRECISIONS.
+    axis_name: The device axis under pmap.
+    auxiliary: Whether D has an auxiliary classifier (AC-GAN).
+
+  Raises:
+    UserError: A name or a field is unknown.
+  """
   given = {
     'resolution': resolution,
     'channels': channels,

@@ -1,7 +1,7 @@
-"""DCGAN (Radford et al. 2016), in the form of its reference implementations.
+"""DCGAN (Radford et al. 2016), as in its reference implementations.
 
-Strided 4x4 convolutions, no pooling, no dense layer but the one that makes 4x4
-of z; BatchNorm except at G's output and D's input; no biases.
+Strided 4x4 convolutions without pooling; dense layers only from z to 4x4 and
+from 4x4 to the logit; BatchNorm except at G's output and D's input; no biases.
 """
 
 import math
@@ -23,26 +23,30 @@ from gan_jax.models.layers import (
 
 
 def stages(resolution: int) -> int:
-  """How many doublings lead from 4x4 to `resolution`."""
-  doublings = round(math.log2(resolution / 4)) if resolution >= 8 else 0
-  if 4 * 2**doublings != resolution or not 8 <= resolution <= 128:
+  """Returns the number of upsampling layers from 4x4 to `resolution`.
+
+  Raises:
+    UserError: The resolution is not supported.
+  """
+  num_upsamples = round(math.log2(resolution / 4)) if resolution >= 8 else 0
+  if 4 * 2**num_upsamples != resolution or not 8 <= resolution <= 128:
     raise UserError(
       f'DCGAN makes images of 8, 16, 32, 64 or 128 pixels, not {resolution}: '
       'set config.data.resolution'
     )
-  return doublings
+  return num_upsamples
 
 
 class Generator(nn.Module):
-  """z -> images: 4x4, then doubled by transposed convolutions; tanh.
+  """Maps z to images: 4x4, upsampled by transposed convolutions, then tanh.
 
   Attributes:
-    resolution, channels: Of the images.
-    features: Channels before the last layer; twice as many a layer before.
+    resolution, channels: Those of the images.
+    features: Channels before the last layer; each earlier layer has twice as
+      many.
     activation, negative_slope: See `layers.activation`.
-    dtype: What it computes in; parameters and BatchNorm statistics are
-      float32.
-    axis_name: The devices' axis under pmap.
+    dtype: Computation dtype; parameters and BatchNorm statistics are float32.
+    axis_name: The device axis under pmap.
   """
 
   resolution: int
@@ -58,31 +62,33 @@ class Generator(nn.Module):
     self, z: Float[Array, 'n d'], keys: Key[Array, ' n'], train: bool
   ) -> Float[Array, 'n h w c']:
     norm = batch_norm(train, self.dtype, self.axis_name)
-    double = partial(
+    upsample = partial(
       ConvTranspose, kernel=4, stride=2, padding=1, dtype=self.dtype
     )
-    doublings = stages(self.resolution)
-    width = self.features * 2 ** (doublings - 1)
-    # A transposed 4x4 convolution of one pixel is a dense layer.
+    num_upsamples = stages(self.resolution)
+    width = self.features * 2 ** (num_upsamples - 1)
+    # Equals the transposed 4x4 convolution of one pixel in the paper.
     x = nn.Dense(
       4 * 4 * width, use_bias=False, kernel_init=weight_init, dtype=self.dtype
     )(z.astype(self.dtype))
     x = x.reshape(-1, 4, 4, width)
     x = activation(self.activation, self.negative_slope)(norm()(x))
-    for doubling in reversed(range(doublings - 1)):
-      x = norm()(double(self.features * 2**doubling)(x))
+    for level in reversed(range(num_upsamples - 1)):
+      x = norm()(upsample(self.features * 2**level)(x))
       x = activation(self.activation, self.negative_slope)(x)
-    return jnp.tanh(double(self.channels)(x).astype(jnp.float32))
+    return jnp.tanh(upsample(self.channels)(x).astype(jnp.float32))
 
 
 class Discriminator(nn.Module):
-  """Images -> logits: halved by strided convolutions down to 4x4.
+  """Maps images to logits: downsampled to 4x4 by strided convolutions.
 
   Attributes:
-    resolution: Of the images.
-    features: Channels after the first layer; twice as many a layer after.
-    normalized: Whether there is BatchNorm; a gradient penalty asks for none.
-    The others: as the generator's.
+    resolution: That of the images.
+    features: Channels after the first layer; each later layer has twice as
+      many.
+    normalized: Whether to use BatchNorm; set it to False with a gradient
+      penalty.
+    Others: See `Generator`.
   """
 
   resolution: int
@@ -98,13 +104,13 @@ class Discriminator(nn.Module):
     self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
   ) -> Float[Array, ' n']:
     norm = batch_norm(train, self.dtype, self.axis_name)
-    halve = partial(Conv, kernel=4, stride=2, padding=1, dtype=self.dtype)
+    downsample = partial(Conv, kernel=4, stride=2, padding=1, dtype=self.dtype)
     x = images
-    for halving in range(stages(self.resolution)):
-      x = halve(self.features * 2**halving)(x)
-      x = norm()(x) if self.normalized and halving > 0 else x
+    for level in range(stages(self.resolution)):
+      x = downsample(self.features * 2**level)(x)
+      x = norm()(x) if self.normalized and level > 0 else x
       x = activation(self.activation, self.negative_slope)(x)
-    # A 4x4 convolution of 4x4 pixels is a dense layer.
+    # Equals the 4x4 convolution of 4x4 pixels in the paper.
     x = x.reshape(x.shape[0], -1)
     last = nn.Dense(
       1, use_bias=False, kernel_init=weight_init, dtype=jnp.float32

@@ -16,12 +16,12 @@ from gan_jax.keys import layer_keys
 from gan_jax.ops import axis
 from gan_jax.registry import choose
 
-# Weights N(0, 0.02), BatchNorm gains N(1, 0.02): Radford et al. 2016.
+# Weights N(0, 0.02^2), BatchNorm gains N(1, 0.02^2): Radford et al. 2016.
 weight_init = nn.initializers.normal(0.02)
 
 
 def gain_init(key, shape, dtype):
-  """N(1, 0.02)."""
+  """Initializes BatchNorm gains from N(1, 0.02^2)."""
   return 1 + weight_init(key, shape, dtype)
 
 
@@ -29,9 +29,9 @@ class _Strided(nn.Module):
   """A convolution without bias, or the transpose of one.
 
   Attributes:
-    features: Channels that come out.
-    kernel, stride, padding: Of the convolution, in both directions.
-    dtype: What it computes in; the kernel is float32.
+    features: Output channels.
+    kernel, stride, padding: Those of the convolution, for both axes.
+    dtype: Computation dtype; the kernel is float32.
   """
 
   features: int
@@ -54,7 +54,7 @@ class Conv(_Strided):
 class ConvTranspose(_Strided):
   """The transpose of `Conv`, kernel [k, k, out, in].
 
-  What comes out is `stride` times as large.
+  The output is `stride` times as large as the input.
   """
 
   @nn.compact
@@ -67,9 +67,9 @@ class ConvTranspose(_Strided):
 
 
 class Dropout(nn.Module):
-  """Dropout with each example's own mask, whatever device it is on.
+  """Dropout with a mask per example that does not depend on the devices.
 
-  Srivastava et al. 2014; kept units are divided by (1 - rate).
+  Kept units are divided by (1 - rate). Srivastava et al. 2014.
   """
 
   rate: float
@@ -79,17 +79,17 @@ class Dropout(nn.Module):
     self, x: Float[Array, 'n ...'], keys: Key[Array, ' n'], train: bool
   ) -> Float[Array, 'n ...']:
     if not 0 <= self.rate < 1:
-      raise UserError(f'dropout={self.rate} must be from 0 to below 1')
+      raise UserError(f'dropout={self.rate} must be in [0, 1)')
     if not train or self.rate == 0:
       return x
     keep = 1 - self.rate
-    draw = partial(jax.random.bernoulli, p=keep, shape=x.shape[1:])
-    kept = jax.vmap(draw)(layer_keys(self, keys))
+    sample_mask = partial(jax.random.bernoulli, p=keep, shape=x.shape[1:])
+    kept = jax.vmap(sample_mask)(layer_keys(self, keys))
     return jnp.where(kept, x / keep, 0)
 
 
 class PRelu(nn.Module):
-  """max(x, 0) + a min(x, 0), with one learnt `a`. He et al. 2015."""
+  """PReLU: max(x, 0) + a min(x, 0) with one learned slope a. He et al. 2015."""
 
   initial_slope: float = 0.25
 
@@ -108,18 +108,20 @@ ACTIVATIONS: dict[str, Callable[[float], Callable]] = {
 
 
 def activation(name: str, negative_slope: float) -> Callable:
-  """The activation called `name`; made inside a module's compact call.
+  """Returns an activation; call this inside a module's compact `__call__`.
 
-  `negative_slope` is LeakyReLU's, and where PReLU's begins. DCGAN has 0.2;
-  0.01 is the classic default.
+  Args:
+    name: A key of ACTIVATIONS.
+    negative_slope: LeakyReLU's slope, and the initial slope of PReLU. DCGAN
+      uses 0.2; 0.01 is the classic default.
   """
   return choose('activation', name, ACTIVATIONS)(negative_slope)
 
 
 def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
-  """BatchNorm as in the reference DCGAN: eps 1e-5, statistics averaged by .9.
+  """Returns BatchNorm as in the reference DCGAN: eps 1e-5, momentum 0.9.
 
-  The batch is the global one, over all devices.
+  The statistics are those of the global batch, over all devices.
   """
   return partial(
     nn.BatchNorm,
@@ -133,15 +135,15 @@ def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
 
 
 class ConditionalBatchNorm(nn.Module):
-  """BatchNorm with a gain and a bias of its own for each class.
+  """BatchNorm with a gain and a bias per class; without labels, BatchNorm.
 
-  gain[y] x + bias[y] of the normalised x: de Vries et al. 2017; Miyato & Koyama
-  2018. Without labels: BatchNorm.
+  gain[y] x + bias[y], where x is normalized: de Vries et al. 2017; Miyato &
+  Koyama 2018.
 
   Attributes:
-    train: Whether statistics are of the batch; else the running ones are taken.
-    dtype: What it computes in.
-    axis_name: The devices' axis under pmap.
+    train: Whether to use batch statistics instead of running averages.
+    dtype: Computation dtype.
+    axis_name: The device axis under pmap.
   """
 
   train: bool
@@ -152,18 +154,18 @@ class ConditionalBatchNorm(nn.Module):
   def __call__(
     self, x: Float[Array, 'n h w c'], labels: Float[Array, 'n k'] | None
   ) -> Float[Array, 'n h w c']:
-    alone = labels is None
+    unconditional = labels is None
     norm = nn.BatchNorm(
       use_running_average=not self.train,
       momentum=0.9,
       epsilon=1e-5,
       dtype=self.dtype,
-      use_scale=alone,
-      use_bias=alone,
+      use_scale=unconditional,
+      use_bias=unconditional,
       axis_name=self.axis_name,
     )
     x = norm(x)
-    if alone:
+    if unconditional:
       return x
     shape = labels.shape[-1], x.shape[-1]
     gain = labels @ self.param('gain', nn.initializers.ones, shape)
@@ -173,22 +175,28 @@ class ConditionalBatchNorm(nn.Module):
 
 
 def add_bias(x: Array, bias: Float[Array, ' c'], dtype: Any) -> Array:
-  """x + bias, as `dtype`; in float32, for a bias's gradient is a long sum."""
+  """Returns x + bias as `dtype`.
+
+  It adds in at least float32, because the gradient of the bias sums over all
+  pixels.
+  """
   bias = bias.reshape(*[1] * (x.ndim - 1), -1)
   exact = jnp.promote_types(x.dtype, jnp.float32)
   return (x.astype(exact) + bias).astype(dtype)
 
 
 class _Equalized(nn.Module):
-  """A layer whose weights are N(0, 1), and scaled as it is used.
+  """A layer with the equalized learning rate (Karras et al. 2018, section 4.1).
 
-  w gain / sqrt(inputs of a unit): He's initialisation, but at run time, so that
-  optimizers that normalise their steps move all layers alike. Karras et al.
-  2018, section 4.1.
+  The parameters are initialized from N(0, 1) and multiplied by
+  gain / sqrt(fan_in) in each forward pass. This scales the weights as in He
+  initialization, and optimizers that normalize gradients change all layers at
+  the same relative speed.
 
   Attributes:
-    features: Channels, or units, that come out.
-    dtype: What it computes in; kernel and bias are float32.
+    features: Output channels or units.
+    gain: The gain of the activation that follows.
+    dtype: Computation dtype; kernel and bias are float32.
   """
 
   def weights(self, shape: tuple[int, ...], gain: float) -> Array:
@@ -204,7 +212,8 @@ class EqualDense(_Equalized):
   """A dense layer with the equalized learning rate; see `_Equalized`.
 
   Attributes:
-    pixels: The units are channels of so many pixels, which share their bias.
+    pixels: Number of pixels that the units form; all pixels share one bias per
+      channel.
   """
 
   features: int
@@ -223,7 +232,7 @@ class EqualConv(_Equalized):
   """A convolution that keeps the size, with the equalized learning rate.
 
   Attributes:
-    kernel: An odd number of pixels.
+    kernel: Kernel size; odd.
   """
 
   features: int
@@ -240,7 +249,10 @@ class EqualConv(_Equalized):
 
 
 def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
-  """x / sqrt(mean over channels of x^2 + 1e-8). Karras et al. 2018, 4.2."""
+  """Normalizes each pixel: x / sqrt(mean over channels of x^2 + 1e-8).
+
+  Karras et al. 2018, section 4.2.
+  """
   squares = jnp.square(x.astype(jnp.float32))
   scale = jax.lax.rsqrt(squares.mean(-1, keepdims=True) + 1e-8)
   return x * scale.astype(x.dtype)
@@ -249,30 +261,31 @@ def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
 def minibatch_stddev(
   x: Float[Array, 'n h w c'], group: int, axis_name: str | None
 ) -> Float[Array, 'n h w d']:
-  """Adds a channel that tells how various the examples of a group are.
+  """Adds the minibatch standard deviation as a channel (Karras et al. 2018, 3).
 
-  The standard deviation of each feature over the group, averaged over features
-  and pixels. Karras et al. 2018, section 3. A group is of consecutive examples
-  (of the largest number up to `group` that divides the batch: of a prime one
-  of 1, which tells nothing), so that it is the same on any number of devices.
+  It is the standard deviation of each feature over a group of examples,
+  averaged over features and pixels. A group is of consecutive examples, so that
+  it does not depend on the number of devices. Its size is the largest number up
+  to `group` that divides the batch size (1 for a prime batch size above
+  `group`, where the channel has no information).
 
   Args:
     x: Features.
-    group: Examples in a group, at most.
-    axis_name: The devices' axis under pmap.
+    group: Maximum number of examples in a group.
+    axis_name: The device axis under pmap.
   """
   if group < 1:
     raise UserError(f'group={group} of the minibatch must be 1 or more')
   n = len(x)
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   size = next(s for s in range(group, 0, -1) if n * devices % s == 0)
-  everyone = x if n % size == 0 else axis.gather(x, axis_name)
-  groups = everyone.astype(jnp.float32).reshape(-1, size, *x.shape[1:])
-  deviation = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 3))
-  of_each = jnp.repeat(deviation, size)
-  if len(everyone) != n:
+  gathered = x if n % size == 0 else axis.gather(x, axis_name)
+  groups = gathered.astype(jnp.float32).reshape(-1, size, *x.shape[1:])
+  group_std = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 3))
+  std = jnp.repeat(group_std, size)
+  if len(gathered) != n:
     first = n * jax.lax.axis_index(axis_name)
-    of_each = jax.lax.dynamic_slice_in_dim(of_each, first, n)
+    std = jax.lax.dynamic_slice_in_dim(std, first, n)
   shape = (*x.shape[:3], 1)
-  told = jnp.broadcast_to(of_each[:, None, None, None], shape)
-  return jnp.concatenate([x, told.astype(x.dtype)], axis=-1)
+  channel = jnp.broadcast_to(std[:, None, None, None], shape)
+  return jnp.concatenate([x, channel.astype(x.dtype)], axis=-1)

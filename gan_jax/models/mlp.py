@@ -1,4 +1,4 @@
-"""The vanilla pair: multilayer perceptrons (Goodfellow et al. 2014)."""
+"""The vanilla GAN's multilayer perceptrons (Goodfellow et al. 2014)."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ OUTPUTS = {'linear': lambda x: x, 'tanh': jnp.tanh}
 
 
 class Generator(nn.Module):
-  """z -> images, through dense layers and tanh.
+  """Maps z to images through dense layers.
 
   Attributes:
-    resolution, channels: Of the images.
+    resolution, channels: Those of the images.
     hidden: Widths of the hidden layers.
-    output: 'tanh', or 'linear': of points, which may lie anywhere.
+    output: 'tanh', or 'linear' for unbounded points.
     activation, negative_slope: See `layers.activation`.
-    dtype: What it computes in; the parameters are float32.
+    dtype: Computation dtype; the parameters are float32.
   """
 
   resolution: int
@@ -39,29 +39,29 @@ class Generator(nn.Module):
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
   ) -> Float[Array, 'n h w c']:
-    """Labels go beside z (Mirza & Osindero 2014)."""
-    x = _beside(z, labels).astype(self.dtype)
+    """Concatenates labels to z (Mirza & Osindero 2014)."""
+    x = _concatenate(z, labels).astype(self.dtype)
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
     shape = (self.resolution, self.resolution, self.channels)
-    # Points lie closer together than bfloat16 has numbers.
+    # bfloat16 is too coarse for the coordinates of points.
     dtype = jnp.float32 if self.output == 'linear' else self.dtype
     x = nn.Dense(shape[0] * shape[1] * shape[2], dtype=dtype)(x)
-    bound = choose('config.model.gen.output', self.output, OUTPUTS)
-    return bound(x.astype(jnp.float32)).reshape(-1, *shape)
+    output = choose('config.model.gen.output', self.output, OUTPUTS)
+    return output(x.astype(jnp.float32)).reshape(-1, *shape)
 
 
 class Discriminator(nn.Module):
-  """Images -> logits, with dropout after every hidden layer.
+  """Maps images to logits, with dropout after every hidden layer.
 
   Attributes:
     hidden: Widths of the hidden layers.
-    dropout: The share of units that are dropped.
-    stddev_group: Examples that are compared, before the last hidden layer, by
-      how various they are (`layers.minibatch_stddev`); 0: they are not.
-    axis_name: The devices' axis under pmap.
-    The others: as the generator's.
+    dropout: Fraction of units that are dropped.
+    stddev_group: Group size of the minibatch standard deviation before the last
+      hidden layer (`layers.minibatch_stddev`). 0: none.
+    axis_name: The device axis under pmap.
+    Others: See `Generator`.
   """
 
   hidden: tuple[int, ...] = (1024, 512, 256)
@@ -80,18 +80,19 @@ class Discriminator(nn.Module):
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
   ) -> Float[Array, ' n']:
-    """Labels go beside the pixels (Mirza & Osindero 2014)."""
+    """Concatenates labels to the pixels (Mirza & Osindero 2014)."""
 
     def hidden(width: int, x: Array) -> Array:
       x = nn.Dense(width, dtype=self.dtype)(x)
       x = activation(self.activation, self.negative_slope)(x)
       return Dropout(self.dropout)(x, keys, train)
 
-    x = _beside(images.reshape(images.shape[0], -1), labels).astype(self.dtype)
+    x = images.reshape(images.shape[0], -1)
+    x = _concatenate(x, labels).astype(self.dtype)
     for width in self.hidden[:-1]:
       x = hidden(width, x)
     if self.stddev_group:
-      # (The networks are made outside of the devices' axis.)
+      # Parameters are initialized outside of pmap, where no axis exists.
       axis_name = None if self.is_initializing() else self.axis_name
       x = minibatch_stddev(x[:, None, None], self.stddev_group, axis_name)
       x = x[:, 0, 0]
@@ -100,5 +101,5 @@ class Discriminator(nn.Module):
     return nn.Dense(1, dtype=jnp.float32)(x)[:, 0]
 
 
-def _beside(x: Float[Array, 'n d'], labels: Array | None) -> Array:
+def _concatenate(x: Float[Array, 'n d'], labels: Array | None) -> Array:
   return x if labels is None else jnp.concatenate([x, labels], axis=-1)

@@ -1,13 +1,13 @@
 """The networks of progressive growing (Karras et al. 2018, table 2).
 
-Both begin at 4x4. Level k adds to G a block that doubles the resolution, and to
-D one that halves it; while a level fades in, the images of the level below are
-mixed in: images = (1 - alpha) old + alpha new. Stage 2k is level k, stable, and
-stage 2k - 1 level k fading in. At a stage nothing is computed at a higher
-resolution, and a stable one has no branch of the level below.
+Both networks start at 4x4. Level k adds an upsampling block to G and a
+downsampling block to D. While a level fades in, it is blended with the level
+below: images = (1 - alpha) old + alpha new. Stage 2k is the stable stage of
+level k; in stage 2k - 1, level k fades in. A stage computes nothing at a higher
+resolution, and a stable stage does not use the level below for blending.
 
-One tree of parameters holds all levels: '4x4', '8x8', ... are the blocks,
-'8x8_to_rgb' and '8x8_from_rgb' what leads from them to images and back.
+One pytree of parameters holds all levels: the blocks '4x4', '8x8', ..., and
+the layers between blocks and images, '8x8_to_rgb' and '8x8_from_rgb'.
 """
 
 import math
@@ -34,34 +34,38 @@ leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
 def last_level(resolution: int) -> int:
-  """How many doublings lead from 4x4 to `resolution`."""
+  """Returns the level of a resolution: the number of doublings from 4x4.
+
+  Raises:
+    UserError: The resolution is not supported.
+  """
   level = round(math.log2(max(resolution, 4) / 4))
   if 4 * 2**level != resolution or resolution > 1024:
     raise UserError(
-      'progressive growing ends at 4, 8, 16, ... 512 or 1024 pixels, not at '
+      'progressive growing supports 4, 8, 16, ... 512 or 1024 pixels, not '
       f'{resolution}: set config.data.resolution'
     )
   return level
 
 
 def level_of(stage: int) -> tuple[int, bool]:
-  """The level of a stage, and whether it fades in."""
+  """Returns the level of a stage and whether it fades in."""
   return (stage + 1) // 2, stage % 2 == 1
 
 
 def size_of(level: int) -> int:
-  """Pixels: 4, 8, 16, ..."""
+  """Returns the size in pixels: 4, 8, 16, ..."""
   return 4 * 2**level
 
 
 def is_used(name: str, stage: int) -> bool:
-  """Whether a block, to_rgb or from_rgb of that name is used at a stage."""
+  """Returns whether a stage uses the block, to_rgb or from_rgb `name`."""
   level, fading = level_of(stage)
   pixels, _, rgb = name.partition('_')
-  own = last_level(int(pixels.partition('x')[0]))
+  block_level = last_level(int(pixels.partition('x')[0]))
   if rgb:
-    return own == level or (fading and own == level - 1)
-  return own <= level
+    return block_level == level or (fading and block_level == level - 1)
+  return block_level <= level
 
 
 def _name(level: int, rgb: str = '') -> str:
@@ -69,12 +73,15 @@ def _name(level: int, rgb: str = '') -> str:
 
 
 def _width(level: int, features: int, most_features: int) -> int:
-  """min(features / 2^(level + 1), most_features); of level -1: D's end."""
+  """Returns the feature maps of a level; level -1 is D's last dense layer.
+
+  min(features / 2^(level + 1), most_features).
+  """
   return min(features // 2 ** (level + 1), most_features)
 
 
-class _First(nn.Module):
-  """z -> 4x4."""
+class _InputBlock(nn.Module):
+  """The first block of G: z to 4x4."""
 
   width: int
   dtype: Any
@@ -89,8 +96,8 @@ class _First(nn.Module):
     return pixel_norm(leaky_relu(x))
 
 
-class _Doubling(nn.Module):
-  """A block of G: twice the resolution."""
+class _UpBlock(nn.Module):
+  """An upsampling block of G."""
 
   width: int
   dtype: Any
@@ -104,8 +111,8 @@ class _Doubling(nn.Module):
     return x
 
 
-class _Halving(nn.Module):
-  """A block of D: half the resolution."""
+class _DownBlock(nn.Module):
+  """A downsampling block of D."""
 
   width: int
   width_below: int
@@ -118,8 +125,8 @@ class _Halving(nn.Module):
     return average_pool(x, 2)
 
 
-class _Last(nn.Module):
-  """4x4 -> logits."""
+class _OutputBlock(nn.Module):
+  """The last block of D: 4x4 to logits."""
 
   width: int
   width_below: int
@@ -129,7 +136,7 @@ class _Last(nn.Module):
 
   @nn.compact
   def __call__(self, x: Images) -> Float[Array, ' n']:
-    # (The networks are made outside of the devices' axis.)
+    # Parameters are initialized outside of pmap, where no axis exists.
     axis_name = None if self.is_initializing() else self.axis_name
     x = minibatch_stddev(x, self.group, axis_name)
     x = leaky_relu(EqualConv(self.width, 3, dtype=self.dtype, name='conv')(x))
@@ -140,15 +147,15 @@ class _Last(nn.Module):
 
 
 class Generator(nn.Module):
-  """z -> images of the stage's resolution, of any values.
+  """Maps z to images of the stage's resolution, without an output activation.
 
   Attributes:
-    channels: Of the images.
+    channels: Channels of the images.
     features, most_features: A level has min(features / 2^(level + 1),
       most_features) feature maps.
-    remat: Whether backward passes compute what is inside a block again instead
-      of keeping it: less memory, more work. (XLA for CPUs undoes it.)
-    dtype: What it computes in; the parameters are float32.
+    remat: Whether to recompute the activations inside blocks in the backward
+      pass, which saves memory and costs time. It has no effect on CPUs.
+    dtype: Computation dtype; the parameters are float32.
   """
 
   channels: int
@@ -166,15 +173,18 @@ class Generator(nn.Module):
     stage: int,
     alpha: ArrayLike = 1.0,
   ) -> Images:
-    """The stage, and how far it has faded in; made at the last, it has all."""
-    making = self.is_initializing()
+    """Generates images at `stage`, faded in by `alpha`.
+
+    Initialize at the last stage: that creates the parameters of all levels.
+    """
+    initializing = self.is_initializing()
     level, fading = level_of(stage)
 
     def block(k: int, x: Array) -> Array:
-      kind = _First if k == 0 else _Doubling
-      kind = nn.remat(kind) if self.remat else kind
+      module = _InputBlock if k == 0 else _UpBlock
+      module = nn.remat(module) if self.remat else module
       width = _width(k, self.features, self.most_features)
-      return kind(width, self.dtype, name=_name(k))(x)
+      return module(width, self.dtype, name=_name(k))(x)
 
     def to_rgb(k: int, x: Array) -> Array:
       name = _name(k, '_to_rgb')
@@ -187,18 +197,18 @@ class Generator(nn.Module):
       x = block(k, x)
       if k == level:
         images = to_rgb(k, x)
-      elif making or (fading and k == level - 1):
+      elif initializing or (fading and k == level - 1):
         old = to_rgb(k, x)
     return blend(upsample_nearest(old, 2), images, alpha) if fading else images
 
 
 class Discriminator(nn.Module):
-  """Images of the stage's resolution -> logits.
+  """Maps images of the stage's resolution to logits.
 
   Attributes:
-    group: Of the minibatch standard deviation.
-    axis_name: The devices' axis under pmap.
-    The others: as the generator's.
+    group: Group size of the minibatch standard deviation.
+    axis_name: The device axis under pmap.
+    Others: See `Generator`.
   """
 
   features: int = 8192
@@ -217,7 +227,7 @@ class Discriminator(nn.Module):
     stage: int,
     alpha: ArrayLike = 1.0,
   ) -> Float[Array, ' n']:
-    """As the generator's."""
+    """Computes logits; see `Generator.__call__` for `stage` and `alpha`."""
     level, fading = level_of(stage)
 
     def width(k: int) -> int:
@@ -228,24 +238,25 @@ class Discriminator(nn.Module):
       conv = EqualConv(width(k), 1, dtype=self.dtype, name=name)
       return leaky_relu(conv(images.astype(self.dtype)))
 
-    again = nn.remat if self.remat else lambda kind: kind
+    remat = nn.remat if self.remat else lambda module: module
     x = from_rgb(level, images)
     for k in range(level, 0, -1):
-      halve = again(_Halving)
-      x = halve(width(k), width(k - 1), self.dtype, name=_name(k))(x)
+      down_block = remat(_DownBlock)
+      x = down_block(width(k), width(k - 1), self.dtype, name=_name(k))(x)
       images = average_pool(images, 2)
       if self.is_initializing():
         from_rgb(k - 1, images)
       elif fading and k == level:
         x = blend(from_rgb(k - 1, images), x, alpha)
-    end = again(_Last)(
+    output_block = remat(_OutputBlock)(
       width(0), width(-1), self.group, self.dtype, self.axis_name, name=_name(0)
     )
-    return end(x).astype(jnp.float32)
+    return output_block(x).astype(jnp.float32)
 
 
 def blend(old: Array, new: Array, alpha: ArrayLike) -> Array:
-  """(1 - alpha) old + alpha new."""
-  # In float32: bfloat16 has 0.996 and 1, and nothing between.
-  below, here = old.astype(jnp.float32), new.astype(jnp.float32)
-  return (below + alpha * (here - below)).astype(new.dtype)
+  """Blends linearly: (1 - alpha) old + alpha new."""
+  # In float32: bfloat16 has no values between 0.996 and 1.
+  dtype = new.dtype
+  old, new = old.astype(jnp.float32), new.astype(jnp.float32)
+  return (old + alpha * (new - old)).astype(dtype)

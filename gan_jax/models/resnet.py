@@ -1,8 +1,8 @@
-"""Residual networks: those of WGAN-GP and of SNGAN, also of classes.
+"""The residual networks of WGAN-GP and SNGAN, optionally class-conditional.
 
 Gulrajani et al. 2017, appendix F; Miyato et al. 2018, appendix B.4; Miyato &
-Koyama 2018 (classes in G's BatchNorm, and by projection in D); Odena et al.
-2017 (AC-GAN: D says the class).
+Koyama 2018 (conditional BatchNorm in G, projection in D); Odena et al. 2017
+(AC-GAN: an auxiliary classifier in D).
 """
 
 from collections.abc import Callable
@@ -22,16 +22,18 @@ from gan_jax.registry import choose
 Images = Float[Array, 'n h w c']
 Labels = Float[Array, 'n classes']
 
-# Before a ReLU, and elsewhere.
+# `he_init` for the residual branches, `glorot_init` for the other layers.
 he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')
 glorot_init = nn.initializers.glorot_uniform()
 
-# How D makes one number of a feature's pixels.
+# Global pooling of D's last features.
 POOLS: dict[str, Callable] = {'mean': jnp.mean, 'sum': jnp.sum}
 
 
+# Flax names the parameters after these classes: renaming one changes the
+# checkpoints.
 class _Up(nn.Module):
-  """A block of G: norm, ReLU, twice the size, conv, norm, ReLU, conv."""
+  """A block of G: norm, ReLU, upsample, conv, norm, ReLU, conv."""
 
   width: int
   norm: Callable
@@ -45,21 +47,21 @@ class _Up(nn.Module):
     y = nn.relu(self.norm()(x, labels))
     y = conv()(upsample_nearest(y, 2))
     y = conv()(nn.relu(self.norm()(y, labels)))
-    # Made larger afterwards: of a 1x1 convolution it is the same.
-    beside = Conv(
+    # Upsampling after a 1x1 convolution is equivalent, and faster.
+    shortcut = Conv(
       self.width, kernel=1, kernel_init=glorot_init, dtype=self.dtype
     )
-    return y + upsample_nearest(beside(x), 2)
+    return y + upsample_nearest(shortcut(x), 2)
 
 
 class _Down(nn.Module):
-  """A block of D: ReLU, conv, ReLU, conv, half the size if `halve`.
+  """A block of D: ReLU, conv, ReLU, conv, average pooling if `downsample`.
 
-  The first one sees images, and has no ReLU before them.
+  The first block has images as input and omits its first ReLU.
   """
 
   width: int
-  halve: bool
+  downsample: bool
   first: bool
   spectral: bool
   dtype: Any
@@ -68,25 +70,24 @@ class _Down(nn.Module):
   def __call__(self, x: Images) -> Float[Array, 'n H W d']:
     layer = partial(Conv, spectral=self.spectral, dtype=self.dtype)
     conv = partial(layer, kernel_init=he_init)
-    beside = layer(self.width, kernel=1, kernel_init=glorot_init)
-    factor = 2 if self.halve else 1
+    shortcut = layer(self.width, kernel=1, kernel_init=glorot_init)
+    factor = 2 if self.downsample else 1
     y = x if self.first else nn.relu(x)
     y = conv(self.width if self.first else x.shape[-1])(y)
     y = average_pool(conv(self.width)(nn.relu(y)), factor)
-    if self.halve or x.shape[-1] != self.width:
-      x = beside(average_pool(x, factor))
+    if self.downsample or x.shape[-1] != self.width:
+      x = shortcut(average_pool(x, factor))
     return y + x
 
 
 class Generator(nn.Module):
-  """z -> images: a dense layer, blocks that double, BatchNorm, conv, tanh.
+  """Maps z to images: dense, upsampling blocks, BatchNorm, ReLU, conv, tanh.
 
   Attributes:
-    resolution, channels: Of the images.
-    features: Channels of the first pixels, and of each block.
-    dtype: What it computes in; parameters and BatchNorm statistics are
-      float32.
-    axis_name: The devices' axis under pmap.
+    resolution, channels: Those of the images.
+    features: Channels of the dense layer's pixels, then of each block.
+    dtype: Computation dtype; parameters and BatchNorm statistics are float32.
+    axis_name: The device axis under pmap.
   """
 
   resolution: int
@@ -103,13 +104,14 @@ class Generator(nn.Module):
     train: bool,
     labels: Labels | None = None,
   ) -> Images:
-    """Of classes, where there are labels: each with its own BatchNorm gains."""
+    """Generates images; labels select the BatchNorm gains and biases."""
     first, *widths = self.features
     size = self.resolution // 2 ** len(widths)
     if size * 2 ** len(widths) != self.resolution:
       raise UserError(
-        f'config.model.gen.features has {len(widths)} blocks, which double the '
-        f'size: {self.resolution} pixels are not so many times divisible by 2'
+        f'config.model.gen.features has {len(widths)} upsampling blocks, but '
+        f'the resolution {self.resolution} is not divisible by '
+        f'{2 ** len(widths)}: remove blocks, or change config.data.resolution'
       )
     norm = partial(ConditionalBatchNorm, train, self.dtype, self.axis_name)
     x = Dense(size * size * first, dtype=self.dtype)(z)
@@ -122,16 +124,16 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """Images -> logits: blocks, ReLU, a pool, a dense layer.
+  """Maps images to logits: blocks, ReLU, global pooling, a dense layer.
 
   Attributes:
     features: Channels of each block.
-    num_downsamples: The first blocks of this number halve the size.
-    pool: How one number is made of a feature's pixels: see POOLS.
-    spectral: Whether its layers are spectrally normalised.
-    auxiliary: Whether a second head classifies the images (AC-GAN). If not,
-      given labels enter by projection (Miyato & Koyama 2018, equation 3).
-    dtype: As of the generator.
+    num_downsamples: Number of blocks, from the first, that downsample.
+    pool: Global pooling; a key of POOLS.
+    spectral: Whether to use spectral normalization.
+    auxiliary: Whether D has an auxiliary classifier (AC-GAN). If not, labels
+      are used by projection (Miyato & Koyama 2018, equation 3).
+    dtype: See `Generator`.
   """
 
   features: tuple[int, ...] = (128, 128, 128, 128)
@@ -149,11 +151,11 @@ class Discriminator(nn.Module):
     train: bool,
     labels: Labels | None = None,
   ) -> Any:
-    """Logits [n]; with `auxiliary`, also those of the classes [n, classes]."""
+    """Returns logits [n]; with `auxiliary` and labels, ([n], [n, classes])."""
     x = images
     for index, width in enumerate(self.features):
-      halve, first = index < self.num_downsamples, index == 0
-      x = _Down(width, halve, first, self.spectral, self.dtype)(x)
+      downsample, first = index < self.num_downsamples, index == 0
+      x = _Down(width, downsample, first, self.spectral, self.dtype)(x)
     pool = choose('config.model.disc.pool', self.pool, POOLS)
     x = pool(nn.relu(x).astype(jnp.float32), axis=(1, 2))
     dense = partial(Dense, spectral=self.spectral, kernel_init=glorot_init)

@@ -1,9 +1,10 @@
-"""Layers with biases that may be spectrally normalised.
+"""Layers with optional spectral normalization.
 
-W / s, with s = v^T W u, v = W u / |W u|, u of length 1. u moves by one power
-iteration in a pass in which the collection 'spectral' may change: once in a
-step of D, all of whose passes have the same s. W is a matrix [inputs, outputs];
-a convolution's inputs are its taps. Miyato et al. 2018 (SNGAN), section 2.1 and
+The weights are W / s with s = v^T W u, v = W u / |W u| and |u| = 1. u is
+updated by one power iteration in each pass in which the collection 'spectral'
+is mutable: once per discriminator update, so that all passes of the update have
+the same s. W is a matrix [inputs, outputs]; a convolution's inputs are its
+kernel positions and channels. Miyato et al. 2018 (SNGAN), section 2.1 and
 algorithm 1.
 """
 
@@ -20,13 +21,13 @@ from gan_jax.models.layers import add_bias
 
 
 class _Layer(nn.Module):
-  """A layer that is linear.
+  """A linear layer.
 
   Attributes:
-    features: Channels, or units, that come out.
-    spectral: Whether its weights are divided by their largest singular value.
-    kernel_init: As of Flax.
-    dtype: What it computes in; parameters are float32.
+    features: Output channels or units.
+    spectral: Whether to divide the weights by their largest singular value.
+    kernel_init: See Flax.
+    dtype: Computation dtype; parameters are float32.
   """
 
   features: int
@@ -39,13 +40,14 @@ class _Layer(nn.Module):
     if not self.spectral:
       return w.astype(self.dtype)
     normal = lambda: jax.random.normal(self.make_rng('params'), shape[-1:])
-    kept = self.variable('spectral', 'u', lambda: _unit(normal()))
+    u_variable = self.variable('spectral', 'u', lambda: _normalize(normal()))
     matrix = w.reshape(-1, shape[-1])
-    fixed = jax.lax.stop_gradient(matrix)
+    constant = jax.lax.stop_gradient(matrix)
     if self.is_mutable_collection('spectral') and not self.is_initializing():
-      kept.value = _unit(_unit(fixed @ kept.value) @ fixed)
-    u = kept.value
-    v = _unit(fixed @ u)
+      v = _normalize(constant @ u_variable.value)
+      u_variable.value = _normalize(v @ constant)
+    u = u_variable.value
+    v = _normalize(constant @ u)
     return (w / (v @ matrix @ u)).astype(self.dtype)
 
   def biased(self, x: Array) -> Array:
@@ -53,7 +55,7 @@ class _Layer(nn.Module):
     return add_bias(x, bias, self.dtype)
 
 
-def _unit(x: Array) -> Array:
+def _normalize(x: Array) -> Array:
   return x / (jnp.linalg.norm(x) + 1e-12)
 
 
@@ -67,7 +69,7 @@ class Dense(_Layer):
 
 
 class Embed(_Layer):
-  """What stands for a class: labels @ W, without a bias."""
+  """A class embedding, labels @ W, without a bias."""
 
   @nn.compact
   def __call__(self, labels: Float[Array, 'n classes']) -> Float[Array, 'n e']:
@@ -76,7 +78,11 @@ class Embed(_Layer):
 
 
 class Conv(_Layer):
-  """A convolution that keeps the size; `kernel`: an odd number of pixels."""
+  """A convolution that keeps the size.
+
+  Attributes:
+    kernel: Kernel size; odd.
+  """
 
   kernel: int = 3
 

@@ -1,7 +1,7 @@
-"""Reductions over the devices' axis, where there is one.
+"""Collectives over the device axis.
 
-`axis_name` is None in the global-view (jit) program, in which every array is
-whole already, and the axis's name under pmap.
+`axis_name` is the name of the axis under pmap. It is None under jit, where
+every array is global and the functions return their argument.
 """
 
 import jax
@@ -9,12 +9,12 @@ from jaxtyping import PyTree
 
 
 def mean(tree: PyTree, axis_name: str | None) -> PyTree:
-  """The mean over devices of every array of `tree`."""
+  """Returns the mean over devices of every array in `tree`."""
   return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def gather(tree: PyTree, axis_name: str | None) -> PyTree:
-  """The rows of all devices, in order: [n, ...] -> [devices * n, ...]."""
+  """Gathers the rows of all devices: [n, ...] -> [devices * n, ...]."""
   if axis_name is None:
     return tree
   return jax.lax.all_gather(tree, axis_name, tiled=True)

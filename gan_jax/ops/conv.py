@@ -1,20 +1,20 @@
-"""A strided convolution, its transpose and its filter gradient: one family.
+"""A strided convolution, its transpose and its filter gradient.
 
 They are the three contractions of one trilinear form,
 
   <conv(x, w), y> = <x, conv_transpose(y, w)> = <w, filter_grad(x, y)>,
 
-and so the derivatives of each are the other two: differentiated to any order,
-forward or backward (gradient penalties are differentiated twice), nothing else
-is ever computed, and each has what is fastest on its platform. Left to itself,
-XLA computes the filter gradient of a transposed convolution as a dilated
-convolution, on a CPU at a hundredth of the speed.
+so the derivatives of each operation are the other two. Derivatives of any
+order, forward or reverse, need only these three (a gradient penalty is
+differentiated twice), and each has a fast implementation per platform. By
+default, XLA computes the filter gradient of a transposed convolution as a
+dilated convolution, which is 100 times slower on a CPU.
 
-(Under vmap a filter for each example leaves the family; under `shard_map` ask
-for `check_vma=False`.)
+Limits: under vmap, filters with a batch axis use XLA's convolutions;
+`shard_map` needs `check_vma=False`.
 
-Arrays are x [n, H, W, c], y [n, h, w, d]; filters are w [kh, kw, c, d], also
-those of the transpose, which maps d channels to c.
+Arrays are x [n, H, W, c] and y [n, h, w, d]. Filters are w [kh, kw, c, d], also
+for the transpose, which maps d channels to c.
 """
 
 import numbers
@@ -39,15 +39,15 @@ Filter = Float[Array, 'kh kw c d']
 def conv(
   x: Large, w: Filter, stride: int = 1, padding: int | Sequence[int] = 0
 ) -> Small:
-  """y[i] = sum_k x[stride i + k - before] w[k]: a cross-correlation.
+  """Convolves: y[i] = sum_k x[stride i + k - before] w[k] (cross-correlation).
 
   Args:
-    x, w: Of one dtype.
-    stride: In both directions.
-    padding: Zeros on each side, or (before, after); of both axes.
+    x, w: Images and filter, of one dtype.
+    stride: Stride along both axes.
+    padding: Zeros on each side, or (before, after), for both axes.
 
   Raises:
-    ValueError: The arrays do not fit each other.
+    ValueError: The dtypes differ, or the kernel is larger than the image.
   """
   window = _window(x.shape[1:3], w.shape[:2], stride, padding)
   _sizes_after(window)
@@ -61,21 +61,22 @@ def conv_transpose(
   padding: int | Sequence[int] = 0,
   size: tuple[int, int] | None = None,
 ) -> Large:
-  """The linear transpose of `conv` in x, not its inverse.
+  """Applies the linear transpose of `conv` with respect to x.
 
   Args:
-    y, w, stride, padding: As of that convolution.
-    size: H and W, which stride and y do not tell; None: the least.
+    y, w, stride, padding: The output and the arguments of the convolution.
+    size: H and W of x, which are ambiguous if the stride is above 1. None: the
+      smallest possible size.
 
   Raises:
-    ValueError: There is no such convolution of images of that size.
+    ValueError: The convolution of images of this size does not have y's shape.
   """
-  before, after = _two(padding)
-  least = tuple(
+  before, after = _before_after(padding)
+  smallest = tuple(
     stride * (n - 1) + k - before - after
     for n, k in zip(y.shape[1:3], w.shape[:2], strict=True)
   )
-  window = _window(size or least, w.shape[:2], stride, padding)
+  window = _window(size or smallest, w.shape[:2], stride, padding)
   _check_fits(window, y)
   return _bind(_conv_transpose, y, w, window)
 
@@ -87,17 +88,22 @@ def filter_grad(
   stride: int = 1,
   padding: int | Sequence[int] = 0,
 ) -> Filter:
-  """The linear transpose of `conv` in w; `kernel`: kh, kw.
+  """Applies the linear transpose of `conv` with respect to w.
+
+  Args:
+    x, y, stride, padding: The input, the output and the arguments of the
+      convolution.
+    kernel: kh, kw.
 
   Raises:
-    ValueError: No convolution of x by such a kernel has the size of y.
+    ValueError: The convolution of x with such a kernel does not have y's shape.
   """
   window = _window(x.shape[1:3], kernel, stride, padding)
   _check_fits(window, y)
   return _bind(_filter_grad, x, y, window)
 
 
-def _two(padding: int | Sequence[int]) -> tuple[int, int]:
+def _before_after(padding: int | Sequence[int]) -> tuple[int, int]:
   both = isinstance(padding, numbers.Integral)
   before, after = (padding, padding) if both else padding
   return int(before), int(after)
@@ -109,54 +115,62 @@ def _window(
   stride: int,
   padding: int | Sequence[int],
 ) -> Window:
-  return Window(tuple(kernel), stride, (_two(padding),) * 2, tuple(size))
+  both_axes = (_before_after(padding),) * 2
+  return Window(tuple(kernel), stride, both_axes, tuple(size))
 
 
-def _bind(member: Primitive, a: Array, b: Array, window: Window) -> Array:
+def _bind(primitive: Primitive, a: Array, b: Array, window: Window) -> Array:
   if a.dtype != b.dtype:
-    raise ValueError(f'a convolution is of one dtype, not {a.dtype}, {b.dtype}')
-  return member.bind(a, b, window=window)
+    raise ValueError(
+      f'a convolution needs arrays of one dtype, not {a.dtype} and {b.dtype}'
+    )
+  return primitive.bind(a, b, window=window)
 
 
 def _check_fits(window: Window, y: Array) -> None:
   if _sizes_after(window) != y.shape[1:3]:
     raise ValueError(
-      f'{window.size} pixels become {_sizes_after(window)} by a kernel of '
-      f'{window.kernel}, stride {window.stride}, padding {window.padding[0]}, '
-      f'not {y.shape[1:3]}'
+      f'a convolution of {window.size} pixels with kernel {window.kernel}, '
+      f'stride {window.stride} and padding {window.padding[0]} has '
+      f'{_sizes_after(window)} pixels, not {y.shape[1:3]}'
     )
 
 
-def _member(
+def _make_primitive(
   name: str, shape: Callable[[Window, Any, Any], tuple[int, ...]]
 ) -> Primitive:
-  """One of the three, with what it is on each platform."""
+  """Makes one of the three primitives, with its lowering per platform.
+
+  Args:
+    name: The name of its functions in `conv_cpu` and `conv_xla`.
+    shape: (window, a, b) -> the shape of the result.
+  """
   on_cpu, elsewhere = getattr(conv_cpu, name), getattr(conv_xla, name)
-  member = Primitive(f'gan_jax_{name}')
-  bind = lambda a, b, *, window: member.bind(a, b, window=window)
-  member.def_impl(jax.jit(bind, static_argnames='window'))
-  member.def_abstract_eval(
+  primitive = Primitive(f'gan_jax_{name}')
+  bind = lambda a, b, *, window: primitive.bind(a, b, window=window)
+  primitive.def_impl(jax.jit(bind, static_argnames='window'))
+  primitive.def_abstract_eval(
     lambda a, b, *, window: a.update(shape=shape(window, a, b))
   )
   for function, platform in ((on_cpu, 'cpu'), (elsewhere, None)):
     call = lambda a, b, *, window, function=function: function(window, a, b)
     lowered = mlir.lower_fun(call, multiple_results=False)
-    mlir.register_lowering(member, lowered, platform=platform)
+    mlir.register_lowering(primitive, lowered, platform=platform)
 
   def batched(args, axes, *, window):
     a, b = args
     if axes[1] is not None or name == 'filter_grad':
       return jax.vmap(partial(elsewhere, window), axes)(a, b), 0
-    # One filter for all: the images are only more of them.
+    # With one filter for all, the new axis joins the batch axis.
     a = jnp.moveaxis(a, axes[0], 0)
-    result = member.bind(a.reshape(-1, *a.shape[2:]), b, window=window)
+    result = primitive.bind(a.reshape(-1, *a.shape[2:]), b, window=window)
     return result.reshape(*a.shape[:2], *result.shape[1:]), 0
 
-  batching.primitive_batchers[member] = batched
-  return member
+  batching.primitive_batchers[primitive] = batched
+  return primitive
 
 
-_conv = _member(
+_conv = _make_primitive(
   'conv',
   lambda window, x, w: (
     x.shape[0],
@@ -164,33 +178,33 @@ _conv = _member(
     w.shape[3],
   ),
 )
-_conv_transpose = _member(
+_conv_transpose = _make_primitive(
   'conv_transpose',
   lambda window, y, w: (y.shape[0], *window.size, w.shape[2]),
 )
-_filter_grad = _member(
+_filter_grad = _make_primitive(
   'filter_grad',
   lambda window, x, y: (*window.kernel, x.shape[3], y.shape[3]),
 )
 
 
 def _sizes_after(window: Window) -> tuple[int, ...]:
-  room = tuple(
+  slack = tuple(
     size + sum(padding) - kernel
     for size, padding, kernel in zip(
       window.size, window.padding, window.kernel, strict=True
     )
   )
-  if min(room) < 0:
+  if min(slack) < 0:
     raise ValueError(
       f'a kernel of {window.kernel} is larger than the image, {window.size} '
-      f'with {window.padding[0]} around it'
+      f'with padding {window.padding[0]}'
     )
-  return tuple(n // window.stride + 1 for n in room)
+  return tuple(n // window.stride + 1 for n in slack)
 
 
-# The derivative of each in its first argument, and in its second, given the
-# cotangent and the other one.
+# The transposes with respect to the first and the second argument, given the
+# cotangent and the other argument.
 ad.defbilinear(
   _conv,
   lambda y, _, w, **window: _conv_transpose.bind(y, w, **window),

@@ -1,9 +1,9 @@
 """The three convolutions on CPUs.
 
-XLA has a fast convolution there, but inside a loop, where a round is, only for
-arrays in the order NHWC, HWIO, NHWC. The transposes of a convolution are none
-such; so they are written as convolutions of arrays brought into that order.
-What Winograd's algorithm is for, it does.
+XLA has a fast convolution for CPUs, but inside a loop (such as the scan of a
+dispatch) only for the layout NHWC, HWIO, NHWC. The transposes that XLA derives
+have other layouts, so they are written here as convolutions of transposed
+arrays. Winograd's algorithm is used where it applies.
 """
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gan_jax.ops.window import LAYOUT, Window
 def conv(
   window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n h w d']:
-  """As `ops.conv`."""
+  """Computes `ops.conv`."""
   if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv(x, w)
   return conv_xla.conv(window, x, w)
@@ -26,14 +26,14 @@ def conv(
 def conv_transpose(
   window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n H W c']:
-  """As `ops.conv_transpose`: y, zeros between, with the turned filter."""
+  """Computes `ops.conv_transpose`: dilated y, convolved with the flipped w."""
   if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv_transpose(y, w)
   padding = []
   for axis in (0, 1):
     first = window.kernel[axis] - 1 - window.padding[axis][0]
-    strategy = window.stride * (y.shape[1 + axis] - 1) + 1
-    last = window.size[axis] + window.kernel[axis] - 1 - strategy - first
+    extent = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.size[axis] + window.kernel[axis] - 1 - extent - first
     padding.append((first, last))
   return lax.conv_general_dilated(
     y,
@@ -48,14 +48,14 @@ def conv_transpose(
 def filter_grad(
   window: Window, x: Float[Array, 'n H W c'], y: Float[Array, 'n h w d']
 ) -> Float[Array, 'kh kw c d']:
-  """As `ops.filter_grad`: the channels of x as a batch, with y as a filter."""
+  """Computes `ops.filter_grad`: x's channels are the batch, y is the filter."""
   if winograd.applies(window, (x.shape[-1], y.shape[-1]), x.dtype):
     return winograd.filter_grad(x, y)
   padding = []
   for axis in (0, 1):
     first = window.padding[axis][0]
-    strategy = window.stride * (y.shape[1 + axis] - 1) + 1
-    last = window.kernel[axis] - 1 + strategy - window.size[axis] - first
+    extent = window.stride * (y.shape[1 + axis] - 1) + 1
+    last = window.kernel[axis] - 1 + extent - window.size[axis] - first
     padding.append((first, last))
   w = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),

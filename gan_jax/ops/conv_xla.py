@@ -1,4 +1,4 @@
-"""The three convolutions as XLA derives them: GPUs and TPUs have them all."""
+"""The three convolutions as XLA derives them, for GPUs and TPUs."""
 
 import jax
 from jax import lax
@@ -10,7 +10,7 @@ from gan_jax.ops.window import LAYOUT, Window
 def conv(
   window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n h w d']:
-  """As `ops.conv`."""
+  """Computes `ops.conv`."""
   return lax.conv_general_dilated(
     x, w, (window.stride,) * 2, window.padding, dimension_numbers=LAYOUT
   )
@@ -19,7 +19,7 @@ def conv(
 def conv_transpose(
   window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw c d']
 ) -> Float[Array, 'n H W c']:
-  """As `ops.conv_transpose`."""
+  """Computes `ops.conv_transpose`."""
   x = jax.ShapeDtypeStruct((y.shape[0], *window.size, w.shape[2]), y.dtype)
   return jax.linear_transpose(lambda x: conv(window, x, w), x)(y)[0]
 
@@ -27,7 +27,7 @@ def conv_transpose(
 def filter_grad(
   window: Window, x: Float[Array, 'n H W c'], y: Float[Array, 'n h w d']
 ) -> Float[Array, 'kh kw c d']:
-  """As `ops.filter_grad`."""
+  """Computes `ops.filter_grad`."""
   shape = *window.kernel, x.shape[-1], y.shape[-1]
   w = jax.ShapeDtypeStruct(shape, x.dtype)
   return jax.linear_transpose(lambda w: conv(window, x, w), w)(y)[0]

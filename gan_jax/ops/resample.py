@@ -1,4 +1,4 @@
-"""Images made larger and smaller by whole factors."""
+"""Upsampling and downsampling of images by integer factors."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Num
 def upsample_nearest(
   x: Float[Array, 'n h w c'], factor: int
 ) -> Float[Array, 'n H W c']:
-  """Each pixel as a square of factor x factor."""
+  """Upsamples by nearest neighbour: a pixel becomes factor x factor pixels."""
   if factor == 1:
     return x
   n, h, w, c = x.shape
@@ -20,9 +20,10 @@ def upsample_nearest(
 def average_pool(
   x: Num[Array, '*n H W c'], factor: int
 ) -> Num[Array, '*n h w c']:
-  """The mean of each square of factor x factor: average pooling.
+  """Downsamples by average pooling over squares of factor x factor.
 
-  Of uint8 it is float32, and exact to 256x256: sums below 2^24.
+  The result for uint8 is float32. It is exact up to a factor of 256, because
+  sums are below 2^24.
   """
   if factor == 1:
     return x

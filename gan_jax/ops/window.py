@@ -1,4 +1,4 @@
-"""What a convolution is, beside its arrays."""
+"""The static parameters of a convolution."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 class Window(NamedTuple):
-  """What is not to be seen from the arrays: of both axes of an image.
+  """The static parameters of a convolution, `ops.conv` of x with w.
 
   Attributes:
     kernel: kh, kw.
-    stride: In both directions.
+    stride: Stride along both axes.
     padding: Zeros before and after, for each axis.
-    size: H, W.
+    size: H, W of x.
   """
 
   kernel: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What no run can be made of is refused."""
+"""Checks a config before a run is created or resumed."""
 
 import importlib.util
 from pathlib import Path
@@ -14,15 +14,15 @@ from gan_jax.registry import choose, is_code
 from gan_jax.training.optimizers import SCHEDULABLE
 from gan_jax.training.schedule import look_up_keys, make_schedule
 
-# What is done when a loss or a gradient is not finite.
+# What happens when a loss or a gradient is not finite.
 ON_DIVERGENCE = {
-  'stop': 'leave, the last checkpoint kept',
-  'rollback': 'go back to it, and on with other data and other latents',
+  'stop': 'stop; the last checkpoint is kept',
+  'rollback': 'restore the last checkpoint and use other data and latents',
 }
 
 
 def check_config(config: ConfigDict) -> None:
-  """Refuses what no run can be made of."""
+  """Raises UserError if no run can be created from the config."""
   flat = cfg.flatten(config.to_dict())
   cfg.check_keys(flat)
   check_values(flat)
@@ -38,8 +38,8 @@ def check_config(config: ConfigDict) -> None:
     for name in ('batch_size', 'gen_batch_size'):
       size, where = resolved.get(name, config[name]), name
       if name in segment:
-        called = isinstance(segment[name], str)
-        where = segment[name] if called else f'schedule[{index}].{name}'
+        is_key = isinstance(segment[name], str)
+        where = segment[name] if is_key else f'schedule[{index}].{name}'
       if size is not None:
         devices.check_batch_size(where, size)
 
@@ -80,25 +80,29 @@ def _check_schedulable(config: ConfigDict, where: str, name: str) -> None:
 
 
 def check_length(config: ConfigDict, workdir: str | Path, trained: int) -> None:
-  """Refuses to resume a run with a length that changes its past.
+  """Refuses a new `total_images` that would change completed iterations.
 
   Args:
-    config: As it is now.
-    workdir: Of the run.
-    trained: Iterations that its newest checkpoint has.
+    config: The current config.
+    workdir: The workdir of the run.
+    trained: The iteration of the newest checkpoint.
+
+  Raises:
+    UserError: The new length is below the images already seen, or the schedule
+      depends on the length.
   """
-  course = make_schedule(config)
+  schedule = make_schedule(config)
   now = config.total_images
-  if trained > course.total_steps:
+  if trained > schedule.total_steps:
     raise UserError(
-      f'config.total_images={now} is below the {course.images(trained):,} that '
-      f'{workdir} has seen already: read it with gan_jax.load(workdir, '
-      'step=...), or prolong it'
+      f'config.total_images={now} is below the {schedule.images(trained):,} '
+      f'images that {workdir} has already trained on: increase it, or load an '
+      'earlier checkpoint with gan_jax.load(workdir, step=...)'
     )
   before = cfg.read(workdir).total_images if trained else now
-  if before != now and course.follows_its_end:
+  if before != now and schedule.follows_its_end:
     raise UserError(
-      f'config.total_images={now}, and {workdir} was begun with {before}: its '
-      'schedule changes until the end of the run, so one of another length is '
-      'another run: keep the length, or name another --workdir'
+      f'config.total_images={now}, but {workdir} was started with {before}: '
+      'its schedule depends on the length of the run, so the length cannot '
+      'change: keep it, or choose another --workdir'
     )

@@ -1,8 +1,8 @@
-"""Checkpoints: Orbax saves, resumes and reads them; arrays and JSON, no code.
+"""Checkpoints: saved and restored by Orbax, as arrays and JSON, never code.
 
-A checkpoint is called by the iterations that led to it, and has the config and
-the last metrics beside the state. Orbax would read a file of which a byte has
-changed, and say nothing: so the SHA-256 of each file is kept beside them.
+A checkpoint is named by its iteration. It holds the state, the config and the
+last metrics. Orbax does not detect corrupted files, so the SHA-256 of each file
+is stored in WORKDIR/checksums.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ from gan_jax.training.state import State
 
 policies = ocp.training.preservation_policies
 
-# Everything that a state has, by name.
+# The names of all fields of a state.
 STATE = State._fields
 
 
 def folder(workdir: str | Path) -> epath.Path:
-  """Where a run's checkpoints are."""
+  """Returns the folder of a run's checkpoints."""
   path = epath.Path(workdir).expanduser() / 'checkpoints'
   return path if is_remote(path) else path.resolve()
 
 
 class Best:
-  """Preserves the best checkpoints by `scores.jsonl`, as an Orbax policy.
+  """An Orbax policy that preserves the best checkpoints by `scores.jsonl`.
 
-  Of scores that are not comparable (another metric, network, reference, number
-  of samples, ...) none replaces the other's best.
+  Scores with different protocols (metric, feature network, reference, number
+  of samples, ...) are not compared: each protocol has its own best checkpoint.
   """
 
   def __init__(self, workdir: str | Path):
@@ -49,24 +49,24 @@ class Best:
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
-    """Whether each of the checkpoints is the best by some score."""
+    """Returns for each checkpoint whether it is the best by some score."""
     del context
     try:
       known = scores.read(self._workdir)
-    except (OSError, UserError):  # nothing is known: nothing is deleted
+    except (OSError, UserError):  # without scores, delete nothing
       return [True] * len(checkpoints)
     best = scores.best_steps(known, {info.step for info in checkpoints})
     return [info.step in best for info in checkpoints]
 
 
 class Checkpoints:
-  """The checkpoints of a run that trains.
+  """Saves and restores the checkpoints of a training run.
 
   Args:
-    workdir: The run's.
-    keep: How many of the newest are kept; the best ones are kept too, whatever
-      their age.
-    always: The steps of those that are kept for ever.
+    workdir: The workdir of the run.
+    keep: Number of the newest checkpoints to keep. The best checkpoints are
+      always kept.
+    always: Steps whose checkpoints are always kept.
   """
 
   def __init__(
@@ -95,9 +95,13 @@ class Checkpoints:
       ) from error
 
   def resume(self, create: Callable[[], State]) -> State:
-    """The newest state that can be read; if none was saved, a new one.
+    """Restores the newest readable checkpoint, or creates a new state.
 
-    Those that cannot be read are moved to WORKDIR/damaged.
+    Damaged checkpoints are moved to WORKDIR/damaged.
+
+    Raises:
+      UserError: No checkpoint can be read, or an intact one does not match the
+        state.
     """
     self._settle()
     newest = self._checkpointer.latest
@@ -110,27 +114,28 @@ class Checkpoints:
         try:
           loaded = self._checkpointer.load(newest, abstract._asdict())
           return State(**loaded)
-        except Exception as error:  # whatever a damaged file leads to
+        except Exception as error:  # a damaged file can cause any exception
           problem = f'{type(error).__name__}: {error}'
           if not self._may_be_damaged(newest.step, error):
             line = ' '.join(problem.split())[:300]
             raise UserError(
-              f'the checkpoint of iteration {newest.step:,} is whole, and does '
-              f'not fit, or cannot be reached; nothing was changed ({line})'
+              f'the checkpoint of iteration {newest.step:,} is intact, but it '
+              'does not match the networks of this config, or the storage is '
+              f'unreachable; nothing was changed ({line})'
             ) from error
       self._set_aside(newest.step, problem)
       newest = self._checkpointer.latest
     raise UserError(
-      f'no checkpoint of {self._workdir} can be read; they are in '
-      f'{self._workdir}/damaged: name another --workdir to begin anew'
+      f'no checkpoint of {self._workdir} can be read; all were moved to '
+      f'{self._workdir}/damaged: choose another --workdir to start a new run'
     )
 
   def _may_be_damaged(self, step: int, error: Exception) -> bool:
-    """Whether a failure to load may be the files' fault.
+    """Returns whether a failure to load may come from damaged files.
 
-    Not if their checksums agree: then it is the networks that have changed.
+    If the checksums match, the files are intact and the networks have changed.
     """
-    verified = _noted(self._workdir, step) is not None
+    verified = _read_checksums(self._workdir, step) is not None
     remote = is_remote(folder(self._workdir))
     return not (verified or remote or isinstance(error, OSError))
 
@@ -140,29 +145,32 @@ class Checkpoints:
     if devices.is_main():
       line = ' '.join(problem.split())[:200]
       warn(
-        f'the checkpoint of iteration {step:,} is damaged ({line}): it is '
-        f'moved to {self._workdir}/damaged, and the one before is taken'
+        f'the checkpoint of iteration {step:,} is damaged ({line}): moving it '
+        f'to {self._workdir}/damaged and trying the previous checkpoint'
       )
       aside = folder(self._workdir).parent / 'damaged'
       aside.mkdir(exist_ok=True)
       if (aside / str(step)).exists():
         (aside / str(step)).rmtree()
       (folder(self._workdir) / str(step)).rename(aside / str(step))
-      _checksums(self._workdir, step).unlink(missing_ok=True)
+      _checksum_file(self._workdir, step).unlink(missing_ok=True)
     devices.barrier(f'set aside {step}')
     self._open()
 
   def save(
     self, step: int, state: State, metrics: Mapping[str, Any], config: Any
   ) -> None:
-    """Saves in the background, once the save before is done.
+    """Saves in the background, after the previous save has finished.
 
-    One that fails is told of, and harms none that is there. (On several
-    processes it ends the run: they could not agree on what there is.)
+    A failed save prints a warning and leaves earlier checkpoints intact.
+
+    Raises:
+      UserError: The previous save failed in a distributed run, where the
+        processes could disagree on which checkpoints exist.
     """
     self._settle()
     if self._failure and devices.is_distributed():
-      raise UserError(f'{self._failure}: the same command goes on')
+      raise UserError(f'{self._failure}: run the same command to resume')
     try:
       folder(self._workdir).mkdir(parents=True, exist_ok=True)
       response = self._checkpointer.save_async(
@@ -170,7 +178,7 @@ class Checkpoints:
         state._asdict(),
         metrics=dict(metrics),
         custom_metadata={'config': config},
-        force=True,  # else none is begun while another is in flight
+        force=True,  # otherwise Orbax skips it while a save is in progress
       )
     except Exception as error:
       self._fail(step, error)
@@ -192,10 +200,10 @@ class Checkpoints:
     line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
     self._failure = f'iteration {step:,} could not be saved ({line})'
     if devices.is_main():
-      warn(f'{self._failure}; it is tried again at the next checkpoint')
+      warn(f'{self._failure}; the next checkpoint will try again')
 
   def _settle(self) -> None:
-    """Waits for the save in flight."""
+    """Waits for the save in progress."""
     if self._writing is None:
       return
     self._writing.join()
@@ -206,20 +214,24 @@ class Checkpoints:
       self._open()
 
   def finish(self) -> None:
-    """Waits for the save in flight; an error if the last one failed."""
+    """Waits for the save in progress.
+
+    Raises:
+      UserError: The last save failed.
+    """
     self._settle()
     if self._failure:
       raise UserError(
-        f'{self._failure}: {self._workdir} ends with the checkpoint before'
+        f'{self._failure}: the last checkpoint of {self._workdir} is older'
       )
 
   def close(self) -> None:
-    """Waits for the save in flight."""
+    """Waits for the save in progress and closes the checkpointer."""
     self._settle()
     self._checkpointer.close()
 
 
-def _checksums(workdir: str | Path, step: int) -> epath.Path:
+def _checksum_file(workdir: str | Path, step: int) -> epath.Path:
   return folder(workdir).parent / 'checksums' / f'{step}.json'
 
 
@@ -238,10 +250,10 @@ def _digest(file: Path) -> str:
 
 
 def _write_checksums(workdir: str | Path, step: int) -> None:
-  """Notes what is in the files of a checkpoint; forgets those that are gone."""
-  file = _checksums(workdir, step)
+  """Writes a checkpoint's checksums; removes those of deleted checkpoints."""
+  file = _checksum_file(workdir, step)
   if is_remote(file):
-    return  # a bucket checks what it keeps by itself
+    return  # object storage verifies its own data
   file.parent.mkdir(exist_ok=True)
   write_whole(file, json.dumps(_digests(workdir, step), indent=1) + '\n')
   for other in file.parent.glob('*.json'):
@@ -249,47 +261,53 @@ def _write_checksums(workdir: str | Path, step: int) -> None:
       other.unlink()
 
 
-def _noted(workdir: str | Path, step: int) -> dict[str, str] | None:
-  """The checksums of a checkpoint; None if there are none that can be read."""
+def _read_checksums(workdir: str | Path, step: int) -> dict[str, str] | None:
+  """Reads the checksums of a checkpoint; None if they cannot be read."""
   try:
-    return json.loads(_checksums(workdir, step).read_text())
+    return json.loads(_checksum_file(workdir, step).read_text())
   except (OSError, ValueError):
     return None
 
 
 def damage(workdir: str | Path, step: int) -> str:
-  """What is wrong with the files of a checkpoint; `` if nothing is.
+  """Describes the damage to a checkpoint's files; '' if they are intact.
 
-  One that the run was killed beside, before their checksums were noted, is
-  taken as Orbax finds it: it is whole.
+  A checkpoint without checksums (the run was killed before they were written)
+  counts as intact: Orbax only lists completed checkpoints.
   """
-  noted = _noted(workdir, step)
-  if noted is None:
+  expected = _read_checksums(workdir, step)
+  if expected is None:
     return ''
-  there = _digests(workdir, step)
-  for name in sorted(noted.keys() | there.keys()):
-    if name not in there:
+  found = _digests(workdir, step)
+  for name in sorted(expected.keys() | found.keys()):
+    if name not in found:
       return f'{name} is missing'
-    if noted.get(name) != there[name]:
-      return f'{name} is not what was written'
+    if expected.get(name) != found[name]:
+      return f'{name} does not match its checksum'
   return ''
 
 
 def steps(workdir: str | Path) -> list[int]:
-  """The steps that a run has checkpoints of, oldest first; it may be going."""
+  """Lists the steps of a run's checkpoints, oldest first.
+
+  The run may still be training.
+  """
   root = folder(workdir)
   if not root.exists():
     return []
   found = [path for path in root.iterdir() if path.name.isdigit()]
-  if is_remote(root):  # where nothing is renamed when it is whole
+  if is_remote(root):  # object storage cannot rename a completed checkpoint
     found = [path for path in found if (path / 'commit_success.txt').exists()]
   return sorted(int(path.name) for path in found)
 
 
 def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
-  """The named parts of the state, on one device, whatever wrote them.
+  """Reads only the named parts of the state, onto one device.
 
-  Reads these parts alone.
+  The checkpoint may come from any number of devices.
+
+  Raises:
+    UserError: The checkpoint is damaged.
   """
   if problem := damage(workdir, step):
     raise UserError(
@@ -302,5 +320,5 @@ def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
     ocp.training.Checkpointer(folder(workdir), context=context) as checkpointer,
   ):
     metadata = checkpointer.metadata(step).metadata
-    wanted = {name: metadata[name] for name in names}
-    return checkpointer.load(step, devices.local_shapes(wanted))
+    parts = {name: metadata[name] for name in names}
+    return checkpointer.load(step, devices.local_shapes(parts))

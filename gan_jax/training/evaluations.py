@@ -1,6 +1,6 @@
-"""Evaluations of a run: the same code while it trains and afterwards.
+"""Evaluates a run, with the same code during training and afterwards.
 
-Every score carries the protocol by which it was measured.
+Every score carries the protocol by which it was computed.
 """
 
 import time
@@ -25,16 +25,15 @@ from gan_jax.metrics.scores import Score
 from gan_jax.registry import choose
 from gan_jax.training.schedule import Schedule, make_schedule
 
-# What of `config.data` makes the images what they are.
+# Keys of `config.data` that determine the images.
 DESCRIBED = ('source', 'split', 'crop', 'resolution', 'channels')
 
 
-# Which labels a conditional G is given when it is measured.
+# The labels that a conditional G receives in an evaluation.
 LABELS = {
-  'data': 'drawn from the labels of the data',
-  'uniform': 'each class as often',
+  'data': 'sampled from the labels of the data',
+  'uniform': 'all classes equally often',
 }
-
 
 RESIZE = 'Lanczos, antialiased'
 
@@ -42,11 +41,11 @@ RESIZE = 'Lanczos, antialiased'
 def make_evaluator(
   config: ConfigDict, source: Source, classes: int | None = None
 ) -> Evaluator:
-  """The evaluator that `config.evaluation` describes, for the run's data.
+  """Makes the evaluator that `config.evaluation` describes.
 
   Args:
-    config, source: The run's.
-    classes: Of the G that is measured; None: those of the run.
+    config, source: The config and the data source of the run.
+    classes: Number of classes of the evaluated G. None: that of the run.
   """
   block = config.evaluation
   if classes is None:
@@ -56,7 +55,7 @@ def make_evaluator(
   if block.held_out is not None:
     held_out = data.make(cfg.changed(config, 'data.split', block.held_out))
   described = {key: config.data[key] for key in DESCRIBED}
-  # Where a folder is does not matter: what is in it has its own hash.
+  # The path of a folder does not matter: its contents have their own hash.
   if described['source'].startswith('folder:'):
     described['source'] = 'folder'
   described['resize'] = RESIZE
@@ -68,41 +67,41 @@ def make_evaluator(
 def choose_for(
   source: str, metrics: tuple[str, ...], features: str | None
 ) -> Choice:
-  """As `choose_metrics`, for the data of that `config.data.source`."""
+  """Calls `choose_metrics` for the data of `config.data.source`."""
   toy = toy_of(source) if is_toy(source) else None
   return choose_metrics(metrics, features, toy)
 
 
 def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
-  """Which labels the fakes get; None: G is not conditional."""
-  wanted = block.get('labels')
-  if wanted is not None:
-    choose('config.evaluation.labels', wanted, LABELS)
+  """Returns the row of LABELS for the fakes; None: G is unconditional."""
+  labels = block.get('labels')
+  if labels is not None:
+    choose('config.evaluation.labels', labels, LABELS)
     if not classes:
       raise UserError(
-        f'evaluation.labels={wanted!r}, and what is measured has no classes: '
+        f'config.evaluation.labels={labels!r} needs a conditional generator: '
         'set it to None (--config.evaluation.labels=None)'
       )
   if not classes:
     return None
   known = source.labels is not None and len(source.classes) == classes
-  if wanted == 'data' and not known:
+  if labels == 'data' and not known:
     raise UserError(
-      f"evaluation.labels='data', and the data has not the {classes} classes "
-      "of G: set it to 'uniform'"
+      f"config.evaluation.labels='data' needs data with the {classes} classes "
+      "of the generator: set it to 'uniform'"
     )
-  return wanted or ('data' if known else 'uniform')
+  return labels or ('data' if known else 'uniform')
 
 
 class Evaluated(NamedTuple):
-  """What one evaluation gave, and the seconds that it took."""
+  """The result of one evaluation: its scores and its duration in seconds."""
 
   scores: list[Score]
   seconds: float
 
   @property
   def means(self) -> dict[str, float]:
-    """As a line of metrics has them."""
+    """Returns the scores by their log names, `eval/NAME`."""
     means = {f'eval/{score.name}': score.value for score in self.scores}
     for score in self.scores:
       if score.std is not None:
@@ -111,13 +110,13 @@ class Evaluated(NamedTuple):
 
 
 class Evaluations:
-  """The evaluations of a run that trains.
+  """Evaluates a run during training.
 
   Args:
-    config, workdir, schedule, source: The run's.
+    config, workdir, schedule, source: Those of the run.
 
   Raises:
-    UserError: It cannot be measured as its config says.
+    UserError: `config.evaluation` does not suit the run.
   """
 
   def __init__(
@@ -132,7 +131,7 @@ class Evaluations:
     self._measure = self.evaluator.make_evaluate_fn(games.make(config))
 
   def describe(self, every_images: int) -> str:
-    """What is measured, in a line; and what is missing, if anything is."""
+    """Describes the metrics in one line, and what FID lacks, if anything."""
     choice, network = self.evaluator.choice, self.evaluator.features
     line = f'Scores:   {", ".join(choice.metrics)}'
     if network is not None:
@@ -143,46 +142,46 @@ class Evaluations:
     return line
 
   def measure(self, ema: PyTree, step: int) -> Evaluated:
-    """Measures the average G, as it is at `step`."""
-    jax.block_until_ready(ema)  # what is still trained is not measured
-    began = time.perf_counter()
+    """Evaluates the EMA of G at `step`."""
+    jax.block_until_ready(ema)  # excludes training from the measured time
+    start = time.perf_counter()
     values = self._measure(ema, self._schedule.phase(step))
     fakes = of_ema(self.evaluator.labels)
     images = self._schedule.images(step)
     listed = self.evaluator.list_scores(values, fakes, step, images)
-    return Evaluated(listed, time.perf_counter() - began)
+    return Evaluated(listed, time.perf_counter() - start)
 
   def record(self, evaluated: Evaluated) -> None:
-    """Prints the scores, and adds them to `scores.jsonl`."""
+    """Prints the scores and appends them to `scores.jsonl`."""
     if not devices.is_main():
       return
     images = evaluated.scores[0].images
-    told = ', '.join(map(str, evaluated.scores))
-    print(f'At {images:,} images: {told}', flush=True)
+    listed = ', '.join(map(str, evaluated.scores))
+    print(f'At {images:,} images: {listed}', flush=True)
     try:
       scores.record(self._workdir, evaluated.scores)
     except (OSError, UserError) as error:
-      warn(f'scores.jsonl of {self._workdir} is not written: {error}')
+      warn(f'cannot write scores.jsonl of {self._workdir}: {error}')
 
   def is_recorded(self, step: int) -> bool:
-    """Whether `scores.jsonl` has the scores of `step`."""
+    """Returns whether `scores.jsonl` has the scores of `step`."""
     try:
       known = scores.read(self._workdir)
     except (OSError, UserError):
       known = []
     digest = self.evaluator.comparison_digest
-    there = any(
+    recorded = any(
       score.step == step and scores.comparison_digest(score.protocol) == digest
       for score in known
     )
     # Another process may not see the file yet.
-    return bool(devices.broadcast_from_main(int(there)))
+    return bool(devices.broadcast_from_main(int(recorded)))
 
 
 def make_measure(
   evaluator: Evaluator, config: ConfigDict, truncation: float | None
 ) -> Callable[[PyTree, int], list[Score]]:
-  """Makes a function (EMA of G, step) -> scores, for a run that was trained."""
+  """Makes a function (EMA of G, step) -> scores, for a finished run."""
   measure = evaluator.make_evaluate_fn(games.make(config), truncation)
   schedule = make_schedule(config)
 
@@ -199,11 +198,11 @@ def make_measure(
 def of_ema(
   labels: str | None, truncation: float | None = None
 ) -> dict[str, Any]:
-  """What a stamp says of fakes that the average of G has made.
+  """Returns the protocol entries of fakes generated by the EMA of G.
 
   Args:
-    labels: As of `Evaluator`.
-    truncation: As of `Run.inputs`.
+    labels: See `Evaluator`.
+    truncation: See `Run.inputs`.
   """
   conditional = {} if labels is None else {'labels': labels}
   return {'generator': 'ema', 'truncation': truncation, **conditional}

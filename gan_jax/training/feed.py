@@ -1,8 +1,8 @@
-"""Index batches: the examples of each iteration, as positions of the stream.
+"""Index batches: the examples of each iteration, as positions in the stream.
 
 An iteration takes the next positions of the stream, each process a contiguous
-block of them. A data set on the devices is gathered by index there; examples of
-a larger one are fetched by loader processes and sent along.
+block of them. A data set on the devices is gathered there by index. Examples of
+a larger one are fetched by loader processes and sent to the devices.
 """
 
 import os
@@ -22,12 +22,12 @@ from gan_jax.training.schedule import Schedule
 
 IndexBatch = dict[str, Any]
 
-# Upper limit of the loader processes, if the config names no number.
+# Upper limit of the loader processes if `config.data.workers` is None.
 MAX_WORKERS = 16
 
 
 def is_resident(config: ConfigDict, source: Source) -> bool:
-  """Whether the whole data set is kept on the devices."""
+  """Returns whether the whole data set is kept on the devices."""
   if source.draw is not None:
     return False
   return source.size * source.example_bytes <= config.data.max_device_bytes
@@ -40,7 +40,7 @@ def index_batches(
   step: int,
   attempt: int,
 ) -> Generator[Pair[IndexBatch | None]]:
-  """The index batches of each dispatch from `step` on; see `index_batch`."""
+  """Yields index batches, one per dispatch from `step`; see `index_batch`."""
   make = index_batch_maker(config, source, schedule, attempt)
   steps = range(step, schedule.total_steps, schedule.steps_per_dispatch)
   if source.draw is not None or is_resident(config, source):
@@ -55,7 +55,7 @@ def index_batches(
 def index_batch_maker(
   config: ConfigDict, source: Source, schedule: Schedule, attempt: int = 0
 ) -> Callable[[int], Pair[IndexBatch | None]]:
-  """A function (first step of a dispatch) -> its index batches."""
+  """Makes a function (first step of a dispatch) -> its index batches."""
   stream = None
   if source.draw is None:
     stream = Stream(config.seed, source.size, attempt)
@@ -71,21 +71,22 @@ def index_batch(
   rows: Callable[[int], slice],
   step: int,
 ) -> Pair[IndexBatch | None]:
-  """The index batches of the dispatch that begins at `step`.
+  """Makes the index batches of the dispatch that begins at `step`.
 
   Args:
-    stream: The order of the data; None: the devices draw the examples.
-    source: Fetches the examples; None: they are on the devices, and their
-      indices are enough.
+    stream: The order of the data. None: the devices sample the examples.
+    source: Fetches the examples. None: the examples are on the devices and only
+      their indices are sent.
     schedule: The schedule.
     rows: (batch size) -> the rows of this process.
     step: The first iteration of the dispatch.
 
   Returns:
     disc: leaves [steps, disc_steps, n, ...]; gen: leaves [steps, n', ...], or
-    None if G is updated on D's batch. D's updates take the next positions; G's
-    own batch takes the same positions again. `example` numbers the examples of
-    an iteration; with the seed and the step it makes their keys.
+    None if G is updated on D's batch. The discriminator updates take the next
+    positions; a separate batch of G reuses the same positions. `example`
+    numbers the examples of an iteration; the seed, the step and this number
+    determine their keys.
   """
   segment = schedule.segment_at(step).segment
   steps, per_step = schedule.steps_per_dispatch, segment.images_per_step

@@ -1,7 +1,7 @@
-"""Health checks: warns early of a collapse, a dead player or a winning D.
+"""Health checks: warnings about mode collapse and vanishing gradients.
 
-A warning is printed when a problem begins, and not again while it lasts: the
-numbers are in the metrics.
+A warning is printed when a problem begins and is not repeated while it lasts.
+The values are in the metrics.
 """
 
 import math
@@ -12,29 +12,31 @@ from jaxtyping import Array, Float
 
 from gan_jax.errors import warn
 
-# G has collapsed if the mean distance between samples is below this share of
-# the data's.
+# G has collapsed if the mean distance between samples, as a fraction of that
+# between real examples, is below this.
 COLLAPSED = 0.1
-# D has won if its accuracies exceed this in so many lines of the log.
+# D separates reals from fakes perfectly if both accuracies exceed CERTAIN in
+# WON_LINES consecutive lines of the log.
 CERTAIN, WON_LINES = 0.995, 10
-# A player with a smaller gradient norm learns nothing. Only these losses count:
-# the gradient of a lazy penalty may well be 0.
+# Below this gradient norm a player does not learn. Only these losses are
+# checked: the gradient of a lazy penalty may be 0.
 VANISHED = 1e-8
 ADVERSARIAL = ('gen/loss_grad_norm', 'disc/loss_grad_norm')
-# No warning in the first iterations: the images of a new G are all alike.
+# No warnings in the first iterations: an untrained G has no diversity.
 QUIET_ITERATIONS = 500
 
 
 def diversity(images: Float[Array, 'n h w c']) -> Float[Array, '']:
-  """The mean Euclidean distance between two different images."""
+  """Returns the mean Euclidean distance between two different images."""
   n = len(images)
   flat = images.reshape(n, -1)
   flat -= flat.mean(0, keepdims=True)  # keeps precision in float32
   squares = (flat**2).sum(1)
   products = jnp.matmul(flat, flat.T, precision='highest')
-  between = squares[:, None] + squares[None, :] - 2 * products
-  apart = jnp.where(jnp.eye(n, dtype=bool), 0.0, jnp.maximum(between, 0.0))
-  return jnp.sqrt(apart).sum() / (n * (n - 1))
+  distances = squares[:, None] + squares[None, :] - 2 * products
+  distances = jnp.maximum(distances, 0.0)
+  distances = jnp.where(jnp.eye(n, dtype=bool), 0.0, distances)
+  return jnp.sqrt(distances).sum() / (n * (n - 1))
 
 
 def _collapsed(means: Mapping[str, float]) -> str | None:
@@ -58,7 +60,10 @@ def _vanished(means: Mapping[str, float]) -> str | None:
 def _won(means: Mapping[str, float]) -> str | None:
   accuracies = ('disc/real_accuracy', 'disc/fake_accuracy')
   if all(means.get(name, 0.0) > CERTAIN for name in accuracies):
-    return f'D has won: it told all fakes from reals in {WON_LINES} lines'
+    return (
+      'D separates reals from fakes perfectly: both accuracies exceeded '
+      f'{CERTAIN:.1%} in {WON_LINES} consecutive lines of the log'
+    )
   return None
 
 
@@ -71,10 +76,10 @@ CHECKS: tuple[tuple[Callable[[Mapping[str, float]], str | None], int], ...] = (
 
 
 class HealthChecks:
-  """Reads the lines of the log, and warns.
+  """Checks the log records of a run and prints warnings.
 
   Args:
-    quiet_until: No warning up to this number of images, nor in the first
+    quiet_until: No warnings up to this number of images, nor in the first
       QUIET_ITERATIONS.
   """
 
@@ -83,7 +88,7 @@ class HealthChecks:
     self._lines = [0] * len(CHECKS)
 
   def read(self, step: int, images: int, means: Mapping[str, float]) -> None:
-    """Checks the means of the line at `step`."""
+    """Checks the mean metrics of the log record at `step`."""
     quiet = step <= QUIET_ITERATIONS or images <= self._quiet_until
     for index, (check, lines) in enumerate(CHECKS):
       message = None if quiet else check(means)

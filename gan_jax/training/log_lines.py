@@ -1,4 +1,4 @@
-"""The lines of `metrics.jsonl`: means of an interval, and scheduled values."""
+"""The lines of `metrics.jsonl`: mean metrics and scheduled values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,15 @@ from gan_jax.training.step import Metrics
 def mean_metrics(
   pending: list[Metrics], step: int, steps_per_dispatch: int
 ) -> dict[str, float]:
-  """The means of metrics that are [(sum, count)] of each iteration.
+  """Averages metrics over the iterations since the last log record.
 
   Waits for the devices.
+
+  Args:
+    pending: One entry per dispatch; leaves [steps, 2]: (sum, count) of each
+      iteration.
+    step: The iteration after the last dispatch.
+    steps_per_dispatch: Iterations per dispatch.
 
   Raises:
     Diverged: A metric is not finite.
@@ -31,7 +37,7 @@ def mean_metrics(
 
 
 def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
-  """Raises with the first iteration and the player that diverged."""
+  """Raises Diverged with the first iteration and player that diverged."""
   first_bad = {
     name: int(np.argmin(np.isfinite(parts[:, 0])))
     for name, parts in stacked.items()
@@ -41,23 +47,23 @@ def _check_finite(stacked: Mapping[str, np.ndarray], before: int) -> None:
     return
   first = min(first_bad.values())
   names = sorted(name for name, at in first_bad.items() if at == first)
-  # D is updated first: G takes over what D has spoilt.
+  # D is updated first, so its NaNs spread to G in the same iteration.
   disc = [name for name in names if name.startswith('disc/')]
   raise Diverged(
     f'{", ".join(disc or names)} not finite at iteration '
-    f'{before + first + 1:,}: the training has diverged; the last checkpoint '
-    'is kept'
+    f'{before + first + 1:,}: training has diverged; the last checkpoint is '
+    'kept'
   )
 
 
 def scheduled_values(
   schedule: Schedule, sizes: Sequence[str], step: int
 ) -> dict[str, float | int]:
-  """The values of the schedule in iteration `step`, by their log names.
+  """Returns the scheduled values of iteration `step` by their log names.
 
   Args:
     schedule: The schedule.
-    sizes: The size that G generates in each segment.
+    sizes: The size of the fakes in each segment, as 4x4.
     step: The iteration.
   """
   phase = schedule.phase(step)
@@ -66,7 +72,7 @@ def scheduled_values(
     'disc_learning_rate': phase.learning_rate.disc,
     **phase.values,
   }
-  # The shortest decimal of each float32.
+  # The shortest decimal representation of each float32.
   line = {f'schedule/{name}': float(str(x)) for name, x in values.items()}
   if schedule.stage_ends:
     size = sizes[schedule.segments.index(schedule.segment_at(step))]

@@ -1,6 +1,6 @@
-"""What libraries say at length is written to a file, not to the terminal.
+"""Redirects verbose library logs from the terminal to WORKDIR/log.txt.
 
-A save that fails is one line for the user; Orbax logs hundreds.
+For one failed save, the user sees a one-line warning; Orbax logs hundreds.
 """
 
 import logging
@@ -12,14 +12,14 @@ from pathlib import Path
 from gan_jax.files import local
 
 NAME = 'log.txt'
-# Of Orbax, and of what runs in the background for it.
+# The loggers of Orbax and its background tasks.
 LOGGERS = ('absl', 'asyncio')
 
 
 class _LogFile(logging.Handler):
-  """Appends to the file of a run; as long as there is no run, prints.
+  """Appends to the log file of a run; prints until the run exists.
 
-  What cannot be written is dropped: the disk may be full.
+  Records that cannot be written are dropped: the disk may be full.
   """
 
   def __init__(self, workdir: str | Path):
@@ -42,9 +42,9 @@ class _LogFile(logging.Handler):
 
 
 def divert(workdir: str | Path) -> None:
-  """For this process, from now on: also the errors of background threads.
+  """Redirects library logs and background-thread errors to the log file.
 
-  The main thread's are printed as ever.
+  This affects the whole process. Errors of the main thread are still printed.
   """
   handler = _LogFile(workdir)
   for name in LOGGERS:
@@ -52,14 +52,14 @@ def divert(workdir: str | Path) -> None:
     logger.handlers, logger.propagate = [handler], False
   log = logging.getLogger('asyncio').error
 
-  def of_any(kind, error, trace) -> None:
-    """tensorstore's threads, which are not Python's, end up here."""
+  def excepthook(kind, error, trace) -> None:
+    """Also handles errors of tensorstore's threads (not started by Python)."""
     if threading.current_thread() is threading.main_thread():
       sys.__excepthook__(kind, error, trace)
     else:
       log(''.join(traceback.format_exception(kind, error, trace)))
 
-  sys.excepthook = of_any
+  sys.excepthook = excepthook
   threading.excepthook = lambda args: log(
     f'in thread {args.thread and args.thread.name}',
     exc_info=(args.exc_type, args.exc_value, args.exc_traceback),

@@ -32,13 +32,14 @@ MAX_ATTEMPTS = 5
 
 
 class _LogRecord(NamedTuple):
-  """What is logged of a run after iteration `step`.
+  """The data that is logged after iteration `step`.
 
   Attributes:
-    step, images: Iterations, and reals shown to D.
-    metrics: Of the dispatches since the last line; empty: no line is written.
-    samples: Of the average G.
-    draw: Whether the samples are drawn.
+    step, images: Iterations, and reals shown to D, so far.
+    metrics: Those of the dispatches since the last line; if empty, no line is
+      written.
+    samples: Samples of the EMA of G.
+    draw: Whether to write the sample grid.
     evaluated: The result of an evaluation, if there was one.
   """
 
@@ -60,8 +61,8 @@ def train(
   """Trains the run in `workdir`; resumes it if it exists.
 
   Args:
-    config: The experiment's.
-    workdir: Folder of the whole run: config, metrics, samples, checkpoints.
+    config: The config of the experiment.
+    workdir: Folder of the run: config, metrics, samples, checkpoints.
     settings: The settings that differ from the experiment's file, by key, for
       the printed summary.
     latest: Path of a symbolic link to `workdir`, made when training starts.
@@ -70,7 +71,7 @@ def train(
     The state after the last iteration.
 
   Raises:
-    UserError: The config, the data or the workdir is wrong, or the training has
+    UserError: The config, the data or the workdir is invalid, or training
       diverged.
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
     Preempted: SIGTERM was received; the state is saved.
@@ -80,14 +81,16 @@ def train(
     set_up(config, workdir, settings or {}, latest) as run,
     interruptible() as stop_requested,
   ):
-    state = _attempts(run, stop_requested)
+    state = _train_with_rollback(run, stop_requested)
     run.checkpoints.finish()
   print_outcome(workdir)
   return state
 
 
-def _attempts(run: TrainingRun, stop_requested: StopRequested) -> State:
-  """Trains to the end; rolls back after a divergence if the config says so."""
+def _train_with_rollback(
+  run: TrainingRun, stop_requested: StopRequested
+) -> State:
+  """Trains to the end; rolls back after a divergence if configured."""
   state = run.checkpoints.resume(run.create)
   print_summary(
     run.config,
@@ -109,22 +112,22 @@ def _attempts(run: TrainingRun, stop_requested: StopRequested) -> State:
       if run.config.on_divergence == 'stop' or attempt > MAX_ATTEMPTS:
         raise
       if stop is not None:
-        raise _stopped(stop, 'at its last checkpoint') from error
+        raise _stop_error(stop, 'at its last checkpoint') from error
       if devices.is_main():
         warn(f'{error}. Rolling back to it, with other data and latents')
       key = jax.random.key(run.config.seed)
-      again = partial(next_attempt, key=key, attempt=attempt)
-      state = devices.create(again, run.checkpoints.resume(run.create))
+      restart = partial(next_attempt, key=key, attempt=attempt)
+      state = devices.create(restart, run.checkpoints.resume(run.create))
 
 
 def _loop(
   run: TrainingRun, state: State, attempt: int, stop_requested: StopRequested
 ) -> State:
-  """Trains from a state on: dispatches, logs, evaluates and saves."""
+  """Trains from `state` to the end: dispatches, logs, evaluates and saves."""
   config, schedule = run.config, run.schedule
   step = int(devices.fetch(state.step))
-  # The first evaluation is due before training: a failure shows at once.
-  owed = _is_owed(run, step) and run.evaluations.measure(state.ema, step)
+  # The first evaluation precedes training, so that a failure shows at once.
+  missed = _evaluate_missed(run, state, step)
   state = run.strategy.replicate(state)
   batches = index_batches(config, run.source, schedule, step, attempt)
   run_log = _run_log(run, step, attempt)
@@ -134,8 +137,8 @@ def _loop(
   precompiler = Precompiler(schedule, partial(_compile, run))
   stop = None
   with closing(batches), run_log:
-    if owed:
-      _record_owed(run, run_log, owed)
+    if missed is not None:
+      _record_missed(run, run_log, missed)
     if step == 0:
       samples = run.sampler.sample(state, run.examples, schedule.phase(0))
       log(_LogRecord(0, 0, [], samples, draw=True))
@@ -149,21 +152,21 @@ def _loop(
       pending.append(metrics)
       devices.limit_in_flight(pending)
       if record is not None:
-        log(record)  # while the devices work
+        log(record)  # while the devices compute
         record = None
       before, step = step, step + schedule.steps_per_dispatch
       precompiler.wait(step)
 
       stop = stop_requested()
       due = partial(_due, schedule, before, step)
-      # A run that is asked to stop does not evaluate first.
+      # On a stop request, skip the evaluation.
       evaluate = due(config.evaluation.every_images) and stop is None
       save = due(config.checkpoint_every_images) or stop is not None
-      # Keeps the checkpoints of evaluations, and the last of each stage.
+      # Also save at evaluations and at the end of each stage.
       save = save or evaluate or step in schedule.stage_ends
       draw = due(config.sample_every_images)
-      # A checkpoint ends its line of metrics, so that a resumed run begins a
-      # line where this run ended one.
+      # A checkpoint also ends the current line of metrics, so that a resumed
+      # run averages over the same intervals.
       every = config.log_every_steps
       line_due = save or before // every < step // every
       if line_due or draw:
@@ -184,12 +187,12 @@ def _loop(
   state = run.strategy.unreplicate(state)
   if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
-    raise _stopped(stop, f'saved at iteration {step:,}')
+    raise _stop_error(stop, f'saved at iteration {step:,}')
   return state
 
 
 def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
-  """The log of a run that begins or resumes at `step`."""
+  """Opens the log of a run that starts or resumes at `step`."""
   schedule = run.schedule
   try:
     return RunLog(
@@ -224,12 +227,12 @@ def _compile(run: TrainingRun, step: int, state: State) -> None:
 def _log(
   run: TrainingRun, run_log: RunLog, checks: HealthChecks, record: _LogRecord
 ) -> dict[str, float | int]:
-  """Writes a line of metrics and draws, as the record says.
+  """Writes the metrics and the sample grid of a log record.
 
   Waits for the devices.
 
   Returns:
-    The line; empty if there is none.
+    The line of metrics; empty if none is written.
 
   Raises:
     Diverged: A metric is not finite.
@@ -256,8 +259,8 @@ def _log(
   return line
 
 
-def _stopped(stop: signal.Signals | None, saved: str) -> BaseException:
-  """The exception of a run that stops on request."""
+def _stop_error(stop: signal.Signals | None, saved: str) -> BaseException:
+  """Returns the exception of a run that stops on request."""
   kind = Preempted if stop == signal.SIGTERM else KeyboardInterrupt
   return kind(saved)
 
@@ -265,9 +268,9 @@ def _stopped(stop: signal.Signals | None, saved: str) -> BaseException:
 def _due(
   schedule: Schedule, before: int, now: int, every_images: int | None
 ) -> bool:
-  """Whether a multiple of `every_images` was passed, or the run is over.
+  """Returns whether a multiple of `every_images` was passed or the run ends.
 
-  None: never.
+  `every_images` None means never.
   """
   if every_images is None:
     return False
@@ -276,16 +279,27 @@ def _due(
   return due or now == schedule.total_steps
 
 
-def _record_owed(run: TrainingRun, run_log: RunLog, owed: Evaluated) -> None:
-  """Adds an evaluation to the line of its iteration, and to the scores."""
-  score = owed.scores[0]
-  run_log.amend(score.step, score.images, owed.means)
+def _evaluate_missed(
+  run: TrainingRun, state: State, step: int
+) -> Evaluated | None:
+  """Evaluates the state if an evaluation was due at `step` but is missing."""
+  if not _is_missing(run, step):
+    return None
+  return run.evaluations.measure(state.ema, step)
+
+
+def _record_missed(
+  run: TrainingRun, run_log: RunLog, missed: Evaluated
+) -> None:
+  """Adds an evaluation to the metrics of its iteration and to the scores."""
+  score = missed.scores[0]
+  run_log.amend(score.step, score.images, missed.means)
   run_log.keep()
-  run.evaluations.record(owed)  # last: from then on it is not owed
+  run.evaluations.record(missed)  # last: a kill before it repeats all of this
 
 
-def _is_owed(run: TrainingRun, step: int) -> bool:
-  """Whether an evaluation was due at `step` and is not recorded."""
+def _is_missing(run: TrainingRun, step: int) -> bool:
+  """Returns whether an evaluation was due at `step` but is not recorded."""
   if run.evaluations is None:
     return False
   every = run.config.evaluation.every_images
@@ -295,5 +309,5 @@ def _is_owed(run: TrainingRun, step: int) -> bool:
 
 
 def _is_complete(run: TrainingRun, step: int) -> bool:
-  """Whether training and evaluations are complete."""
-  return step >= run.schedule.total_steps and not _is_owed(run, step)
+  """Returns whether training and evaluations are complete."""
+  return step >= run.schedule.total_steps and not _is_missing(run, step)

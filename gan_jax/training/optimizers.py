@@ -1,6 +1,6 @@
-"""The optax pair: one transformation per player, without a learning rate.
+"""The optimizers: one optax transformation per player, without learning rate.
 
-The iteration multiplies by the learning rate of the schedule, and passes
+The training step multiplies by the learning rate of the schedule and passes
 scheduled hyperparameters to `update` by name.
 """
 
@@ -19,14 +19,14 @@ def adam(
   eps: float = 1e-8,
   lazy_interval: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam (Kingma & Ba 2015); b1 and b2 can be scheduled.
+  """Makes Adam (Kingma & Ba 2015); b1 and b2 can be scheduled.
 
   Args:
     b1, b2, eps: As in the paper.
-    lazy_interval: Of k, corrects for a lazy penalty in every k-th step: with
-      c = k / (k + 1), the learning rate is multiplied by c, and b1, b2 are
-      raised to the power c (Karras et al. 2020, appendix B). None: no
-      correction.
+    lazy_interval: The interval k of a lazy penalty, for which Adam is
+      corrected: with c = k / (k + 1), the learning rate is multiplied by c, and
+      b1 and b2 are raised to the power c (Karras et al. 2020, StyleGAN2,
+      appendix B). None: no correction.
   """
   c = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
   corrected = lambda b: b if lazy_interval is None else b**c
@@ -45,16 +45,16 @@ def adam(
 def rmsprop(
   decay: float = 0.99, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-  """RMSprop (Hinton 2012): g / (sqrt(v) + eps), as in the code of WGAN.
+  """Makes RMSprop (Hinton 2012): g / (sqrt(v) + eps), as in the WGAN code.
 
-  eps is outside the root: gradients of a clipped critic are so small that an
-  eps inside it would hide them.
+  eps is outside the square root: the gradients of a clipped critic are so small
+  that an eps inside would dominate them.
   """
   return optax.scale_by_rms(decay, eps, eps_in_sqrt=False)
 
 
 def sgd(momentum: float = 0.0) -> optax.GradientTransformation:
-  """Stochastic gradient descent."""
+  """Makes stochastic gradient descent, with momentum if it is not 0."""
   return optax.trace(momentum) if momentum else optax.identity()
 
 

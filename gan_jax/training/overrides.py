@@ -1,4 +1,4 @@
-"""What is typed over an experiment's file: it acts, or is refused."""
+"""Command-line overrides: each one takes effect or raises an error."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,20 +11,21 @@ from gan_jax.registry import accepts, choose_or_import, is_code
 
 
 def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
-  """Settles what follows from the keys that were typed; changes the config.
+  """Removes keys that overrides made obsolete; modifies the config in place.
 
-  Where the name of a row was typed (`optimizer.gen.name=sgd`), the keys of the
-  block that this row does not take are left over from the file, and removed.
+  If an override selects another entry of a table (`optimizer.gen.name=sgd`),
+  keys of the block that this entry does not accept are left over from the
+  experiment's file, and are removed.
 
   Args:
-    config: The experiment's, with what was typed.
-    typed: The keys.
+    config: The experiment's config, with the overrides applied.
+    typed: The overridden keys.
 
   Returns:
-    What was removed, in words.
+    Messages about the removed keys.
 
   Raises:
-    UserError: A typed key has no effect.
+    UserError: An override has no effect.
   """
   typed = set(typed)
   notes = []
@@ -39,8 +40,8 @@ def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
 
 
 def _blocks() -> Mapping[str, Mapping[str, Callable[..., Any]]]:
-  """The blocks whose `name` chooses a row, and what they choose from."""
-  # Heavy, and needed only here.
+  """Returns the blocks whose `name` selects an entry, with their tables."""
+  # Slow imports that only this function needs.
   from gan_jax.games.losses import LOSSES
   from gan_jax.models import MODELS
   from gan_jax.training.optimizers import OPTIMIZERS
@@ -60,12 +61,12 @@ def _drop(
   table: Mapping[str, Callable[..., Any]],
   typed: set[str],
 ) -> list[str]:
-  """Removes what the file says of another row of the table."""
+  """Removes the keys of a block that its new entry does not accept."""
   block = config
   for part in path.split('.'):
     block = block[part]
   if block.name not in table and not is_code(block.name):
-    return []  # `choose` refuses it, with the valid names
+    return []  # an error with the valid names follows
   row = choose_or_import(f'config.{path}.name', block.name, table)
   taken = {'name', 'learning_rate', *accepts(row)}
   left = [k for k in block if k not in taken and f'{path}.{k}' not in typed]
@@ -77,7 +78,7 @@ def _drop(
 
 
 def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-  """The keys of a flat config that others put out of play, and why."""
+  """Yields the keys of a flat config that have no effect, and the reasons."""
   for key in flat:
     block, _, leaf = key.rpartition('.')
     if leaf != 'weight' and flat.get(f'{block}.weight') == 0:
@@ -85,10 +86,10 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
   segments = flat.get('schedule') or ({},)
-  own = [
+  segment_keys = [
     set(segment) if isinstance(segment, Mapping) else set()
     for segment in segments
   ]
   for key in ('batch_size', 'gen_batch_size', 'disc_steps'):
-    if all(key in keys for keys in own):
+    if all(key in keys for keys in segment_keys):
       yield key, 'each segment of config.schedule has its own'

@@ -1,11 +1,12 @@
-"""The processes of one run: they start alike, and none waits for a lost one.
+"""Consistency checks and failure detection between the processes of a run.
 
-JAX lets a process that is left alone wait for minutes, or ends it with a dump
-of C++. So process 0 holds a connection to each of the others, and a thread
-reads each end: a connection that closes without a goodbye means that the
-process behind it was lost.
+When a process is lost, JAX lets the others wait for minutes or aborts them with
+a C++ stack trace. Therefore process 0 holds a TCP connection to every other
+process, and a thread reads each end. A connection that closes without a goodbye
+message means that the process on the other end was lost.
 
-A message is a line of JSON, (exit code, line for the user); no line: goodbye.
+A message is one line of JSON: [exit code, message for the user]. An empty
+message for the user is a goodbye.
 """
 
 import collections
@@ -31,23 +32,24 @@ from gan_jax import devices
 from gan_jax.errors import PREEMPTED, UserError, warn
 from gan_jax.metrics.scores import protocol_digest
 
-# For all processes to start.
+# Timeout for all processes to start.
 JOIN_SECONDS = 300
-# For them to connect; for one that was told of an error to meet the
-# same error itself; for process 0 to outlive the others, which JAX would abort.
+# Timeout of the connections; delay before a process that receives an error
+# message exits, so that it can report the same error itself; how long process
+# 0 waits for the others, which JAX aborts when process 0 exits.
 CONNECT_SECONDS, GRACE_SECONDS, LAST_SECONDS = 20.0, 1.0, 5.0
-# After an error of a collective, for the reason to arrive.
+# After an error in a collective: how long to wait for a message with the cause.
 VERDICT_SECONDS = 3.0
-# Seconds without a sign of life, between probes, and probes: a machine that
-# loses its power closes no connection.
+# Idle seconds before the first probe, seconds between probes, and number of
+# probes. A machine that loses power does not close its connections.
 KEEPALIVE = {'TCP_KEEPIDLE': 10, 'TCP_KEEPINTVL': 5, 'TCP_KEEPCNT': 4}
-# The first words on a connection: a token and the number of the process.
+# The handshake: a process sends a token and its index; process 0 answers.
 PROCESS_DIGITS, WELCOME = 6, b'welcome'
-# Differences that are listed.
+# Number of differences that an error message lists.
 MOST_LISTED = 5
 
-# Passes on what C++ writes to stderr, a second later: in time to be dropped,
-# where it is what JAX says of a process that was lost.
+# Forwards the stderr of C++ code with a delay of one second, so that the output
+# of JAX about a lost process can be dropped.
 _DELAY = """
 import os, queue, threading, time
 chunks = queue.Queue()
@@ -67,7 +69,7 @@ while True:
 _links: dict[int, socket.socket] = {}
 _readers: list[threading.Thread] = []
 _delayed: list[subprocess.Popen] = []
-# Held for good by whoever ends this process, or has said goodbye.
+# Acquired, and never released, by the thread that ends this process.
 _ending = threading.Lock()
 
 
@@ -78,8 +80,8 @@ def join(
 ) -> None:
   """Connects the processes of a distributed run, if there are several.
 
-  Call this before anything that initializes devices. Without an address, the
-  processes of a TPU slice, of `srun` and of `mpirun` find each other.
+  Call this before anything that initializes devices. Without an address, JAX
+  detects the processes of a TPU slice, of `srun` and of `mpirun`.
 
   Raises:
     UserError: An argument is missing or invalid.
@@ -104,7 +106,7 @@ def join(
   if any(x is not None for x in given):
     raise UserError('--num_processes and --process_id need an address: '
                     '--coordinator_address=HOST:PORT')  # fmt: skip
-  # (JAX would give only one of the GPUs to a job of a single task.)
+  # Not for a single task: JAX would give it only one of its GPUs.
   tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
   if any(int(os.environ.get(name, 1)) > 1 for name in tasks):
     _initialize()
@@ -114,7 +116,7 @@ def join(
 
 
 def _check_port(address: str, port: int) -> None:
-  """Refuses a port in use, at which JAX would sometimes crash."""
+  """Raises UserError for a port in use, with which JAX may crash."""
   try:
     socket.create_server(('', port)).close()
   except (OSError, OverflowError) as error:
@@ -127,13 +129,13 @@ def _check_port(address: str, port: int) -> None:
 def _initialize(*given: Any) -> None:
   """Waits for the other processes; exits with a message if one is missing.
 
-  (JAX's own timeout aborts the process and prints its stack.)
+  JAX's own timeout aborts the process and prints a stack trace.
   """
   timer = threading.Timer(
     JOIN_SECONDS,
     _give_up,
     [
-      f'not all processes connected within {JOIN_SECONDS} seconds: start the '
+      f'not all processes connected within {JOIN_SECONDS} seconds: run the '
       'same command on every machine'
     ],
   )
@@ -143,22 +145,23 @@ def _initialize(*given: Any) -> None:
     jax.distributed.initialize(*given, initialization_timeout=2 * JOIN_SECONDS)
   except jax.errors.JaxRuntimeError as error:
     line = ' '.join(str(error).split())[:200]
-    _give_up(f'the processes cannot be connected: {line}')
+    _give_up(f'the processes cannot connect: {line}')
   finally:
     timer.cancel()
 
 
 def _give_up(line: str) -> NoReturn:
-  """Exits at once: JAX is half initialized, and would crash later."""
+  """Exits at once: JAX is partly initialized and would crash later."""
   print(f'launch.py: {line}', file=sys.stderr, flush=True)
   os._exit(2)
 
 
 def watch() -> None:
-  """Connects the processes of the run; call it once, after `join`.
+  """Connects the processes and starts to watch them; call once after `join`.
 
   Raises:
-    UserError: On all of them, if they have different numbers of devices.
+    UserError: The processes have different numbers of devices. All of them
+      raise it.
   """
   if not devices.is_distributed():
     return
@@ -171,8 +174,9 @@ def watch() -> None:
   _links.update(_accept() if devices.is_main() else _connect())
   if len(_links) < (jax.process_count() - 1 if devices.is_main() else 1):
     warn(
-      f'process {jax.process_index()} has {len(_links)} connections to the '
-      'others: if one of them is lost, it may end only after minutes'
+      f'process {jax.process_index()} is connected to only {len(_links)} of '
+      'the other processes: if one is lost, this process may notice it only '
+      'after minutes'
     )
   _delay_stderr()
   for process, link in _links.items():
@@ -187,13 +191,14 @@ def watch() -> None:
 
 
 def agree(what: Mapping[str, Any]) -> None:
-  """Refuses to go on with processes that were started differently.
+  """Checks that all processes have the same values.
 
   Args:
-    what: What must be the same on all of them, by name.
+    what: The values by name.
 
   Raises:
-    UserError: On every process, with the names and values that differ.
+    UserError: Some values differ; the message lists them. All processes raise
+      it.
   """
   if not devices.is_distributed():
     return
@@ -205,17 +210,19 @@ def agree(what: Mapping[str, Any]) -> None:
     values = [json.dumps(one.get(key)) for one in everyone]
     other = next((i for i, x in enumerate(values) if x != values[0]), None)
     if other is not None:
-      told = f'{values[0]} in process 0, {values[other]} in process {other}'
-      found.append(f'{key} ({told})')
+      difference = (
+        f'{values[0]} in process 0, {values[other]} in process {other}'
+      )
+      found.append(f'{key} ({difference})')
   more = f'; and {len(found) - MOST_LISTED} more' * (len(found) > MOST_LISTED)
   raise UserError(
-    'the processes of a run must be started alike, and differ in '
+    'all processes of a run must start with the same settings, but differ in '
     f'{"; ".join(found[:MOST_LISTED])}{more}'
   )
 
 
 def versions() -> dict[str, str]:
-  """Of JAX, and digests of this package's sources, by name."""
+  """Returns the versions of JAX and digests of this package's sources."""
   root = Path(__file__).parent.parent
   digest = lambda file: hashlib.sha256(file.read_bytes()).hexdigest()[:8]
   sources = {
@@ -227,26 +234,26 @@ def versions() -> dict[str, str]:
 
 
 def part() -> None:
-  """Says goodbye: this process needs the others no more."""
+  """Sends a goodbye: this process no longer needs the others."""
   if _links:
-    _take_over()
+    _claim_exit()
     _send(0, '')
 
 
 def leave(code: int, line: str = '') -> None:
-  """Ends this process now, and with it all others, if there is a line.
+  """Exits now; with a message, all other processes exit too.
 
   Args:
-    code: The exit code, also of the others.
-    line: Why, for the users of the others.
+    code: The exit code of all processes.
+    line: The reason, which the other processes print.
   """
-  _take_over()
+  _claim_exit()
   _send(code, line and f'process {jax.process_index()} has stopped: {line}')
   _end(code)
 
 
-def _take_over() -> None:
-  """Returns to one thread only: that which decides how this process ends."""
+def _claim_exit() -> None:
+  """Returns in the first thread that calls it; other threads wait and exit."""
   if not _ending.acquire(blocking=False):
     time.sleep(LAST_SECONDS + 1)
 
@@ -258,7 +265,7 @@ def _send(code: int, line: str) -> None:
 
 
 def _end(code: int) -> None:
-  """Exits; process 0 when the others have."""
+  """Exits; process 0 first waits for the others to exit."""
   sys.stdout.flush()
   sys.stderr.flush()
   if devices.is_main():
@@ -272,10 +279,10 @@ def _end(code: int) -> None:
 
 
 def _read(process: int, link: socket.socket) -> None:
-  """Waits for what the process says, or for its end."""
+  """Waits for a message from a process, or for the loss of its connection."""
   code, line = PREEMPTED, (
-    f'process {process} was lost: the same command on all processes goes on '
-    'from the last checkpoint'
+    f'process {process} was lost: run the same command on all processes to '
+    'resume from the last checkpoint'
   )  # fmt: skip
   with contextlib.suppress(OSError), link.makefile() as messages:
     message = messages.readline()
@@ -294,7 +301,7 @@ def _read(process: int, link: socket.socket) -> None:
 
 
 def _accept() -> dict[int, socket.socket]:
-  """The connections of process 0; it tells of those that are missing."""
+  """Accepts the connections to process 0, until a timeout."""
   token, links = secrets.token_hex(16), {}
   count = jax.process_count() - 1
   with socket.create_server(('', 0), backlog=count) as server:
@@ -306,15 +313,15 @@ def _accept() -> dict[int, socket.socket]:
       with contextlib.suppress(OSError, ValueError):
         link, _ = server.accept()
         link.settimeout(CONNECT_SECONDS)
-        said = _receive(link, len(token) + PROCESS_DIGITS)
-        if secrets.compare_digest(said[: len(token)], token):
+        greeting = _receive(link, len(token) + PROCESS_DIGITS)
+        if secrets.compare_digest(greeting[: len(token)], token):
           link.sendall(WELCOME)
-          links[int(said[len(token) :])] = link
+          links[int(greeting[len(token) :])] = link
   return links
 
 
 def _connect() -> dict[int, socket.socket]:
-  """The connection to process 0, if it can be reached."""
+  """Connects to process 0; returns {} if it cannot be reached."""
   hosts, port, token = json.loads(devices.gather('')[0])
   for host in hosts:
     with contextlib.suppress(OSError):
@@ -327,12 +334,12 @@ def _connect() -> dict[int, socket.socket]:
 
 
 def _receive(link: socket.socket, size: int) -> str:
-  """So many bytes and no more: what follows is for the reader."""
+  """Reads exactly `size` bytes; the rest is left for the reader thread."""
   return link.recv(size, socket.MSG_WAITALL).decode()
 
 
 def _addresses() -> list[str]:
-  """By which other machines may know this one, and this one itself."""
+  """Lists the addresses at which other processes may reach this one."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
     found = [socket.gethostname()]
     with contextlib.suppress(OSError):
@@ -342,11 +349,11 @@ def _addresses() -> list[str]:
 
 
 def _delay_stderr() -> None:
-  """Keeps back what C++ writes for a second; not what Python does."""
+  """Delays the stderr of C++ code by a second, but not that of Python."""
   delay = subprocess.Popen(
     [sys.executable, '-c', _DELAY],
     stdin=subprocess.PIPE,
-    start_new_session=True,  # Ctrl-C is for the run
+    start_new_session=True,  # so that Ctrl-C does not end it
   )
   sys.stderr = os.fdopen(os.dup(2), 'w', buffering=1)
   os.dup2(delay.stdin.fileno(), 2)

@@ -10,10 +10,10 @@ from gan_jax.training.state import State
 
 
 class Precompiler:
-  """Compiles ahead, in a thread, the programs that a schedule needs.
+  """Compiles the programs of later segments in a background thread.
 
-  Segments with equal signatures share a program. A failure here is ignored: the
-  same failure occurs where the program is needed, and is reported there.
+  Segments with equal signatures share a program. Errors are ignored here: the
+  same error occurs, and is reported, where the program is needed.
 
   Args:
     schedule: The schedule.
@@ -26,14 +26,14 @@ class Precompiler:
     self._thread: threading.Thread | None = None
 
   def wait(self, step: int) -> None:
-    """Waits for the program of `step`, if a segment begins there."""
+    """Waits for the program of `step` if a segment begins there."""
     begins = self._schedule.segment_at(step).first_step == step
     if self._thread is not None and begins:
       self._thread.join()
       self._thread = None
 
   def look_ahead(self, step: int, state: State) -> None:
-    """Starts to compile the program of the segment after that of `step`."""
+    """Starts to compile the program of the segment that follows `step`'s."""
     schedule = self._schedule
     following = schedule.segment_at(step).end_step
     self._signatures.add(schedule.signature(step))
@@ -42,7 +42,7 @@ class Precompiler:
       self._thread = threading.Thread(
         target=self._try,
         args=(following, devices.shapes_of(state)),
-        daemon=True,  # a program that ends does not wait for it
+        daemon=True,  # the process can exit while it compiles
       )
       self._thread.start()
 

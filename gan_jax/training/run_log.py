@@ -1,4 +1,4 @@
-"""What a run tells the world: progress, metrics, sample grids."""
+"""The log of a run: progress bar, metrics, sample grids."""
 
 import contextlib
 import datetime
@@ -21,22 +21,24 @@ from gan_jax.errors import warn
 from gan_jax.files import Mirror, is_remote, write_whole
 from gan_jax.plots.grid import write_gif, write_png
 
-# What is logged, by name.
+# Logged values by name.
 Scalars = Mapping[str, float | int | None]
 
 
 class RunLog:
-  """Writes `metrics.jsonl`, TensorBoard events, `samples/*.png`; shows a bar.
+  """Writes metrics and samples to the workdir and shows a progress bar.
+
+  The files are `metrics.jsonl`, TensorBoard events and `samples/*.png`.
 
   Args:
-    workdir: The run's; None on a process that does not write.
-    iteration: The one that the run begins or resumes at: what the metrics tell
-      of later iterations is of a future that was lost, and is removed.
+    workdir: The workdir of the run; None on a process that does not write.
+    step: The iteration at which the run starts or resumes. Metrics of later
+      iterations, from before a kill or a rollback, are removed.
     attempt: How often the run has diverged and was rolled back before `step`.
-    images: PenaltyInputs to D by `step`.
-    total_images: Of the whole run.
+    images: Reals shown to D before `step`.
+    total_images: The length of the whole run.
     wandb: Whether to log to Weights & Biases too.
-    animated: Whether all pictures are to be seen as `training.gif` at the end.
+    animated: Whether to make `training.gif` from all sample grids at the end.
   """
 
   def __init__(
@@ -59,8 +61,8 @@ class RunLog:
     self._failing = False
     if workdir is None:
       return
-    # A folder in a bucket is written here, and sent: nothing can be appended
-    # to what is there.
+    # Object storage cannot append to a file: a remote workdir is written
+    # locally and uploaded.
     self._mirror = Mirror(workdir)
     frames = ('samples/*.png',) if animated else ()
     self._mirror.fetch('metrics.jsonl', 'tensorboard/*', *frames)
@@ -103,11 +105,17 @@ class RunLog:
     until: int,
     evaluated_seconds: float = 0.0,
   ) -> None:
-    """Writes a line of metrics, and moves the bar.
+    """Writes a line of metrics and updates the progress bar.
 
-    Speed is the mean since the last line, the seconds apart that an evaluation
-    took: the first one's has the compilation in it. The time that is left is
-    told up to the image `until`: as long as an iteration is what it is now.
+    The speed is the mean since the last line, without the seconds of an
+    evaluation; the first speed includes the compilation.
+
+    Args:
+      step, images: Iterations, and reals shown to D, so far.
+      means: The metrics.
+      until: The estimate of the remaining time ends at this image, where the
+        cost of an iteration may change.
+      evaluated_seconds: Duration of an evaluation since the last line.
     """
     now = (time.perf_counter(), images)
     trained_seconds = now[0] - self._last[0] - evaluated_seconds
@@ -127,9 +135,9 @@ class RunLog:
     self._show(line, until)
 
   def amend(self, step: int, images: int, means: Scalars) -> None:
-    """Adds to the line of `step`, at which the run resumes.
+    """Adds metrics to the line of `step`, at which the run resumes.
 
-    Where there is no such line, one is written.
+    If the file has no such line, one is appended.
     """
     if self._workdir is None:
       return
@@ -152,7 +160,7 @@ class RunLog:
         self._tensorboard.add_scalar(name, value, step)
 
   def samples(self, step: int, images: int, picture: np.ndarray) -> None:
-    """Writes a picture, uint8 [h, w, c], called by the images seen."""
+    """Writes a sample grid, uint8 [h, w, c], to samples/IMAGES.png."""
     if self._workdir is None:
       return
     with self._tolerant():
@@ -163,7 +171,7 @@ class RunLog:
         write_gif(frames, self._workdir / 'training.gif')
 
   def _write_lines(self) -> None:
-    """All lines that are not in the file yet, each whole or not at all."""
+    """Appends all pending lines, each completely or not at all."""
     while self._unwritten:
       end = os.fstat(self._jsonl.fileno()).st_size
       line = self._unwritten[0].encode()
@@ -176,7 +184,7 @@ class RunLog:
       self._unwritten.pop(0)
 
   def keep(self) -> None:
-    """Makes safe what was written; to be called before a checkpoint is."""
+    """Flushes all outputs. Call this before a checkpoint is saved."""
     if self._workdir is None:
       return
     with self._tolerant():
@@ -185,17 +193,20 @@ class RunLog:
 
   @contextlib.contextmanager
   def _tolerant(self) -> Iterator[None]:
-    """A disk that is full ends no run: it is told once, until it has room."""
+    """Turns write errors into one warning, so that a full disk ends no run."""
     try:
       yield
       self._failing = False
     except OSError as error:
       if not self._failing:
-        warn(f'{self._workdir} cannot be written to now: {error.strerror}')
+        warn(
+          f'cannot write to {self._workdir} ({error.strerror}): training '
+          'continues, and the metrics are written when there is space'
+        )
       self._failing = True
 
   def _show(self, line: dict[str, Any], until: int) -> None:
-    """A step of the bar, or where there is no terminal a line."""
+    """Updates the progress bar; without a terminal, prints a line."""
     losses = '  '.join(
       f'{player} {line[f"{player}/loss"]:.3f}'
       for player in ('disc', 'gen')
@@ -238,11 +249,11 @@ def _bar(console: rich.console.Console) -> rich.progress.Progress:
 
 
 def _open_until(path: Path, step: int):
-  """Opens `metrics.jsonl` to append, without the lines of later iterations."""
+  """Opens `metrics.jsonl` to append; removes lines of later iterations."""
   if path.exists():
     kept = []
     for line in path.read_text(errors='replace').splitlines(keepends=True):
-      # A line that a kill cut short is of the lost future too.
+      # Also removes an incomplete last line, which a kill leaves behind.
       if line.endswith('\n') and _step_of(line) <= step:
         kept.append(line)
     write_whole(path, ''.join(kept))
@@ -250,7 +261,7 @@ def _open_until(path: Path, step: int):
 
 
 def _as_json(line: Scalars) -> str:
-  """JSON has no NaN: what is not finite is null."""
+  """Formats a line as JSON, with null for values that are not finite."""
   finite = {
     k: None if v is None or not math.isfinite(v) else v for k, v in line.items()
   }
@@ -261,14 +272,14 @@ def _step_of(line: str) -> int | float:
   try:
     return json.loads(line)['step']
   except (ValueError, KeyError, TypeError):
-    return math.inf  # a line that is damaged: it is left out
+    return math.inf  # a damaged line is removed
 
 
 def _start_wandb(workdir: str | Path, folder: Path, attempt: int) -> Any:
-  """Starts a W&B run, or resumes it: one for each attempt of a run here.
+  """Starts or resumes a W&B run: one for each attempt.
 
-  Steps of a W&B run cannot go back, as they do where a run is rolled back; its
-  attempts are a group.
+  The steps of a W&B run cannot decrease, as they do after a rollback. The
+  attempts of one run form a group.
   """
   import wandb
 

@@ -1,4 +1,4 @@
-"""Samples of a run while it trains: the sample grid, and their diversity."""
+"""The sample grid of a run during training, and the diversity of samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,12 +27,12 @@ GRID_SAMPLES, GRID_PIXELS = 64, 2**24
 
 
 class Samples(NamedTuple):
-  """Samples of a run after some iteration.
+  """Samples after some iteration.
 
   Attributes:
-    drawn: What is drawn: images of the average G from fixed latents; for a toy
-      the data of its plot, with both players and not an average.
-    diversity: Mean distance between the images of the average G.
+    drawn: Images of the EMA of G from fixed latents. For a toy: the data of its
+      plot, which shows the current G and D instead of the EMA.
+    diversity: Mean distance between the images of the EMA of G.
   """
 
   drawn: PyTree
@@ -40,11 +40,11 @@ class Samples(NamedTuple):
 
 
 class Sampler(NamedTuple):
-  """Makes the samples of a run, and draws them.
+  """Generates the samples of a run and draws the sample grid.
 
   Attributes:
-    sample: Compiled: (state, real examples, phase) -> Samples.
-    draw: (Samples.drawn on the host) -> the picture.
+    sample: (state, real examples, phase) -> Samples; compiled.
+    draw: (Samples.drawn on the host) -> the sample grid or the toy plot.
   """
 
   sample: Callable[[State, Batch, Phase], Samples]
@@ -52,7 +52,7 @@ class Sampler(NamedTuple):
 
 
 def first_examples(source: Source, stream: Stream) -> Batch:
-  """The first examples of the stream, as a batch without augmentation."""
+  """Returns the first examples of the stream, as a batch without flips."""
   (one,) = source.fetch(np.arange(1))['images']
   count = min(GRID_SAMPLES, max(2, GRID_PIXELS // (one.size // one.shape[-1])))
   fetched = source.fetch(stream.indices(np.arange(count)))
@@ -63,8 +63,8 @@ def first_examples(source: Source, stream: Stream) -> Batch:
 
 def make_sampler(game: Game, config: ConfigDict) -> Sampler:
   """Makes the sampler of a run."""
-  of_points = is_toy(config.data.source)
-  plot_data = make_plot_data(game, config) if of_points else None
+  toy = is_toy(config.data.source)
+  plot_data = make_plot_data(game, config) if toy else None
   classes = config.data.get('classes', 0)
 
   @jax.jit
@@ -79,12 +79,12 @@ def make_sampler(game: Game, config: ConfigDict) -> Sampler:
     keys = example_keys(key, Purpose.SAMPLE, examples['example'])
     inputs = game.sample_inputs(keys, batch, phase)
     images = game.sample(state.ema, inputs, phase)
-    drawn = plot_data(state.variables, phase) if of_points else images
+    drawn = plot_data(state.variables, phase) if toy else images
     return Samples(drawn, diversity(images))
 
   def draw_images(images: Float[np.ndarray, 'n h w c']) -> np.ndarray:
     columns = grid_columns(classes, len(images)) if classes else None
     return grid(to_uint8(images), columns)
 
-  draw = partial(plot, config=config) if of_points else draw_images
+  draw = partial(plot, config=config) if toy else draw_images
   return Sampler(sample, draw)

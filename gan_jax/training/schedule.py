@@ -1,7 +1,8 @@
-"""The schedule: everything that changes with time, and phase(step), pure.
+"""The schedule: all settings that change during training.
 
-Segments are given in images (reals shown to D) and turned, once, into whole
-dispatches of iterations. Constant settings are a schedule of one segment.
+`Schedule.phase(step)` is a pure function. Segments are given in images (reals
+shown to D) and converted once into whole dispatches of iterations. Constant
+settings are a schedule of one segment.
 """
 
 import dataclasses
@@ -21,12 +22,13 @@ from gan_jax.games.game import Phase
 from gan_jax.pair import Pair
 from gan_jax.registry import check_keys, choose
 
-# A constant, or (shape, start, end) over the segment: a row of SHAPES.
+# A constant, or (shape, start, end) over the segment; `shape` is a key of
+# SHAPES.
 Curve = float | int | tuple[str, float | int, float | int]
 
-# Upper limit of the images of a dispatch: their indices are in memory at once.
+# Upper limit of the images of a dispatch: all their indices are in memory.
 MAX_DISPATCH_IMAGES = 2**24
-# Counts of a segment, and their bounds.
+# Integer fields of a segment, and their bounds.
 COUNTS = {
   'batch_size': BOUNDS['batch_size'],
   'disc_steps': BOUNDS['disc_steps'],
@@ -36,10 +38,10 @@ COUNTS = {
 }
 # Fields of a segment that multiply the learning rates.
 FACTORS = 'gen_learning_rate_factor', 'disc_learning_rate_factor'
-# The scheduled value that is the half-life of the average of G, in images.
+# The scheduled value that sets the half-life of the EMA of G, in images.
 EMA_HALFLIFE = 'ema_halflife_images'
 
-# (progress in the segment, 0 to 1) -> the share of the way from start to end.
+# (progress in the segment, 0 to 1) -> weight of the end value, 0 to 1.
 SHAPES: dict[str, Callable[[float], float]] = {
   'cosine': lambda progress: (1 - math.cos(math.pi * progress)) / 2,
   'linear': lambda progress: progress,
@@ -48,20 +50,20 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A stretch of training, as an entry of `config.schedule` defines it.
+  """One entry of `config.schedule`.
 
-  A field that the entry leaves out has the value at the top of the config. A
-  text in place of a number is the key of `config.growth` that has the number.
+  A field that the entry omits has its value from the top level of the config. A
+  string instead of a number is a key of `config.growth`.
 
   Attributes:
-    images: Length in reals shown to D. None: to the end of the run; the curves
-      of the segment then end with the run.
+    images: Length in reals shown to D. None: to the end of the run, where the
+      curves of the segment end too.
     gen_learning_rate_factor, disc_learning_rate_factor: Curves that multiply
       the optimizers' learning rates.
     values: Curves by name: `alpha`, or the key of the config whose value they
       override: a weight or noise of the game, a hyperparameter such as
       `optimizer.gen.b2`, `ema_halflife_images`.
-    The others: as in `Phase`.
+    Others: See `Phase`.
   """
 
   disc_steps: int
@@ -90,14 +92,15 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class PlacedSegment:
-  """A segment with its place in the run.
+  """A segment with its position in the run.
 
   Attributes:
+    segment: The segment.
     first_step, first_image, first_disc_step: Iterations, images and D updates
       before the segment.
-    steps: Its iterations in this run.
-    curve_steps: The iterations that its curves take; larger than `steps` if
-      the run ends within the segment.
+    steps: Number of iterations of the segment in this run.
+    curve_steps: Number of iterations that its curves span; larger than `steps`
+      if the run ends within the segment.
   """
 
   segment: Segment
@@ -114,16 +117,19 @@ class PlacedSegment:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """The whole course of a run.
+  """The schedule of a run.
 
   Attributes:
-    segments: End to end; the last one ends the run.
-    learning_rate: Of the optimizers; the segments' factors multiply it.
+    segments: Consecutive segments; the run ends with the last one.
+    learning_rate: Learning rates of the optimizers, which the factors of the
+      segments multiply.
     steps_per_dispatch: Iterations in one compiled call. A segment is a whole
-      number of dispatches, so that a resumed run dispatches as a straight one.
-    ema_halflife_images: Half-life of the moving average of G.
-    ema_rampup: Upper limit of the half-life, as a share of the images seen, so
-      that the average soon forgets the first G (StyleGAN2-ADA). None: no limit.
+      number of dispatches, so that a resumed run has the same dispatches as an
+      uninterrupted one.
+    ema_halflife_images: Half-life of the EMA of G, in images.
+    ema_rampup: Upper limit of the half-life, as a fraction of the images seen,
+      so that the EMA soon forgets the initial G (Karras et al. 2020,
+      StyleGAN2-ADA). None: no limit.
   """
 
   segments: tuple[PlacedSegment, ...]
@@ -138,13 +144,13 @@ class Schedule:
 
   @property
   def follows_its_end(self) -> bool:
-    """Whether the phases depend on the length of the run."""
+    """Whether phases depend on the length of the run."""
     last = self.segments[-1].segment
     curves = last.curves.values()
     return last.images is None and any(isinstance(x, tuple) for x in curves)
 
   def segment_at(self, step: int) -> PlacedSegment:
-    """The segment of iteration `step`; past the end, the last one."""
+    """Returns the segment of iteration `step`; past the end, the last one."""
     for placed in self.segments:
       if step < placed.end_step:
         return placed
@@ -152,7 +158,7 @@ class Schedule:
 
   @property
   def stage_ends(self) -> list[int]:
-    """The iterations before which the stage changes."""
+    """The iterations at which a new stage begins."""
     stages = [(x.end_step, x.segment.stage) for x in self.segments]
     return [
       end
@@ -161,13 +167,13 @@ class Schedule:
     ]
 
   def images(self, step: int) -> int:
-    """Reals shown to D before iteration `step`."""
+    """Returns the number of reals shown to D before iteration `step`."""
     placed = self.segment_at(step)
     done = step - placed.first_step
     return placed.first_image + done * placed.segment.images_per_step
 
   def phase(self, step: int) -> Phase:
-    """The phase of iteration `step`."""
+    """Returns the phase of iteration `step`."""
     placed = self.segment_at(step)
     segment, done = placed.segment, step - placed.first_step
     progress = min(done / placed.curve_steps, 1.0)
@@ -194,20 +200,20 @@ class Schedule:
     )
 
   def signature(self, step: int) -> Any:
-    """The static part of a phase: equal signatures share a program."""
+    """Returns the static part of a phase: it determines the program."""
     return jax.tree.structure(self.phase(step))
 
   def dispatch(self, step: int) -> Phase:
-    """The phases of the dispatch that begins at `step`, stacked."""
+    """Returns the stacked phases of the dispatch that begins at `step`."""
     phases = [self.phase(step + i) for i in range(self.steps_per_dispatch)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *phases)
 
 
 def make_schedule(config: ConfigDict) -> Schedule:
-  """The schedule of a config: `config.schedule` over the top-level settings.
+  """Makes a schedule of `config.schedule` and the top-level settings.
 
   Raises:
-    UserError: A segment is wrong.
+    UserError: A segment is invalid.
   """
   segments = config.get('schedule', ({},))
   if not (
@@ -237,7 +243,7 @@ def make_schedule(config: ConfigDict) -> Schedule:
 def look_up_keys(
   segment: Mapping[str, Any], config: ConfigDict
 ) -> dict[str, Any]:
-  """The segment, with the numbers of `config.growth` in place of their keys."""
+  """Replaces the keys of `config.growth` in a segment by their values."""
   known = cfg.flatten(config.to_dict().get('growth', {}), 'growth.')
   look_up = lambda key: choose('key of config.schedule', key, known)
   return {
@@ -255,16 +261,16 @@ def place_segments(
   ema_halflife_images: int,
   ema_rampup: float | None,
 ) -> Schedule:
-  """Places the segments, each over the defaults, end to end.
+  """Completes the segments with the defaults and places them end to end.
 
-  The run ends at `total_images`. If that lies beyond the last segment, the run
-  goes on with the last values; None ends the run with the last segment. Every
-  segment is rounded up to whole dispatches. The phases do not depend on
-  `total_images`, so that a run can be prolonged, unless the last segment has a
-  curve and no length (`Schedule.follows_its_end`).
+  The run ends at `total_images`, or with the last segment if that is None. If
+  `total_images` lies beyond the last segment, training continues with the
+  segment's final values. Every segment is rounded up to whole dispatches. The
+  phases do not depend on `total_images`, so that a run can be extended, unless
+  the last segment has a curve and no length (`Schedule.follows_its_end`).
 
   Raises:
-    UserError: A segment is wrong, or a learning rate is 0 before the end.
+    UserError: A segment is invalid, or a learning rate is 0 before the end.
   """
   checked = [_segment(i, {**defaults, **x}) for i, x in enumerate(segments)]
   placed = []
@@ -292,7 +298,7 @@ def place_segments(
     step += steps
     image += steps * segment.images_per_step
     disc_step += steps * segment.disc_steps
-  if max(step, disc_step) >= 2**31:  # they are int32 on the devices
+  if max(step, disc_step) >= 2**31:  # both are int32 on the devices
     raise UserError(
       f'config.total_images={total_images} makes {step:,} iterations: at most '
       f'{2**31 - 1:,} are possible'
@@ -307,7 +313,7 @@ def place_segments(
 
 
 def _value(curve: Curve, progress: float) -> float | int:
-  """The value of a curve at a progress of 0 to 1."""
+  """Evaluates a curve at a progress of 0 to 1."""
   if not isinstance(curve, tuple):
     return curve
   shape, start, end = curve
@@ -315,7 +321,7 @@ def _value(curve: Curve, progress: float) -> float | int:
 
 
 def _check_dispatch(steps_per_dispatch: int, images: int) -> None:
-  """Refuses a dispatch whose indices would fill the memory."""
+  """Raises UserError if the indices of a dispatch would fill the memory."""
   if images > MAX_DISPATCH_IMAGES:
     raise UserError(
       f'config.steps_per_dispatch={steps_per_dispatch}: one dispatch shows '
@@ -325,18 +331,18 @@ def _check_dispatch(steps_per_dispatch: int, images: int) -> None:
 
 
 def _check_goes_on(index: int, segment: Segment, images: int) -> None:
-  """Refuses to train on with a learning rate of 0."""
+  """Raises UserError if training would continue with a learning rate of 0."""
   for name, curve in segment.factors.items():
     if _value(curve, 1.0) == 0:
       raise UserError(
-        f'config.schedule[{index}]: {name} is 0 from image {images:,} on, and '
-        'config.total_images is larger: remove its images, and it lasts to the '
-        'end of the run'
+        f'config.schedule[{index}]: {name} is 0 from image {images:,} on, but '
+        "config.total_images is larger: remove the segment's images, so that "
+        'it lasts to the end of the run'
       )
 
 
 def _segment(index: int, fields: Mapping[str, Any]) -> Segment:
-  """A segment of the schedule, checked."""
+  """Checks the fields of a segment and makes it."""
   where = f'config.schedule[{index}]'
   check_keys(where, fields, [x.name for x in dataclasses.fields(Segment)])
   for key, bound in COUNTS.items():
@@ -354,7 +360,7 @@ def _segment(index: int, fields: Mapping[str, Any]) -> Segment:
 
 
 def _check_curve(where: str, curve: Any, positive: bool) -> None:
-  """Refuses what is no curve, or one with numbers that are not possible."""
+  """Raises UserError for an invalid curve."""
   ends = [curve]
   if isinstance(curve, tuple):
     if len(curve) != 3 or not isinstance(curve[0], str):

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first iteration."""
+"""Sets up a run: everything that it needs before its first iteration."""
 
 import contextlib
 import hashlib
@@ -38,21 +38,21 @@ from gan_jax.training.summary import sizes_of
 
 
 class TrainingRun(NamedTuple):
-  """A run that is set up.
+  """A run that is ready to train.
 
   Attributes:
-    config, workdir, schedule, source: Of the run.
-    strategy: How the run is spread over devices.
+    config, workdir, schedule, source: Those of the run.
+    strategy: How the run is parallelized over devices.
     checkpoints: Saves and restores the state.
-    train_dispatch: Compiled: (state, dataset, index batches, phases, frozen) ->
-      (state, metrics).
+    train_dispatch: (state, dataset, index batches, phases, frozen) ->
+      (state, metrics); compiled.
     sampler, examples: The sample grid, and the real examples that it uses.
-    evaluations: None: the run is not evaluated.
+    evaluations: The evaluations; None: the run is not evaluated.
     create: () -> the initial state.
-    dataset: The data set, if it is on the devices.
+    dataset: The data set if it is on the devices; otherwise {}.
     frozen: What `game.frozen` returned.
     data_diversity: Mean distance between two real examples.
-    sizes: The size of the fakes in each segment.
+    sizes: The size of the fakes in each segment, as 4x4.
     settings: The settings that differ from the experiment's file, by key.
   """
 
@@ -81,9 +81,12 @@ def set_up(
   settings: Mapping[str, Any],
   latest: Path | None,
 ) -> Iterator[TrainingRun]:
-  """Sets a run up, and holds its workdir; see `train` for the arguments.
+  """Sets up a run and locks its workdir; see `train` for the arguments.
 
-  A run that cannot be built is refused before anything is written.
+  All checks precede the first write.
+
+  Raises:
+    UserError: The config, the data or the workdir is invalid.
   """
   check_config(config)
   cfg.check_workdir(config, workdir)
@@ -97,7 +100,7 @@ def set_up(
   cfg.check_workdir(config, workdir)
 
   examples = first_examples(source, Stream(config.seed, source.size))
-  # Processes may have the data in different places, but it must be the same.
+  # The paths of the data may differ between processes, but not the data.
   peers.agree({'data.size': source.size, 'data (images)': _digest(examples)})
   shapes = jax.eval_shape(lambda: examples)
   phase = schedule.phase(0)
@@ -148,7 +151,7 @@ def set_up(
 def create_state(
   game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
 ) -> State:
-  """The state before the first iteration."""
+  """Creates the initial state."""
   key = jax.random.key(seed)
   batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   init_key = jax.random.fold_in(key, Purpose.INIT)
@@ -157,14 +160,14 @@ def create_state(
 
 
 def on_devices(strategy: devices.Strategy, tree: PyTree) -> PyTree:
-  """Replicates host arrays on every device, as compiled programs take them."""
+  """Replicates host arrays on all devices, as the compiled programs expect."""
   return strategy.replicate(devices.replicate(tree))
 
 
 def _check_dispatch(
   schedule: Schedule, config: ConfigDict, source: Source
 ) -> None:
-  """Refuses dispatches whose input is too large for the machine."""
+  """Raises UserError if the inputs of a dispatch do not fit in memory."""
   resident = source.draw is not None or is_resident(config, source)
   segments = [placed.segment for placed in schedule.segments]
   examples = [x.images_per_step + (x.gen_batch_size or 0) for x in segments]
@@ -173,7 +176,7 @@ def _check_dispatch(
 
 
 def _digest(batch: Batch) -> str:
-  """A short digest of a batch."""
+  """Returns a short digest of a batch."""
   digest = hashlib.sha256()
   for name in sorted(batch):
     digest.update(np.asarray(batch[name]).tobytes())

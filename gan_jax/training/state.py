@@ -1,4 +1,4 @@
-"""The state of a game: arrays only, so that a checkpoint is too."""
+"""The training state: arrays only, so that checkpoints hold only arrays."""
 
 from typing import NamedTuple
 
@@ -12,17 +12,17 @@ from gan_jax.pair import Pair, Variables, player_params
 
 
 class State(NamedTuple):
-  """All that a run must remember; everything else is derived from it.
+  """The training state; everything else is derived from it and the config.
 
   Attributes:
-    iteration: Iterations played.
+    step: Completed iterations.
     attempt: How often the run has diverged and was rolled back.
     stage: The stage that the optimizer states belong to.
-    key: Where all randomness of the attempt comes from (see keys.py).
+    key: The random key of the attempt (see keys.py).
     variables: Both players' variables.
     opt_state: Both players' optimizer states.
     ema: The exponential moving average of G's variables.
-    game_state: What belongs to neither player (an image pool, say).
+    game_state: State that belongs to neither player, such as an image pool.
   """
 
   step: Int[Array, '']
@@ -38,7 +38,7 @@ class State(NamedTuple):
 def init_opt_state(
   tx: Pair[optax.GradientTransformation], variables: Pair[Variables]
 ) -> Pair[PyTree]:
-  """The initial states of both optimizers."""
+  """Returns the initial states of both optimizers."""
   params = player_params(variables)
   return Pair(tx.gen.init(params.gen), tx.disc.init(params.disc))
 
@@ -50,7 +50,7 @@ def create(
   tx: Pair[optax.GradientTransformation],
   stage: int,
 ) -> State:
-  """The state before the first iteration."""
+  """Creates the initial state."""
   return State(
     step=jnp.int32(0),
     attempt=jnp.int32(0),
@@ -58,14 +58,20 @@ def create(
     key=key,
     variables=variables,
     opt_state=init_opt_state(tx, variables),
-    # A copy: the same buffers twice in one state cannot be donated.
+    # A copy: a buffer that occurs twice in the state cannot be donated.
     ema=jax.tree.map(jnp.copy, variables.gen),
     game_state=game_state,
   )
 
 
 def next_attempt(state: State, key: Key[Array, ''], attempt: int) -> State:
-  """The same state, before other data and other latents; `key`: the seed's."""
+  """Returns the state with another key, for other data and other latents.
+
+  Args:
+    state: The state of the restored checkpoint.
+    key: The key of `config.seed`.
+    attempt: The number of the new attempt.
+  """
   key = jax.random.fold_in(key, Purpose.ATTEMPT)
   return state._replace(
     attempt=jnp.int32(attempt), key=jax.random.fold_in(key, attempt)

@@ -1,7 +1,8 @@
-"""One iteration, pure: (state, batches, phase) -> (state, metrics).
+"""The training step, a pure function of the state, the batches and the phase.
 
-D's updates with G frozen, G's updates with D frozen, the moving average of G.
-Written once, for any game and any devices.
+One iteration is the discriminator updates with G frozen, the generator updates
+with D frozen, and the EMA update of G. It is the same for all games and all
+parallel strategies.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ Metrics = dict[str, Any]
 
 
 class _Static(NamedTuple):
-  """The arguments of an iteration that its updates share."""
+  """The arguments of the training step that all its updates share."""
 
   game: Game
   tx: Pair[optax.GradientTransformation]
@@ -49,9 +50,14 @@ class _Carry(NamedTuple):
 
 
 class _StepInputs(NamedTuple):
-  """The inputs of one player's updates in one step of its own.
+  """The inputs of one player's updates in one step of this player.
 
-  `step`: the player's steps before this one.
+  Attributes:
+    batch: Real examples.
+    inputs: The inputs of G that the fakes were generated from.
+    fakes: The fakes.
+    keys: One per example.
+    step: Number of earlier steps of this player.
   """
 
   batch: Batch
@@ -73,7 +79,7 @@ def train_step(
   """Runs one iteration (Goodfellow et al. 2014, algorithm 1).
 
   Args:
-    game: The game; its updates are made in order.
+    game: The game; each player's updates are made in order.
     tx: The players' optimizers, without learning rates.
     state: The state before the iteration.
     batches: Real examples. disc: leaves [disc_steps, n, ...]; gen: leaves
@@ -81,11 +87,11 @@ def train_step(
       update.
     phase: The phase of this iteration.
     frozen: What `game.frozen` returned.
-    axis_name: The devices' axis under pmap; None in the global view.
+    axis_name: The device axis under pmap; None under jit.
 
   Returns:
-    The next state, and metrics `gen/NAME` and `disc/NAME`: each (sum, count)
-    over the steps in which it was computed.
+    The next state, and metrics `gen/NAME` and `disc/NAME`: each is (sum, count)
+    over the steps that computed it.
   """
   static = _Static(game, tx, phase, frozen, axis_name)
 
@@ -108,8 +114,9 @@ def train_step(
     fakes, _ = game.generate(carry.variables.gen, inputs, phase)
     return disc_step(carry, batch, i, inputs, fakes)
 
-  # If G is updated on the fakes of the last D update, that update is not in the
-  # scan: its fakes are generated once, and pulled back after D's update.
+  # If G is updated on the fakes of the last D update, that D update is not in
+  # the scan: its fakes are generated once, and G's gradient is pulled back
+  # through them after D's update.
   shared = batches.gen is None
   scanned = phase.disc_steps - shared
   carry = _Carry(state.variables, state.opt_state, state.game_state)
@@ -133,8 +140,8 @@ def train_step(
     carry, metrics = disc_step(carry, batch, scanned, inputs, fakes)
     disc_metrics.append(metrics)
 
-  # G keeps the collections (BatchNorm statistics) of the pass that it is
-  # updated on; those of passes for D alone were discarded.
+  # G keeps the collections (BatchNorm statistics) of this forward pass only;
+  # those of the passes for D's other updates are discarded.
   carry = _replace(carry, 'gen', variables={**gen_vars, **collections})
   step_inputs = _StepInputs(
     batch, inputs, fakes, keys(Purpose.GEN, batch), state.step
@@ -158,7 +165,7 @@ def _update_player(
   step_inputs: _StepInputs,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None = None,
 ) -> tuple[_Carry, Metrics]:
-  """All updates of one player in one step of its own, the other frozen."""
+  """Makes all updates that are due for one player, with the other frozen."""
   fakes = jax.lax.stop_gradient(step_inputs.fakes)
   step_inputs = step_inputs._replace(fakes=fakes)
   metrics = {}
@@ -166,9 +173,11 @@ def _update_player(
 
     def make(carry, update=update, index=index):
       fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-      own = step_inputs._replace(keys=fold(step_inputs.keys, index))
+      inputs = step_inputs._replace(keys=fold(step_inputs.keys, index))
       pull = pull_back if index == 0 else None
-      grads, values, aux = _gradients(static, player, carry, own, update, pull)
+      grads, values, aux = _gradients(
+        static, player, carry, inputs, update, pull
+      )
       values[f'{update.name}_grad_norm'] = optax.tree.norm(grads)
       carry = _apply_update(static, player, carry, grads, aux, update)
       return carry, {
@@ -198,7 +207,11 @@ def _gradients(
   update: Update,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None,
 ) -> tuple[PyTree, Metrics, Aux]:
-  """The gradient of an update: direct, and for G through the fakes."""
+  """Computes the gradient of an update, for G including that of the fakes.
+
+  Returns:
+    The gradient (averaged over devices), the metrics, and the loss's Aux.
+  """
   context = Context(
     carry.variables, step_inputs.inputs, carry.game_state, static.frozen
   )
@@ -230,7 +243,7 @@ def _apply_update(
   aux: Aux,
   update: Update,
 ) -> _Carry:
-  """One step of the player's optimizer; keeps what the loss returned."""
+  """Applies one optimizer step and stores the collections and game state."""
   variables = getattr(carry.variables, player)
   old_opt_state = getattr(carry.opt_state, player)
   tx = optax.with_extra_args_support(getattr(static.tx, player))
@@ -259,7 +272,7 @@ def _apply_update(
 
 
 def _hyperparameters(phase: Phase, player: str) -> dict[str, Scalar]:
-  """The scheduled hyperparameters of a player's optimizer, as b1."""
+  """Returns the scheduled hyperparameters of an optimizer, such as b1."""
   prefix = f'optimizer.{player}.'
   return {
     name.removeprefix(prefix): value
@@ -269,7 +282,7 @@ def _hyperparameters(phase: Phase, player: str) -> dict[str, Scalar]:
 
 
 def _replace(carry: _Carry, player: str, **fields: PyTree) -> _Carry:
-  """Replaces one player's part of the named fields."""
+  """Replaces one player's half of the named fields."""
   pairs = {
     name: getattr(carry, name)._replace(**{player: value})
     for name, value in fields.items()
@@ -280,7 +293,7 @@ def _replace(carry: _Carry, player: str, **fields: PyTree) -> _Carry:
 def _trainable(
   static: _Static, player: str, variables: Pair[Variables]
 ) -> PyTree | None:
-  """A flag for each parameter of the player; None: all are trainable."""
+  """Returns a flag per parameter of the player; None: all are trainable."""
   if static.game.trainable is None:
     return None
   params = player_params(variables)
@@ -289,7 +302,7 @@ def _trainable(
 
 
 def _mask_like(tx: Any, opt_state: PyTree, trainable: PyTree) -> PyTree:
-  """The parameters' flags, as flags of the optimizer state."""
+  """Maps the flags of the parameters to the optimizer state."""
   return optax.tree_utils.tree_map_params(
     tx,
     lambda _, flag: flag,
@@ -306,9 +319,10 @@ def _select(flags: PyTree, new: PyTree, old: PyTree) -> PyTree:
 def _average(
   static: _Static, ema: Variables, variables: Pair[Variables]
 ) -> Variables:
-  """ema + (1 - decay) (now - ema), of the trainable parameters.
+  """Updates the EMA of G: ema + (1 - decay) (variables - ema).
 
-  Collections are averaged too, but for those that the game copies.
+  Frozen parameters keep their average. Collections are averaged too, except
+  those in `Game.ema_copies`, which are copied.
   """
 
   def average(e, x):
@@ -333,8 +347,8 @@ def start_stage(
 ) -> State:
   """Resets the optimizer states if a new stage begins (Karras et al. 2018).
 
-  The comparison with the stage in the state makes a run that stops between two
-  stages equal to one that does not.
+  The state stores its stage, so that a run that is resumed between two stages
+  resets them too.
   """
   changed = state.stage != phase.stage
   opt_state = jax.tree.map(
@@ -361,15 +375,16 @@ def train_dispatch(
   Args:
     game, tx, axis_name: As for `train_step`.
     read: (dataset, index batch, key, step, downsample) -> batch.
-    state: The state before.
-    dataset: The data set, if it is on the device.
+    state: The state before the dispatch.
+    dataset: The data set if it is on the device.
     indices: Index batches of the iterations, stacked.
     phases: Phases of the iterations, stacked.
-    frozen: What `game.frozen` returned: an argument, so that it is not a
-      constant of the compiled program.
+    frozen: What `game.frozen` returned. It is an argument so that it does not
+      become a constant of the compiled program.
 
   Returns:
-    The state after, and metrics [steps, 2]: (sum, count) of each iteration.
+    The state after the dispatch, and metrics [steps, 2]: (sum, count) of each
+    iteration.
   """
 
   def body(state: State, indices_and_phase):

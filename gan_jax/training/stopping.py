@@ -1,7 +1,7 @@
-"""Stopping on request: Ctrl-C by a user, SIGTERM by a scheduler.
+"""Stops a run on request: Ctrl-C by a user, SIGTERM for a preemption.
 
-The first request stops after the current dispatch, and the state is saved. A
-second Ctrl-C stops at once.
+After the first request, the run finishes the current dispatch, saves its state
+and stops. A second Ctrl-C stops it at once.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 
 from gan_jax import devices
 
-# () -> the signal that asks to stop; None: none came.
+# () -> the received signal; None: no stop was requested.
 StopRequested = Callable[[], signal.Signals | None]
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[StopRequested]:
-  """Yields a function that tells, after each dispatch, whether to stop.
+  """Yields a function that returns, after each dispatch, whether to stop.
 
-  With several processes all of them stop after the same iteration: JAX handles
-  SIGTERM there, and lets them agree on an iteration.
+  In a distributed run, JAX handles SIGTERM and synchronizes the processes, so
+  that all of them stop after the same iteration.
   """
   if threading.current_thread() is not threading.main_thread():
     # Python delivers signals to the main thread only.

@@ -1,7 +1,4 @@
-"""The printed summary of a run, before and after training.
-
-Only the main process prints.
-"""
+"""The run summary, printed by the main process before and after training."""
 
 import datetime
 import io
@@ -39,14 +36,14 @@ def print_summary(
   settings: Mapping[str, Any],
   evaluations: Evaluations | None,
 ) -> None:
-  """Prints what is about to be trained, on what, and where it is written.
+  """Prints the workdir, data, networks, devices and schedule of a run.
 
   Args:
-    config, workdir, schedule, source: Of the run.
-    state: The state that training begins or resumes with.
-    sizes: As of `sizes_of`.
+    config, workdir, schedule, source: Those of the run.
+    state: The state with which training starts or resumes.
+    sizes: The size of the fakes in each segment; see `sizes_of`.
     settings: The settings that differ from the experiment's file, by key.
-    evaluations: Of the run; None: it is not evaluated.
+    evaluations: Those of the run; None: the run is not evaluated.
   """
   if not devices.is_main():
     return
@@ -74,7 +71,7 @@ def print_summary(
   print(describe_schedule(schedule, sizes, more))
   size = f'{config.data.resolution}x{config.data.resolution}'
   if schedule.stage_ends and sizes[-1] != size:
-    warn(f'the run ends at {sizes[-1]}, and the data is {size}')
+    warn(f'the run ends at {sizes[-1]}, but the data is {size}')
   if advice := games.advice(config):
     warn(advice)
   if step:
@@ -82,12 +79,12 @@ def print_summary(
   if step >= schedule.total_steps:
     print(
       f'Training is already complete ({schedule.images(step):,} images): '
-      'prolong it with a larger --config.total_images'
+      'extend it with a larger --config.total_images'
     )
 
 
 def print_outcome(workdir: str | Path) -> None:
-  """Prints where the results are, and how to open them."""
+  """Prints where the results are and how to open them."""
   if devices.is_main():
     print(
       f'Done. Samples, metrics and checkpoints are in {workdir}\n'
@@ -98,7 +95,9 @@ def print_outcome(workdir: str | Path) -> None:
 def sizes_of(
   config: ConfigDict, schedule: Schedule, gen_vars: Variables, shapes: Batch
 ) -> list[str]:
-  """The size of the fakes in each segment, as 4x4; nothing is computed.
+  """Returns the size of the fakes in each segment, as 4x4.
+
+  Only shapes are computed.
 
   Raises:
     UserError: A stage does not exist.
@@ -126,12 +125,12 @@ def _generate(game: Game, gen_vars: PyTree, batch: Batch, phase: Any) -> PyTree:
 def describe_schedule(
   schedule: Schedule, sizes: Sequence[str], more: Mapping[str, Sequence[str]]
 ) -> str:
-  """The schedule as a table, one row per segment.
+  """Formats the schedule as a table with one row per segment.
 
   Args:
     schedule: The schedule.
     sizes: The size of the fakes in each segment.
-    more: Further columns.
+    more: Further columns: their cells by name.
   """
   columns: dict[str, list[str]] = {}
   for placed, size in zip(schedule.segments, sizes, strict=True):
@@ -153,9 +152,9 @@ def _cells(
 ) -> dict[str, str]:
   segment = placed.segment
   steps = '' if segment.disc_steps == 1 else f'{segment.disc_steps}'
-  own = segment.gen_batch_size
+  gen_batch_size = segment.gen_batch_size
   pairs = zip(schedule.learning_rate, segment.factors.values(), strict=True)
-  # One number if both players have the same.
+  # One number if both players have the same learning rate.
   rates = dict.fromkeys(_describe(factor, rate) for rate, factor in pairs)
   values = [f'{name} {_describe(x)}' for name, x in segment.values.items()]
   return {
@@ -165,14 +164,14 @@ def _cells(
     'size': size,
     'scheduled': ', '.join(values),
     'batch': f'{segment.batch_size}',
-    "G's batch": '' if own is None else f'{own}',
+    "G's batch": '' if gen_batch_size is None else f'{gen_batch_size}',
     'D steps': steps,
     'learning rate': ', '.join(rates),
   }
 
 
 def _describe(curve: Curve, unit: float | int = 1) -> str:
-  """A curve in words: 0.0002 to 0 (linear); `unit` multiplies it."""
+  """Formats a curve, multiplied by `unit`, as 0.0002 to 0 (linear)."""
   if not isinstance(curve, tuple):
     return f'{unit * curve:g}'
   shape, start, end = curve
@@ -185,9 +184,9 @@ def duration(seconds: float) -> str:
 
 
 def _times(workdir: str | Path, schedule: Schedule, until: int) -> list[str]:
-  """The duration of each segment, by `metrics.jsonl` up to step `until`.
+  """Returns the duration of each segment, from `metrics.jsonl` up to `until`.
 
-  Evaluations are included. A segment that is not complete is extrapolated.
+  Durations include evaluations. An incomplete segment is extrapolated.
   """
   file = epath.Path(workdir).expanduser() / 'metrics.jsonl'
   seconds = [0.0] * len(schedule.segments)
@@ -200,7 +199,7 @@ def _times(workdir: str | Path, schedule: Schedule, until: int) -> list[str]:
         line[name] for name in ('step', 'images', 'images_per_second')
       )
     except (ValueError, KeyError, TypeError):
-      continue  # cut short by a kill, or not of training
+      continue  # an incomplete line, or one without training metrics
     if step > until:
       break  # after the checkpoint that the run resumes from
     index = schedule.segments.index(schedule.segment_at(step - 1))

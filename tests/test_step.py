@@ -1,4 +1,4 @@
-"""The iteration, on the game that has everything a game may have."""
+"""Tests of the training step, on a fake game with every feature."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ ONE_DEVICE = devices.Strategy(
 )
 
 
-def table(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
+def make_schedule(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
   """Four iterations of stage 0, then stage 1, fading in over four."""
   per_stage = 4 * 8 * disc_steps
   return place_segments(
@@ -62,8 +62,8 @@ def create(game, tx):
   return state.create(key, variables, game_state, tx, stage=0)
 
 
-class Player:
-  """Plays a game from `now` on, as far as it is asked to."""
+class Trainer:
+  """Trains a game from the state `now`."""
 
   def __init__(self, game, tx, schedule, now=None, strategy=ONE_DEVICE):
     self.game, self.schedule, self.strategy = game, schedule, strategy
@@ -75,8 +75,8 @@ class Player:
       partial(steps.train_dispatch, game, tx, read, strategy.axis_name)
     )
 
-  def play(self, until):
-    """The state after the iteration `until`."""
+  def train(self, until):
+    """Trains to iteration `until` and returns the state."""
     while (at := int(self.now.step)) < until:
       fed = index_batch(
         self.stream, self.source, self.schedule, lambda n: slice(n), at
@@ -97,24 +97,24 @@ def assert_identical(a, b):
 
 
 @pytest.mark.parametrize('stop', [2, 4, 6])
-def test_resumed_run_is_the_straight_run(tmp_path, stop):
-  """Stopped before, at and after the change of stage; through a checkpoint."""
-  game, schedule = fake_game(), table()
+def test_resumed_run_equals_the_uninterrupted_run(tmp_path, stop):
+  """Stops before, at and after a change of stage, and reads a checkpoint."""
+  game, schedule = fake_game(), make_schedule()
   start = partial(create, game, ADAM)
-  player = Player(game, ADAM, schedule, devices.create(start))
+  trainer = Trainer(game, ADAM, schedule, devices.create(start))
   checkpoints = Checkpoints(tmp_path, keep=1)
-  checkpoints.save(stop, player.play(stop), {}, {})
+  checkpoints.save(stop, trainer.train(stop), {}, {})
   checkpoints.close()
-  straight = player.play(8)
+  straight = trainer.train(8)
   resumed = Checkpoints(tmp_path, keep=1).resume(start)
-  assert_identical(straight, Player(game, ADAM, schedule, resumed).play(8))
+  assert_identical(straight, Trainer(game, ADAM, schedule, resumed).train(8))
 
 
-def test_gradient_of_gen_is_that_of_the_whole():
+def test_gen_gradient_includes_the_path_through_the_fakes():
   """What is pulled back through the fakes, plus what reaches G directly, is
   the derivative of the loss as a function of G's parameters alone.
   """
-  game, schedule = fake_game(), table(dispatch=1)
+  game, schedule = fake_game(), make_schedule(dispatch=1)
   game = game._replace(
     updates=Pair(gen=game.updates.gen[:1], disc=()), trainable=None
   )
@@ -126,7 +126,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
   }
   phase = schedule.phase(0)
 
-  def whole(params):
+  def full_loss(params):
     keys = example_keys(now.key, Purpose.INPUTS, batch['example'], 0)
     z = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
     a, b = z @ params['a']['w'], z @ params['b']['w']
@@ -136,7 +136,7 @@ def test_gradient_of_gen_is_that_of_the_whole():
 
   before = now.variables.gen['params']
   expected = jax.tree.map(
-    lambda p, g: p - RATE * g, before, jax.grad(whole)(before)
+    lambda p, g: p - RATE * g, before, jax.grad(full_loss)(before)
   )
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
   after, _ = steps.train_step(game, SGD, now, batches, phase, game.frozen())
@@ -148,45 +148,45 @@ def test_gradient_of_gen_is_that_of_the_whole():
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('mover', ['gen', 'disc'])
-def test_a_move_leaves_the_other_player_alone(mover):
-  game, schedule = fake_game(), table()
-  updates = Pair((), ())._replace(**{mover: getattr(game.updates, mover)})
+@pytest.mark.parametrize('player', ['gen', 'disc'])
+def test_an_update_keeps_the_other_players_state(player):
+  game, schedule = fake_game(), make_schedule()
+  updates = Pair((), ())._replace(**{player: getattr(game.updates, player)})
   before = create(game, ADAM)
-  player = Player(game._replace(updates=updates), ADAM, schedule, before)
-  after = player.play(2)
-  other = 'disc' if mover == 'gen' else 'gen'
+  trainer = Trainer(game._replace(updates=updates), ADAM, schedule, before)
+  after = trainer.train(2)
+  other = 'disc' if player == 'gen' else 'gen'
   for field in ('variables', 'opt_state'):
     old, new = (getattr(getattr(s, field), other) for s in (before, after))
     if other == 'gen' and field == 'variables':
       old, new = old['params'], new['params']
     assert_identical(old, new)
-  moved = lambda s: getattr(s.variables, mover)['params']
+  moved = lambda s: getattr(s.variables, player)['params']
   changed = jax.tree.map(
     lambda x, y: bool((x != y).any()), moved(before), moved(after)
   )
-  if mover == 'gen':
+  if player == 'gen':
     assert changed['b'] == {'w': True, 'late': False}
   assert any(jax.tree.leaves(changed))
 
 
-def test_statistics_are_kept_by_the_mover_alone():
-  """G plays in each of D's 3 steps, and once for its own: only that counts."""
-  game, schedule = fake_game(), table(disc_steps=3, gen_batch_size=4)
-  after = Player(game, ADAM, schedule).play(2)
+def test_only_the_updated_player_keeps_its_statistics():
+  """G generates in each of D's 3 steps; only its own update counts."""
+  game, schedule = fake_game(), make_schedule(disc_steps=3, gen_batch_size=4)
+  after = Trainer(game, ADAM, schedule).train(2)
   assert after.variables.gen['stats']['plays'] == 2
   assert after.variables.disc['stats']['seen'] == 6
 
 
 @pytest.mark.parametrize('shared', [True, False])
-def test_steps_by_hand(shared):
+def test_updates_by_hand(shared):
   """Two D steps and one G step with plain gradient descent, in NumPy.
 
   D: w <- w - rate (mean pool + mean b - mean real), and at every third of its
   steps w <- w - rate 3 w. The pool is what `a` was at the step before.
   """
   gen_batch = None if shared else 4
-  game, schedule = fake_game(), table(2, gen_batch, dispatch=1)
+  game, schedule = fake_game(), make_schedule(2, gen_batch, dispatch=1)
   start = create(game, SGD)
   params = start.variables.gen['params']
   w = np.array(start.variables.disc['params']['w'], np.float64)
@@ -208,46 +208,46 @@ def test_steps_by_hand(shared):
     if step % 3 == 0:
       w = w - RATE * 3 * w
     pool = np.where(coins, (z @ np.array(params['a']['w']))[:4], pool)
-  player = Player(game, SGD, schedule, start)
-  after = player.play(1)
+  trainer = Trainer(game, SGD, schedule, start)
+  after = trainer.train(1)
   np.testing.assert_allclose(
     after.variables.disc['params']['w'], w, rtol=1e-5, atol=1e-6
   )
   np.testing.assert_allclose(
     after.game_state['pool'], pool, rtol=1e-5, atol=1e-6
   )
-  total, count = player.metrics['disc/loss_grad_norm']
+  total, count = trainer.metrics['disc/loss_grad_norm']
   np.testing.assert_allclose(total, sum(norms), rtol=1e-5)
   assert count == 2
-  assert set(player.metrics) == {
+  assert set(trainer.metrics) == {
     'disc/loss', 'disc/loss_grad_norm', 'disc/pool', 'disc/shrink',
     'disc/shrink_grad_norm', 'gen/loss', 'gen/loss_grad_norm', 'gen/cycle',
     'gen/pull', 'gen/pull_grad_norm',
   }  # fmt: skip
 
 
-def test_lazy_moves_come_when_they_are_due():
+def test_lazy_updates_follow_their_interval():
   """G's at iterations 0, 2, 4; D's at its steps 0, 3, 6."""
-  game, schedule = fake_game(), table(dispatch=1)
-  player, seen = Player(game, ADAM, schedule), []
+  game, schedule = fake_game(), make_schedule(dispatch=1)
+  trainer, seen = Trainer(game, ADAM, schedule), []
   for until in range(1, 8):
-    player.play(until)
-    counts = [player.metrics[k][1] for k in ('gen/pull', 'disc/shrink')]
+    trainer.train(until)
+    counts = [trainer.metrics[k][1] for k in ('gen/pull', 'disc/shrink')]
     seen.append([count == 1 for count in counts])
   pulls, shrinks = zip(*seen, strict=True)
   assert list(pulls) == [True, False] * 3 + [True]
   assert list(shrinks) == [True, False, False, True, False, False, True]
 
 
-def test_layers_not_in_play_are_left_alone():
+def test_frozen_layers_do_not_change():
   """Bit-identical until their stage, the optimizer's moments and the average
   included; and a new stage begins with new optimizer states.
   """
-  game, schedule = fake_game(), table()
-  player = Player(game, ADAM, schedule)
-  start = player.now
+  game, schedule = fake_game(), make_schedule()
+  trainer = Trainer(game, ADAM, schedule)
+  start = trainer.now
   late = lambda tree: tree['b']['late']
-  now = player.play(4)
+  now = trainer.train(4)
   assert_identical(
     late(start.variables.gen['params']), late(now.variables.gen['params'])
   )
@@ -255,15 +255,15 @@ def test_layers_not_in_play_are_left_alone():
   assert not late(now.opt_state.gen.mu).any()
   assert not late(now.opt_state.gen.nu).any()
   assert now.opt_state.gen.count == 6  # four iterations, and two lazy moves
-  then = player.play(6)
+  then = trainer.train(6)
   assert then.stage == 1
   assert then.opt_state.gen.count == 3
   assert (late(then.variables.gen['params']) != 1).any()
 
 
-def test_moments_of_layers_not_in_play_are_left_alone():
-  """Also where they are not 0, and would decay, or move what they belong to."""
-  game, schedule = fake_game(), table()
+def test_optimizer_moments_of_frozen_layers_do_not_change():
+  """Also if they are not 0, so that they would decay or change a layer."""
+  game, schedule = fake_game(), make_schedule()
   start = create(game, ADAM)
   gen = start.opt_state.gen
   full = jax.tree.map(lambda x: x + 0.5, gen._replace(count=0))
@@ -271,7 +271,7 @@ def test_moments_of_layers_not_in_play_are_left_alone():
     opt_state=start.opt_state._replace(gen=full._replace(count=gen.count)),
     ema=jax.tree.map(lambda x: x + 0.5, start.ema),
   )
-  now = Player(game, ADAM, schedule, start).play(4)
+  now = Trainer(game, ADAM, schedule, start).train(4)
   late = lambda tree: np.asarray(tree['b']['late'])
   for of in (
     lambda state: state.opt_state.gen.mu,
@@ -285,19 +285,19 @@ def test_moments_of_layers_not_in_play_are_left_alone():
 
 
 @pytest.mark.parametrize('disc_steps', [1, 2])
-def test_average_halves_its_memory_in_its_half_life(disc_steps):
-  """After as many images as the half-life, half of the start is left."""
+def test_ema_half_life(disc_steps):
+  """After half-life images, the weight of the initial value is 1/2."""
   per_step = 8 * disc_steps
   game = fake_game()._replace(updates=Pair((), ()))
-  schedule = table(disc_steps, halflife=4 * per_step)
+  schedule = make_schedule(disc_steps, halflife=4 * per_step)
   start = create(game, ADAM)
   start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
-  now = Player(game, ADAM, schedule, start).play(4)
+  now = Trainer(game, ADAM, schedule, start).train(4)
   gap = now.ema['params']['a']['w'] - now.variables.gen['params']['a']['w']
   np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
 
 
-def test_a_scheduled_half_life():
+def test_scheduled_ema_half_life():
   """Twice 4 iterations of 8 images: half-lives of 1 and of 4 iterations."""
   segments = (
     {'images': 32, 'values': {'ema_halflife_images': 8.0}},
@@ -315,33 +315,35 @@ def test_a_scheduled_half_life():
   game = fake_game()._replace(updates=Pair((), ()))
   start = create(game, ADAM)
   start = start._replace(ema=jax.tree.map(lambda x: x + 1, start.ema))
-  player = Player(game, ADAM, schedule, start)
+  trainer = Trainer(game, ADAM, schedule, start)
   for step, expected in ((4, 2**-4), (8, 2**-5)):
-    now = player.play(step)
+    now = trainer.train(step)
     gap = now.ema['params']['a']['w'] - now.variables.gen['params']['a']['w']
     np.testing.assert_allclose(gap, expected, rtol=1e-5)
 
 
-def test_collections_that_the_average_copies():
+def test_ema_copies_collections():
   game = fake_game()
   for copied in ((), ('stats',)):
-    now = Player(game._replace(ema_copies=copied), SGD, table()).play(4)
+    now = Trainer(game._replace(ema_copies=copied), SGD, make_schedule()).train(
+      4
+    )
     same = now.ema['stats']['plays'] == now.variables.gen['stats']['plays']
     assert bool(same) == bool(copied)
 
 
 @pytest.mark.parametrize('name', ['jit', 'pmap'])
 @pytest.mark.parametrize('gen_batch_size', [None, 4])
-def test_devices_make_no_difference(name, gen_batch_size):
+def test_two_devices_equal_one(name, gen_batch_size):
   """Two devices, in both ways, play as one does: the pool, which belongs to
   neither, the statistics and the average included.
   """
-  schedule = table(2, gen_batch_size)
-  alone = Player(fake_game(), ADAM, schedule).play(8)
+  schedule = make_schedule(2, gen_batch_size)
+  alone = Trainer(fake_game(), ADAM, schedule).train(8)
   strategy = devices.make_strategy(name)
   game = fake_game(strategy.axis_name)
   start = devices.create(partial(create, game, ADAM))
-  together = Player(game, ADAM, schedule, start, strategy).play(8)
+  together = Trainer(game, ADAM, schedule, start, strategy).train(8)
   for x, y in zip(
     jax.tree.leaves(alone._replace(key=())),
     jax.tree.leaves(together._replace(key=())),
@@ -350,13 +352,15 @@ def test_devices_make_no_difference(name, gen_batch_size):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_a_nan_is_not_hidden():
-  """A loss that is NaN in one iteration of a dispatch shows in its mean."""
+def test_a_nan_shows_in_the_mean_metric():
+  """One NaN loss in a dispatch makes its mean NaN."""
   game = fake_game()
   broken = lambda *args: (jnp.float32(np.nan), Aux({}))
   updates = Pair(gen=(Update(broken, every=2),), disc=())
-  player = Player(game._replace(updates=updates), ADAM, table(dispatch=4))
-  player.play(4)
-  total, count = player.metrics['gen/loss']
+  trainer = Trainer(
+    game._replace(updates=updates), ADAM, make_schedule(dispatch=4)
+  )
+  trainer.train(4)
+  total, count = trainer.metrics['gen/loss']
   assert np.isnan(total)
   assert count == 2

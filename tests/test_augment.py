@@ -1,4 +1,4 @@
-"""What D sees of images, against sums by hand."""
+"""Tests of the augmentation pipeline against hand-computed values."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_color_shifts_and_scales():
-  """What is left of an image are three numbers: of a grey one, two."""
+  """The output is determined by three numbers; for a grey image, two."""
   for key in KEYS:
     image = IMAGES[0]
     seen = np.asarray(augment.color(key, image), np.float64)
@@ -33,8 +33,8 @@ def test_color_shifts_and_scales():
 
 
 @pytest.mark.parametrize('side, most', [(4, 1), (12, 2), (16, 2)])
-def test_translation_moves_by_an_eighth_at_most(side, most):
-  """A half is rounded up."""
+def test_translation_is_at_most_an_eighth(side, most):
+  """The limit rounds half up."""
   image = IMAGES[0, :side, :side]
   padded = np.pad(image, ((most, most), (most, most), (0, 0)))
   windows = {
@@ -51,7 +51,7 @@ def test_translation_moves_by_an_eighth_at_most(side, most):
 
 
 @pytest.mark.parametrize('side, most', [(9, 5), (16, 8)])
-def test_cutout_takes_half_of_each_side(side, most):
+def test_cutout_is_half_of_each_side(side, most):
   for key in jax.random.split(jax.random.key(1), 50):
     seen = np.asarray(augment.cutout(key, jnp.ones((side, side, 3))))
     gone = np.argwhere(seen[..., 0] == 0)
@@ -62,8 +62,8 @@ def test_cutout_takes_half_of_each_side(side, most):
     assert (touches | (sides == most)).all()
 
 
-def test_gradients_come_back_through_it():
-  """Of a sum, weighted: by finite differences."""
+def test_pipeline_is_differentiable():
+  """Compares with finite differences of a weighted sum."""
   see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
   weights = IMAGES[::-1] ** 2
   total = lambda x: jnp.sum(see(x, KEYS, {}) * weights)
@@ -74,8 +74,8 @@ def test_gradients_come_back_through_it():
   np.testing.assert_allclose(slope, apart, rtol=1e-2)
 
 
-def test_each_image_by_its_own_key():
-  """Whatever else is in the batch."""
+def test_each_image_uses_its_own_key():
+  """The result does not depend on the rest of the batch."""
   see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
   together = see(IMAGES, KEYS, {})
   close(together[2:4], see(IMAGES[2:4], KEYS[2:4], {}))
@@ -95,23 +95,23 @@ def test_instance_noise_and_its_schedule():
   )
 
 
-def test_packs_are_of_consecutive_images():
+def test_pack_stacks_consecutive_images():
   packed = augment.make_augment(pack=3)(IMAGES, KEYS, {})
   assert packed.shape == (2, SIDE, SIDE, 9)
   for pack, place in np.ndindex(2, 3):
     np.testing.assert_array_equal(
       packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
     )
-  with pytest.raises(UserError, match='pack=4 does not divide a batch of 6'):
+  with pytest.raises(UserError, match='pack=4 does not divide the batch size'):
     augment.make_augment(pack=4)(IMAGES, KEYS, {})
 
 
-def test_an_augmentation_that_there_is_not():
+def test_unknown_augmentation():
   with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
     augment.make_augment(('colour',))
 
 
-def test_a_run_that_sees_in_noise(tmp_path):
+def test_a_run_with_scheduled_instance_noise(tmp_path):
   """What the schedule gives alone is seen; by jit and by pmap it is the same.
 
   Noise of 1,000 deviations drowns what D is shown, and then it fades.
