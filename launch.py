@@ -248,7 +248,11 @@ def _run_identity(workdir: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
   }
   path = workdir if '://' in workdir else os.path.abspath(workdir)
   return {
-    **{f'--{name}': value for name, value in kwargs.items()},
+    **{
+      f'--{name}': value
+      for name, value in kwargs.items()
+      if name not in ('settings', 'latest')  # they follow from the config
+    },
     **config,
     '--mode': _MODE.value,
     'workdir': path,

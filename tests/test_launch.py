@@ -194,7 +194,7 @@ MISTAKES = [
   ),
   (
     [VANILLA, '--config.data.source=tfds:emnist', '--config.data.dir=/nowhere'],
-    'emnist is not prepared in /nowhere: run the same command with --mode=prepare',
+    'emnist is not prepared in /nowhere: run the same command with --mode=',
   ),
   (
     [VANILLA, '--config.data.resolution=4096'],

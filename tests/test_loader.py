@@ -191,7 +191,7 @@ def test_workers_exit_with_the_run(pictures, tmp_path, how):
   codes = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -9}
   assert process.returncode == codes[how]
   if how != signal.SIGKILL:
-    assert 'the same command goes on' in output
+    assert 'repeat the command to resume' in output
     assert 'Warning' not in output, output
     assert 'Traceback' not in output, output
   deadline = time.monotonic() + 30

@@ -88,6 +88,11 @@ def make(config: Any) -> Source:
   """Opens the source that `config.data` describes."""
   source_type, spec = _find(config)
   source = source_type.open(spec)
+  if not isinstance(source, Source):
+    raise UserError(
+      f'config.data.source={config.data.source} must be a function of a '
+      f'DataSpec that returns a Source, not {type(source).__name__}'
+    )
   if source.draw is not None and config.data.flip:
     raise UserError(
       f'{config.data.source} does not support mirroring: set '
@@ -144,6 +149,11 @@ def _find(config: Any) -> tuple[SourceType, DataSpec]:
     name, path = data.source, ''
   source_type = choose_or_import('config.data.source', name, SOURCES)
   if not isinstance(source_type, SourceType):
+    if not callable(source_type):
+      raise UserError(
+        f'config.data.source={name} must be a function, not '
+        f'{type(source_type).__name__}'
+      )
     source_type = SourceType(source_type)  # a function (DataSpec) -> Source
   if data.channels not in source_type.channels:
     raise UserError(
