@@ -109,14 +109,16 @@ def test_untrained_is_no_result_of_a_trial(straight):
 def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   """Half a second each, as they are told; the speed is that of training."""
 
-  def player(self, game, truncation=None):
+  def make_evaluate_fn(self, game, truncation=None):
     def measure(gen_vars, phase):
       time.sleep(0.5)
       return {'ms_ssim': {'ms_ssim': [0.5]}}
 
     return measure
 
-  monkeypatch.setattr('gan_jax.metrics.evaluator.Evaluator.player', player)
+  monkeypatch.setattr(
+    'gan_jax.metrics.evaluator.Evaluator.make_evaluate_fn', make_evaluate_fn
+  )
   told = []
   log = run_log.RunLog.log
 
