@@ -212,7 +212,7 @@ def test_a_run_of_points(trained):
   assert scored['wasserstein'].value == pytest.approx(
     last['eval/wasserstein'], rel=1e-5
   )
-  with pytest.raises(UserError, match='is of images'):
+  with pytest.raises(UserError, match='needs images'):
     run.nearest()
 
 
