@@ -59,7 +59,7 @@ class Bound(NamedTuple):
 
   def _range(self, short: bool = False) -> str:
     if short and (self.kind, self.low, self.above) in POSITIVE:
-      return 'must be positive'
+      return 'must be positive' + (' or None' if self.none else '')
     if short and (self.low, self.above) == (0, False):
       return 'must be 0 or more'
     low, high = _format(self.low), _format(self.high)
