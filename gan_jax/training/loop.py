@@ -83,7 +83,7 @@ def train(
   ):
     state = _train_with_rollback(run, stop_requested)
     run.checkpoints.finish()
-  print_outcome(workdir)
+  print_outcome(config, workdir)
   return state
 
 

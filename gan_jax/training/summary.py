@@ -16,10 +16,12 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import data, devices, games
+from gan_jax.config import flatten
 from gan_jax.data.source import Source
 from gan_jax.errors import warn
 from gan_jax.games.game import Batch, Game
 from gan_jax.pair import Variables, player_params
+from gan_jax.registry import code_names
 from gan_jax.training.evaluations import Evaluations
 from gan_jax.training.feed import is_resident
 from gan_jax.training.schedule import Curve, PlacedSegment, Schedule
@@ -83,12 +85,14 @@ def print_summary(
     )
 
 
-def print_outcome(workdir: str | Path) -> None:
+def print_outcome(config: ConfigDict, workdir: str | Path) -> None:
   """Prints where the results are and how to open them."""
+  own_code = code_names(flatten(config.to_dict()))
+  arguments = f"'{workdir}'" + ', trust=True' * bool(own_code)
   if devices.is_main():
     print(
       f'Done. Samples, metrics and checkpoints are in {workdir}\n'
-      f"Open it:  import gan_jax; run = gan_jax.load('{workdir}'); run.show(64)"
+      f'Open it:  import gan_jax; run = gan_jax.load({arguments}); run.show(64)'
     )
 
 
