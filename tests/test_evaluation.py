@@ -198,7 +198,9 @@ def test_evaluate_arrays_and_folders(workdir, tmp_path):
   ):
     gan_jax.evaluate(samples[:, :14, :14], run, **how)
   Image.new('RGB', (64, 64)).save(tmp_path / '00.png')
-  with pytest.raises(UserError, match='images of 64 pixels, but the others have 28'):
+  with pytest.raises(
+    UserError, match='images of 64 pixels, but the others have 28'
+  ):
     gan_jax.evaluate(run, str(tmp_path), **how)
 
 
