@@ -367,7 +367,7 @@ def test_fewer_images_than_already_trained(tmp_path):
   less = run(VANILLA, f'--workdir={tmp_path}/run', '--config.total_images=100')
   assert less.returncode == 2
   (line,) = less.stderr.splitlines()
-  assert 'config.total_images=100 is below the 384 that' in line
+  assert 'config.total_images=100 is below the 384 images that' in line
   assert (tmp_path / 'run' / 'config.json').read_text() == before
 
 
@@ -400,7 +400,7 @@ def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
   longer = run(sngan, f'--workdir={tmp_path}/run', '--config.total_images=256')
   assert longer.returncode == 2
   (line,) = longer.stderr.splitlines()
-  assert 'total_images=256, and ' in line
+  assert 'total_images=256, but ' in line
   assert 'was started with 128' in line
   assert 'keep it, or choose another --workdir' in line
 
