@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -137,8 +137,7 @@ class Run:
 
     The arguments are those of `inputs`. A toy returns points [n, d].
     """
-    if n < 1:
-      raise UserError(f'run.sample({n}): n must be 1 or more')
+    _check_counts(n=n)
     inputs = self.inputs(n, seed, truncation, labels, **real)
     return self._generate_batches(inputs, n)
 
@@ -157,6 +156,7 @@ class Run:
     """
     if self._game.interpolate is None:
       raise UserError('run.interpolate needs latents, and this game has none')
+    _check_counts(n=n, steps=steps)
     ends = self.inputs(2 * n, seed, labels=labels)
     repeat = lambda x: jnp.repeat(x, steps, axis=0)
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
@@ -291,6 +291,7 @@ class Run:
     """
     if self._points:
       raise UserError('run.nearest needs images, but this run generates points')
+    _check_counts(n=n, k=k)
     # (Heavy, and not needed for samples.)
     from gan_jax import data
     from gan_jax.metrics import nearest_neighbors
@@ -439,6 +440,15 @@ def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
   most = max(by_protocol.values(), key=len)
   best = max if matching[0].best == 'highest' else min
   return best(most, key=lambda score: score.value).step
+
+
+def _check_counts(**counts: Any) -> None:
+  """Raises a UserError if an argument is not a positive integer."""
+  for name, value in counts.items():
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+      raise UserError(f'{name}={value!r} must be an integer')
+    if value < 1:
+      raise UserError(f'{name}={value} must be 1 or more')
 
 
 def read_metrics(workdir: str | Path) -> 'pandas.DataFrame':
