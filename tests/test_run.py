@@ -80,14 +80,12 @@ def test_labels_of_an_unconditional_run(run):
   ('method', 'arguments', 'message'),
   [
     ('sample', {'n': 0}, 'n=0 must be 1 or more'),
-    ('sample', {'n': 'x'}, "n='x' must be an integer"),
     ('show', {'n': 0}, 'n=0 must be 1 or more'),
     ('interpolate', {'steps': 0}, 'steps=0 must be 1 or more'),
-    ('interpolate', {'n': 1.5}, r'n=1\.5 must be an integer'),
     ('nearest', {'k': 0}, 'k=0 must be 1 or more'),
   ],
 )
-def test_counts_that_are_not_positive_integers(run, method, arguments, message):
+def test_counts_that_are_not_positive(run, method, arguments, message):
   with pytest.raises(UserError, match=message):
     getattr(run, method)(**arguments)
 
