@@ -169,7 +169,7 @@ def test_other_sizes(resolution, gen, disc, num_downsamples):
 
 
 def test_a_size_that_blocks_do_not_reach():
-  with pytest.raises(UserError, match='3 blocks'):
+  with pytest.raises(UserError, match='3 upsampling blocks'):
     shapes(resnet.Generator(28, 3), jnp.zeros((N, 128)))
 
 
