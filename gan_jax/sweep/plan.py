@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError, where_in
 from gan_jax.metrics.measure import METRICS, get_metric
-from gan_jax.registry import build, check_keys, choose
+from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
@@ -203,7 +203,8 @@ def _score(
   where: str, block: Mapping[str, Any], config: ConfigDict
 ) -> tuple[str, str]:
   """Returns the score's name in `metrics.jsonl`, and the goal."""
-  own = [get_metric(name) for name in config.evaluation.metrics]
+  known = lambda name: name in METRICS or is_code(name)
+  own = [get_metric(m) for m in config.evaluation.metrics if known(m)]
   rows = {s: row for row in (*METRICS.values(), *own) for s in row.scores}
   name = block.get('score')
   if name is None:
