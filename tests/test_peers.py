@@ -228,7 +228,7 @@ def test_processes_with_different_numbers_of_devices(tmp_path):
   processes = start_two(tmp_path, VANILLA, devices=(1, 2))
   codes, said = finish(processes)
   line = (
-    'launch.py: each process must have the same number of devices: '
+    'launch.py: all processes must have the same number of devices: '
     '1 in process 0, 2 in process 1'
   )
   assert said == [[line], [line]]
