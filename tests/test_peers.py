@@ -136,7 +136,7 @@ def test_one_process_lacks_the_data(without, tmp_path):
       Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
   source = '--config.data.source=folder:pictures'
   codes, said = finish(start_two(tmp_path, FOLDER, source))
-  own = '0 images below pictures: at least 2 are needed'
+  own = 'pictures has 0 images, but at least 2 are needed'
   (line,), (other,) = said[without], said[1 - without]
   assert line.startswith(f'launch.py: {own}')
   assert other.startswith(f'launch.py: process {without} has stopped: {own}')
@@ -217,7 +217,7 @@ def test_one_process_loses_its_data_later(tmp_path):
   begin = time.monotonic()
   codes, said = finish(processes)
   assert time.monotonic() - begin < 20
-  own = 'pictures/1.png is gone, or does not decode any more'
+  own = 'pictures/1.png was deleted or damaged while in use: restore it'
   assert said[1] == [f'launch.py: {own}']
   assert said[0] == [f'launch.py: process 1 has stopped: {own}']
   assert codes == [2, 2]
