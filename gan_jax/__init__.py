@@ -61,13 +61,13 @@ def evaluate(
     run_or_images: A run, uint8 images [n, h, w, c], or a folder of images.
     reference: The reference: a run (its data are used), images, or a folder;
       None: the data of the run that is measured.
-    settings: metrics, features, num_samples, seeds, held_out, labels, as in
+    **settings: metrics, features, num_samples, seeds, held_out, labels, as in
       `config.evaluation` (features may also be a function of uint8 images
       [n, h, w, c]); truncation, as in `run.sample`. The default of each is the
       run's setting. Images are all used, once.
 
   Returns:
-    `Score`s, each with the protocol by which it was measured.
+    A `Score` for each name, with the protocol by which it was measured.
 
   Raises:
     UserError: A metric is unknown, or its weights or data are missing.
@@ -81,7 +81,7 @@ def compare(*runs: Any, name: str = 'fid') -> 'pandas.DataFrame':
   """Compares runs by a score, the best first.
 
   Args:
-    runs: Workdirs, or results of `gan_jax.evaluate`.
+    *runs: Workdirs, or results of `gan_jax.evaluate`.
     name: The name of the score. Of each run, the newest score with a protocol
       that all runs share is used.
 
