@@ -4,9 +4,11 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import jax
 
 from gan_jax.errors import UserError, suggest, where_in
 
@@ -16,13 +18,16 @@ T = TypeVar('T')
 CODE = re.compile(r'([\w./~-]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*')
 
 
-def choose(what: str, name: str, table: Mapping[str, T]) -> T:
+def choose(
+  what: str, name: str, table: Mapping[str, T], or_else: str = ''
+) -> T:
   """Looks up a name of a config in `table`.
 
   Args:
     what: Names the key in messages: `config.on_divergence`.
     name: A name in `table`.
     table: Rows by name.
+    or_else: What else is valid, for the message.
 
   Raises:
     UserError: The name is unknown; the message lists the valid names.
@@ -30,7 +35,7 @@ def choose(what: str, name: str, table: Mapping[str, T]) -> T:
   if name not in table:
     raise UserError(
       f'unknown {what} {name!r}{suggest(name, table)} '
-      f'(valid: {", ".join(sorted(table))})'
+      f'(valid: {", ".join(sorted(table))}{or_else})'
     )
   return table[name]
 
@@ -50,12 +55,7 @@ def choose_or_import(what: str, name: str, table: Mapping[str, T]) -> T:
   """
   if name not in table and is_code(name):
     return _import_row(what, name)
-  if name not in table:
-    raise UserError(
-      f'unknown {what} {name!r}{suggest(name, table)} '
-      f'(valid: {", ".join(sorted(table))}, or FILE.py:NAME)'
-    )
-  return table[name]
+  return choose(what, name, table, or_else=', or FILE.py:NAME')
 
 
 def is_code(name: Any) -> bool:
@@ -74,21 +74,10 @@ def code_names(flat: Mapping[str, Any]) -> list[str]:
       continue  # imported only where a run is evaluated, and guarded there
     found += [
       name
-      for name in _leaves(value)
+      for name in jax.tree.leaves(value)
       if is_code(name) and (key != 'data.source' or '.py:' in name)
     ]
   return found
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-  """The leaves of nested mappings and sequences."""
-  if isinstance(value, Mapping):
-    value = list(value.values())
-  if not isinstance(value, list | tuple):
-    yield value
-    return
-  for item in value:
-    yield from _leaves(item)
 
 
 def _import_row(what: str, name: str) -> Any:

@@ -126,14 +126,19 @@ def test_the_same_command_resumes(tmp_path):
   assert checkpoint.steps(tmp_path / 'run')[-1] == last + 8
 
 
+def save_pictures(folder, process, greys):
+  """Saves an image of each grey where the process looks for `pictures`."""
+  pictures = folder / f'of_{process}' / 'pictures'
+  pictures.mkdir(parents=True)
+  for number, grey in enumerate(greys):
+    Image.new('RGB', (40, 40), (grey,) * 3).save(pictures / f'{number}.png')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('without', [0, 1])
 def test_one_process_lacks_the_data(without, tmp_path):
   for process in range(2):
-    pictures = tmp_path / f'of_{process}' / 'pictures'
-    pictures.mkdir(parents=True)
-    for number in range(3 if process != without else 0):
-      Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
+    save_pictures(tmp_path, process, () if process == without else (0, 0, 0))
   source = '--config.data.source=folder:pictures'
   codes, said = finish(start_two(tmp_path, FOLDER, source))
   own = 'pictures has 0 images, but at least 2 are needed'
@@ -147,11 +152,7 @@ def test_one_process_lacks_the_data(without, tmp_path):
 @pytest.mark.slow
 def test_the_data_differs(tmp_path):
   for process in range(2):
-    pictures = tmp_path / f'of_{process}' / 'pictures'
-    pictures.mkdir(parents=True)
-    for number in range(3):
-      grey = 10 * number + process
-      Image.new('RGB', (40, 40), (grey,) * 3).save(pictures / f'{number}.png')
+    save_pictures(tmp_path, process, (process, 10 + process, 20 + process))
   source = '--config.data.source=folder:pictures'
   codes, said = finish(start_two(tmp_path, FOLDER, source))
   for (line,) in said:
@@ -204,10 +205,7 @@ def test_a_port_in_use():
 @pytest.mark.slow
 def test_one_process_loses_its_data_later(tmp_path):
   for process in range(2):
-    pictures = tmp_path / f'of_{process}' / 'pictures'
-    pictures.mkdir(parents=True)
-    for number in range(3):
-      Image.new('RGB', (40, 40)).save(pictures / f'{number}.png')
+    save_pictures(tmp_path, process, (0, 0, 0))
   processes = start_two(
     tmp_path, FOLDER, LONG, '--config.data.source=folder:pictures',
     '--config.data.max_device_bytes=0', '--config.data.workers=0',

@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
+from gan_jax.data.source import Source
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.resample import average_pool
 
@@ -58,3 +60,16 @@ def read(
     name: convert(array) if array.dtype == jnp.uint8 else array
     for name, array in batch.items()
   }
+
+
+def read_unflipped(
+  source: Source, indices: np.ndarray, examples: np.ndarray
+) -> dict[str, Any]:
+  """Fetches the examples at `indices` as a batch, without flips.
+
+  `examples` are their numbers in the batch, which choose the random keys.
+  """
+  fetched = source.fetch(indices)
+  fetched['example'] = examples.astype(np.int32)
+  fetched = jax.tree.map(jnp.asarray, fetched)
+  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)

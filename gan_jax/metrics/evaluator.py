@@ -11,7 +11,7 @@ from jaxtyping import Array, Int32, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from gan_jax import devices
-from gan_jax.data.on_device import read
+from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
@@ -293,10 +293,7 @@ class Evaluator:
     if not reads:
       return {}
     own = np.arange(first, first + size)[devices.process_rows()(size)]
-    fetched = self._source.fetch(own % self._source.size)
-    fetched['example'] = own.astype(np.int32)
-    fetched = jax.tree.map(jnp.asarray, fetched)
-    batch = read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+    batch = read_unflipped(self._source, own % self._source.size, own)
     rows = {name: np.asarray(batch[name]) for name in reads}
     return devices.shard_rows(rows)
 

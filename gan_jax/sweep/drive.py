@@ -39,6 +39,7 @@ from gan_jax.sweep.trial import (
   run_trial,
 )
 from gan_jax.training.checkpoint import folder as checkpoint_folder
+from gan_jax.training.stopping import handling
 
 # The sweep stops when this many trials have failed with the same message and
 # no trial has succeeded.
@@ -188,13 +189,8 @@ def _stop_on_signals(stop: StopRequest) -> Iterator[list[signal.Signals]]:
       )
     stop.asked.set()
 
-  handled = signal.SIGINT, signal.SIGTERM
-  before = {number: signal.signal(number, handle) for number in handled}
-  try:
+  with handling((signal.SIGINT, signal.SIGTERM), handle):
     yield received
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
 
 
 class _Driver:

@@ -62,17 +62,15 @@ def _check_scheduled_values(config: ConfigDict) -> None:
 
 def _check_schedulable(config: ConfigDict, where: str, name: str) -> None:
   """Refuses a hyperparameter that the optimizer cannot schedule."""
-  _, player, key = (*name.split('.'), '', '')[:3]
-  optimizer = config.optimizer.get(player, {}).get('name')
-  if optimizer is not None and is_code(optimizer):
+  optimizers = {p: config.optimizer[p].name for p in Pair._fields}
+  if is_code(optimizers.get(name.split('.')[1])):
     return
-  valid = SCHEDULABLE.get(optimizer, ())
-  if name != f'optimizer.{player}.{key}' or key not in valid:
-    names = [
-      f'optimizer.{p}.{k}'
-      for p in Pair._fields
-      for k in SCHEDULABLE.get(config.optimizer[p].name, ())
-    ]
+  names = [
+    f'optimizer.{player}.{key}'
+    for player, optimizer in optimizers.items()
+    for key in SCHEDULABLE.get(optimizer, ())
+  ]
+  if name not in names:
     raise UserError(
       f'{where} cannot be scheduled{suggest(name, names)} '
       f'(valid: {", ".join(names) or "none"})'

@@ -5,12 +5,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 
-from gan_jax.data.on_device import read
+from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
 from gan_jax.data.toys import is_toy
@@ -55,10 +54,8 @@ def first_examples(source: Source, stream: Stream) -> Batch:
   """Returns the first examples of the stream, as a batch without flips."""
   (one,) = source.fetch(np.arange(1))['images']
   count = min(GRID_SAMPLES, max(2, GRID_PIXELS // (one.size // one.shape[-1])))
-  fetched = source.fetch(stream.indices(np.arange(count)))
-  fetched['example'] = np.arange(count, dtype=np.int32)
-  fetched = jax.tree.map(jnp.asarray, fetched)
-  return read({}, fetched, jax.random.key(0), jnp.int32(0), flip=False)
+  examples = np.arange(count)
+  return read_unflipped(source, stream.indices(examples), examples)
 
 
 def make_sampler(game: Game, config: ConfigDict) -> Sampler:

@@ -8,7 +8,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from gan_jax import devices
 
@@ -47,9 +48,18 @@ def interruptible() -> Iterator[StopRequested]:
   handled = [signal.SIGINT]
   if not devices.is_distributed():
     handled.append(signal.SIGTERM)
-  before = {number: signal.signal(number, handle) for number in handled}
-  try:
+  with handling(handled, handle) as before:
     yield stop_requested
+
+
+@contextlib.contextmanager
+def handling(
+  signals: Sequence[int], handle: Callable[[int, Any], None]
+) -> Iterator[Mapping[int, Any]]:
+  """Handles signals by a function; yields the handlers of before."""
+  before = {number: signal.signal(number, handle) for number in signals}
+  try:
+    yield before
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
