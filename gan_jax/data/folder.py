@@ -31,9 +31,14 @@ def folder(spec: DataSpec) -> Source:
   out. Animations are reported too, and only their first frame is used. Images
   that fit on the device stay in memory; larger sets are decoded at each fetch.
 
+  `{split}` in the path stands for `config.data.split`: the folder of a split.
+
   Raises:
     UserError: The folder does not exist, or has fewer than 2 images.
   """
+  if '{split}' in spec.path:
+    path = spec.path.replace('{split}', spec.split)
+    spec = spec._replace(path=path, split='all')
   check_no_splits('a folder', spec)
   root = Path(spec.path).expanduser()
   if not spec.path or not root.is_dir():

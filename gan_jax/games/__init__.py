@@ -187,6 +187,19 @@ def advice(config: Any) -> str | None:
   )
 
 
+def _check_sources(config: Any, game: Game) -> None:
+  """Raises UserError if `config.data` names other sources than the game."""
+  has_two = any(config.data.get(name) is not None for name in ('a', 'b'))
+  if has_two != (len(game.sources) > 1):
+    needs = ' and '.join(f'config.data.{name}' for name in game.sources)
+    others = ('source',) if len(game.sources) > 1 else ('a', 'b')
+    remove = ' and '.join(f'config.data.{name}' for name in others)
+    raise UserError(
+      f'config.game.name={config.game.name} trains on {needs}: set it, and set '
+      f'{remove} to None'
+    )
+
+
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
   'image': _image,
   'progressive': _progressive,
@@ -197,6 +210,7 @@ def make(config: Any, axis_name: str | None = None) -> Game:
   """Makes the game that `config.game.name` names."""
   make_game = choose_or_import('config.game.name', config.game.name, GAMES)
   game = make_game(config, axis_name)
+  _check_sources(config, game)
   for name in sorted(_scheduled(config) - {*game.scheduled}):
     raise UserError(
       f'config.schedule: this game has no scheduled value {name!r}'

@@ -30,6 +30,7 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
+  Output,
   Phase,
   Scalar,
   Update,
@@ -190,7 +191,7 @@ def image_game(
     init=lambda key, batch: (networks.init(key, batch), state),
     sample_inputs=networks.sample_inputs,
     generate=networks.generate,
-    sample=networks.sample,
+    outputs={'images': Output(networks.sample)},
     updates=Pair(
       gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
       disc=disc_updates(networks, loss, penalties, auxiliary, clip),
