@@ -14,9 +14,9 @@ Limits: under vmap, filters with a batch axis use XLA's convolutions;
 `shard_map` needs `check_vma=False`.
 
 Arrays are x [n, H, W, c] and y [n, h, w, d]. Filters are w [kh, kw, c, d], also
-for the transpose, which maps d channels to c. With groups, channels are groups of
-consecutive channels, and group g of y depends on group g of x only: filters are
-w [kh, kw, i, d] with i = c / groups.
+for the transpose, which maps d channels to c. With groups of consecutive
+channels, group g of y depends on group g of x only, and filters are
+w [kh, kw, c / groups, d].
 """
 
 import numbers

@@ -43,8 +43,8 @@ def upsample_bilinear(
   for axis in (1, 2):
     before, after = _neighbors(x, axis)
     even, odd = (0.25 * y + 0.75 * x for y in (before, after))
-    shape = x.shape[:axis] + (2 * x.shape[axis],) + x.shape[axis + 1 :]
-    x = jnp.stack([even, odd], axis + 1).reshape(shape)
+    pairs = jnp.stack([even, odd], axis + 1)
+    x = pairs.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
   return x
 
 
@@ -56,8 +56,8 @@ def downsample_bilinear(
   It is the transpose of `upsample_bilinear`, divided by 4.
   """
   for axis in (1, 2):
-    shape = x.shape[:axis] + (x.shape[axis] // 2, 2) + x.shape[axis + 1 :]
-    pairs = x.reshape(shape)
+    half = x.shape[axis] // 2
+    pairs = x.reshape(*x.shape[:axis], half, 2, *x.shape[axis + 1 :])
     even, odd = (lax.index_in_dim(pairs, i, axis + 1, False) for i in (0, 1))
     before, after = _neighbors(odd, axis)[0], _neighbors(even, axis)[1]
     x = 0.125 * (before + after) + 0.375 * (even + odd)

@@ -1,8 +1,8 @@
 """The weights of R3GAN's reference code as those of models/r3gan.py.
 
-Names are those of github.com/brownvc/R3GAN: `Model.MainLayers.STAGE.Layers.LAYER
-.PART`. Stages of G begin at 4x4, those of D at the images; the resampling filter
-is a buffer, which is fixed here.
+Names are those of github.com/brownvc/R3GAN, as `Model.MainLayers.0.Layers.1...`
+for stage 0, layer 1. G's stages begin at 4x4, D's at the images. The resampling
+filter is a buffer there, and fixed here.
 """
 
 import re
