@@ -10,7 +10,6 @@ from gan_jax.games.penalties import (
   PENALTIES,
   GenPenaltyInputs,
   PenaltyInputs,
-  Unaugmented,
   WeightedPenalty,
   path_length,
   squared_gradients,
@@ -93,21 +92,6 @@ def test_r1_at_reals_and_r2_at_fakes():
   same = penalty_inputs(bowl(a), real, real)
   expected = np.mean((a * np.sqrt(squares(real)) - 1) ** 2)
   assert of('gradient_penalty', same) == pytest.approx(expected)
-
-
-def test_r1_and_r2_pass_through_the_augmentation():
-  """Of the bowl, at c x: its gradient with respect to x is a c^2 x."""
-  a, real, fake = 0.3, draw(2), draw(3)
-  augment = lambda c: lambda x: c * x
-  at = penalty_inputs(bowl(a), 2 * real, 3 * fake)
-  at = at._replace(
-    unaugmented_real=Unaugmented(real, augment(2)),
-    unaugmented_fake=Unaugmented(fake, augment(3)),
-  )
-  squares = lambda x: np.mean(np.sum(np.asarray(x) ** 2, (1, 2, 3)))
-  for name, c, x in (('r1', 2, real), ('r2', 3, fake)):
-    expected = (a * c**2) ** 2 * squares(x) / 2
-    assert float(PENALTIES[name]()(at)) == pytest.approx(expected)
 
 
 def test_each_pair_has_its_own_interpolation_weight():

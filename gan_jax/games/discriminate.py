@@ -12,7 +12,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.augment import Augment
 from gan_jax.games.game import Batch, Phase, RealScore
 from gan_jax.games.losses import GANLoss
-from gan_jax.games.penalties import PenaltyInputs, Unaugmented
+from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Variables
 
 # Collections that only D's pass over the reals updates, so that they are
@@ -123,16 +123,11 @@ class Discriminate(NamedTuple):
     real = self.reals(batch['images'], phase)
     real_labels = one_hot_labels(batch, self.classes)
     keys = jax.vmap(jax.random.split)(keys)
-    unaugmented = ()
     if self.augment is not None:
       fold = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))
       augment_keys = fold(keys)
-      augment = lambda keys: lambda x: self.augment(x, keys, phase.values)
-      unaugmented = tuple(
-        Unaugmented(x, augment(augment_keys[:, i]))
-        for i, x in enumerate((real, fake))
-      )
-      real, fake = (part.augment(part.images) for part in unaugmented)
+      real = self.augment(real, augment_keys[:, 0], phase.values)
+      fake = self.augment(fake, augment_keys[:, 1], phase.values)
       keys = keys[:: self.pack]
 
     def apply(variables, images, labels, keys, fixed=()):
@@ -153,13 +148,7 @@ class Discriminate(NamedTuple):
       disc_vars, images, real_labels, keys[:, 0], ONCE
     )[0]
     inputs = PenaltyInputs(
-      penalty_disc,
-      real,
-      fake,
-      real_logits,
-      fake_logits,
-      keys[:, 0],
-      *unaugmented,
+      penalty_disc, real, fake, real_logits, fake_logits, keys[:, 0]
     )
     collections = {**real_updates, **fake_updates}
     return DiscOutput(inputs, real_classes, fake_classes, collections)

@@ -25,28 +25,14 @@ Logits = Float[Array, ' n']
 Scalar = Float[Array, '']
 
 
-class Unaugmented(NamedTuple):
-  """The images of one update before augmentation.
-
-  Attributes:
-    images: The images, constant for the gradient.
-    augment: (images) -> the inputs of D: this update's augmentation.
-  """
-
-  images: Images
-  augment: Callable[[Images], Images]
-
-
 class PenaltyInputs(NamedTuple):
   """The inputs and outputs of D in one update.
 
   Attributes:
     discriminate: (images) -> logits: D with its current parameters.
-    real, fake: The inputs of D, after augmentation, constant for the gradient.
+    real, fake: Images, constant for the gradient.
     real_logits, fake_logits: D's logits of these images.
     keys: One per example, for the penalty's own randomness.
-    unaugmented_real, unaugmented_fake: The images before augmentation. None:
-      there is no augmentation.
   """
 
   discriminate: Callable[[Images], Logits]
@@ -55,8 +41,6 @@ class PenaltyInputs(NamedTuple):
   real_logits: Logits
   fake_logits: Logits
   keys: Key[Array, ' n']
-  unaugmented_real: Unaugmented | None = None
-  unaugmented_fake: Unaugmented | None = None
 
 
 class GenPenaltyInputs(NamedTuple):
@@ -164,35 +148,21 @@ def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
 def r1() -> Penalty:
   """Makes the R1 penalty, E |grad_x D(x)|^2 / 2 at the reals.
 
-  Mescheder et al. 2018, equation 9. x is the real before augmentation, and the
-  gradient passes through the augmentation, as in the code of StyleGAN2-ADA and
-  R3GAN.
+  Mescheder et al. 2018, equation 9.
   """
-  return lambda inputs: _zero_centered(
-    inputs, inputs.real, inputs.unaugmented_real
+  return lambda inputs: (
+    jnp.mean(squared_gradients(inputs.discriminate, inputs.real)) / 2
   )
 
 
 def r2() -> Penalty:
   """Makes the R2 penalty, E |grad_x D(x)|^2 / 2 at the fakes.
 
-  Mescheder et al. 2018, equation 10. x is the fake before augmentation, as in
-  `r1`.
+  Mescheder et al. 2018, equation 10.
   """
-  return lambda inputs: _zero_centered(
-    inputs, inputs.fake, inputs.unaugmented_fake
+  return lambda inputs: (
+    jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
   )
-
-
-def _zero_centered(
-  inputs: PenaltyInputs, images: Images, unaugmented: Unaugmented | None
-) -> Scalar:
-  """Computes E |grad_x D(x)|^2 / 2, the mean over the inputs of D."""
-  before = unaugmented or Unaugmented(images, lambda x: x)
-  discriminate = lambda x: inputs.discriminate(before.augment(x))
-  squares = squared_gradients(discriminate, before.images)
-  # (Several images make one input of D if they are packed.)
-  return jnp.sum(squares) / len(images) / 2
 
 
 def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
