@@ -116,7 +116,7 @@ BOUNDS: dict[str, Bound] = {
   'data.split': _TEXT,
   'data.workers': _integer(0, 256, none=True),
   'disc_steps': _integer(1, 10_000),
-  'ema_halflife_images': _number(0, MAX_COUNT, above=True),
+  'ema_halflife_images': _number(0, MAX_COUNT),
   'ema_rampup': _number(0, 1, above=True, none=True),
   'evaluation.every_images': _IMAGES._replace(none=True),
   'evaluation.features': _TEXT._replace(none=True),

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import dcgan, mlp, progressive, r3gan, resnet
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
@@ -15,12 +15,14 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
+    'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
+    'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
   },
 )
