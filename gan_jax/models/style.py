@@ -1,4 +1,4 @@
-"""The networks of StyleGAN2 (Karras et al. 2020; with ADA: Karras et al. 2020b).
+"""The networks of StyleGAN2 (Karras et al. 2020a, and with ADA 2020b).
 
 G maps z to w by a multilayer perceptron. Each layer of the synthesis network is
 modulated by its own w: `layers` of them, of which two neighbours may come from
