@@ -6,22 +6,37 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import (
+  dcgan,
+  mlp,
+  progressive,
+  resnet,
+  super_resolution,
+  translation,
+)
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
+# The generators that map latents to images: dcgan, mlp, progressive, resnet;
+# those that map images to images: rrdb, srresnet, translation_resnet, unet.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
     'resnet': resnet.Generator,
+    'rrdb': super_resolution.RRDB,
+    'srresnet': super_resolution.SRResNet,
+    'translation_resnet': translation.ResNet,
+    'unet': translation.UNet,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
     'resnet': resnet.Discriminator,
+    'patchgan': translation.PatchGAN,
+    'vgg': super_resolution.VGG,
   },
 )
 
