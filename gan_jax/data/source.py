@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int32, Key
 
 from gan_jax.errors import UserError
 
-# 'images': uint8 [n, h, w, c], or float if drawn from a distribution; and
-# 'labels': int32, if the source has labels.
+# 'images': uint8 [n, h, w, c], or float if drawn from a distribution; or, of a
+# paired source, 'a' and 'b'; and 'labels': int32, if the source has labels.
 Examples = dict[str, np.ndarray]
 
 
@@ -86,7 +86,7 @@ class DataSpec(NamedTuple):
 
 def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   """Makes a source of arrays in memory."""
-  size = len(examples['images'])
+  size = len(next(iter(examples.values())))
   return Source(
     size=size,
     fetch=partial(_take, examples),
