@@ -21,6 +21,8 @@ from gan_jax.data.digits import digits
 from gan_jax.data.folder import folder
 from gan_jax.data.mnist import FASHION_MNIST, MNIST
 from gan_jax.data.official import DatasetInfo
+from gan_jax.data.pairs import pairs
+from gan_jax.data.patches import patches
 from gan_jax.data.preprocess import MODES
 from gan_jax.data.source import DataSpec, Source, joined
 from gan_jax.data.toys import Toy, named_toy, points, slanted_land
@@ -91,6 +93,8 @@ SOURCES: dict[str, SourceType] = {
   'fashion_mnist': _official_source(FASHION_MNIST),
   'folder': SourceType(folder),
   'mnist': _official_source(MNIST),
+  'pairs': SourceType(pairs),
+  'patches': SourceType(patches),
   'slanted_land': SourceType(slanted_land),
   'tfds': SourceType(
     catalogue.open_set, catalogue.prepare, is_ready=catalogue.is_prepared

@@ -61,7 +61,7 @@ def folder(spec: DataSpec) -> Source:
   labels, classes = _labels(root, paths)
   if resident:
     source = in_memory({'images': np.stack(images), **labels}, classes)
-    return source._replace(fingerprint=partial(_fingerprint, root, paths))
+    return source._replace(fingerprint=partial(fingerprint, root, paths))
   label_bytes = 4 if labels else 0
   return Source(
     size=len(paths),
@@ -70,7 +70,7 @@ def folder(spec: DataSpec) -> Source:
     classes=classes,
     decodes=True,
     labels=partial(labels.__getitem__, 'labels') if labels else None,
-    fingerprint=partial(_fingerprint, root, paths),
+    fingerprint=partial(fingerprint, root, paths),
   )
 
 
@@ -107,7 +107,7 @@ def _decode_all(
   return paths, images if resident else []
 
 
-def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
+def fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
   """Hashes the names and sizes of the files; locally also their times."""
   content, on_this_machine = hashlib.sha256(), hashlib.sha256()
   for path in paths:

@@ -91,7 +91,8 @@ class Discriminate(NamedTuple):
       out = self.disc.apply(
         disc_vars, image[None], key[None], False, **conditioning
       )
-      return (out[0] if self.auxiliary else out)[0]
+      # The mean over the patches, if D has a logit for each.
+      return jnp.mean(out[0] if self.auxiliary else out)
 
     logits = jax.vmap(logit_of)(images, self._labels_or_zeros(batch))
     if not loss.probability:

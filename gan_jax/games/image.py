@@ -375,6 +375,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
     ('discriminator', 'images', disc),
   ):
     signature = inspect.signature(type(module).__call__)
+    if player == 'generator' and 'images' in signature.parameters:
+      raise UserError(
+        f'{type(module).__name__} maps images to images, but the generator of '
+        'this game maps latents to images: choose another config.model.gen.name'
+      )
     try:
       signature.bind(module, first, 'keys', **arguments)
       known = 'train' in signature.parameters  # not swallowed by **kwargs

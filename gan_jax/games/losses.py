@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from gan_jax.errors import UserError
 
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 LogitLoss = Callable[[Logits, Logits], Scalar]
 

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 
 Images = Float[Array, 'n *s']
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 
 

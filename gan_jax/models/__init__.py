@@ -6,10 +6,20 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, r3gan, resnet
+from gan_jax.models import (
+  dcgan,
+  mlp,
+  progressive,
+  r3gan,
+  resnet,
+  super_resolution,
+  translation,
+)
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
+# The generators that map latents to images: dcgan, mlp, progressive, resnet;
+# those that map images to images: rrdb, srresnet, translation_resnet, unet.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'dcgan': dcgan.Generator,
@@ -17,6 +27,10 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'progressive': progressive.Generator,
     'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
+    'rrdb': super_resolution.RRDB,
+    'srresnet': super_resolution.SRResNet,
+    'translation_resnet': translation.ResNet,
+    'unet': translation.UNet,
   },
   disc={
     'dcgan': dcgan.Discriminator,
@@ -24,6 +38,8 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'progressive': progressive.Discriminator,
     'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
+    'patchgan': translation.PatchGAN,
+    'vgg': super_resolution.VGG,
   },
 )
 
