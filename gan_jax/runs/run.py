@@ -32,6 +32,8 @@ from gan_jax.plots.grid import (
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
 from gan_jax.registry import code_names
+from gan_jax.runs.film import film
+from gan_jax.runs.generate import save_samples
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -76,6 +78,10 @@ class Run:
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
+  # What a trained run is for: each in a file of its own.
+  save_samples = save_samples
+  film = film
+
   def generator(
     self, params: PyTree, inputs: PyTree
   ) -> Float[Array, 'n h w c']:
@@ -91,6 +97,7 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    first: int = 0,
     **real: Array,
   ) -> PyTree:
     """Samples the generator's inputs, such as latents and labels.
@@ -104,6 +111,7 @@ class Run:
         better and less diverse samples. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
+      first: The number of the first of the `n` samples.
       **real: Real examples [n, ...], by name, if the generator reads them:
         `images` in [-1, 1] for a translation.
 
@@ -118,7 +126,8 @@ class Run:
         f'{needed or "no real examples"}, not '
         f'{", ".join(f"{name}=" for name in real) or "nothing"}'
       )
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
+    numbers = first + jnp.arange(n)
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, numbers)
     batch = dict(real)
     if labels is not None:
       batch['labels'] = self._expand_labels(n, labels)
@@ -138,8 +147,22 @@ class Run:
     The arguments are those of `inputs`. A toy returns points [n, d].
     """
     _check_counts(n=n)
-    inputs = self.inputs(n, seed, truncation, labels, **real)
-    return self._generate_batches(inputs, n)
+    return self.generate(self.inputs(n, seed, truncation, labels, **real))
+
+  def generate(self, inputs: PyTree) -> Shaped[np.ndarray, 'n ...']:
+    """Generates uint8 images, or points, of inputs, in batches of limited size.
+
+    See `inputs`.
+    """
+    n, parts = len(jax.tree.leaves(inputs)[0]), []
+    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
+    for start in range(0, n, size):
+      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
+      images = self._generate(self.params, part)
+      parts.append(
+        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
+      )
+    return np.concatenate(parts)
 
   def interpolate(
     self,
@@ -162,7 +185,7 @@ class Run:
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self._generate_batches(self._game.interpolate(a, b, t), n * steps)
+    images = self.generate(self._game.interpolate(a, b, t))
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
@@ -355,20 +378,6 @@ class Run:
     if not np.isin(labels, np.arange(self._classes)).all():
       raise UserError(f'labels must be from 0 to {self._classes - 1}')
     return jnp.asarray(labels, jnp.int32)
-
-  def _generate_batches(
-    self, inputs: PyTree, n: int
-  ) -> Shaped[np.ndarray, 'n ...']:
-    """Generates `n` uint8 images, or points, in batches of limited size."""
-    parts = []
-    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
-    for start in range(0, n, size):
-      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part)
-      parts.append(
-        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
-      )
-    return np.concatenate(parts)
 
 
 def load(
