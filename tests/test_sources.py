@@ -135,7 +135,10 @@ def block(**changes):
       {'source': 'digits', 'load_resolution': 20},
       'load_resolution=20 is below config.data.resolution=28: set it to 28',
     ),
-    ({'a': 'digits', 'b': 'digitz'}, "config.data.b 'digitz'; did you mean 'digits'"),
+    (
+      {'a': 'digits', 'b': 'digitz'},
+      "config.data.b 'digitz'; did you mean 'digits'",
+    ),
   ],
 )
 def test_invalid_sources_are_refused_in_one_line(changes, message):

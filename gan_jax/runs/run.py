@@ -33,6 +33,8 @@ from gan_jax.plots.grid import (
 from gan_jax.plots.outputs import images_of, output_grid
 from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
 from gan_jax.registry import choose, code_names
+from gan_jax.runs.film import film
+from gan_jax.runs.generate import save_samples
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -77,6 +79,10 @@ class Run:
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
+  # What a trained run is for: each in a file of its own.
+  save_samples = save_samples
+  film = film
+
   @property
   def reads(self) -> tuple[str, ...]:
     """The entries of real examples that the generator is given."""
@@ -104,6 +110,7 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    first: int = 0,
     **real: Array,
   ) -> PyTree:
     """Samples the generator's inputs, such as latents and labels.
@@ -117,6 +124,7 @@ class Run:
         better and less diverse samples. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
+      first: The number of the first of the `n` samples.
       **real: Real examples [n, ...], by name, if the generator reads them:
         `images` in [-1, 1] for super-resolution. None: examples of the run's
         data, of the held-out split if it has one.
@@ -126,7 +134,7 @@ class Run:
         is not what the generator reads.
     """
     if not real and self.reads:
-      real = self._first_examples(n)
+      real = self._real_examples(n, first)
     if set(real) != set(self.reads):
       needed = ', '.join(f'{name}=' for name in self.reads)
       raise UserError(
@@ -134,7 +142,8 @@ class Run:
         f'{needed or "no real examples"}, not '
         f'{", ".join(f"{name}=" for name in real)}'
       )
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
+    numbers = first + jnp.arange(n)
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, numbers)
     batch = dict(real)
     if labels is not None:
       batch['labels'] = self._expand_labels(n, labels)
@@ -158,10 +167,27 @@ class Run:
     _check_counts(n=n)
     self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
-    return self._generate_batches(inputs, n, output)
+    return self.generate(inputs, output)
 
-  def _first_examples(self, n: int) -> dict[str, Array]:
-    """Reads the first `n` examples of the data that the generator needs."""
+  def generate(
+    self, inputs: PyTree, output: str | None = None
+  ) -> Shaped[np.ndarray, 'n ...']:
+    """Generates uint8 images, or points, of inputs, in batches of limited size.
+
+    See `inputs`.
+    """
+    n, parts = len(jax.tree.leaves(inputs)[0]), []
+    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
+    for start in range(0, n, size):
+      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
+      images = self._generate(self.params, part, output=output)
+      parts.append(
+        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
+      )
+    return np.concatenate(parts)
+
+  def _real_examples(self, n: int, first: int = 0) -> dict[str, Array]:
+    """Reads `n` examples of the data, the entries that the generator needs."""
     from gan_jax import data
 
     settings = self.config
@@ -169,7 +195,7 @@ class Run:
     if held_out is not None:
       settings = config.changed(settings, 'data.split', held_out)
     source = data.make(settings)
-    rows = np.arange(n)
+    rows = first + np.arange(n)
     batch = read_unflipped(source, rows % source.size, rows)
     return {name: batch[name] for name in self.reads}
 
@@ -194,7 +220,7 @@ class Run:
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self._generate_batches(self._game.interpolate(a, b, t), n * steps)
+    images = self.generate(self._game.interpolate(a, b, t))
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
@@ -280,7 +306,7 @@ class Run:
 
   def _show_beside(self, n: int, seed: int, output: str | None) -> Image.Image:
     """Shows samples beside the real images that they are made from."""
-    real = self._first_examples(n)
+    real = self._real_examples(n)
     inputs = self.inputs(n, seed, **real)
     images = images_of(
       self._output(output), self.params, inputs, real, self._phase
@@ -410,20 +436,6 @@ class Run:
     if not np.isin(labels, np.arange(self._classes)).all():
       raise UserError(f'labels must be from 0 to {self._classes - 1}')
     return jnp.asarray(labels, jnp.int32)
-
-  def _generate_batches(
-    self, inputs: PyTree, n: int, output: str | None = None
-  ) -> Shaped[np.ndarray, 'n ...']:
-    """Generates `n` uint8 images, or points, in batches of limited size."""
-    parts = []
-    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
-    for start in range(0, n, size):
-      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part, output=output)
-      parts.append(
-        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
-      )
-    return np.concatenate(parts)
 
 
 def load(

@@ -28,6 +28,7 @@ from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
+from gan_jax.training.overrides import override
 
 KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
@@ -143,7 +144,7 @@ def make(
   check.check_space(where, space, fixed, config, overrides)
   base, config = {**fixed, **overrides}, copy.deepcopy(config)
   for key, value in base.items():
-    check.override(where, config, key, value)
+    override(where, config, key, value)
   score, goal = _score(where, block, config)
   is_evaluated = _is_evaluated(score)
   every_images = config.evaluation.every_images if is_evaluated else None

@@ -5,9 +5,29 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan_jax.bounds import bound_of
 from gan_jax.config import flatten
 from gan_jax.errors import UserError
 from gan_jax.registry import accepts, choose_or_import, is_code
+
+
+def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
+  """Overrides a key of a config, as its flag would."""
+  default = flatten(config.to_dict())[key]
+  wrong = isinstance(value, bool) != isinstance(default, bool)
+  wrong = wrong and default is not None
+  if value is None:
+    bound = bound_of(key)
+    wrong = bound is None or not bound.none
+  try:
+    if not wrong:
+      config.update_from_flattened_dict({key: value})
+      return
+  except (TypeError, ValueError):
+    pass
+  raise UserError(
+    f'{where}: {key}={value!r} must have the type of its default {default!r}'
+  )
 
 
 def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
