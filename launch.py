@@ -58,6 +58,7 @@ MODES = {
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
+  'lab': 'gan_jax.lab.lab:lab',
 }
 # What a flag expects, by the name that the flags library gives its type.
 EXPECTED = {
@@ -67,6 +68,8 @@ EXPECTED = {
   'multi tuple': 'a tuple',
 }
 RUNS = Path('runs')  # the folder of the default workdirs
+# The experiment of the lab, if none is named.
+LAB_EXPERIMENT = Path(__file__).parent / 'experiments' / 'toy_ring.py'
 # Flags of a single mode.
 MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
@@ -74,12 +77,14 @@ MODE_FLAGS = {
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
     'slices', 'zone', 'remote',
   ),
+  'lab': ('port',),
 }  # fmt: skip
 
 # All flags of this program, to suggest one for a misspelt flag.
 FLAGS = (
   'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
   'num_processes', 'process_id', *MODE_FLAGS['evaluate'], *MODE_FLAGS['sweep'],
+  *MODE_FLAGS['lab'],
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -156,6 +161,9 @@ flags.DEFINE_string(
   'With --executor=tpu: the shell command that enters the folder of launch.py '
   "on a host. Default: 'cd gan_jax'.",
 )
+flags.DEFINE_integer(
+  'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'
+)
 _COMPARE = flags.DEFINE_list(
   'compare',
   None,
@@ -174,8 +182,7 @@ def main(argv: list[str]) -> None:
   try:
     if len(argv) > 1:
       raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
-    if _COMPARE.value:
-      print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    if _ran_without_config():
       return
     if _CONFIG.value is None:
       raise UserError(
@@ -210,6 +217,23 @@ def main(argv: list[str]) -> None:
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
     _exit(1, f'{type(error).__name__}: {error}')
+
+
+def _ran_without_config() -> bool:
+  """Compares runs or serves the lab, if the flags say so."""
+  if _COMPARE.value:
+    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    return True
+  if _MODE.value != 'lab':
+    return False
+  _apply_overrides()
+  from gan_jax.lab.lab import lab
+
+  workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
+  filename = config_flags.get_config_filename(flags.FLAGS['config'])
+  story = 'two_players' if filename == str(LAB_EXPERIMENT) else None
+  lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
+  return True
 
 
 def _join_processes() -> None:
@@ -330,6 +354,8 @@ def default_workdir() -> str:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; a mistake ends in one line instead of a traceback."""
+  if '--mode=lab' in argv and not any(x.startswith('--config=') for x in argv):
+    argv = [argv[0], f'--config={LAB_EXPERIMENT}', *argv[1:]]
   try:
     defaults = _check_overrides(argv)
     rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])
