@@ -57,6 +57,7 @@ MODES = {
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
+  'lab': 'gan_jax.lab.lab:lab',
 }
 # What a flag expects, by the name that the flags library gives its type.
 EXPECTED = {
@@ -71,6 +72,8 @@ RUN_MODES = {
   'generate': 'gan_jax.modes.generate:generate',
 }
 RUNS = Path('runs')  # the folder of the default workdirs
+# The experiment of the lab, if none is named.
+LAB_EXPERIMENT = Path(__file__).parent / 'experiments' / 'toy_ring.py'
 # Flags of some modes only.
 MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
@@ -86,6 +89,7 @@ MODE_FLAGS = {
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
     'slices', 'zone', 'remote',
   ),
+  'lab': ('port',),
 }  # fmt: skip
 
 # All flags of this program, to suggest one for a misspelt flag.
@@ -200,6 +204,9 @@ flags.DEFINE_string(
   'With --executor=tpu: the shell command that enters the folder of launch.py '
   "on a host. Default: 'cd gan_jax'.",
 )
+flags.DEFINE_integer(
+  'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'
+)
 _COMPARE = flags.DEFINE_list(
   'compare',
   None,
@@ -259,10 +266,24 @@ def _import(name: str) -> Callable[..., Any]:
   return getattr(importlib.import_module(module), function)
 
 
+def _serve_lab() -> None:
+  """Serves the lab, with the experiment of --config or a ring of Gaussians."""
+  _apply_overrides()
+  from gan_jax.lab.lab import lab
+
+  workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
+  filename = config_flags.get_config_filename(flags.FLAGS['config'])
+  story = 'two_players' if filename == str(LAB_EXPERIMENT) else None
+  lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
+
+
 def _act_on_runs() -> bool:
   """Does what needs no config but finished runs; returns whether it did."""
   if _COMPARE.value:
     print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    return True
+  if _MODE.value == 'lab':
+    _serve_lab()
     return True
   if _MODE.value not in RUN_MODES:
     return False
@@ -393,6 +414,8 @@ def default_workdir() -> str:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; a mistake ends in one line instead of a traceback."""
+  if '--mode=lab' in argv and not any(x.startswith('--config=') for x in argv):
+    argv = [argv[0], f'--config={LAB_EXPERIMENT}', *argv[1:]]
   try:
     defaults = _check_overrides(argv)
     rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])
