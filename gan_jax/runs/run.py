@@ -2,8 +2,7 @@
 
 import functools
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config, games
+from gan_jax.bounds import check_counts
 from gan_jax.data.on_device import read_unflipped
-from gan_jax.errors import UserError, suggest
+from gan_jax.errors import UserError
 from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.metrics import scores
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
@@ -35,6 +34,8 @@ from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
 from gan_jax.registry import choose, code_names
 from gan_jax.runs.film import film
 from gan_jax.runs.generate import save_samples
+from gan_jax.runs.nearest import nearest
+from gan_jax.runs.steps import choose_step
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 # Size limits of a batch of samples: number of samples, and pixels in total.
 BATCH, PIXELS = 256, 2**22
-# The training images that `Run.nearest` compares with samples at once.
-CHUNK = 4096
 
 # A label for each sample, or one label for all.
 Labels = int | Sequence[int] | np.ndarray | Array
@@ -60,6 +59,7 @@ class Run:
     images: The real images shown to D until then.
     params: The generator's variables: the moving average of its parameters and
       of its BatchNorm statistics.
+    has_points: Whether its samples are points instead of images.
   """
 
   def __init__(
@@ -73,7 +73,7 @@ class Run:
     self._game = games.make(settings)
     self._phase = schedule.phase(step)
     self._generate = jax.jit(self.generator, static_argnames='output')
-    self._points = settings.data.resolution == 1
+    self.has_points = settings.data.resolution == 1
     self._classes = settings.data.get('classes', 0)
 
   def __repr__(self) -> str:
@@ -82,6 +82,7 @@ class Run:
   # What a trained run is for: each in a file of its own.
   save_samples = save_samples
   film = film
+  nearest = nearest
 
   @property
   def reads(self) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ class Run:
     The arguments are those of `inputs`, and `output` as in `generator`. A toy
     returns points [n, d].
     """
-    _check_counts(n=n)
+    check_counts(n=n)
     self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
     return self.generate(inputs, output)
@@ -182,7 +183,7 @@ class Run:
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
       images = self._generate(self.params, part, output=output)
       parts.append(
-        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
+        np.asarray(images)[:, 0, 0] if self.has_points else to_uint8(images)
       )
     return np.concatenate(parts)
 
@@ -214,7 +215,7 @@ class Run:
     """
     if self._game.interpolate is None:
       raise UserError('run.interpolate needs latents, and this game has none')
-    _check_counts(n=n, steps=steps)
+    check_counts(n=n, steps=steps)
     ends = self.inputs(2 * n, seed, labels=labels)
     repeat = lambda x: jnp.repeat(x, steps, axis=0)
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
@@ -291,7 +292,7 @@ class Run:
       return show(self.sample(n, seed, labels=labels))
     if self.reads:
       return self._show_beside(n, seed, output)
-    if self._points:
+    if self.has_points:
       from gan_jax import data
 
       toy = data.toy_of(self.config)
@@ -311,7 +312,7 @@ class Run:
     images = images_of(
       self._output(output), self.params, inputs, real, self._phase
     )
-    if self._points:
+    if self.has_points:
       return to_pil(plot_mapping(images))
     return to_pil(output_grid(jax.tree.map(to_uint8, images)))
 
@@ -352,66 +353,13 @@ class Run:
       )
     return name
 
-  def nearest(
-    self,
-    n: int = 8,
-    seed: int = 0,
-    k: int = 4,
-    features: str | Callable[..., Array] | None = None,
-  ) -> Image.Image:
-    """Shows `n` samples, each followed by its `k` nearest training images.
-
-    A sample that the generator has memorized equals its nearest image.
-
-    Args:
-      n, seed: As for `sample`.
-      k: The number of training images in a row.
-      features: The features whose distance counts: a name as in
-        `config.evaluation.features`, or a function (uint8 images [n, h, w, c])
-        -> [n, d]. None: the features of the run's config, else the pixels.
-    """
-    if self._points:
-      raise UserError('run.nearest needs images, but this run generates points')
-    _check_counts(n=n, k=k)
-    # (Heavy, and not needed for samples.)
-    from gan_jax import data
-    from gan_jax.metrics import nearest_neighbors
-    from gan_jax.metrics.features import make
-
-    network = make(features or self.features_of_config() or 'pixels')
-    extract_batch = jax.jit(network.extract)
-
-    def extract(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
-      starts = range(0, len(images), BATCH)
-      parts = [
-        extract_batch(network.weights, images[i : i + BATCH]) for i in starts
-      ]
-      return np.concatenate([part['features'] for part in parts])
-
-    source = data.make(self.config)
-    samples = self.sample(n, seed)
-    sample_features, parts = extract(samples), []
-    for first in range(0, source.size, CHUNK):
-      rows = np.arange(first, min(first + CHUNK, source.size))
-      known = extract(source.fetch(rows)['images'])
-      part = nearest_neighbors(sample_features, known, min(k, len(rows)))
-      parts.append((part.distances, rows[part.indices]))
-    distances = np.concatenate([part[0] for part in parts], axis=1)
-    found = np.concatenate([part[1] for part in parts], axis=1)
-    order = np.argsort(distances, axis=1, kind='stable')[:, :k]
-    found = np.take_along_axis(found, order, axis=1)
-    shown = source.fetch(found.ravel())['images']
-    shown = shown.reshape(n, k, *samples.shape[1:])
-    rows = np.concatenate([samples[:, None], shown], axis=1)
-    return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
-
   def _to_disc_inputs(
     self, images: Shaped[np.ndarray, 'n ...']
   ) -> Float[np.ndarray, 'n h w c']:
     """Converts images or points to the inputs of D."""
     data = self.config.data
     shape = (data.resolution, data.resolution, data.channels)
-    expected = shape[2:] if self._points else shape
+    expected = shape[2:] if self.has_points else shape
     if images.shape[1:] != expected:
       raise UserError(
         f'run.discriminator of this run takes [n, '
@@ -419,7 +367,7 @@ class Run:
       )
     if images.dtype == np.uint8:
       return images.astype(np.float32) / 127.5 - 1
-    if not self._points and np.abs(images).max(initial=0) > 2:
+    if not self.has_points and np.abs(images).max(initial=0) > 2:
       raise UserError('images must be uint8, or floats in [-1, 1]')
     return images.reshape(len(images), *shape)
 
@@ -455,65 +403,6 @@ def load(
       'it, open the run by gan_jax.load(workdir, trust=True)'
     )
   return Run(workdir, settings, choose_step(workdir, step, best), trust)
-
-
-def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:
-  """Returns the step of a checkpoint: the given, the best, or the newest.
-
-  Raises:
-    UserError: The checkpoint does not exist.
-  """
-  steps = checkpoint.steps(workdir)
-  if not steps:
-    raise UserError(f'{workdir} has no checkpoint yet')
-  if best is not None and step is not None:
-    raise UserError(f'pass step={step} or best={best!r}, not both')
-  if best is not None:
-    return _best(workdir, best, steps)
-  if step is None:
-    return steps[-1]
-  if step not in steps:
-    available = ', '.join(map(str, steps))
-    raise UserError(
-      f'{workdir} has no checkpoint at step {step} (available: {available})'
-    )
-  return step
-
-
-def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
-  """Returns the step with the best score.
-
-  Among several protocols, the one with the most checkpoints counts.
-  """
-  known = scores.read(workdir)
-  matching = [
-    score
-    for score in known
-    if score.name == name and score.step in steps and math.isfinite(score.value)
-  ]
-  if not matching:
-    measured = sorted({score.name for score in known if score.step in steps})
-    raise UserError(
-      f'no checkpoint of {workdir} has a score {name!r}'
-      f'{suggest(name, measured)} (measured: '
-      f'{", ".join(measured) or "none, run --mode=evaluate"})'
-    )
-  if matching[0].best is None:
-    raise UserError(f'{name} does not rank checkpoints: choose another score')
-  by_protocol: dict[str, list[scores.Score]] = {}
-  for score in matching:
-    protocol = scores.protocol_digest(score.protocol)
-    by_protocol.setdefault(protocol, []).append(score)
-  most = max(by_protocol.values(), key=len)
-  best = max if matching[0].best == 'highest' else min
-  return best(most, key=lambda score: score.value).step
-
-
-def _check_counts(**counts: int) -> None:
-  """Raises a UserError if an argument is not positive."""
-  for name, value in counts.items():
-    if value < 1:
-      raise UserError(f'{name}={value} must be 1 or more')
 
 
 def read_metrics(workdir: str | Path) -> 'pandas.DataFrame':
