@@ -391,6 +391,8 @@ def changed_settings() -> dict[str, Any]:
 def default_workdir() -> str:
   """Returns runs/EXPERIMENT[-ARGUMENT][-HASH]; a sweep adds -sweep[-NAME].
 
+  A comma in ARGUMENT becomes a dash: `--compare` separates workdirs by commas.
+
   HASH is a hash of the settings that differ from the file, except those that
   may change when a run is resumed.
   """
@@ -402,7 +404,7 @@ def default_workdir() -> str:
     for key, value in changed_settings().items()
     if key not in CHANGEABLE
   }
-  parts = [Path(path).stem, argument]
+  parts = [Path(path).stem, *argument.split(',')]
   if changes:
     text = json.dumps(changes, sort_keys=True)
     parts.append(hashlib.sha256(text.encode()).hexdigest()[:8])

@@ -12,19 +12,29 @@ from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
 
+from experiments import toy
 from gan_jax.training import checkpoint, loop
 
 
+def setting(name, arg=''):
+  """Returns FILE.py[:ARGUMENT] of an experiment; 'toy:ring' names a toy."""
+  file, _, toy = name.partition(':')
+  argument = ','.join(filter(None, [toy, arg]))
+  return f'experiments/{file}.py:{argument}'.removesuffix(':')
+
+
 def get_config(name, arg=''):
-  path = ROOT / 'experiments' / f'{name}.py'
-  return runpy.run_path(str(path))['get_config'](arg)
+  path, _, argument = setting(name, arg).partition(':')
+  return runpy.run_path(str(ROOT / path))['get_config'](argument)
 
 
-EXPERIMENTS = sorted(
+FILES = sorted(
   path.stem
   for path in (ROOT / 'experiments').glob('*.py')
   if path.stem not in ('__init__', 'base')
 )
+EXPERIMENTS = [name for name in FILES if name != 'toy']
+EXPERIMENTS += [f'toy:{name}' for name in toy.SOURCES]
 # Each `:tiny` run once: (its config, the first experiment that has it).
 TINY = {
   get_config(name, 'tiny').to_json(): name for name in reversed(EXPERIMENTS)
