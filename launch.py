@@ -73,7 +73,7 @@ RUN_MODES = {
 }
 RUNS = Path('runs')  # the folder of the default workdirs
 # The experiment of the lab, if none is named.
-LAB_EXPERIMENT = Path(__file__).parent / 'experiments' / 'toy_ring.py'
+LAB_EXPERIMENT = f'{Path(__file__).parent / "experiments" / "toy.py"}:ring'
 # Flags of some modes only.
 MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
@@ -273,7 +273,9 @@ def _serve_lab() -> None:
 
   workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  story = 'two_players' if filename == str(LAB_EXPERIMENT) else None
+  story = (
+    'two_players' if filename == LAB_EXPERIMENT.rpartition(':')[0] else None
+  )
   lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
 
 

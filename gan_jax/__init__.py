@@ -14,11 +14,13 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
   from gan_jax.metrics.scores import Score
+  from gan_jax.runs.export import Export
   from gan_jax.runs.run import Run
   from gan_jax.sweep.results import Sweep
 
 __all__ = [
-  'compare', 'evaluate', 'experiment', 'load', 'load_sweep', 'train',
+  'compare', 'evaluate', 'experiment', 'load', 'load_sweep',
+  'open_export', 'train',
 ]  # fmt: skip
 
 
@@ -96,6 +98,24 @@ def load(
   from gan_jax.runs import run
 
   return run.load(workdir, step, best, trust)
+
+
+def open_export(path: str | Path, trust: bool = False) -> 'Export':
+  """Opens a generator that `run.export` wrote.
+
+  >>> generate = gan_jax.open_export('g.stablehlo')
+  >>> images = generate(z=z)  # floats [n, h, w, c] in [-1, 1]
+
+  Args:
+    path: FILE.stablehlo, FILE.safetensors or FILE.onnx.
+    trust: Whether to import code that the config in a FILE.safetensors names.
+
+  Raises:
+    UserError: The file cannot be read, or a package is missing.
+  """
+  from gan_jax.runs import export
+
+  return export.open_export(path, trust)
 
 
 def evaluate(

@@ -143,7 +143,10 @@ def optimizers_of(config):
 def batch_of(config, n=16):
   size, channels = config.data.resolution, config.data.channels
   return {
-    'images': jnp.zeros((n, size, size, channels)),
+    **{
+      name: jnp.zeros((n, size, size, channels))
+      for name in ('images', 'a', 'b')
+    },
     'example': jnp.arange(n),
     'labels': jnp.zeros(n, jnp.int32),
   }

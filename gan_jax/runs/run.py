@@ -32,8 +32,11 @@ from gan_jax.plots.grid import (
 from gan_jax.plots.outputs import images_of, output_grid
 from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
 from gan_jax.registry import choose, code_names
+from gan_jax.runs.directions import directions, walk
+from gan_jax.runs.export import export
 from gan_jax.runs.film import film
 from gan_jax.runs.generate import save_samples
+from gan_jax.runs.invert import invert
 from gan_jax.runs.nearest import nearest
 from gan_jax.runs.steps import choose_step
 from gan_jax.training import checkpoint
@@ -82,6 +85,10 @@ class Run:
   # What a trained run is for: each in a file of its own.
   save_samples = save_samples
   film = film
+  export = export
+  invert = invert
+  directions = directions
+  walk = walk
   nearest = nearest
 
   @property
@@ -362,8 +369,8 @@ class Run:
     expected = shape[2:] if self.has_points else shape
     if images.shape[1:] != expected:
       raise UserError(
-        f'run.discriminator of this run takes [n, '
-        f'{", ".join(map(str, expected))}], not {list(images.shape)}'
+        f'this run takes [n, {", ".join(map(str, expected))}], not '
+        f'{list(images.shape)}'
       )
     if images.dtype == np.uint8:
       return images.astype(np.float32) / 127.5 - 1
