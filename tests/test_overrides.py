@@ -41,6 +41,7 @@ SAME = {
 # Of a text that chooses, another choice.
 OTHER = {
   'adam': 'sgd',
+  'bfloat16': 'float32',
   'all': 'train',
   'dcgan': 'mlp',
   'digits': 'toy:ring',
@@ -55,6 +56,8 @@ OTHER = {
   'mlp': 'dcgan',
   'non_saturating': 'hinge',
   'progressive': 'image',
+  'r3gan': 'mlp',
+  'relativistic': 'hinge',
   'relu': 'leaky_relu',
   'resnet': 'mlp',
   'rmsprop': 'sgd',
@@ -227,6 +230,7 @@ ALWAYS = (
   'acgan_cifar10',
   'dcgan_celeba',
   'progressive_celeba',
+  'r3gan',
   'toy:ring',
   'vanilla_mnist',
 )

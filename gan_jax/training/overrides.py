@@ -105,11 +105,14 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield key, f'config.{block}.weight is 0'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
-  segments = flat.get('schedule') or ({},)
-  segment_keys = [
-    set(segment) if isinstance(segment, Mapping) else set()
-    for segment in segments
+  segments = [
+    segment if isinstance(segment, Mapping) else {}
+    for segment in flat.get('schedule') or ({},)
   ]
+  scheduled = [segment.get('values', {}) for segment in segments]
+  for key in flat:
+    if all(key in values for values in scheduled):
+      yield key, 'config.schedule sets it: change the schedule in the file'
   for key in ('batch_size', 'gen_batch_size', 'disc_steps'):
-    if all(key in keys for keys in segment_keys):
+    if all(key in segment for segment in segments):
       yield key, 'each segment of config.schedule has its own'
