@@ -18,8 +18,8 @@ from gan_jax.models import (
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
-# The generators that map latents to images: dcgan, mlp, progressive, resnet;
-# those that map images to images: rrdb, srresnet, translation_resnet, unet.
+# The generators dcgan, mlp, progressive and resnet map latents to images; the
+# others map images to images.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'dcgan': dcgan.Generator,
@@ -29,6 +29,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'resnet': resnet.Generator,
     'rrdb': super_resolution.RRDB,
     'srresnet': super_resolution.SRResNet,
+    'translation_mlp': mlp.Translator,
     'translation_resnet': translation.ResNet,
     'unet': translation.UNet,
   },
