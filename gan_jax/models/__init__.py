@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import dcgan, mlp, progressive, resnet, style
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
@@ -16,12 +16,14 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
     'resnet': resnet.Generator,
+    'style': style.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
     'resnet': resnet.Discriminator,
+    'style': style.Discriminator,
   },
 )
 
