@@ -126,7 +126,8 @@ def get_config(arg: str = '') -> ConfigDict:
 
   if arg in AUTO:  # as flags may change the batch size
     batch_size = config.get_ref('batch_size')
-    config.game.penalties.r1.weight = 2e-4 * resolution**2 / batch_size
+    weight = 2e-4 * resolution**2 / batch_size.to_float()
+    config.game.penalties.r1.weight = weight
     config.ema_halflife_images = 10_000 * batch_size // 32
   if arg == 'stylegan2':
     del config.game.ada

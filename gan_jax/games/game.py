@@ -136,7 +136,7 @@ class Style(NamedTuple):
 
   Attributes:
     map: (gen_vars, inputs) -> w of each layer [n, layers, d], truncated if the
-      inputs are.
+      inputs are. Inputs may have `ws` itself in place of `z`.
     synthesize: (gen_vars, ws, keys, noise) -> images. `noise` is 'random' (from
       the keys), 'constant' or 'none'.
     truncate: (gen_vars, ws, psi, cutoff) -> ws, moved towards the average w in

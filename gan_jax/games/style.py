@@ -77,6 +77,8 @@ def style_game(gen: nn.Module, disc: nn.Module, **image: Any) -> Game:
 
 def map_inputs(gen: nn.Module, gen_vars: Variables, inputs: PyTree) -> Styles:
   """Maps inputs to a w for each layer, in evaluation mode; see `Style.map`."""
+  if 'ws' in inputs:
+    return inputs['ws']
   ws = _map(gen, gen_vars, inputs, train=False)
   return truncate(gen_vars, ws, inputs['psi']) if 'psi' in inputs else ws
 
