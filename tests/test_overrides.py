@@ -71,7 +71,7 @@ OTHER = {
 def other_value(key, value):
   """Another value of the key, of the same kind and within its bounds."""
   if value is None:
-    return {float: 0.5, int: 2, str: 'other'}[bound_of(key).kind]
+    return {float: 0.05, int: 2, str: 'other'}[bound_of(key).kind]
   kind = type(value)
   if isinstance(value, tuple):
     return tuple(2 * item for item in value)
