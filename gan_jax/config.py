@@ -83,7 +83,11 @@ OPEN = (
 )
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
 # program itself adds `data.size`, so that a changed data set is detected.
-OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
+OPTIONAL = (
+  'data.a', 'data.b', 'data.classes', 'data.load_resolution',
+  'data.rotate', 'data.size',
+  'evaluation.labels', 'schedule',
+)  # fmt: skip
 
 
 def check_keys(flat: Mapping[str, Any]) -> None:
@@ -124,8 +128,10 @@ def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
   return config
 
 
-def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
-  """Returns a copy with the size of the data set, which identifies the run."""
+def with_data_size(
+  config: ConfigDict, size: int | tuple[int, ...]
+) -> ConfigDict:
+  """Returns a copy with the sizes of the data, which identify the run."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.data.size = size

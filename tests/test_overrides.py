@@ -20,6 +20,7 @@ from gan_jax.bounds import bound_of
 from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import Context
+from gan_jax.games.game import main_output
 from gan_jax.pair import player_params
 from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
@@ -138,7 +139,7 @@ def traced(config):
     inputs = game.sample_inputs(keys, batch, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
     view = Context(variables, inputs, state, game.frozen())
-    parts = [game.sample(variables.gen, inputs, phase)]
+    parts = [main_output(game).sample(variables.gen, inputs, phase)]
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
       for move in getattr(game.updates, player):

@@ -95,7 +95,7 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
     name: The unweighted penalty is logged as `disc/NAME` or `gen/NAME`.
     penalty: The penalty.
     weight: Multiplies the penalty.
-      every: 1 adds the penalty to the player's loss. A larger interval makes it
+    every: 1 adds the penalty to the player's loss. A larger interval makes it
       a separate update in every `every`-th step, `every` times as strong: the
       lazy regularization of Karras et al. 2020 (StyleGAN2), appendix B. See
       `optimizers.adam` for the corresponding correction of Adam.

@@ -10,6 +10,7 @@ from gan_jax.models import (
   dcgan,
   mlp,
   progressive,
+  r3gan,
   resnet,
   super_resolution,
   translation,
@@ -24,6 +25,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
+    'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
     'rrdb': super_resolution.RRDB,
     'srresnet': super_resolution.SRResNet,
@@ -35,6 +37,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
+    'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
     'patchgan': translation.PatchGAN,
     'vgg': super_resolution.VGG,
@@ -52,6 +55,7 @@ def make(
   precision: str,
   axis_name: str | None,
   auxiliary: bool,
+  **more: Any,
 ) -> Pair[nn.Module]:
   """Makes both networks from `config.model`.
 
@@ -61,6 +65,7 @@ def make(
     precision: A key of PRECISIONS.
     axis_name: The device axis under pmap.
     auxiliary: Whether D has an auxiliary classifier (AC-GAN).
+    **more: Further fields of the networks that have them.
 
   Raises:
     UserError: A name or a field is unknown.
@@ -71,6 +76,7 @@ def make(
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
     'auxiliary': auxiliary,
+    **more,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),

@@ -300,13 +300,16 @@ def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
 
   Karras et al. 2018, section 4.2.
   """
-  squares = jnp.square(x.astype(jnp.float32))
+  squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
   scale = jax.lax.rsqrt(squares.mean(-1, keepdims=True) + 1e-8)
   return x * scale.astype(x.dtype)
 
 
 def minibatch_stddev(
-  x: Float[Array, 'n h w c'], group: int, axis_name: str | None
+  x: Float[Array, 'n h w c'],
+  group: int,
+  axis_name: str | None,
+  num_channels: int = 1,
 ) -> Float[Array, 'n h w d']:
   """Adds the minibatch standard deviation as a channel (Karras et al. 2018, 3).
 
@@ -320,6 +323,8 @@ def minibatch_stddev(
     x: Features.
     group: Maximum number of examples in a group.
     axis_name: The device axis under pmap.
+    num_channels: Number of added channels; each averages over its part of the
+      features.
   """
   if group < 1:
     raise UserError(f'group={group} of the minibatch must be 1 or more')
@@ -327,12 +332,14 @@ def minibatch_stddev(
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   size = next(s for s in range(group, 0, -1) if n * devices % s == 0)
   gathered = x if n % size == 0 else axis.gather(x, axis_name)
-  groups = gathered.astype(jnp.float32).reshape(-1, size, *x.shape[1:])
-  group_std = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 3))
-  std = jnp.repeat(group_std, size)
+  exact = jnp.promote_types(x.dtype, jnp.float32)
+  parts = (*x.shape[1:3], num_channels, x.shape[3] // num_channels)
+  groups = gathered.astype(exact).reshape(-1, size, *parts)
+  group_std = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 4))
+  std = jnp.repeat(group_std, size, axis=0)
   if len(gathered) != n:
     first = n * jax.lax.axis_index(axis_name)
     std = jax.lax.dynamic_slice_in_dim(std, first, n)
-  shape = (*x.shape[:3], 1)
-  channel = jnp.broadcast_to(std[:, None, None, None], shape)
-  return jnp.concatenate([x, channel.astype(x.dtype)], axis=-1)
+  shape = (*x.shape[:3], num_channels)
+  added = jnp.broadcast_to(std[:, None, None], shape)
+  return jnp.concatenate([x, added.astype(x.dtype)], axis=-1)

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config, games
-from gan_jax.data.toys import is_toy
+from gan_jax.data.on_device import read_unflipped
 from gan_jax.errors import UserError, suggest
-from gan_jax.games.game import truncated
+from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import scores
 from gan_jax.ops.pixels import to_uint8
@@ -30,8 +30,9 @@ from gan_jax.plots.grid import (
   shrink_to,
   to_pil,
 )
-from gan_jax.plots.toy_plot import make_plot_data, plot
-from gan_jax.registry import code_names
+from gan_jax.plots.outputs import images_of, output_grid
+from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
+from gan_jax.registry import choose, code_names
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -69,21 +70,33 @@ class Run:
     self.params = checkpoint.read(workdir, ('ema',), step)['ema']
     self._game = games.make(settings)
     self._phase = schedule.phase(step)
-    self._generate = jax.jit(self.generator)
-    self._points = is_toy(settings.data.source)
+    self._generate = jax.jit(self.generator, static_argnames='output')
+    self._points = settings.data.resolution == 1
     self._classes = settings.data.get('classes', 0)
 
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """The entries of real examples that the generator is given."""
+    return self._game.reads
+
   def generator(
-    self, params: PyTree, inputs: PyTree
+    self, params: PyTree, inputs: PyTree, output: str | None = None
   ) -> Float[Array, 'n h w c']:
     """Generates images in [-1, 1]; a pure function that JAX can transform.
 
     `run.inputs` samples the inputs; inputs['z'] holds an image game's latents.
+    `output` names one of the outputs of a game with several; None: the first.
     """
-    return self._game.sample(params, inputs, self._phase)
+    return self._output(output).sample(params, inputs, self._phase)
+
+  def _output(self, name: str | None) -> Output:
+    """Returns an output by name; None: the main one."""
+    if name is None:
+      return main_output(self._game)
+    return choose('output', name, self._game.outputs)
 
   def inputs(
     self,
@@ -105,18 +118,21 @@ class Run:
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
       **real: Real examples [n, ...], by name, if the generator reads them:
-        `images` in [-1, 1] for a translation.
+        `images` in [-1, 1] for super-resolution. None: examples of the run's
+        data, of the held-out split if it has one.
 
     Raises:
       UserError: The run is unconditional, or the labels are invalid; or `real`
         is not what the generator reads.
     """
-    if set(real) != set(self._game.reads):
-      needed = ', '.join(f'{name}=' for name in self._game.reads)
+    if not real and self.reads:
+      real = self._first_examples(n)
+    if set(real) != set(self.reads):
+      needed = ', '.join(f'{name}=' for name in self.reads)
       raise UserError(
         f'the generator of {self.workdir} reads '
         f'{needed or "no real examples"}, not '
-        f'{", ".join(f"{name}=" for name in real) or "nothing"}'
+        f'{", ".join(f"{name}=" for name in real)}'
       )
     keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
     batch = dict(real)
@@ -131,15 +147,31 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    output: str | None = None,
     **real: Array,
   ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
     """Generates `n` images; the same seed gives the same images.
 
-    The arguments are those of `inputs`. A toy returns points [n, d].
+    The arguments are those of `inputs`, and `output` as in `generator`. A toy
+    returns points [n, d].
     """
     _check_counts(n=n)
+    self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
-    return self._generate_batches(inputs, n)
+    return self._generate_batches(inputs, n, output)
+
+  def _first_examples(self, n: int) -> dict[str, Array]:
+    """Reads the first `n` examples of the data that the generator needs."""
+    from gan_jax import data
+
+    settings = self.config
+    held_out = settings.get('evaluation', {}).get('held_out')
+    if held_out is not None:
+      settings = config.changed(settings, 'data.split', held_out)
+    source = data.make(settings)
+    rows = np.arange(n)
+    batch = read_unflipped(source, rows % source.size, rows)
+    return {name: batch[name] for name in self.reads}
 
   def interpolate(
     self,
@@ -214,9 +246,16 @@ class Run:
     return np.concatenate(parts)
 
   def show(
-    self, n: int = 64, seed: int = 0, labels: Labels | None = None
+    self,
+    n: int = 64,
+    seed: int = 0,
+    labels: Labels | None = None,
+    output: str | None = None,
   ) -> Image.Image:
     """Returns a grid of `n` samples, which a notebook displays.
+
+    Images that are made from real ones stand beside them. `output` is as in
+    `generator`.
 
     In a conditional run, `labels` holds a class for each sample, or one for
     all; without labels, each class has a row. A toy shows its plot, with the
@@ -224,15 +263,31 @@ class Run:
     """
     if labels is not None:
       return show(self.sample(n, seed, labels=labels))
+    if self.reads:
+      return self._show_beside(n, seed, output)
     if self._points:
-      plot_data = make_plot_data(self._game, self.config)
-      data = plot_data(self._variables, self._phase)
-      return to_pil(plot(jax.tree.map(np.asarray, data), self.config))
+      from gan_jax import data
+
+      toy = data.toy_of(self.config)
+      plot_data = make_plot_data(self._game, self.config, toy)
+      points = plot_data(self._variables, self._phase)
+      return to_pil(plot(jax.tree.map(np.asarray, points), toy))
     if self._classes:
       labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
       return show(samples, columns=grid_columns(self._classes, n))
     return show(self.sample(n, seed))
+
+  def _show_beside(self, n: int, seed: int, output: str | None) -> Image.Image:
+    """Shows samples beside the real images that they are made from."""
+    real = self._first_examples(n)
+    inputs = self.inputs(n, seed, **real)
+    images = images_of(
+      self._output(output), self.params, inputs, real, self._phase
+    )
+    if self._points:
+      return to_pil(plot_mapping(images))
+    return to_pil(output_grid(jax.tree.map(to_uint8, images)))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
     """Shows the same latents at every stage of progressive growing.
@@ -357,14 +412,14 @@ class Run:
     return jnp.asarray(labels, jnp.int32)
 
   def _generate_batches(
-    self, inputs: PyTree, n: int
+    self, inputs: PyTree, n: int, output: str | None = None
   ) -> Shaped[np.ndarray, 'n ...']:
     """Generates `n` uint8 images, or points, in batches of limited size."""
     parts = []
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
     for start in range(0, n, size):
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part)
+      images = self._generate(self.params, part, output=output)
       parts.append(
         np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
       )

@@ -1,7 +1,6 @@
 """Checks the search space of a sweep, and the configs of its trials."""
 
 import copy
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -123,7 +122,7 @@ def check_trials(
     remote_trials: Whether trials run on other machines, which may have weights
       of feature networks that this machine does not have.
   """
-  scores_of = functools.cache(_scores_of)
+  scores_of: dict[Any, tuple[str, ...]] = {}
   listed = spaces.cover(space)
   if not spaces.has_range(space):
     points = spaces.grid(space)[:MAX_CHECKED]
@@ -139,18 +138,19 @@ def check_trials(
       games.make(trial)
       if trial.evaluation.every_images is not None and not remote_trials:
         block = trial.evaluation
-        known = scores_of(trial.data.source, block.metrics, block.features)
-        _check_score(score, known)
+        key = trial.data.to_json(), block.metrics, block.features
+        if key not in scores_of:
+          scores_of[key] = _scores_of(trial)
+        _check_score(score, scores_of[key])
     except UserError as error:
       values = ', '.join(f'{key}={x}' for key, x in overrides.items())
       raise UserError(f'{where}, with {values}: {error}') from error
 
 
-def _scores_of(
-  source: str, metrics: tuple[str, ...], features: str | None
-) -> tuple[str, ...]:
-  """Returns the scores that a run on the data gets; loads their features."""
-  choice = evaluations.choose_for(source, metrics, features)
+def _scores_of(config: ConfigDict) -> tuple[str, ...]:
+  """Returns the scores that a run gets; loads their features."""
+  block = config.evaluation
+  choice = evaluations.choose_for(config, block.metrics, block.features)
   if choice.features is not None:
     networks.make(choice.features)
   return choice.scores

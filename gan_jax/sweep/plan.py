@@ -212,7 +212,7 @@ def _score(
     name = mains[0] if mains else None
   if name is None:
     block = config.evaluation
-    choice = choose_for(config.data.source, block.metrics, block.features)
+    choice = choose_for(config, block.metrics, block.features)
     ranking = [score for score in choice.scores if rows[score].ranks]
     raise UserError(
       f"{where}: set 'score' to the metric that ranks the trials (valid for "
