@@ -4,23 +4,24 @@ Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN",
 with the settings of the authors' code (github.com/brownvc/R3GAN). The argument
 is the data set:
 
-| argument | classes | batch | widths from 4x4 up | gamma | half-life |
-|---|---|---|---|---|---|
-| cifar10 (default) | 10 | 512 | 768 x 4 | .05 to .005 | 5 M |
-| ffhq64 | no | 256 | 768 x 4, 384 | 2 to .2 | .5 M |
-| ffhq256 | no | 256 | 768 x 4, 384, 192, 96 | 150 to 15 | .5 M |
-| imagenet32 | 1000 | 4096 | 1536 x 4 | .5 to .05 | 50 M |
-| imagenet64 | 1000 | 4096 | 1536 x 5 | 1 to .1 | 50 M |
+| argument | classes | batch | widths from 4x4 up | gamma | half-life | p |
+|---|---|---|---|---|---|---|
+| cifar10 (default) | 10 | 512 | 768 x 4 | .05 to .005 | 5 M | .55 |
+| ffhq64 | no | 256 | 768 x 4, 384 | 2 to .2 | .5 M | .3 |
+| ffhq256 | no | 256 | 768 x 4, 384, 192, 96 | 150 to 15 | .5 M | .3 |
+| imagenet32 | 1000 | 4096 | 1536 x 4 | .5 to .05 | 50 M | .5 |
+| imagenet64 | 1000 | 4096 | 1536 x 5 | 1 to .1 | 50 M | .4 |
 
   python launch.py --config=experiments/r3gan.py:cifar10
   python launch.py --config=experiments/r3gan.py:ffhq64 \
     --config.data.source=folder:/path/to/ffhq
 
-Gamma, the weight of R1 and R2, falls, and the half-life of the average of G, in
-images, rises from 0, along cosines over 20 million images (ImageNet: 200
-million). So do the learning rate (2e-4 to 5e-5) and beta2 of Adam (.9 to .99;
-beta1 is 0). After that the values are constant, and the authors train until the
-score is the best: continue a run with a larger --config.total_images.
+Gamma, the weight of R1 and R2, falls; the half-life of the average of G, in
+images, and the probability p of augmentations rise from 0. They follow cosines
+over 20 million images (ImageNet: 200 million), and so do the learning rate
+(2e-4 to 5e-5) and beta2 of Adam (.9 to .99; beta1 is 0). After that the values
+are constant. The authors train until the score is the best: continue a run with
+a larger --config.total_images.
 
 G and D are updated once each, on reals and fakes of their own. The penalties'
 gradients are those with respect to images before augmentation. Images are
@@ -48,6 +49,7 @@ class Setting(NamedTuple):
     groups: Groups of the 3x3 convolutions at 4x4, 8x8, ...
     gamma: The weight of R1 and R2 at first; it falls to a tenth.
     halflife: The last half-life of the average of G, in images.
+    p: The last probability of augmentations.
     images: The length of the curves.
   """
 
@@ -59,32 +61,33 @@ class Setting(NamedTuple):
   groups: tuple[int, ...]
   gamma: float
   halflife: int
+  p: float
   images: int = 20_000_000
 
 
 IMAGENET = {'images': 200_000_000}
 SETTINGS = {
   'cifar10': Setting(
-    'cifar10', 'train', 10, 512, (768,) * 4, (96,) * 4, 0.05, 5_000_000
+    'cifar10', 'train', 10, 512, (768,) * 4, (96,) * 4, 0.05, 5_000_000, 0.55
   ),
   'ffhq64': Setting(
     'folder:', 'all', 0, 256, (768,) * 4 + (384,),
-    (96,) * 4 + (48,), 2.0, 500_000,
+    (96,) * 4 + (48,), 2.0, 500_000, 0.3,
   ),
   'ffhq256': Setting(
     'folder:', 'all', 0, 256, (768,) * 4 + (384, 192, 96),
-    (96,) * 4 + (48, 24, 12), 150.0, 500_000,
+    (96,) * 4 + (48, 24, 12), 150.0, 500_000, 0.3,
   ),
   'imagenet32': Setting(
     'tfds:imagenet_resized/32x32', 'train', 1000, 4096, (1536,) * 4,
-    (96,) * 4, 0.5, 50_000_000, **IMAGENET,
+    (96,) * 4, 0.5, 50_000_000, 0.5, **IMAGENET,
   ),
   'imagenet64': Setting(
     'tfds:imagenet_resized/64x64', 'train', 1000, 4096, (1536,) * 5,
-    (96,) * 5, 1.0, 50_000_000, **IMAGENET,
+    (96,) * 5, 1.0, 50_000_000, 0.4, **IMAGENET,
   ),
   'tiny': Setting(
-    'digits', 'all', 10, 16, (8, 8, 6), (2, 2, 3), 0.05, 100, images=192
+    'digits', 'all', 10, 16, (8, 8), (2, 2), 0.05, 100, 0.5, images=192
   ),
 }  # fmt: skip
 
@@ -114,6 +117,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'optimizer.disc.b2': b2,
         'game.penalties.r1.weight': gamma,
         'game.penalties.r2.weight': gamma,
+        'game.ada.p': ('cosine', 0.0, setting.p),
         'ema_halflife_images': ('cosine', 0, setting.halflife),
       },
     },
@@ -134,6 +138,9 @@ def get_config(arg: str = '') -> ConfigDict:
 
   config.game.latent_dim = 64
   config.game.loss = ConfigDict({'name': 'relativistic'})
+  config.game.ada = ConfigDict(
+    {'pipeline': 'r3gan', 'p': setting.p, 'target': None}
+  )
   penalty = {'weight': setting.gamma, 'every': 1}
   config.game.penalties = ConfigDict({'r1': dict(penalty), 'r2': dict(penalty)})
 
@@ -150,6 +157,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
 
   if arg == 'tiny':
+    config.precision = 'float32'
+    config.game.ada.pipeline = 'c'  # compiles fast
+    config.model.gen.num_blocks = config.model.disc.num_blocks = 1
     config.steps_per_dispatch = 1
     config.log_every_steps = 2
     config.sample_every_images = 96

@@ -218,3 +218,10 @@ def check_values(flat: Mapping[str, Any]) -> None:
       raise UserError(f'config.{key}={value!r} {problem}')
     if bound is None and isinstance(value, float) and not math.isfinite(value):
       raise UserError(f'config.{key}={value} must be finite')
+
+
+def check_counts(**counts: int) -> None:
+  """Raises a UserError if an argument is not positive."""
+  for name, value in counts.items():
+    if value < 1:
+      raise UserError(f'{name}={value} must be 1 or more')

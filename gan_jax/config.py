@@ -224,7 +224,7 @@ def read(workdir: str | Path) -> ConfigDict:
     raise UserError(
       f'{workdir} is not the workdir of a run: it has no config.json'
     )
-  return ConfigDict(_tuples(_parse(file)))
+  return ConfigDict(with_tuples(_parse(file)))
 
 
 def _check_kinds(workdir: epath.Path) -> None:
@@ -275,7 +275,7 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
       actual = f'is {_short(value)}' if key in known[block] else 'is missing'
       raise _damaged(file, f'{name} {actual}, but must be a block')
   try:
-    check_values(flatten(_tuples(tree)))
+    check_values(flatten(with_tuples(tree)))
   except UserError as error:
     raise _damaged(file, str(error)) from error
   segments = tree.get('schedule', [{}])
@@ -299,8 +299,8 @@ def _short(value: Any) -> str:
   return text if len(text) <= 40 else f'{text[:40]}...'
 
 
-def _tuples(tree: Any) -> Any:
+def with_tuples(tree: Any) -> Any:
   """Turns lists into tuples, which JSON does not have."""
   if isinstance(tree, dict):
-    return {key: _tuples(value) for key, value in tree.items()}
-  return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+    return {key: with_tuples(value) for key, value in tree.items()}
+  return tuple(map(with_tuples, tree)) if isinstance(tree, list) else tree

@@ -11,7 +11,7 @@ LAYERS = [
   {'experiments'},
   {'launch'},
   {'__init__'},
-  {'modes', 'sweep'},
+  {'lab', 'modes', 'sweep'},
   {'runs'},
   {'training'},
   {'metrics', 'plots'},

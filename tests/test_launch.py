@@ -477,6 +477,10 @@ def test_default_workdirs(forks, tmp_path):
   assert sweep == f'{others[0]}-sweep-my_rates'
   tiny = name(f'--config={ROOT}/experiments/vanilla_mnist.py:tiny')
   assert tiny == 'runs/vanilla_mnist-tiny'
+  toy = name(f'--config={ROOT}/experiments/toy.py:grid,wgan_gp')
+  assert toy == 'runs/toy-grid-wgan_gp'  # no comma: see --compare
+  sweep = name(f'--config={ROOT}/experiments/toy.py:ring', '--mode=sweep')
+  assert sweep == 'runs/toy-ring-sweep'
 
 
 def test_the_link_to_the_newest_run(tmp_path):

@@ -155,10 +155,10 @@ def test_the_wasserstein_distance_is_exact():
 
 def test_reference_points_and_latents_are_independent():
   """Latents of samples, of evaluation and of training are not correlated."""
-  source = data.make(get_config('toy_line'))
+  source = data.make(get_config('toy:line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
-  game = games.make(get_config('toy_line'))
-  phase = make_schedule(get_config('toy_line')).phase(0)
+  game = games.make(get_config('toy:line'))
+  phase = make_schedule(get_config('toy:line')).phase(0)
   for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.INPUTS):
     keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
     z = np.asarray(game.sample_inputs(keys, {}, phase)['z'])
@@ -171,7 +171,7 @@ def test_a_large_drawing(tmp_path):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (600, 600), np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'photo.png')
-  config = get_config('toy_drawing')
+  config = get_config('toy:drawing')
   config.data.source = f'drawing:{tmp_path / "photo.png"}'
   source = data.make(config)
   points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
@@ -184,7 +184,7 @@ def test_a_large_drawing(tmp_path):
 def trained(tmp_path_factory):
   """Trains the `:tiny` ring, with two evaluations."""
   workdir = tmp_path_factory.mktemp('ring')
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.evaluation.every_images = 192
   config.evaluation.num_samples = 100
   train(config, workdir)
@@ -239,7 +239,7 @@ def test_every_iteration_has_new_points(trained):
 @pytest.mark.parametrize('several', [0, 4])
 def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
   """Also if D compares the points of a minibatch."""
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.model.disc.stddev_group = several
   runs = []
   for parallel in ('jit', 'pmap'):
@@ -316,7 +316,7 @@ def test_arrows_have_the_same_scale_in_all_plots():
   ],
 )
 def test_mistakes(keys, message, tmp_path):
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.evaluation.every_images = 192
   config.update_from_flattened_dict(keys)
   with pytest.raises(UserError, match=message):

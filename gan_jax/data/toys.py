@@ -144,7 +144,8 @@ def line() -> Toy:
 def drawing(path: str) -> Toy:
   """The density of the ink of an image: darker pixels get more points.
 
-  A relative path is searched in the current folder, then in the project.
+  An image with one row of pixels is a density in 1-D. A relative path is
+  searched in the current folder, then in the project.
 
   Raises:
     UserError: The file does not exist, is not an image, or is white.
@@ -155,7 +156,7 @@ def drawing(path: str) -> Toy:
   cdf = np.cumsum(ink.ravel(), dtype=np.float64)
   cdf = jnp.asarray(cdf / cdf[-1], jnp.float32)
   last_inked = int(np.flatnonzero(ink)[-1])
-  side = max(height, width)
+  side, dim = max(height, width), 1 if height == 1 else 2
 
   def draw(key):
     pixel_key, offset_key = jax.random.split(key)
@@ -165,9 +166,10 @@ def drawing(path: str) -> Toy:
     row, column = pixel // width, pixel % width
     x, y = jax.random.uniform(offset_key, (2,))
     horizontal = 2 * (column + x - width / 2) / side
-    return jnp.stack([horizontal, 2 * (height / 2 - row - y) / side])
+    vertical = 2 * (height / 2 - row - y) / side
+    return jnp.stack([horizontal, vertical][:dim])
 
-  return Toy(2, draw, 1.1)
+  return Toy(dim, draw, 1.1)
 
 
 def _read_ink(path: str) -> Float[np.ndarray, 'h w']:

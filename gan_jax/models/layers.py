@@ -272,7 +272,8 @@ class EqualDense(_Equalized):
   def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
     w = self.weights((x.shape[-1], self.features), self.gain)
     y = x.astype(self.dtype) @ w
-    return self.biased(y.reshape(len(y), self.pixels, -1)).reshape(y.shape)
+    pixels = y.reshape(y.shape[0], self.pixels, -1)
+    return self.biased(pixels).reshape(y.shape)
 
 
 class EqualConv(_Equalized):

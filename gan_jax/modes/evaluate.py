@@ -11,7 +11,7 @@ from gan_jax import data, devices
 from gan_jax.errors import UserError, warn
 from gan_jax.metrics import scores
 from gan_jax.metrics.scores import Score
-from gan_jax.runs.run import choose_step
+from gan_jax.runs.steps import choose_step
 from gan_jax.training import checkpoint
 from gan_jax.training.check import check_config
 from gan_jax.training.evaluations import make_evaluators, make_measure

@@ -33,30 +33,6 @@ def average_pool(
   return squares.mean((-4, -2))
 
 
-def pixel_shuffle(
-  x: Float[Array, 'n h w c'], factor: int
-) -> Float[Array, 'n H W d']:
-  """Turns channels into pixels: factor^2 channels become one, larger.
-
-  y[i f + a, j f + b, k] = x[i, j, k f^2 + a f + b]: Shi et al. 2016, equation
-  4, in the order of PyTorch.
-  """
-  n, h, w, c = x.shape
-  x = x.reshape(n, h, w, c // factor**2, factor, factor)
-  x = x.transpose(0, 1, 4, 2, 5, 3)
-  return x.reshape(n, h * factor, w * factor, c // factor**2)
-
-
-def pixel_unshuffle(
-  x: Float[Array, 'n H W c'], factor: int
-) -> Float[Array, 'n h w d']:
-  """Turns squares of pixels into channels: the inverse of `pixel_shuffle`."""
-  n, h, w, c = x.shape
-  x = x.reshape(n, h // factor, factor, w // factor, factor, c)
-  x = x.transpose(0, 1, 3, 5, 2, 4)
-  return x.reshape(n, h // factor, w // factor, c * factor**2)
-
-
 def upsample_bilinear(
   x: Float[Array, 'n h w c'],
 ) -> Float[Array, 'n H W c']:
@@ -96,3 +72,27 @@ def _neighbors(x: Array, axis: int) -> tuple[Array, Array]:
   size = x.shape[axis]
   before = lax.slice_in_dim(pad(1, 0), 0, size, axis=axis)
   return before, lax.slice_in_dim(pad(0, 1), 1, size + 1, axis=axis)
+
+
+def pixel_shuffle(
+  x: Float[Array, 'n h w c'], factor: int
+) -> Float[Array, 'n H W d']:
+  """Turns channels into pixels: factor^2 channels become one, larger.
+
+  y[i f + a, j f + b, k] = x[i, j, k f^2 + a f + b]: Shi et al. 2016, equation
+  4, in the order of PyTorch.
+  """
+  n, h, w, c = x.shape
+  x = x.reshape(n, h, w, c // factor**2, factor, factor)
+  x = x.transpose(0, 1, 4, 2, 5, 3)
+  return x.reshape(n, h * factor, w * factor, c // factor**2)
+
+
+def pixel_unshuffle(
+  x: Float[Array, 'n H W c'], factor: int
+) -> Float[Array, 'n h w d']:
+  """Turns squares of pixels into channels: the inverse of `pixel_shuffle`."""
+  n, h, w, c = x.shape
+  x = x.reshape(n, h // factor, factor, w // factor, factor, c)
+  x = x.transpose(0, 1, 3, 5, 2, 4)
+  return x.reshape(n, h // factor, w // factor, c * factor**2)

@@ -9,13 +9,12 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import games
-from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
 from gan_jax.metrics import features as networks
 from gan_jax.sweep import space as spaces
 from gan_jax.training import evaluations
 from gan_jax.training.check import check_config
-from gan_jax.training.overrides import settle
+from gan_jax.training.overrides import override, settle
 
 # At most this many trials of a grid are checked one by one. Of the rest, and of
 # a search, a few trials that contain each value are checked.
@@ -82,25 +81,6 @@ def _check_range(where: str, title: str, choice: Mapping[str, Any]) -> None:
     )
   if choice.get('log') and not ends[0] > 0:
     raise UserError(f'{where}: {title!r} is on a log scale: set low above 0')
-
-
-def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
-  """Overrides a key of a config, as its flag would."""
-  default = cfg.flatten(config.to_dict())[key]
-  wrong = isinstance(value, bool) != isinstance(default, bool)
-  wrong = wrong and default is not None
-  if value is None:
-    bound = bound_of(key)
-    wrong = bound is None or not bound.none
-  try:
-    if not wrong:
-      config.update_from_flattened_dict({key: value})
-      return
-  except (TypeError, ValueError):
-    pass
-  raise UserError(
-    f'{where}: {key}={value!r} must have the type of its default {default!r}'
-  )
 
 
 def check_trials(

@@ -1,0 +1,68 @@
+"""What the lab takes from games and data sources, in one place."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
+
+from gan_jax import data
+from gan_jax.data.on_device import read
+from gan_jax.data.source import Source
+from gan_jax.data.toys import Toy
+from gan_jax.errors import UserError
+from gan_jax.games.game import Batch, Game, Phase, main_output
+from gan_jax.pair import Variables
+
+
+def generate(
+  game: Game, gen_vars: Variables, inputs: PyTree, phase: Phase
+) -> Float[Array, 'n h w c']:
+  """Generates samples in evaluation mode."""
+  return main_output(game).sample(gen_vars, inputs, phase)
+
+
+def open_toy(config: ConfigDict) -> tuple[Source, Toy]:
+  """Opens the source of a config, and its distribution.
+
+  Raises:
+    UserError: The source has images instead of points.
+  """
+  check_toy(config)
+  source = data.make(config)
+  return source, source.toy
+
+
+def check_toy(config: ConfigDict) -> None:
+  """Raises UserError if the source of a config has no points."""
+  if data.toy_of(config) is None:
+    raise UserError(
+      f'the lab trains toys, and config.data.source={config.data.source} has '
+      'images: remove --config, or open a run of images by '
+      '--mode=lab --workdir=RUN'
+    )
+
+
+def has_points(config: ConfigDict) -> bool:
+  """Whether the samples of a run are points instead of images."""
+  return config.data.resolution == 1
+
+
+def reader(source: Source) -> Callable[..., Batch]:
+  """Makes (examples, key, step) -> batch, for a source that is drawn."""
+  read_drawn = partial(read, flip=False, draw=source.draw)
+  return lambda examples, key, step: read_drawn(
+    {}, {'example': examples}, key, step
+  )
+
+
+def batch_shapes(config: ConfigDict) -> dict[str, Any]:
+  """Returns the shapes of a batch with which the networks are initialized."""
+  side, channels = config.data.resolution, config.data.channels
+  return {
+    'images': jax.ShapeDtypeStruct((64, side, side, channels), jnp.float32),
+    'example': jax.ShapeDtypeStruct((64,), jnp.int32),
+  }
