@@ -84,7 +84,8 @@ OPEN = (
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
 # program itself adds `data.size`, so that a changed data set is detected.
 OPTIONAL = (
-  'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.size',
+  'data.a', 'data.b', 'data.classes', 'data.load_resolution',
+  'data.rotate', 'data.size',
   'evaluation.labels', 'schedule',
 )  # fmt: skip
 

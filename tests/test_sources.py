@@ -331,3 +331,21 @@ def test_sources_of_another_game_are_refused(translation):
   config.game.name = 'two.py:one_source'
   with pytest.raises(UserError, match=r'trains on config.data.source: set it'):
     loop.train(config, '/nowhere')
+
+
+def test_rotations_are_keyed_by_example_and_alike_for_a_pair():
+  """All four quarter turns are equally likely, by hand from NumPy's rot90."""
+  image = np.uint8([[0, 1], [2, 3]])[None, :, :, None]
+  images = np.tile(image, (200, 1, 1, 1))
+  batch = {'a': images, 'b': images, 'example': np.arange(200)}
+  args = {}, batch, jax.random.key(0), jnp.int32(0)
+  made = read(*args, flip=False, rotate=True)
+  np.testing.assert_array_equal(made['a'], made['b'])
+  pixels = np.rint((np.asarray(made['a'])[..., 0] + 1) * 127.5)
+  turned = [np.rot90(image[0, :, :, 0], k) for k in range(4)]
+  counts = [(pixels == x).all((1, 2)).sum() for x in turned]
+  assert sum(counts) == 200
+  assert min(counts) > 30
+  half = {name: x[100:] for name, x in batch.items()}
+  again = read({}, half, *args[2:], flip=False, rotate=True)
+  np.testing.assert_array_equal(again['a'], made['a'][100:])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from gan_jax.data import catalogue, prepared
 from gan_jax.data.celeba import CELEBA
 from gan_jax.data.cifar10 import CIFAR10
-from gan_jax.data.digits import digits
+from gan_jax.data.digits import digit_pairs, digits
 from gan_jax.data.folder import folder
 from gan_jax.data.mnist import FASHION_MNIST, MNIST
 from gan_jax.data.official import DatasetInfo
@@ -88,12 +88,13 @@ def _toy_source(kind: str) -> SourceType:
 SOURCES: dict[str, SourceType] = {
   'celeba': _official_source(CELEBA),
   'cifar10': _official_source(CIFAR10),
+  'digit_pairs': SourceType(digit_pairs, entries=('a', 'b')),
   'digits': SourceType(digits),
   'drawing': _toy_source('drawing'),
   'fashion_mnist': _official_source(FASHION_MNIST),
   'folder': SourceType(folder),
   'mnist': _official_source(MNIST),
-  'pairs': SourceType(pairs),
+  'pairs': SourceType(pairs, entries=('a', 'b')),
   'patches': SourceType(patches),
   'slanted_land': SourceType(slanted_land),
   'tfds': SourceType(
@@ -135,10 +136,14 @@ def make(config: Any, training: bool = False) -> Source:
   names = source_names(config)
   parts = {name: _open(config, name, training) for name in names}
   source = parts['source'] if names == ONE else joined(parts)
+  drawn = config.data[names[0]]
   if source.draw is not None and config.data.flip:
-    drawn = config.data[names[0]]
     raise UserError(
       f'{drawn} does not support mirroring: set config.data.flip=False'
+    )
+  if source.draw is not None and config.data.get('rotate'):
+    raise UserError(
+      f'{drawn} does not support rotations: set config.data.rotate=False'
     )
   return source
 

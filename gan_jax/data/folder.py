@@ -36,10 +36,7 @@ def folder(spec: DataSpec) -> Source:
   Raises:
     UserError: The folder does not exist, or has fewer than 2 images.
   """
-  if '{split}' in spec.path:
-    path = spec.path.replace('{split}', spec.split)
-    spec = spec._replace(path=path, split='all')
-  check_no_splits('a folder', spec)
+  spec = fill_split(spec)
   root = Path(spec.path).expanduser()
   if not spec.path or not root.is_dir():
     raise UserError(
@@ -72,6 +69,19 @@ def folder(spec: DataSpec) -> Source:
     labels=partial(labels.__getitem__, 'labels') if labels else None,
     fingerprint=partial(fingerprint, root, paths),
   )
+
+
+def fill_split(spec: DataSpec) -> DataSpec:
+  """Replaces `{split}` in the path by `config.data.split`.
+
+  Raises:
+    UserError: A split is requested, and the path has no `{split}`.
+  """
+  if '{split}' in spec.path:
+    path = spec.path.replace('{split}', spec.split)
+    return spec._replace(path=path, split='all')
+  check_no_splits('a folder', spec)
+  return spec
 
 
 def _decode_all(

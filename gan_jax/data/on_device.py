@@ -22,6 +22,7 @@ def read(
   downsample: int = 1,
   *,
   flip: bool,
+  rotate: bool = False,
   draw: Callable[[Key[Array, '']], Any] | None = None,
   crop: int | None = None,
   parts: Collection[str] = (),
@@ -41,6 +42,7 @@ def read(
     step: The iteration.
     downsample: Average-pools images by this factor.
     flip: Whether to mirror each image with probability 1/2.
+    rotate: Whether to rotate each image by a random number of quarter turns.
     draw: (key) -> a new image, or images by name; None: the examples are not
       drawn.
     crop: The size of the random square that is cropped; None: the whole image.
@@ -63,11 +65,11 @@ def read(
     if crop is not None:
       images = _crop(images, own, crop)
     images = average_pool(images, downsample).astype(jnp.float32) / 127.5 - 1
-    if not flip:
-      return images
-    mirrored = jax.vmap(jax.random.bernoulli)(own).reshape(examples.shape)
-    flipped = jnp.flip(images, -2)
-    return jnp.where(mirrored[..., None, None, None], flipped, images)
+    if flip:
+      mirrored = jax.vmap(jax.random.bernoulli)(own).reshape(examples.shape)
+      flipped = jnp.flip(images, -2)
+      images = jnp.where(mirrored[..., None, None, None], flipped, images)
+    return _rotate(images, own) if rotate else images
 
   return {
     name: convert(name, array) if array.dtype == jnp.uint8 else array
@@ -82,6 +84,7 @@ def make_reader(config: Any, source: Source) -> Callable[..., dict[str, Any]]:
   return partial(
     read,
     flip=data.flip,
+    rotate=data.get('rotate', False),
     draw=source.draw,
     crop=data.resolution if cropped else None,
     parts=tuple(source.parts),
@@ -111,6 +114,21 @@ def _crop(images: Array, keys: Key[Array, ' n'], size: int) -> Array:
 
   flat = images.reshape(-1, height, width, channels)
   return jax.vmap(crop_one)(flat, keys).reshape(*examples, size, size, channels)
+
+
+def _rotate(images: Array, keys: Key[Array, ' n']) -> Array:
+  """Rotates each square image by 0, 1, 2 or 3 quarter turns, from its key."""
+
+  def turns(key: Key[Array, '']) -> Array:
+    key = jax.random.fold_in(key, 2)  # independent of mirroring and cropping
+    return jax.random.bernoulli(key, shape=(2,))
+
+  half, quarter = jnp.moveaxis(jax.vmap(turns)(keys), 1, 0).reshape(
+    2, *images.shape[:-3], 1, 1, 1
+  )
+  images = jnp.where(half, jnp.flip(images, (-3, -2)), images)
+  turned = jnp.flip(jnp.swapaxes(images, -3, -2), -3)
+  return jnp.where(quarter, turned, images)
 
 
 def read_unflipped(

@@ -15,13 +15,12 @@ from gan_jax.data.decode import (
   report,
   threaded,
 )
-from gan_jax.data.folder import SUFFIXES, fingerprint, images_below
+from gan_jax.data.folder import SUFFIXES, fill_split, fingerprint, images_below
 from gan_jax.data.preprocess import MODES, preprocess, standardize
 from gan_jax.data.source import (
   DataSpec,
   Examples,
   Source,
-  check_no_splits,
   in_memory,
 )
 from gan_jax.errors import UserError, warn
@@ -38,11 +37,12 @@ def pairs(spec: DataSpec) -> Source:
   right half; or two folders, A,B, in which files of the same name, without the
   suffix, are a pair. Files that have no partner, or that cannot be decoded, are
   reported and left out. Both images are prepared as those of `folder`.
+  `{split}` in the path stands for `config.data.split`.
 
   Raises:
     UserError: A folder does not exist, or has fewer than 2 pairs.
   """
-  check_no_splits('a folder', spec)
+  spec = fill_split(spec)
   roots = [_folder(name, spec.path) for name in spec.path.split(',')]
   if len(roots) > 2:
     raise UserError(

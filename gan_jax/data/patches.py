@@ -16,13 +16,12 @@ from gan_jax.data.decode import (
   report,
   threaded,
 )
-from gan_jax.data.folder import SUFFIXES, fingerprint, images_below
+from gan_jax.data.folder import SUFFIXES, fill_split, fingerprint, images_below
 from gan_jax.data.preprocess import standardize, to_array
 from gan_jax.data.source import (
   DataSpec,
   Examples,
   Source,
-  check_no_splits,
   in_memory,
 )
 from gan_jax.errors import UserError, warn
@@ -45,13 +44,14 @@ def patches(spec: DataSpec) -> Source:
   extract_subimages with a step of half the size. Files that cannot be decoded,
   and images that are smaller than a patch, are reported and left out.
 
-  A set that does not fit on the device is decoded at each fetch, a whole image
+  `{split}` in the path stands for `config.data.split`. A set that does not fit
+  on the device is decoded at each fetch, a whole image
   for each patch.
 
   Raises:
     UserError: The folder does not exist, or has no image of that size.
   """
-  check_no_splits('a folder', spec)
+  spec = fill_split(spec)
   if spec.crop is not None:
     raise UserError(
       'config.data.source=patches does not crop images: set '

@@ -14,7 +14,14 @@ from flax import linen as nn
 
 from gan_jax import models
 from gan_jax.errors import UserError, suggest
-from gan_jax.games import ada, augment, latents, losses, penalties
+from gan_jax.games import (
+  ada,
+  augment,
+  image_to_image,
+  latents,
+  losses,
+  penalties,
+)
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
 from gan_jax.games.penalties import WeightedPenalty
@@ -227,9 +234,12 @@ def _check_sources(config: Any, game: Game) -> None:
 
 
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
+  'cyclegan': image_to_image.cyclegan,
   'image': _image,
+  'pix2pix': image_to_image.pix2pix,
   'progressive': _progressive,
   'style': _style,
+  'super_resolution': image_to_image.super_resolution,
 }
 
 

@@ -312,7 +312,7 @@ class Pix2Pix(NamedTuple):
     del phase
     return self.gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
 
-  def _beside(self, batch: Batch, images: Images) -> Images:
+  def _beside(self, batch: Batch, images: Images) -> Float[Array, 'n h w d']:
     """Concatenates images to the given ones, as D's inputs."""
     return jnp.concatenate([batch[self.given], images], axis=-1)
 

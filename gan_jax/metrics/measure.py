@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from gan_jax.data.toys import Toy
-from gan_jax.metrics import points
+from gan_jax.metrics import paired, points
 from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
@@ -188,6 +188,34 @@ def _wasserstein(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   return {'wasserstein': points.wasserstein(*_points(reference, fake))}
 
 
+def _psnr(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+  del reference
+  border, given = _border_and_resized(fake)
+  score = lambda images: paired.mean_psnr(images, fake.targets, border)
+  psnr = score(fake.images)
+  return {'psnr': psnr, 'psnr_gain': psnr - score(given)}
+
+
+def _ssim(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+  del reference
+  border, _ = _border_and_resized(fake)
+  values = paired.ssim(fake.images, fake.targets, border)
+  return {'ssim': float(values.mean())}
+
+
+def _border_and_resized(
+  fake: MetricInputs,
+) -> tuple[int, Shaped[np.ndarray, 'm h w c']]:
+  """Returns the border of PSNR and SSIM, and the given images at full size.
+
+  The border is the factor of super-resolution, and 0 without it.
+  """
+  scale = fake.images.shape[1] // fake.given.shape[1]
+  if scale == 1:
+    return 0, fake.given
+  return scale, paired.enlarge(fake.given, scale)
+
+
 METRICS: dict[str, Metric] = {
   'classes': Metric(
     'probabilities',
@@ -232,6 +260,16 @@ METRICS: dict[str, Metric] = {
     ('precision', 'recall'),
     _precision_recall,
     higher_is_better=('precision', 'recall'),
+  ),
+  'psnr': Metric(
+    'pairs',
+    ('psnr', 'psnr_gain'),
+    _psnr,
+    higher_is_better=('psnr', 'psnr_gain'),
+    data='pairs',
+  ),
+  'ssim': Metric(
+    'pairs', ('ssim',), _ssim, higher_is_better=('ssim',), data='pairs'
   ),
   'swd': Metric('images', ('swd',), _swd),  # and swd_SIDE of each level
   'wasserstein': Metric('images', ('wasserstein',), _wasserstein, data='any'),

@@ -6,12 +6,14 @@ the score of a set is their mean.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from gan_jax.errors import UserError
 from gan_jax.metrics.separable import planes
 from gan_jax.metrics.similarity import WINDOW, compare
+from gan_jax.ops.bicubic import imresize
 
 Images = UInt8[np.ndarray, 'n h w c']
 # Of the same shape; checked, for an error that a user understands.
@@ -19,6 +21,7 @@ Targets = UInt8[np.ndarray, 'm H W d']
 
 # Weights of R, G and B in luma, from 16 to 235: ITU-R BT.601, as MATLAB's
 # rgb2ycbcr.
+MAX_PSNR = 100.0  # dB, of equal images in means
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
@@ -42,6 +45,17 @@ def psnr(
   x, y = _prepare(images, targets, border, luma, smallest=1)
   with np.errstate(divide='ignore'):
     return 20 * np.log10(255 / np.sqrt(np.mean((x - y) ** 2, axis=(1, 2, 3))))
+
+
+def mean_psnr(images: Images, targets: Targets, border: int = 0) -> float:
+  """Averages the PSNR of a set; that of equal images counts as MAX_PSNR."""
+  return float(np.minimum(psnr(images, targets, border), MAX_PSNR).mean())
+
+
+def enlarge(images: Images, scale: int) -> UInt8[np.ndarray, 'n H W c']:
+  """Enlarges images by bicubic interpolation: the baseline of all scores."""
+  large = imresize(jnp.asarray(images, jnp.float32), scale)
+  return np.clip(np.rint(np.asarray(large)), 0, 255).astype(np.uint8)
 
 
 def ssim(

@@ -58,6 +58,7 @@ def make(
   precision: str,
   axis_name: str | None,
   auxiliary: bool,
+  **more: Any,
 ) -> Pair[nn.Module]:
   """Makes both networks from `config.model`.
 
@@ -67,6 +68,7 @@ def make(
     precision: A key of PRECISIONS.
     axis_name: The device axis under pmap.
     auxiliary: Whether D has an auxiliary classifier (AC-GAN).
+    **more: Further fields of the networks that have them.
 
   Raises:
     UserError: A name or a field is unknown.
@@ -77,6 +79,7 @@ def make(
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
     'auxiliary': auxiliary,
+    **more,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),
