@@ -212,6 +212,11 @@ class Game(NamedTuple):
     truncate: (inputs, threshold) -> inputs with better but less diverse
       samples, for latents that can be truncated.
     style: The parts of a style-based generator. None: G is not one.
+    encode: (variables of both players, batch, phase) -> the entries of G's
+      inputs that the game infers from images, for games with an encoder.
+    features: (disc_vars, batch, phase) -> D's activations [n, ...] of each
+      image separately, by layer, from the first to the last, in evaluation
+      mode.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -232,6 +237,8 @@ class Game(NamedTuple):
   )
   truncate: Callable[[PyTree, Scalar], PyTree] | None = None
   style: Style | None = None
+  encode: Callable[[Pair[Variables], Batch, Phase], PyTree] | None = None
+  features: Callable[[Variables, Batch, Phase], dict[str, Array]] | None = None
 
 
 def main_output(game: Game) -> Output:

@@ -39,6 +39,8 @@ from gan_jax.runs.film import film
 from gan_jax.runs.generate import save_samples
 from gan_jax.runs.invert import invert
 from gan_jax.runs.nearest import nearest
+from gan_jax.runs.ratio import calibration, more_likely
+from gan_jax.runs.representation import encode, features
 from gan_jax.runs.steps import choose_step
 from gan_jax.runs.style import StyleMethods
 from gan_jax.training import checkpoint
@@ -91,6 +93,10 @@ class Run(StyleMethods):
   invert = invert
   directions = directions
   walk = walk
+  encode = encode
+  features = features
+  more_likely = more_likely
+  calibration = calibration
   nearest = nearest
 
   @property
@@ -253,6 +259,11 @@ class Run(StyleMethods):
     """The trained variables of both players, without the moving average."""
     both = checkpoint.read(self.workdir, ('variables',), self.step)
     return Pair(**both['variables'])
+
+  @functools.cached_property
+  def _averaged(self) -> Pair[PyTree]:
+    """The variables of both players, with the moving average of G's."""
+    return Pair(gen=self.params, disc=self.disc_vars)
 
   @property
   def disc_vars(self) -> PyTree:
