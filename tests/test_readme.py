@@ -170,7 +170,7 @@ def test_every_experiment_has_its_line():
 
 def test_exit_codes():
   text = TEXTS['docs/reference/exit_codes.md']
-  for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130):
+  for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130, 141):
     assert f'| {code} |' in text
 
 
