@@ -30,9 +30,7 @@ EXPECTED = {
 }
 OUTPUT_CLOSED = 141  # what a shell returns after SIGPIPE
 # The experiment of the lab, if none is named.
-LAB_EXPERIMENT = (
-  f'{Path(__file__).parents[1] / "experiments" / "toy.py"}:ring'
-)
+LAB_EXPERIMENT = f'{Path(__file__).parents[1] / "experiments" / "toy.py"}:ring'
 # Flags of some modes only.
 MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
