@@ -1,4 +1,4 @@
-"""What the lab takes from games and data sources, in one place."""
+"""What the lab takes from games, data sources and runs, in one place."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import data
@@ -16,6 +17,7 @@ from gan_jax.data.toys import Toy, is_toy, toy_of
 from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game, Phase
 from gan_jax.pair import Variables
+from gan_jax.runs.run import Run
 
 
 def generate(
@@ -65,3 +67,20 @@ def batch_shapes(config: ConfigDict) -> dict[str, Any]:
     'images': jax.ShapeDtypeStruct((64, side, side, channels), jnp.float32),
     'example': jax.ShapeDtypeStruct((64,), jnp.int32),
   }
+
+
+def images_of(run: Run, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
+  """Generates the images of `n` inputs of a run."""
+  return run._generate_batches(inputs, n)
+
+
+def between(run: Run, a: PyTree, b: PyTree, t: Float[Array, ' n']) -> PyTree:
+  """Interpolates between inputs of a run.
+
+  Raises:
+    UserError: The game has no latents.
+  """
+  interpolate = run._game.interpolate
+  if interpolate is None:
+    raise UserError('this game has no latents to walk through')
+  return interpolate(a, b, t)
