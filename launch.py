@@ -16,16 +16,15 @@ import importlib
 import json
 import os
 import re
-import runpy
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 import gan_jax
 from gan_jax import devices
@@ -44,9 +43,9 @@ from gan_jax.errors import (
   Preempted,
   UserError,
   suggest,
-  where_in,
 )
 from gan_jax.training import logfile, peers
+from gan_jax.training.experiment import read_experiment
 from gan_jax.training.overrides import settle
 
 # The values of `--mode`: functions of (config, workdir). They are imported when
@@ -67,12 +66,25 @@ EXPECTED = {
   'int': 'an integer',
   'multi tuple': 'a tuple',
 }
+# Modes on a finished run, which has its own config: functions of (workdir).
+RUN_MODES = {
+  'film': 'gan_jax.modes.generate:film',
+  'generate': 'gan_jax.modes.generate:generate',
+}
 RUNS = Path('runs')  # the folder of the default workdirs
 # The experiment of the lab, if none is named.
-LAB_EXPERIMENT = Path(__file__).parent / 'experiments' / 'toy_ring.py'
-# Flags of a single mode.
+LAB_EXPERIMENT = f'{Path(__file__).parent / "experiments" / "toy.py"}:ring'
+# Flags of some modes only.
 MODE_FLAGS = {
   'evaluate': ('step', 'truncation'),
+  'film': (
+    'labels', 'output', 'overwrite', 'samples', 'seconds', 'seeds', 'step',
+    'truncation', 'trust',
+  ),
+  'generate': (
+    'labels', 'output', 'overwrite', 'samples', 'seeds', 'step', 'truncation',
+    'trust',
+  ),
   'sweep': (
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
     'slices', 'zone', 'remote',
@@ -83,8 +95,7 @@ MODE_FLAGS = {
 # All flags of this program, to suggest one for a misspelt flag.
 FLAGS = (
   'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
-  'num_processes', 'process_id', *MODE_FLAGS['evaluate'], *MODE_FLAGS['sweep'],
-  *MODE_FLAGS['lab'],
+  'num_processes', 'process_id', *dict.fromkeys(sum(MODE_FLAGS.values(), ())),
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -113,14 +124,46 @@ _PROCESS_ID = flags.DEFINE_integer(
 flags.DEFINE_string(
   'step',
   None,
-  'With --mode=evaluate: the iteration of a checkpoint, best or all. Default: '
-  'the newest checkpoint.',
+  'With --mode=evaluate, film or generate: the iteration of a checkpoint; with '
+  '--mode=evaluate also best or all. Default: the newest checkpoint.',
 )
 flags.DEFINE_float(
   'truncation',
   None,
-  'With --mode=evaluate: truncate latents to this absolute value. Default: no '
-  'truncation.',
+  'With --mode=evaluate, film or generate: truncate latents to this absolute '
+  'value. Default: no truncation.',
+)
+flags.DEFINE_integer(
+  'samples',
+  None,
+  'With --mode=generate: the number of samples of each seed (10,000). With '
+  '--mode=film: the number of cells (16).',
+)
+flags.DEFINE_list(
+  'seeds', None, 'With --mode=generate: SEED,SEED,...; with --mode=film: one.'
+)
+flags.DEFINE_list(
+  'labels',
+  None,
+  'With --mode=generate or film, of a conditional run: the classes of the '
+  'samples, in turn. Default: random classes.',
+)
+flags.DEFINE_string(
+  'output',
+  None,
+  'With --mode=generate: a folder for PNG files, or FILE.npz. With '
+  '--mode=film: FILE.mp4, FILE.webp or FILE.gif. Default: in the workdir.',
+)
+flags.DEFINE_bool(
+  'overwrite', None, 'With --mode=generate or film: replace the output.'
+)
+flags.DEFINE_float(
+  'seconds', None, 'With --mode=film: the length of the film. Default: 8.'
+)
+flags.DEFINE_bool(
+  'trust',
+  None,
+  "With --mode=generate or film: run the code that the run's config names.",
 )
 flags.DEFINE_string(
   'sweep',
@@ -173,7 +216,7 @@ _COMPARE = flags.DEFINE_list(
 _SCORE = flags.DEFINE_string(
   'score', 'fid', 'With --compare: the name of the score.'
 )
-_MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to run.')
+_MODE = flags.DEFINE_enum('mode', 'train', [*MODES, *RUN_MODES], 'What to run.')
 
 
 def main(argv: list[str]) -> None:
@@ -182,7 +225,7 @@ def main(argv: list[str]) -> None:
   try:
     if len(argv) > 1:
       raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
-    if _ran_without_config():
+    if _act_on_runs():
       return
     if _CONFIG.value is None:
       raise UserError(
@@ -195,8 +238,7 @@ def main(argv: list[str]) -> None:
     logfile.divert(workdir)
     if _MODE.value != 'sweep':
       peers.agree(_run_identity(workdir, kwargs))
-    module, _, function = MODES[_MODE.value].partition(':')
-    mode = getattr(importlib.import_module(module), function)
+    mode = _import(MODES[_MODE.value])
     mode(_CONFIG.value, workdir, **kwargs)
     peers.part()
   except UserError as error:
@@ -219,20 +261,42 @@ def main(argv: list[str]) -> None:
     _exit(1, f'{type(error).__name__}: {error}')
 
 
-def _ran_without_config() -> bool:
-  """Compares runs or serves the lab, if the flags say so."""
-  if _COMPARE.value:
-    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
-    return True
-  if _MODE.value != 'lab':
-    return False
+def _import(name: str) -> Callable[..., Any]:
+  module, _, function = name.partition(':')
+  return getattr(importlib.import_module(module), function)
+
+
+def _serve_lab() -> None:
+  """Serves the lab, with the experiment of --config or a ring of Gaussians."""
   _apply_overrides()
   from gan_jax.lab.lab import lab
 
   workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  story = 'two_players' if filename == str(LAB_EXPERIMENT) else None
+  story = (
+    'two_players' if filename == LAB_EXPERIMENT.rpartition(':')[0] else None
+  )
   lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
+
+
+def _act_on_runs() -> bool:
+  """Does what needs no config but finished runs; returns whether it did."""
+  if _COMPARE.value:
+    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    return True
+  if _MODE.value == 'lab':
+    _serve_lab()
+    return True
+  if _MODE.value not in RUN_MODES:
+    return False
+  if _CONFIG.value is not None:
+    raise UserError(
+      f'--mode={_MODE.value} reads the config of the run: remove --config'
+    )
+  if _WORKDIR.value is None:
+    raise UserError(f'--mode={_MODE.value} needs --workdir=RUN')
+  workdir = os.path.expanduser(_WORKDIR.value)
+  _import(RUN_MODES[_MODE.value])(workdir, **_mode_arguments())
   return True
 
 
@@ -286,14 +350,12 @@ def _run_identity(workdir: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mode_arguments() -> dict[str, Any]:
   """Returns the arguments of the mode besides the config and the workdir."""
-  kwargs = {}
-  for mode, names in MODE_FLAGS.items():
-    values = {name: flags.FLAGS[name].value for name in names}
-    for name, value in values.items():
-      if value is not None and mode != _MODE.value:
-        raise UserError(f'--{name} needs --mode={mode}')
-    if mode == _MODE.value:
-      kwargs = values
+  own = MODE_FLAGS.get(_MODE.value, ())
+  for name in dict.fromkeys(sum(MODE_FLAGS.values(), ())):
+    if flags.FLAGS[name].value is not None and name not in own:
+      modes = [mode for mode, names in MODE_FLAGS.items() if name in names]
+      raise UserError(f'--{name} needs --mode={" or ".join(modes)}')
+  kwargs = {name: flags.FLAGS[name].value for name in own}
   if _MODE.value == 'train':
     latest = None if _WORKDIR.value else RUNS / 'latest'
     kwargs = {'settings': changed_settings(), 'latest': latest}
@@ -322,7 +384,7 @@ def _overrides() -> dict[str, Any]:
 def changed_settings() -> dict[str, Any]:
   """Returns the settings that differ from the experiment's file, by key."""
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  original = _read_settings(filename)
+  original = flatten(read_experiment(filename).to_dict())
   current = flatten(_CONFIG.value.to_dict())
   changes = differences(original, current, ignore=())
   return {key: value for key, _, value in changes}
@@ -330,6 +392,8 @@ def changed_settings() -> dict[str, Any]:
 
 def default_workdir() -> str:
   """Returns runs/EXPERIMENT[-ARGUMENT][-HASH]; a sweep adds -sweep[-NAME].
+
+  A comma in ARGUMENT becomes a dash: `--compare` separates workdirs by commas.
 
   HASH is a hash of the settings that differ from the file, except those that
   may change when a run is resumed.
@@ -342,7 +406,7 @@ def default_workdir() -> str:
     for key, value in changed_settings().items()
     if key not in CHANGEABLE
   }
-  parts = [Path(path).stem, argument]
+  parts = [Path(path).stem, *argument.split(',')]
   if changes:
     text = json.dumps(changes, sort_keys=True)
     parts.append(hashlib.sha256(text.encode()).hexdigest()[:8])
@@ -383,7 +447,7 @@ def _check_overrides(argv: list[str]) -> dict[str, Any]:
   filenames = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
   if not filenames:
     return {}
-  defaults = _read_settings(filenames[-1])
+  defaults = flatten(read_experiment(filenames[-1]).to_dict())
   path = filenames[-1].partition(':')[0]
   for arg in argv:
     match = re.match(r'--?(no)?config\.([^=]*)', arg)
@@ -407,25 +471,6 @@ def _value_error(error: flags.IllegalFlagValueError) -> str:
       hint = f' (type {int(float(value))})'
   expected = EXPECTED[flag.flag_type()]
   return f'--{flag.name}={value} must be {expected}{hint}'
-
-
-def _read_settings(filename: str) -> dict[str, Any]:
-  """Returns the settings of an experiment, FILE.py[:ARGUMENT], flat."""
-  path, _, argument = filename.partition(':')
-  if not Path(path).is_file():
-    hint = suggest(path, map(str, Path(path).parent.glob('*.py')))
-    raise UserError(f'there is no experiment file {path!r}{hint}')
-  try:
-    experiment = runpy.run_path(path)
-    config = experiment['get_config'](*filter(None, [argument]))
-  except Exception as error:
-    raise UserError(
-      f'get_config of {where_in(path, error)} failed: '
-      f'{type(error).__name__}: {error}'
-    ) from error
-  if not isinstance(config, ConfigDict):
-    raise UserError(f'get_config of {path} must return a ConfigDict')
-  return flatten(config.to_dict())
 
 
 def _keys_set_to_none(argv: list[str]) -> list[str]:

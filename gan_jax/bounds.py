@@ -100,20 +100,23 @@ BOUNDS: dict[str, Bound] = {
   'batch_size': _integer(1, 2**20),
   'checkpoint_every_images': _IMAGES,
   'checkpoints_to_keep': _integer(1, 10_000),
+  'data.a': _TEXT._replace(none=True),
+  'data.b': _TEXT._replace(none=True),
   'data.channels': _integer(1, 64),
   'data.classes': _integer(0, 2**20),
   'data.crop': _integer(1, 2**16, none=True),
   'data.dir': _TEXT._replace(none=True),
   'data.files': _TEXT._replace(none=True),
   'data.flip': _FLAG,
+  'data.load_resolution': _integer(1, 4096, none=True),
   'data.max_device_bytes': _integer(0, MAX_COUNT),
   'data.resolution': _integer(1, 4096),
-  'data.size': _integer(1, MAX_COUNT),
-  'data.source': _TEXT,
+  'data.size': _integer(1, MAX_COUNT, several=None),
+  'data.source': _TEXT._replace(none=True),
   'data.split': _TEXT,
   'data.workers': _integer(0, 256, none=True),
   'disc_steps': _integer(1, 10_000),
-  'ema_halflife_images': _number(0, MAX_COUNT, above=True),
+  'ema_halflife_images': _number(0, MAX_COUNT),
   'ema_rampup': _number(0, 1, above=True, none=True),
   'evaluation.every_images': _IMAGES._replace(none=True),
   'evaluation.features': _TEXT._replace(none=True),
@@ -122,6 +125,11 @@ BOUNDS: dict[str, Bound] = {
   'evaluation.metrics': _TEXT._replace(several=True),
   'evaluation.num_samples': _integer(2, 10_000_000),
   'evaluation.seeds': _integer(1, 1000),
+  'game.ada.adjust_images': _IMAGES,
+  'game.ada.every': _integer(1, 10_000),
+  'game.ada.p': _number(0, 1),
+  'game.ada.pipeline': _TEXT,
+  'game.ada.target': _number(-1, 1, none=True),
   'game.augment': _TEXT._replace(several=True),
   'game.auxiliary.*': _number(0, 1e6),
   'game.clip': _number(0, 1e6, above=True, none=True),
@@ -196,3 +204,10 @@ def check_values(flat: Mapping[str, Any]) -> None:
       raise UserError(f'config.{key}={value!r} {problem}')
     if bound is None and isinstance(value, float) and not math.isfinite(value):
       raise UserError(f'config.{key}={value} must be finite')
+
+
+def check_counts(**counts: int) -> None:
+  """Raises a UserError if an argument is not positive."""
+  for name, value in counts.items():
+    if value < 1:
+      raise UserError(f'{name}={value} must be 1 or more')

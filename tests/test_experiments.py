@@ -18,6 +18,7 @@ from runs import (
   get_config,
   logged_steps,
   metrics,
+  setting,
 )
 
 import gan_jax
@@ -35,7 +36,7 @@ SHARED_KEYS = (
 # whose `:tiny` run is that of one before. (Growing runs: test_progressive.py.)
 ALWAYS = (
   'dcgan_celeba',
-  'toy_ring',
+  'toy:ring',
   'vanilla_mnist',
 )
 RUNS = [
@@ -112,7 +113,7 @@ def test_killed_and_run_again_is_the_same_run(straight, tmp_path):
   optimizers, average, statistics; the metrics have neither gap nor repeat.
   """
   name, _, workdir = straight
-  flags = (f'--config=experiments/{name}.py:tiny', f'--workdir={tmp_path}')
+  flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
   killed = subprocess.run(
     [sys.executable, '-c', KILLED, *flags], cwd=ROOT, check=False
   )

@@ -47,7 +47,7 @@ SMALL = {
 
 @pytest.fixture(scope='module')
 def engine(tmp_path_factory):
-  base = get_config('toy_ring', 'tiny')
+  base = get_config('toy:ring', 'tiny')
   engine = Engine(base, tmp_path_factory.mktemp('lab'), ahead=False)
   yield engine
   engine.close()
@@ -655,7 +655,7 @@ def test_a_saved_experiment_trains(client, engine):
 
 
 def test_old_pages_make_room(tmp_path):
-  engine = Engine(get_config('toy_ring', 'tiny'), tmp_path, ahead=False)
+  engine = Engine(get_config('toy:ring', 'tiny'), tmp_path, ahead=False)
   sessions = [engine.session(str(i)) for i in range(20)]
   assert engine.session('19') is sessions[19]
   assert engine.session('0') is not sessions[0]

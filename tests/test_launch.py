@@ -169,7 +169,7 @@ MISTAKES = [
     [VANILLA, '--config.batch_size=3'],
     'not divisible by 2 devices: set 2 or 4',
   ),
-  ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
+  ([VANILLA, '--config.ema_halflife_images=-1'], 'images=-1 must be 0 or more'),
   ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
   ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),
   ([VANILLA, '--config.data.crop=0'], 'config.data.crop=0 must be positive'),
@@ -477,6 +477,10 @@ def test_default_workdirs(forks, tmp_path):
   assert sweep == f'{others[0]}-sweep-my_rates'
   tiny = name(f'--config={ROOT}/experiments/vanilla_mnist.py:tiny')
   assert tiny == 'runs/vanilla_mnist-tiny'
+  toy = name(f'--config={ROOT}/experiments/toy.py:grid,wgan_gp')
+  assert toy == 'runs/toy-grid-wgan_gp'  # no comma: see --compare
+  sweep = name(f'--config={ROOT}/experiments/toy.py:ring', '--mode=sweep')
+  assert sweep == 'runs/toy-ring-sweep'
 
 
 def test_the_link_to_the_newest_run(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from conftest import ROOT
 from ml_collections import ConfigDict
-from runs import EXPERIMENTS, get_config, metrics, preempt_at
+from runs import EXPERIMENTS, get_config, metrics, preempt_at, setting
 
 import gan_jax
 import launch  # defines the flags
@@ -157,10 +157,13 @@ def test_every_row_has_its_line(page, names):
 
 
 def test_every_experiment_has_its_line():
-  for page in ('docs/reference/experiments.md', 'README.md'):
-    for name in EXPERIMENTS:
-      known = (f'`{name}.py', f'`{name.partition("_")[0]}_*.py`')
-      assert any(x in TEXTS[page] for x in known), (page, name)
+  """The reference has each experiment, and the README each group of them."""
+  for name in EXPERIMENTS:
+    named = setting(name).removeprefix('experiments/')
+    assert f'`{named}`' in TEXTS['docs/reference/experiments.md'], name
+    file = named.partition(':')[0]
+    known = (f'`{file}', f'`{file.partition("_")[0]}_*.py`')
+    assert any(x in TEXTS['README.md'] for x in known), name
 
 
 def test_exit_codes():

@@ -216,14 +216,9 @@ TOYS: dict[str, Callable[[], Toy]] = {
 }
 
 
-def is_toy(source: str) -> bool:
-  """Whether `config.data.source` names a toy; otherwise it names images."""
-  return source.partition(':')[0] in ('drawing', 'toy')
-
-
 @functools.cache
-def toy_of(source: str) -> Toy:
-  """Returns the toy that `config.data.source` names."""
+def named_toy(source: str) -> Toy:
+  """Returns the toy that a value of `config.data.source` names."""
   kind, _, name = source.partition(':')
   if kind == 'drawing':
     return drawing(name)
@@ -234,13 +229,13 @@ def points(kind: str, spec: DataSpec) -> Source:
   """Makes a source of the points of a toy."""
   check_no_splits(kind, spec)
   name = f'{kind}:{spec.path}'
-  toy = toy_of(name)
+  toy = named_toy(name)
   if (spec.resolution, spec.channels) != (1, toy.dim):
     raise UserError(
       f'points of {name} are images of 1 pixel: set config.data.resolution=1, '
       f'and config.data.channels={toy.dim}, the number of coordinates'
     )
-  return drawn(lambda key: toy.draw(key)[None, None])
+  return drawn(lambda key: toy.draw(key)[None, None])._replace(toy=toy)
 
 
 def slanted_land(spec: DataSpec) -> Source:

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from gan_jax import models
 from gan_jax.errors import UserError, suggest
-from gan_jax.games import augment, latents, losses, penalties
+from gan_jax.games import ada, augment, latents, losses, penalties
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
 from gan_jax.games.penalties import WeightedPenalty
@@ -36,8 +36,8 @@ TRAINING_VALUES = ('optimizer.', 'ema_halflife_images')
 # pipeline.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
-  'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss', 'name',
-  'penalties', *AUGMENT_KEYS,
+  'ada', 'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss',
+  'name', 'penalties', *AUGMENT_KEYS,
 )  # fmt: skip
 
 
@@ -62,8 +62,10 @@ def _scheduled(config: Any) -> set[str]:
 
 def _schedulable(config: Any) -> tuple[str, ...]:
   """Returns the names of the scheduled values that an image game reads."""
+  constant_p = 'ada' in config.game and config.game.ada.get('target', 0) is None
   return (
     'game.instance_noise',
+    *((ada.SCHEDULED,) if constant_p else ()),
     *(
       f'game.{block}.{name}.weight'
       for block in ('penalties', 'gen_penalties')
@@ -90,9 +92,10 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
     auxiliary='auxiliary' in game,
   )
   _check_classes(networks, game, classes)
+  loss = build('config.game.loss', losses.LOSSES, game.loss.to_dict())
   return {
     **networks._asdict(),
-    'loss': build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
+    'loss': loss,
     'latent': choose_or_import(
       'config.game.latent', game.latent, latents.LATENTS
     ),
@@ -102,6 +105,7 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
       config, 'gen_penalties', penalties.GEN_PENALTIES
     ),
     **_augment_arguments(config),
+    **_ada_arguments(config, loss),
     'clip': None if game.get('clip') is None else float(game.clip),
     'classes': classes,
     'auxiliary': Pair(**game.auxiliary) if 'auxiliary' in game else None,
@@ -141,6 +145,22 @@ def _augment_arguments(config: Any) -> dict[str, Any]:
     return {}
   pipeline = augment.make_augment(**given)
   return {'augment': pipeline, 'pack': given.get('pack', 1)}
+
+
+def _ada_arguments(config: Any, loss: losses.GANLoss) -> dict[str, Any]:
+  """Makes the adaptive augmentation; {} if there is none."""
+  game = config.game
+  if 'ada' not in game:
+    return {}
+  check_keys('config.game.ada', game.ada, accepts(ada.make_ada))
+  made = ada.make_ada(**game.ada)
+  ada.check_ada(
+    made, config.data.channels, game.get('pack', 1), loss.real_score is not None
+  )
+  is_used = (
+    made.target is not None or made.p or ada.SCHEDULED in _scheduled(config)
+  )
+  return {'ada': made} if is_used else {}
 
 
 def _penalties(
@@ -187,6 +207,19 @@ def advice(config: Any) -> str | None:
   )
 
 
+def _check_sources(config: Any, game: Game) -> None:
+  """Raises UserError if `config.data` names other sources than the game."""
+  has_two = any(config.data.get(name) is not None for name in ('a', 'b'))
+  if has_two != (len(game.sources) > 1):
+    needs = ' and '.join(f'config.data.{name}' for name in game.sources)
+    others = ('source',) if len(game.sources) > 1 else ('a', 'b')
+    remove = ' and '.join(f'config.data.{name}' for name in others)
+    raise UserError(
+      f'config.game.name={config.game.name} trains on {needs}: set it, and set '
+      f'{remove} to None'
+    )
+
+
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
   'image': _image,
   'progressive': _progressive,
@@ -197,6 +230,7 @@ def make(config: Any, axis_name: str | None = None) -> Game:
   """Makes the game that `config.game.name` names."""
   make_game = choose_or_import('config.game.name', config.game.name, GAMES)
   game = make_game(config, axis_name)
+  _check_sources(config, game)
   for name in sorted(_scheduled(config) - {*game.scheduled}):
     raise UserError(
       f'config.schedule: this game has no scheduled value {name!r}'

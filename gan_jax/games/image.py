@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
+from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
   DiscOutput,
@@ -30,6 +31,7 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
+  Output,
   Phase,
   Scalar,
   Update,
@@ -47,6 +49,9 @@ from gan_jax.ops import axis
 from gan_jax.pair import Pair, Variables
 
 Images = Float[Array, 'n h w c']
+# The key of the game state under which the adaptive augmentation has its own;
+# no penalty has such a name.
+ADA_STATE = 'disc/ada'
 
 
 class ImageNetworks(NamedTuple):
@@ -120,7 +125,10 @@ class ImageNetworks(NamedTuple):
   ) -> DiscOutput:
     """Applies D to the reals and the fakes of an update."""
     labels = context.inputs.get('labels')
-    return self.discriminate(disc_vars, batch, fakes, labels, keys, phase)
+    ada, p = self.discriminate.ada, 0.0
+    if ada is not None:
+      p = ada.probability(ada_state(context), phase.values)
+    return self.discriminate(disc_vars, batch, fakes, labels, keys, phase, p)
 
 
 def image_game(
@@ -133,6 +141,7 @@ def image_game(
   penalties: Sequence[WeightedPenalty[Penalty]] = (),
   gen_penalties: Sequence[WeightedPenalty[GenPenalty]] = (),
   augment: Augment | None = None,
+  ada: Ada | None = None,
   pack: int = 1,
   clip: float | None = None,
   classes: int = 0,
@@ -153,6 +162,7 @@ def image_game(
     penalties: Penalties of D.
     gen_penalties: Penalties of G.
     augment: The augmentation pipeline for reals and fakes; None: none.
+    ada: The adaptive augmentation, after `augment`; None: none.
     pack: Number of images that `augment` stacks into one input of D.
     clip: D's parameters are clipped to +-clip (Arjovsky et al. 2017). None:
       they are not.
@@ -180,20 +190,29 @@ def image_game(
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
 
   discriminate = Discriminate(
-    disc, conditioning, reals, augment, pack, classes, auxiliary is not None
+    disc,
+    conditioning,
+    reals,
+    augment,
+    pack,
+    classes,
+    auxiliary is not None,
+    ada,
   )
   networks = ImageNetworks(
     gen, discriminate, conditioning, latent, latent_dim, classes
   )
-  state = {p.name: p.penalty.init for p in gen_penalties} or ()
+  state = {p.name: p.penalty.init for p in gen_penalties}
+  if ada is not None and ada.target is not None:
+    state[ADA_STATE] = ada.init()
   return Game(
-    init=lambda key, batch: (networks.init(key, batch), state),
+    init=lambda key, batch: (networks.init(key, batch), state or ()),
     sample_inputs=networks.sample_inputs,
     generate=networks.generate,
-    sample=networks.sample,
+    outputs={'images': Output(networks.sample)},
     updates=Pair(
       gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
-      disc=disc_updates(networks, loss, penalties, auxiliary, clip),
+      disc=disc_updates(networks, loss, penalties, auxiliary, clip, axis_name),
     ),
     discriminate=partial(discriminate.single, loss),
     interpolate=partial(_interpolate, latent),
@@ -207,6 +226,7 @@ def disc_updates(
   penalties: Sequence[WeightedPenalty[Penalty]] = (),
   auxiliary: Pair[float] | None = None,
   clip: float | None = None,
+  axis_name: str | None = None,
 ) -> tuple[Update, ...]:
   """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
@@ -227,7 +247,9 @@ def disc_updates(
       if penalty.every == 1:
         metrics[penalty.name] = value_of(penalty, out.inputs)
         total += weight_of(penalty, phase) * metrics[penalty.name]
-    return total, Aux(metrics, collections=out.collections)
+    new, more = _adapt(networks, loss, context, out, phase, axis_name)
+    metrics.update(more)
+    return total, Aux(metrics, out.collections, _merge(context, new))
 
   def lazy_loss(penalty, params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
@@ -308,6 +330,33 @@ def gen_updates(
   return (Update(gen_loss), *lazy)
 
 
+def ada_state(context: Context) -> PyTree:
+  """Returns the state of the adaptive augmentation; None: p does not adapt."""
+  state = context.game_state
+  return state.get(ADA_STATE) if isinstance(state, dict) else None
+
+
+def _adapt(
+  networks: ImageNetworks,
+  loss: GANLoss,
+  context: Context,
+  out: DiscOutput,
+  phase: Phase,
+  axis_name: str | None,
+) -> tuple[dict[str, PyTree], dict[str, Array]]:
+  """Returns the new state of the adaptive augmentation, and its metrics."""
+  ada, state = networks.discriminate.ada, ada_state(context)
+  if ada is None:
+    return {}, {}
+  metrics = {'ada_p': jnp.float32(ada.probability(state, phase.values))}
+  if state is None:
+    return {}, metrics
+  signs = jnp.sign(loss.real_score(out.inputs.real_logits))
+  signs = axis.gather(jax.lax.stop_gradient(signs), axis_name)
+  metrics['ada_sign'] = jnp.mean(signs)
+  return {ADA_STATE: ada.update(state, signs)}, metrics
+
+
 def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
   """Returns the scheduled weight of a penalty, or else its constant one."""
   return phase.values.get(penalty.schedule_key, penalty.weight)
@@ -326,6 +375,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
     ('discriminator', 'images', disc),
   ):
     signature = inspect.signature(type(module).__call__)
+    if player == 'generator' and 'images' in signature.parameters:
+      raise UserError(
+        f'{type(module).__name__} maps images to images, but the generator of '
+        'this game maps latents to images: choose another config.model.gen.name'
+      )
     try:
       signature.bind(module, first, 'keys', **arguments)
       known = 'train' in signature.parameters  # not swallowed by **kwargs

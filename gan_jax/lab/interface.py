@@ -1,7 +1,6 @@
 """What the lab takes from games, data sources and runs, in one place."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +10,11 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import data
-from gan_jax.data.on_device import read
+from gan_jax.data.on_device import make_reader
 from gan_jax.data.source import Source
-from gan_jax.data.toys import Toy, is_toy, toy_of
+from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
-from gan_jax.games.game import Batch, Game, Phase
+from gan_jax.games.game import Batch, Game, Phase, main_output
 from gan_jax.pair import Variables
 from gan_jax.runs.run import Run
 
@@ -24,7 +23,7 @@ def generate(
   game: Game, gen_vars: Variables, inputs: PyTree, phase: Phase
 ) -> Float[Array, 'n h w c']:
   """Generates samples in evaluation mode."""
-  return game.sample(gen_vars, inputs, phase)
+  return main_output(game).sample(gen_vars, inputs, phase)
 
 
 def open_toy(config: ConfigDict) -> tuple[Source, Toy]:
@@ -34,12 +33,13 @@ def open_toy(config: ConfigDict) -> tuple[Source, Toy]:
     UserError: The source has images instead of points.
   """
   check_toy(config)
-  return data.make(config), toy_of(config.data.source)
+  source = data.make(config)
+  return source, source.toy
 
 
 def check_toy(config: ConfigDict) -> None:
   """Raises UserError if the source of a config has no points."""
-  if not is_toy(config.data.source):
+  if data.toy_of(config) is None:
     raise UserError(
       f'the lab trains toys, and config.data.source={config.data.source} has '
       'images: remove --config, or open a run of images by '
@@ -49,15 +49,13 @@ def check_toy(config: ConfigDict) -> None:
 
 def has_points(config: ConfigDict) -> bool:
   """Whether the samples of a run are points instead of images."""
-  return is_toy(config.data.source)
+  return config.data.resolution == 1
 
 
-def reader(source: Source) -> Callable[..., Batch]:
+def reader(config: ConfigDict, source: Source) -> Callable[..., Batch]:
   """Makes (examples, key, step) -> batch, for a source that is drawn."""
-  read_drawn = partial(read, flip=False, draw=source.draw)
-  return lambda examples, key, step: read_drawn(
-    {}, {'example': examples}, key, step
-  )
+  read = make_reader(config, source)
+  return lambda examples, key, step: read({}, {'example': examples}, key, step)
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, Any]:
@@ -69,9 +67,9 @@ def batch_shapes(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def images_of(run: Run, inputs: PyTree, n: int) -> UInt8[np.ndarray, 'n h w c']:
-  """Generates the images of `n` inputs of a run."""
-  return run._generate_batches(inputs, n)
+def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
+  """Generates the images of inputs of a run."""
+  return run.generate(inputs)
 
 
 def between(run: Run, a: PyTree, b: PyTree, t: Float[Array, ' n']) -> PyTree:

@@ -90,7 +90,7 @@ class Viewer:
     game = config.game
     return {
       'workdir': str(self.workdir),
-      'source': config.data.source,
+      'source': config.data.get('source') or config.game.name,
       'resolution': config.data.resolution,
       'total_images': schedule.images(schedule.total_steps),
       'classes': config.data.get('classes', 0),
@@ -143,7 +143,7 @@ class Viewer:
     """Generates samples, each as a PNG in base64."""
     run = self.run(step)
     inputs = run.inputs(n, seed, truncation, label)
-    return [encode(image) for image in interface.images_of(run, inputs, n)]
+    return [encode(image) for image in interface.images_of(run, inputs)]
 
   def walk(
     self,
@@ -162,7 +162,7 @@ class Viewer:
       for i in ends
     )
     between = interface.between(run, a, b, jnp.linspace(0.0, 1.0, count))
-    return [encode(image) for image in interface.images_of(run, between, count)]
+    return [encode(image) for image in interface.images_of(run, between)]
 
   def move(
     self,
@@ -181,7 +181,7 @@ class Viewer:
       raise UserError('this game has no latents to move')
     z = inputs['z']
     moved = z + jnp.asarray(moves) @ directions(z.shape[1], len(moves))
-    return [encode(interface.images_of(run, {**inputs, 'z': moved}, 1)[0])]
+    return [encode(interface.images_of(run, {**inputs, 'z': moved})[0])]
 
   def nearest(self, step: int | None, n: int, seed: int, k: int) -> list[str]:
     """Shows samples beside their nearest training images, as one picture."""

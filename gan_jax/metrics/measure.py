@@ -33,6 +33,8 @@ class MetricInputs(NamedTuple):
     features: The features of the first images; of all, for `all_features`.
     images: The first images: uint8, or points of a toy.
     probabilities: The class probabilities of all images.
+    given, targets: What each of `images` was made from, and what it should
+      equal, for `pairs`.
   """
 
   count: int
@@ -40,6 +42,8 @@ class MetricInputs(NamedTuple):
   features: Float[np.ndarray, 'm d'] | None = None
   images: Shaped[np.ndarray, 'm h w c'] | None = None
   probabilities: Float[np.ndarray, 'n k'] | None = None
+  given: Shaped[np.ndarray, 'm H W d'] | None = None
+  targets: Shaped[np.ndarray, 'm h w c'] | None = None
 
 
 class Reference(NamedTuple):
@@ -57,7 +61,8 @@ class Metric(NamedTuple):
   """A row of METRICS.
 
   Attributes:
-    needs: The required field of `MetricInputs`, or `all_features`.
+    needs: The required field of `MetricInputs`, or `all_features`; or `pairs`,
+      the images with what they were made from and their targets.
     scores: The names of its scores; the first one is the main score.
     compute: (reference, fake) -> its scores.
     higher_is_better: The scores that improve as they rise; the others improve
@@ -65,7 +70,8 @@ class Metric(NamedTuple):
     ranks: Whether its main score ranks generators. It does not if its best
       value is that of the data, or of unseen data.
     needs_held_out: Whether it needs `Reference.held_out`.
-    data: What it measures: `images`, `points` of a toy, or `any`.
+    data: What it measures: `images`, `points` of a toy, `any`, or `pairs` of
+      images and their targets.
     version: Raise it by one when the numbers change on purpose: scores of
       different versions are not comparable. Part of the protocol.
   """
@@ -261,6 +267,9 @@ def collect(
   total_moments, remaining_count = None, count
   parts_by_name: dict[str, list[np.ndarray]] = {}
   remaining = {'probabilities': count, 'features': num_kept, 'images': num_kept}
+  if 'pairs' in needs:
+    needs = needs | {'images', 'given', 'targets'}
+    remaining |= dict.fromkeys(('given', 'targets'), num_kept)
   if 'all_features' in needs:
     needs, remaining['features'] = needs | {'features'}, count
   for batch in batches:

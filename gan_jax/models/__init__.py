@@ -6,22 +6,41 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import (
+  dcgan,
+  mlp,
+  progressive,
+  r3gan,
+  resnet,
+  super_resolution,
+  translation,
+)
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
+# The generators dcgan, mlp, progressive and resnet map latents to images; the
+# others map images to images.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
+    'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
+    'rrdb': super_resolution.RRDB,
+    'srresnet': super_resolution.SRResNet,
+    'translation_mlp': mlp.Translator,
+    'translation_resnet': translation.ResNet,
+    'unet': translation.UNet,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
+    'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
+    'patchgan': translation.PatchGAN,
+    'vgg': super_resolution.VGG,
   },
 )
 

@@ -52,6 +52,36 @@ class Generator(nn.Module):
     return output(x.astype(jnp.float32)).reshape(-1, *shape)
 
 
+class Translator(nn.Module):
+  """Maps images to images of the same shape through dense layers.
+
+  Attributes:
+    Others: See `Generator`.
+  """
+
+  hidden: tuple[int, ...] = (128, 128)
+  output: str = 'tanh'
+  activation: str = 'relu'
+  negative_slope: float = 0.2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, 'n h w c']:
+    resolution, channels = images.shape[2:]
+    x = images.reshape(len(images), -1)
+    return Generator(
+      resolution,
+      channels,
+      self.hidden,
+      self.output,
+      self.activation,
+      self.negative_slope,
+      self.dtype,
+    )(x, keys, train)
+
+
 class Discriminator(nn.Module):
   """Maps images to logits, with dropout after every hidden layer.
 

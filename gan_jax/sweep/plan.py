@@ -1,6 +1,8 @@
 """Reads and checks the description of a sweep.
 
-`def sweep()` of an experiment's file returns {name: description}, plain data:
+`def sweep(arg='')` of an experiment's file gets the argument of `get_config`
+and returns {name: description}, plain data. A `def sweep()` serves all
+arguments. A description has:
 
   space        the varied keys (space.py); a space of lists is a grid, which is
                run completely; a space with a range is searched
@@ -15,6 +17,7 @@
 """
 
 import copy
+import inspect
 import runpy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -28,6 +31,7 @@ from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
+from gan_jax.training.overrides import override
 
 KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
@@ -135,15 +139,14 @@ def make(
   Raises:
     UserError: The sweep does not exist, or cannot run.
   """
-  path = experiment.partition(':')[0]
-  name, block = _read_description(path, name)
-  where = f'sweep {name!r} of {path}'
+  name, block = _read_description(experiment, name)
+  where = f'sweep {name!r} of {experiment}'
   check_keys(where, block, KEYS)
   space, fixed = block.get('space', {}), block.get('fixed', {})
   check.check_space(where, space, fixed, config, overrides)
   base, config = {**fixed, **overrides}, copy.deepcopy(config)
   for key, value in base.items():
-    check.override(where, config, key, value)
+    override(where, config, key, value)
   score, goal = _score(where, block, config)
   is_evaluated = _is_evaluated(score)
   every_images = config.evaluation.every_images if is_evaluated else None
@@ -170,12 +173,14 @@ def make(
 
 
 def _read_description(
-  path: str, name: str | None
+  experiment: str, name: str | None
 ) -> tuple[str, Mapping[str, Any]]:
-  """Returns the name and the description of a sweep in the file `path`."""
+  """Returns the name and the description of a sweep of an experiment."""
+  path, _, argument = experiment.partition(':')
   try:
-    experiment = runpy.run_path(path)
-    known = experiment['sweep']() if 'sweep' in experiment else {}
+    describe = runpy.run_path(path).get('sweep', dict)
+    takes_argument = argument and inspect.signature(describe).parameters
+    known = describe(argument) if takes_argument else describe()
     known = {title: dict(block) for title, block in known.items()}
   except Exception as error:
     raise UserError(
@@ -184,15 +189,16 @@ def _read_description(
     ) from error
   if not known:
     raise UserError(
-      f'{path} declares no sweep: add a def sweep() that returns '
+      f'{experiment} declares no sweep: add a def sweep() that returns '
       "{'NAME': {'space': {'KEY': [VALUE, ...]}}}"
     )
   if name is None and len(known) > 1:
     raise UserError(
-      f'{path} has several sweeps: choose one by --sweep={" or ".join(known)}'
+      f'{experiment} has several sweeps: choose one by --sweep='
+      f'{" or ".join(known)}'
     )
   name = next(iter(known)) if name is None else name
-  return name, choose(f'sweep of {path}', name, known)
+  return name, choose(f'sweep of {experiment}', name, known)
 
 
 def _is_evaluated(score: str) -> bool:
@@ -212,7 +218,7 @@ def _score(
     name = mains[0] if mains else None
   if name is None:
     block = config.evaluation
-    choice = choose_for(config.data.source, block.metrics, block.features)
+    choice = choose_for(config, block.metrics, block.features)
     ranking = [score for score in choice.scores if rows[score].ranks]
     raise UserError(
       f"{where}: set 'score' to the metric that ranks the trials (valid for "
