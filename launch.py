@@ -329,7 +329,7 @@ def _mode_arguments() -> dict[str, Any]:
     kwargs |= {
       'launcher': __file__,
       'experiment': config_flags.get_config_filename(flags.FLAGS['config']),
-      'overrides': _overrides(),
+      'overrides': overrides(),
     }
   return kwargs
 
