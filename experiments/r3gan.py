@@ -36,7 +36,6 @@ from ml_collections import ConfigDict
 
 from experiments.base import base_config
 
-
 # (source, split, classes), the batch, the channels and the groups of the 3x3
 # convolutions of both networks at 4x4, 8x8, ..., gamma at first (it falls to a
 # tenth), the last half-life, the last p, and the images of the curves.

@@ -19,6 +19,7 @@ from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
 from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.games.progressive import progressive_game
+from gan_jax.games.style import style_game
 from gan_jax.pair import Pair
 from gan_jax.registry import (
   accepts,
@@ -51,6 +52,11 @@ def _progressive(config: Any, axis_name: str | None) -> Game:
     resolution=config.data.resolution, **_image_arguments(config, axis_name)
   )
   return game._replace(scheduled=('alpha', *_schedulable(config)))
+
+
+def _style(config: Any, axis_name: str | None) -> Game:
+  game = style_game(**_image_arguments(config, axis_name))
+  return game._replace(scheduled=_schedulable(config))
 
 
 def _scheduled(config: Any) -> set[str]:
@@ -210,6 +216,7 @@ def advice(config: Any) -> str | None:
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
   'image': _image,
   'progressive': _progressive,
+  'style': _style,
 }
 
 

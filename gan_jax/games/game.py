@@ -131,6 +131,25 @@ class RealScore(NamedTuple):
   probability: Float[Array, ' n'] | None
 
 
+class Style(NamedTuple):
+  """The parts of a style-based generator.
+
+  Attributes:
+    map: (gen_vars, inputs) -> w of each layer [n, layers, d], truncated if the
+      inputs are. Inputs may have `ws` itself in place of `z`.
+    synthesize: (gen_vars, ws, keys, noise) -> images. `noise` is 'random' (from
+      the keys), 'constant' or 'none'.
+    truncate: (gen_vars, ws, psi, cutoff) -> ws, moved towards the average w in
+      the first `cutoff` layers, or in all: None.
+  """
+
+  map: Callable[[Variables, PyTree], Float[Array, 'n layers d']]
+  synthesize: Callable[[Variables, Array, Keys, str], Float[Array, 'n h w c']]
+  truncate: Callable[
+    [Variables, Array, Scalar, int | None], Float[Array, 'n layers d']
+  ]
+
+
 class Game(NamedTuple):
   """A two-player game.
 
@@ -167,6 +186,7 @@ class Game(NamedTuple):
       games with latents.
     truncate: (inputs, threshold) -> inputs with better but less diverse
       samples, for latents that can be truncated.
+    style: The parts of a style-based generator. None: G is not one.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -185,13 +205,14 @@ class Game(NamedTuple):
     None
   )
   truncate: Callable[[PyTree, Scalar], PyTree] | None = None
+  style: Style | None = None
 
 
 def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
   """Truncates the inputs of G if `truncation` is given; see `Run.inputs`.
 
   Raises:
-    UserError: The game has no truncation, or the threshold is not positive.
+    UserError: The game has no truncation, or `truncation` is invalid.
   """
   if truncation is None:
     return inputs
@@ -200,6 +221,4 @@ def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
       'truncation needs Gaussian latents, which this game does not have: '
       'remove truncation'
     )
-  if not truncation > 0:
-    raise UserError(f'truncation={truncation} must be positive')
   return game.truncate(inputs, truncation)

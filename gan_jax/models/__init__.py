@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, r3gan, resnet
+from gan_jax.models import dcgan, mlp, progressive, r3gan, resnet, style
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
@@ -17,6 +17,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'progressive': progressive.Generator,
     'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
+    'style': style.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
@@ -24,6 +25,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'progressive': progressive.Discriminator,
     'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
+    'style': style.Discriminator,
   },
 )
 

@@ -31,7 +31,8 @@ from gan_jax.plots.grid import (
   to_pil,
 )
 from gan_jax.plots.toy_plot import make_plot_data, plot
-from gan_jax.registry import code_names
+from gan_jax.registry import choose, code_names
+from gan_jax.runs.style import StyleMethods
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -47,7 +48,7 @@ CHUNK = 4096
 Labels = int | Sequence[int] | np.ndarray | Array
 
 
-class Run:
+class Run(StyleMethods):
   """A checkpoint of a run: its generator, discriminator, config and metrics.
 
   Attributes:
@@ -101,7 +102,8 @@ class Run:
       n: The number of samples.
       seed: Another seed gives other samples.
       truncation: The largest absolute value of a latent. A smaller value gives
-        better and less diverse samples. None: no truncation.
+        better and less diverse samples. Of a style-based generator: psi, from
+        0, the average image, to 1, no truncation. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
       **real: Real examples [n, ...], by name, if the generator reads them:
@@ -147,13 +149,16 @@ class Run:
     steps: int = 9,
     seed: int = 0,
     labels: Labels | None = None,
+    space: str = 'z',
   ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
     """Generates images along `n` paths in latent space, from sample to sample.
 
     Path i leads from sample 2i to sample 2i + 1 of
     `run.sample(2 * n, seed, labels=labels)`. In a conditional run, `labels`
-    holds the classes of the 2n ends, or one class for all.
+    holds the classes of the 2n ends, or one class for all. With a style-based
+    generator, the paths are also straight lines in `space` 'w'.
     """
+    choose('space', space, dict.fromkeys(('w', 'z')))
     if self._game.interpolate is None:
       raise UserError('run.interpolate needs latents, and this game has none')
     _check_counts(n=n, steps=steps)
@@ -162,7 +167,8 @@ class Run:
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self._generate_batches(self._game.interpolate(a, b, t), n * steps)
+    between = self._between_in_w if space == 'w' else self._game.interpolate
+    images = self._generate_batches(between(a, b, t), n * steps)
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
@@ -357,14 +363,14 @@ class Run:
     return jnp.asarray(labels, jnp.int32)
 
   def _generate_batches(
-    self, inputs: PyTree, n: int
+    self, inputs: PyTree, n: int, generate: Callable[..., Array] | None = None
   ) -> Shaped[np.ndarray, 'n ...']:
     """Generates `n` uint8 images, or points, in batches of limited size."""
-    parts = []
+    parts, generate = [], generate or self._generate
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
     for start in range(0, n, size):
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part)
+      images = generate(self.params, part)
       parts.append(
         np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
       )
