@@ -21,7 +21,7 @@ from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
-from gan_jax.games.game import Game, Phase
+from gan_jax.games.game import Game, Phase, main_output
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.registry import code_names
 from gan_jax.runs.card import card
@@ -159,7 +159,7 @@ def _images(
     n = next(iter(inputs.values())).shape[0]
     key = jax.random.key(0)
     keys = example_keys(key, Purpose.SAMPLE, jnp.arange(n))
-    return game.sample(params, {**inputs, 'keys': keys}, phase)
+    return main_output(game).sample(params, {**inputs, 'keys': keys}, phase)
 
   return images
 
