@@ -42,6 +42,7 @@ SAME = {
 OTHER = {
   'adam': 'sgd',
   'all': 'train',
+  'bgc': 'bg',
   'dcgan': 'mlp',
   'digits': 'toy:ring',
   'float32': 'bfloat16',
@@ -142,8 +143,8 @@ def traced(config):
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
       for move in getattr(game.updates, player):
-        loss, _ = move.loss(params, view, batch, fakes, keys, phase)
-        parts.append(loss * move.every)
+        loss, aux = move.loss(params, view, batch, fakes, keys, phase)
+        parts += [loss * move.every, aux.game_state]
         parts.append(move.project(params) if move.project else ())
     for optimizer, p in zip(tx, player_params(variables), strict=True):
       parts.append(optimizer.update(p, optimizer.init(p), p))

@@ -111,11 +111,15 @@ def sample(
     p: The probability of each transformation; a value above 1 counts as 1.
     strengths: A pipeline: the factor of p for each group.
   """
-  uniform_key, normal_key, gate_key = jax.random.split(key, 3)
-  u = jax.random.uniform(uniform_key, (11,))
-  normal = jax.random.normal(normal_key, (12,))
-  gates = jax.random.uniform(gate_key, (len(Transforms._fields) + 4,))
-  either_side = 2 * u - 1
+  # One draw for all: each would be a large program of its own on a CPU.
+  count = len(Transforms._fields)
+  above = np.nextafter(np.float32(-1), np.float32(0))  # erfinv(-1) is infinite
+  shape = (count + 4 + 12 + 10,)
+  either_side = jax.random.uniform(key, shape, minval=above, maxval=1.0)
+  gates = either_side[: count + 4] / 2 + 0.5
+  normal = math.sqrt(2) * jax.scipy.special.erfinv(either_side[-22:-10])
+  either_side = either_side[-10:]
+  u = either_side / 2 + 0.5
   drawn = Transforms(
     mirror=jnp.floor(2 * u[0]),
     quarter_turns=jnp.floor(4 * u[1]),
@@ -162,7 +166,7 @@ def transform(
     image: An image with 1 or 3 channels.
     transforms: The parameters of all transformations.
     groups: The groups to apply: the keys of a pipeline.
-    key: The key of the noise.
+    key: The key of the image, for the noise.
   """
   height, width, channels = image.shape
   if 'blit' in groups or 'geometric' in groups:
@@ -172,7 +176,8 @@ def transform(
   if 'filter' in groups:
     image = _filter(image, transforms.gains)
   if 'noise' in groups:
-    image += transforms.noise * jax.random.normal(key, image.shape)
+    noise = jax.random.normal(jax.random.fold_in(key, 0), image.shape)
+    image += transforms.noise * noise
   if 'cutout' in groups:
     image = _cut(image, transforms.cut, transforms.cut_centre)
   return image
@@ -193,12 +198,12 @@ def augment(
     strengths: A row of PIPELINES.
   """
 
-  def one(image, key):
-    sample_key, noise_key = jax.random.split(key)
-    transforms = sample(sample_key, p, strengths)
-    return transform(image, transforms, strengths, noise_key)
-
-  return jax.vmap(one)(images, keys)
+  transforms = jax.vmap(partial(sample, p=p, strengths=strengths))(keys)
+  # XLA would compute the random numbers again for each pixel that uses them.
+  transforms = jax.lax.optimization_barrier(transforms)
+  return jax.vmap(partial(transform, groups=strengths))(
+    images, transforms, key=keys
+  )
 
 
 # The matrices below are float32 on every platform.
