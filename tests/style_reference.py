@@ -50,7 +50,9 @@ def data(spec):
 
 def number(arrays):
   """One number of several arrays."""
-  return float(sum(np.sum(random(k, np.shape(a)) * a) for k, a in arrays.items()))
+  return float(
+    sum(np.sum(random(k, np.shape(a)) * a) for k, a in arrays.items())
+  )
 
 
 def _networks(folder):
@@ -98,9 +100,7 @@ def main(folder):
       own = {k: s for k, s in shapes.items() if 'resample' not in k}
       made = {k: torch.tensor(v) for k, v in weights(own).items()}
       net.load_state_dict(made, strict=False)
-    z, c, real, y = (
-      None if x is None else torch.tensor(x) for x in data(spec)
-    )
+    z, c, real, y = (None if x is None else torch.tensor(x) for x in data(spec))
     golden[key] = _golden(g, d, z, c, real, y)
   print(json.dumps(golden, indent=2))
 

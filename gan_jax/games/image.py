@@ -31,6 +31,7 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
+  Output,
   Phase,
   Scalar,
   Update,
@@ -217,12 +218,13 @@ def image_game(
     init=lambda key, batch: (networks.init(key, batch), state or ()),
     sample_inputs=networks.sample_inputs,
     generate=networks.generate,
-    sample=networks.sample,
+    outputs={'images': Output(networks.sample)},
     updates=Pair(
       gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
       disc=disc_updates(networks, loss, penalties, auxiliary, clip, axis_name),
     ),
     discriminate=partial(discriminate.single, loss),
+    features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )
@@ -389,6 +391,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
     ('discriminator', 'images', disc),
   ):
     signature = inspect.signature(type(module).__call__)
+    if player == 'generator' and 'images' in signature.parameters:
+      raise UserError(
+        f'{type(module).__name__} maps images to images, but the generator of '
+        'this game maps latents to images: choose another config.model.gen.name'
+      )
     try:
       signature.bind(module, first, 'keys', **arguments)
       known = 'train' in signature.parameters  # not swallowed by **kwargs

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 
 Images = Float[Array, 'n *s']
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 
 
@@ -97,7 +98,7 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
     name: The unweighted penalty is logged as `disc/NAME` or `gen/NAME`.
     penalty: The penalty.
     weight: Multiplies the penalty.
-      every: 1 adds the penalty to the player's loss. A larger interval makes it
+    every: 1 adds the penalty to the player's loss. A larger interval makes it
       a separate update in every `every`-th step, `every` times as strong: the
       lazy regularization of Karras et al. 2020 (StyleGAN2), appendix B. See
       `optimizers.adam` for the corresponding correction of Adam.

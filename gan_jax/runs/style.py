@@ -27,7 +27,7 @@ class StyleMethods:
   params: PyTree
   inputs: Callable[..., PyTree]
   _game: Any
-  _generate_batches: Callable[..., Shaped[np.ndarray, 'n ...']]
+  _in_batches: Callable[..., Shaped[np.ndarray, 'n ...']]
 
   def _style(self, method: str) -> Style:
     """Returns the parts of the generator.
@@ -107,7 +107,7 @@ class StyleMethods:
         params, part['ws'], part['keys'], noise
       )
     )
-    return self._generate_batches({'ws': w, 'keys': keys}, len(w), generate)
+    return self._in_batches({'ws': w, 'keys': keys}, generate)
 
   def mix(
     self,
