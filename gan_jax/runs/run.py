@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ from gan_jax.runs.generate import save_samples
 from gan_jax.runs.invert import invert
 from gan_jax.runs.nearest import nearest
 from gan_jax.runs.steps import choose_step
+from gan_jax.runs.translate import translate
+from gan_jax.runs.upscale import upscale, upscale_scores
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -90,6 +92,19 @@ class Run:
   directions = directions
   walk = walk
   nearest = nearest
+  translate = translate
+  upscale = upscale
+  upscale_scores = upscale_scores
+
+  @property
+  def outputs(self) -> Mapping[str, Output]:
+    """The outputs of the run's game, the main one first."""
+    return self._game.outputs
+
+  @property
+  def main_output(self) -> Output:
+    """The first output."""
+    return main_output(self._game)
 
   @property
   def reads(self) -> tuple[str, ...]:
