@@ -8,9 +8,8 @@
 The experiment's file lists the keys that can be overridden.
 """
 
-# This file only parses flags and delegates: notebooks can import the rest.
+# This file defines the flags and delegates: notebooks can import the rest.
 
-import contextlib
 import hashlib
 import importlib
 import json
@@ -28,24 +27,26 @@ from ml_collections import config_flags
 
 import gan_jax
 from gan_jax import devices
-from gan_jax.bounds import bound_of
-from gan_jax.config import (
-  CHANGEABLE,
-  PER_MACHINE,
-  check_key,
-  differences,
-  flatten,
+from gan_jax.command_line import (
+  LAB_EXPERIMENT,
+  MODE_FLAGS,
+  OUTPUT_CLOSED,
+  exit_now,
+  is_output_closed,
+  overrides,
+  parse,
+  print_error,
 )
+from gan_jax.config import CHANGEABLE, PER_MACHINE, differences, flatten
 from gan_jax.errors import (
   DIVERGED,
   PREEMPTED,
   Diverged,
   Preempted,
   UserError,
-  suggest,
 )
+from gan_jax.experiment import read_settings
 from gan_jax.training import logfile, peers
-from gan_jax.training.experiment import read_experiment
 from gan_jax.training.overrides import settle
 
 # The values of `--mode`: functions of (config, workdir). They are imported when
@@ -59,13 +60,6 @@ MODES = {
   'sweep': 'gan_jax.sweep.drive:sweep',
   'lab': 'gan_jax.lab.lab:lab',
 }
-# What a flag expects, by the name that the flags library gives its type.
-EXPECTED = {
-  'bool': 'True or False',
-  'float': 'a number',
-  'int': 'an integer',
-  'multi tuple': 'a tuple',
-}
 # Modes on a finished run, which has its own config: functions of (workdir).
 RUN_MODES = {
   'apply': 'gan_jax.modes.apply:apply',
@@ -73,33 +67,6 @@ RUN_MODES = {
   'generate': 'gan_jax.modes.generate:generate',
 }
 RUNS = Path('runs')  # the folder of the default workdirs
-# The experiment of the lab, if none is named.
-LAB_EXPERIMENT = f'{Path(__file__).parent / "experiments" / "toy.py"}:ring'
-# Flags of some modes only.
-MODE_FLAGS = {
-  'apply': ('input', 'output', 'overwrite', 'step', 'to', 'trust'),
-  'evaluate': ('step', 'truncation'),
-  'film': (
-    'labels', 'output', 'overwrite', 'samples', 'seconds', 'seeds', 'step',
-    'truncation', 'trust',
-  ),
-  'generate': (
-    'labels', 'output', 'overwrite', 'samples', 'seeds', 'step', 'truncation',
-    'trust',
-  ),
-  'sweep': (
-    'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
-    'slices', 'zone', 'remote',
-  ),
-  'lab': ('port',),
-}  # fmt: skip
-
-# All flags of this program, to suggest one for a misspelt flag.
-FLAGS = (
-  'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
-  'num_processes', 'process_id', *dict.fromkeys(sum(MODE_FLAGS.values(), ())),
-)  # fmt: skip
-
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
@@ -232,45 +199,55 @@ _MODE = flags.DEFINE_enum('mode', 'train', [*MODES, *RUN_MODES], 'What to run.')
 
 
 def main(argv: list[str]) -> None:
-  """Runs the mode that `--mode` names."""
+  """Runs the mode that `--mode` names; an error ends in its exit code."""
   logging.set_verbosity(logging.WARNING)  # Orbax logs every save
   try:
-    if len(argv) > 1:
-      raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
-    if _act_on_runs():
-      return
-    if _CONFIG.value is None:
-      raise UserError(
-        'name an experiment: --config=experiments/vanilla_mnist.py'
-      )
-    _join_processes()
-    _apply_overrides()
-    kwargs = _mode_arguments()
-    workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
-    logfile.divert(workdir)
-    if _MODE.value != 'sweep':
-      peers.agree(_run_identity(workdir, kwargs))
-    mode = _import(MODES[_MODE.value])
-    mode(_CONFIG.value, workdir, **kwargs)
-    peers.part()
+    _run(argv)
   except UserError as error:
-    _print_error(error)
-    _exit(DIVERGED if isinstance(error, Diverged) else 2, str(error))
+    print_error(error)
+    exit_now(DIVERGED if isinstance(error, Diverged) else 2, str(error))
   except Preempted as preempted:
     print(f'Preempted, {preempted}: repeat the command to resume.')
-    _exit(PREEMPTED)
+    exit_now(PREEMPTED)
   except KeyboardInterrupt as interrupt:
     state = str(interrupt) or 'nothing more was saved'
     print(f'Interrupted, {state}: repeat the command to resume.')
-    _exit(130, '' if str(interrupt) else 'interrupted')
+    exit_now(130, '' if str(interrupt) else 'interrupted')
   except Exception as error:
+    if isinstance(error, BrokenPipeError) and is_output_closed():
+      exit_now(OUTPUT_CLOSED, 'its output was closed')
     if not devices.is_distributed():
       raise
     # If another process was lost, the watch of the peers says so and ends this
     # process meanwhile.
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
-    _exit(1, f'{type(error).__name__}: {error}')
+    exit_now(1, f'{type(error).__name__}: {error}')
+
+
+def _run(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
+  if _act_on_runs():
+    pass
+  elif _CONFIG.value is None:
+    raise UserError('name an experiment: --config=experiments/vanilla_mnist.py')
+  else:
+    _run_mode()
+  sys.stdout.flush()  # an error of the output is noticed here
+
+
+def _run_mode() -> None:
+  _join_processes()
+  _apply_overrides()
+  kwargs = _mode_arguments()
+  workdir = os.path.expanduser(_WORKDIR.value or default_workdir())
+  logfile.divert(workdir)
+  if _MODE.value != 'sweep':
+    peers.agree(_run_identity(workdir, kwargs))
+  mode = _import(MODES[_MODE.value])
+  mode(_CONFIG.value, workdir, **kwargs)
+  peers.part()
 
 
 def _import(name: str) -> Callable[..., Any]:
@@ -327,18 +304,6 @@ def _join_processes() -> None:
     devices.use_cpu_only()  # the trials need the accelerators
 
 
-def _exit(code: int, line: str = '') -> None:
-  """Exits at once, without waiting for threads.
-
-  `line` tells the other processes of the run why they must end too.
-  """
-  if devices.is_distributed():
-    peers.leave(code, line)
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)
-
-
 def _run_identity(workdir: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the values that must be equal in all processes, by name."""
   config = {
@@ -375,28 +340,22 @@ def _mode_arguments() -> dict[str, Any]:
     kwargs |= {
       'launcher': __file__,
       'experiment': config_flags.get_config_filename(flags.FLAGS['config']),
-      'overrides': _overrides(),
+      'overrides': overrides(),
     }
   return kwargs
 
 
 def _apply_overrides() -> None:
   """Adapts the experiment's config to the overrides."""
-  for note in settle(_CONFIG.value, _overrides()):
+  for note in settle(_CONFIG.value, overrides()):
     if devices.is_main():
       print(f'Removed: {note}', flush=True)
-
-
-def _overrides() -> dict[str, Any]:
-  """Returns the overrides that the user typed, by key."""
-  overrides = config_flags.get_override_values(flags.FLAGS['config'])
-  return overrides | {key: None for key in _keys_set_to_none(sys.argv)}
 
 
 def changed_settings() -> dict[str, Any]:
   """Returns the settings that differ from the experiment's file, by key."""
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  original = flatten(read_experiment(filename).to_dict())
+  original = read_settings(filename)
   current = flatten(_CONFIG.value.to_dict())
   changes = differences(original, current, ignore=())
   return {key: value for key, _, value in changes}
@@ -426,77 +385,6 @@ def default_workdir() -> str:
     parts += ['sweep', flags.FLAGS['sweep'].value]
   name = '-'.join(filter(None, parts))
   return str(RUNS / re.sub(r'[^A-Za-z0-9._-]', '_', name))
-
-
-def parse(argv: list[str]) -> list[str]:
-  """Parses the flags; a mistake ends in one line instead of a traceback."""
-  if '--mode=lab' in argv and not any(x.startswith('--config=') for x in argv):
-    argv = [argv[0], f'--config={LAB_EXPERIMENT}', *argv[1:]]
-  try:
-    defaults = _check_overrides(argv)
-    rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])
-    for key in _keys_set_to_none(argv):
-      _CONFIG.value.update_from_flattened_dict({key: None})
-    return rest
-  except flags.UnrecognizedFlagError as error:
-    key = error.flagname.rpartition('config.')[2]
-    flag_hint = suggest(error.flagname, FLAGS).replace("mean '", "mean '--")
-    key_hint = suggest(key, defaults).replace("mean '", "mean '--config.")
-    valid = f' (flags: --config, --config.KEY, --{", --".join(FLAGS[1:])})'
-    hint = flag_hint or key_hint or valid
-    sys.exit(_print_error(f'there is no flag --{error.flagname}{hint}'))
-  except flags.IllegalFlagValueError as error:
-    sys.exit(_print_error(_value_error(error)))
-  except (flags.Error, UserError) as error:
-    sys.exit(_print_error(error))
-
-
-def _check_overrides(argv: list[str]) -> dict[str, Any]:
-  """Checks the overridden keys; returns the experiment's settings, flat.
-
-  The flags library would answer a broken file or unknown key by a traceback.
-  """
-  filenames = re.findall(r'^--?config[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
-  if not filenames:
-    return {}
-  defaults = flatten(read_experiment(filenames[-1]).to_dict())
-  path = filenames[-1].partition(':')[0]
-  for arg in argv:
-    match = re.match(r'--?(no)?config\.([^=]*)', arg)
-    if match is not None:
-      check_key(path, match[2], defaults)
-  return defaults
-
-
-def _value_error(error: flags.IllegalFlagValueError) -> str:
-  """Returns the message for a flag's invalid value: what is valid."""
-  match = re.match(r'flag --([^=]+)=(.*?): ', str(error), re.DOTALL)
-  flag = flags.FLAGS[match[1]] if match else None
-  if flag is None or flag.flag_type() not in EXPECTED:
-    return str(error)
-  value, hint = match[2], ''
-  if (default := flag.default) is not None:
-    example = tuple(default) if isinstance(default, list) else default
-    hint = f' (for example "{example}")'
-  with contextlib.suppress(ValueError):
-    if flag.flag_type() == 'int' and float(value).is_integer():
-      hint = f' (type {int(float(value))})'
-  expected = EXPECTED[flag.flag_type()]
-  return f'--{flag.name}={value} must be {expected}{hint}'
-
-
-def _keys_set_to_none(argv: list[str]) -> list[str]:
-  """Returns the keys set to None, which the flags library cannot parse."""
-  keys = re.findall(r'^--?config\.(\S+)=None$', '\n'.join(argv), re.MULTILINE)
-  bounds = {key: bound_of(key) for key in keys}
-  return [key for key, bound in bounds.items() if bound and bound.none]
-
-
-def _print_error(error: Exception | str) -> int:
-  """Prints an error as one line; returns the exit code of a user error."""
-  line = ' '.join(str(error).split())
-  print(f'launch.py: {line}', file=sys.stderr)
-  return 2
 
 
 if __name__ == '__main__':

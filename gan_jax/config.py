@@ -29,7 +29,9 @@ BLOCKS = (
   'optimizer.disc',
   'optimizer.gen',
 )
-OPTIONAL_BLOCKS = ('evaluation', 'growth', 'model.disc', 'model.gen')
+OPTIONAL_BLOCKS = (
+  'evaluation', 'growth', 'model.disc', 'model.encoder', 'model.gen',
+)  # fmt: skip
 
 # Keys that may change when a run is resumed. None of them changes results that
 # were already computed.

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT
 from runs import (
   EXPERIMENTS,
   TINY,
@@ -108,11 +108,12 @@ runpy.run_path('launch.py', run_name='__main__')
 """
 
 
-def test_killed_and_run_again_is_the_same_run(straight, tmp_path):
-  """SIGKILL, a real process, the same command again: bit for bit parameters,
-  optimizers, average, statistics; the metrics have neither gap nor repeat.
+def test_killed_and_run_again_is_the_same_run(straight, tmp_path, capsys):
+  """SIGKILL of a process, then the same run again: equal bit for bit are
+  parameters, optimizers, average and statistics, and the metrics have neither
+  gap nor repeat. (test_launch.py repeats a command in a process.)
   """
-  name, _, workdir = straight
+  name, config, workdir = straight
   flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
   killed = subprocess.run(
     [sys.executable, '-c', KILLED, *flags], cwd=ROOT, check=False
@@ -120,10 +121,8 @@ def test_killed_and_run_again_is_the_same_run(straight, tmp_path):
   assert killed.returncode == -signal.SIGKILL
   (middle,) = checkpoint.steps(tmp_path)
   before = everything(tmp_path, middle)
-  again = subprocess.run(
-    launch(*flags), cwd=ROOT, check=True, capture_output=True, text=True
-  )
-  assert f'Resuming at iteration {middle}' in again.stdout
+  loop.train(config, tmp_path)
+  assert f'Resuming at iteration {middle}' in capsys.readouterr().out
   end = checkpoint.steps(workdir)[-1]
   assert 0 < middle < end
   assert everything(tmp_path, end) == everything(workdir, end)

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 from runs import get_config, untrained
 from safetensors import safe_open
@@ -13,6 +16,7 @@ from safetensors.numpy import save_file
 
 import gan_jax
 from gan_jax.errors import UserError
+from gan_jax.runs.onnx_graph import to_onnx
 from gan_jax.training.schedule import make_schedule
 
 # Without this package: as on a machine that has only JAX.
@@ -47,7 +51,7 @@ def stage_step(config, segment):
 def test_every_generator_equals_the_run(name, segment, monkeypatch, tmp_path):
   config = get_config(name, 'tiny')
   run = untrained(config, monkeypatch, stage_step(config, segment))
-  for suffix in ('stablehlo', 'safetensors'):
+  for suffix in ('stablehlo', 'safetensors', 'onnx'):
     generate = gan_jax.open_export(
       run.export(tmp_path / f'g.{suffix}', overwrite=True)
     )
@@ -55,7 +59,8 @@ def test_every_generator_equals_the_run(name, segment, monkeypatch, tmp_path):
       inputs = run.inputs(n)
       expected = np.asarray(run.generator(run.params, inputs))
       inputs = {k: inputs[k] for k in generate.shapes}
-      np.testing.assert_allclose(generate(**inputs), expected, atol=1e-5)
+      atol = 1e-4 if suffix == 'onnx' else 1e-5
+      np.testing.assert_allclose(generate(**inputs), expected, atol=atol)
 
 
 @pytest.fixture
@@ -141,7 +146,7 @@ def test_files_that_cannot_be_written_or_read(run, tmp_path, monkeypatch):
   file = run.export(tmp_path / 'g.stablehlo')
   with pytest.raises(UserError, match='exists: name another, or pass overwr'):
     run.export(file)
-  with pytest.raises(UserError, match=r'an export is one of FILE\.safetensors'):
+  with pytest.raises(UserError, match=r'an export is one of FILE\.onnx'):
     run.export(tmp_path / 'g.pt')
   file.write_bytes(file.read_bytes()[:1000])
   with pytest.raises(UserError, match='cannot be read'):
@@ -154,3 +159,61 @@ def test_files_that_cannot_be_written_or_read(run, tmp_path, monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"needs flatbuffers: pip .*\[export\]'"):
     run.export(tmp_path / 'h.stablehlo')
+
+
+def converted(function, **shapes):
+  """The function as ONNX runs it, and as JAX does, on random inputs."""
+  content = to_onnx(lambda x: function(**x), shapes)
+  session = onnxruntime.InferenceSession(
+    content, providers=['CPUExecutionProvider']
+  )
+  rng = np.random.default_rng(0)
+  inputs = {
+    name: rng.standard_normal((3, *shape)).astype(np.float32)
+    for name, shape in shapes.items()
+  }
+  (found,) = session.run(None, inputs)
+  return found, function(**jax.tree.map(jnp.asarray, inputs))
+
+
+def stock_layers(x):
+  """What users write: layers of Flax, a grouped and a strided convolution."""
+
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Conv(6, (3, 2), strides=2, feature_group_count=3)(x)
+      x = nn.GroupNorm(2)(nn.silu(x))
+      x = nn.gelu(nn.Conv(4, (3, 3), padding='VALID', kernel_dilation=2)(x))
+      return nn.softmax(nn.LayerNorm()(x))
+
+  net = Net()
+  return net.apply(net.init(jax.random.key(0), jnp.zeros((1, 12, 12, 3))), x)
+
+
+@pytest.mark.parametrize(
+  ('function', 'shapes'),
+  [
+    (stock_layers, {'x': (12, 12, 3)}),
+    (lambda x: jnp.einsum('nij,nkj->nik', x, x), {'x': (4, 5)}),
+    (
+      lambda x, y: jnp.concatenate([x, y], -1)[:, 1:6:2],
+      {'x': (3,), 'y': (4,)},
+    ),
+    (lambda x: jnp.where(x > 0, x**3, jnp.sign(x)).T.T, {'x': (4,)}),
+    (lambda x: jnp.broadcast_to(jnp.arange(3.0), (len_of(x), 3)), {'x': (2,)}),
+    (lambda x: jnp.clip(x, -0.5, 0.5).max(-1, keepdims=True), {'x': (6,)}),
+  ],
+)
+def test_primitives_of_onnx(function, shapes):
+  found, expected = converted(function, **shapes)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def len_of(x):
+  return x.shape[0]
+
+
+def test_a_primitive_that_onnx_does_not_know():
+  with pytest.raises(UserError, match='uses cumsum, which the export to ONNX'):
+    to_onnx(lambda x: jnp.cumsum(x['x'], -1), {'x': (4,)})

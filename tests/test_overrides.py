@@ -43,6 +43,7 @@ OTHER = {
   'adam': 'sgd',
   'bfloat16': 'float32',
   'all': 'train',
+  'bgc': 'bg',
   'dcgan': 'mlp',
   'digits': 'toy:ring',
   'float32': 'bfloat16',
@@ -70,7 +71,7 @@ OTHER = {
 def other_value(key, value):
   """Another value of the key, of the same kind and within its bounds."""
   if value is None:
-    return {float: 0.5, int: 2, str: 'other'}[bound_of(key).kind]
+    return {float: 0.05, int: 2, str: 'other'}[bound_of(key).kind]
   kind = type(value)
   if isinstance(value, tuple):
     return tuple(2 * item for item in value)
@@ -178,8 +179,8 @@ def updates_of(config):
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
       for update in getattr(game.updates, player):
-        loss, _ = update.loss(params, context, batch, fakes, keys, phase)
-        parts.append(loss * update.every)
+        loss, aux = update.loss(params, context, batch, fakes, keys, phase)
+        parts += [loss * update.every, aux.game_state]
         parts.append(update.project(params) if update.project else ())
     return parts
 

@@ -97,6 +97,7 @@ def test_the_best_discriminator_is_the_ratio_of_densities():
   )
 
 
+@pytest.mark.slow
 def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
   """`run.discriminator` + log p_G is log p_data, up to D's errors.
 

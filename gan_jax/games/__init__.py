@@ -22,10 +22,13 @@ from gan_jax.games import (
   losses,
   penalties,
 )
+from gan_jax.games.bigan import bigan_game
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.games.image import image_game
+from gan_jax.games.infogan import infogan_game, q_outputs
 from gan_jax.games.penalties import WeightedPenalty
 from gan_jax.games.progressive import progressive_game
+from gan_jax.games.style import style_game
 from gan_jax.pair import Pair
 from gan_jax.registry import (
   accepts,
@@ -46,6 +49,9 @@ KEYS = (
   'ada', 'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss',
   'name', 'penalties', *AUGMENT_KEYS,
 )  # fmt: skip
+# Keys of `config.game` for the games with codes and with an encoder.
+PLAIN_KEYS = ('latent', 'latent_dim', 'loss', 'name')
+CODE_KEYS = ('categories', 'class_weight', 'code_weight', 'codes')
 
 
 def _image(config: Any, axis_name: str | None) -> Game:
@@ -58,6 +64,98 @@ def _progressive(config: Any, axis_name: str | None) -> Game:
     resolution=config.data.resolution, **_image_arguments(config, axis_name)
   )
   return game._replace(scheduled=('alpha', *_schedulable(config)))
+
+
+def _style(config: Any, axis_name: str | None) -> Game:
+  game = style_game(**_image_arguments(config, axis_name))
+  return game._replace(scheduled=_schedulable(config))
+
+
+def _infogan(config: Any, axis_name: str | None) -> Game:
+  game = config.game
+  check_keys('config.game', game, sorted((*PLAIN_KEYS, *CODE_KEYS)))
+  _check_unconditional(config)
+  networks = _networks(config, axis_name)
+  codes = {key: game[key] for key in CODE_KEYS if key in game}
+  if 'categories' not in codes:
+    raise UserError('this game has codes: set config.game.categories')
+  outputs = q_outputs(game.categories, game.get('codes', 0))
+  disc = _with_outputs('config.model.disc', networks.disc, outputs)
+  return infogan_game(networks.gen, disc, **_plain(config), **codes)
+
+
+def _bigan(config: Any, axis_name: str | None) -> Game:
+  check_keys('config.game', config.game, sorted(PLAIN_KEYS))
+  _check_unconditional(config)
+  networks = _networks(config, axis_name)
+  if 'labels' not in inspect.signature(type(networks.disc).__call__).parameters:
+    raise UserError(
+      'this game has a D of images and latents, which it is given as labels: '
+      'choose config.model.disc.name=mlp or resnet'
+    )
+  if 'name' not in config.model.get('encoder', {}):
+    raise UserError(
+      'this game has an encoder: set config.model.encoder.name to a network of '
+      'D, such as mlp or dcgan'
+    )
+  blocks = {**config.model.to_dict(), 'disc': config.model.encoder.to_dict()}
+  encoder = _make_models(config, blocks, axis_name).disc
+  dim = config.game.latent_dim
+  encoder = _with_outputs('config.model.encoder', encoder, dim)
+  return bigan_game(networks.gen, networks.disc, encoder, **_plain(config))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+  """Makes the arguments that games of latents and images share."""
+  game = config.game
+  return {
+    'loss': build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
+    'latent': choose_or_import(
+      'config.game.latent', game.latent, latents.LATENTS
+    ),
+    'latent_dim': game.latent_dim,
+  }
+
+
+def _check_unconditional(config: Any) -> None:
+  if config.data.get('classes', 0):
+    raise UserError(
+      f'config.game.name={config.game.name} learns without labels: set '
+      'config.data.classes to 0'
+    )
+
+
+def _with_outputs(where: str, network: nn.Module, outputs: int) -> nn.Module:
+  """Adds the second head to a network of D."""
+  if not hasattr(network, 'outputs'):
+    raise UserError(
+      f'{where} needs a network with a second head: set {where}.name to mlp or '
+      'dcgan'
+    )
+  return network.clone(outputs=outputs)
+
+
+def _networks(config: Any, axis_name: str | None) -> Pair[nn.Module]:
+  """Makes both networks of `config.model`."""
+  for player in Pair._fields:
+    if 'name' not in config.get('model', {}).get(player, {}):
+      raise UserError(
+        f'the config has no key model.{player}.name: add it to get_config'
+      )
+  return _make_models(config, config.model.to_dict(), axis_name)
+
+
+def _make_models(
+  config: Any, blocks: dict[str, Any], axis_name: str | None
+) -> Pair[nn.Module]:
+  return models.make(
+    blocks,
+    resolution=config.data.resolution,
+    channels=config.data.channels,
+    precision=config.precision,
+    axis_name=axis_name,
+    auxiliary='auxiliary' in config.game,
+  )
 
 
 def _scheduled(config: Any) -> set[str]:
@@ -85,28 +183,13 @@ def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
   """Makes the arguments of `image_game` from a config."""
   game, classes = config.game, config.data.get('classes', 0)
   check_keys('config.game', game, sorted(KEYS))
-  for player in Pair._fields:
-    if 'name' not in config.get('model', {}).get(player, {}):
-      raise UserError(
-        f'the config has no key model.{player}.name: add it to get_config'
-      )
-  networks = models.make(
-    config.model.to_dict(),
-    resolution=config.data.resolution,
-    channels=config.data.channels,
-    precision=config.precision,
-    axis_name=axis_name,
-    auxiliary='auxiliary' in game,
-  )
+  networks = _networks(config, axis_name)
   _check_classes(networks, game, classes)
   loss = build('config.game.loss', losses.LOSSES, game.loss.to_dict())
   return {
     **networks._asdict(),
+    **_plain(config),
     'loss': loss,
-    'latent': choose_or_import(
-      'config.game.latent', game.latent, latents.LATENTS
-    ),
-    'latent_dim': game.latent_dim,
     'penalties': _penalties(config, 'penalties', penalties.PENALTIES),
     'gen_penalties': _penalties(
       config, 'gen_penalties', penalties.GEN_PENALTIES
@@ -228,10 +311,13 @@ def _check_sources(config: Any, game: Game) -> None:
 
 
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
+  'bigan': _bigan,
   'cyclegan': image_to_image.cyclegan,
   'image': _image,
+  'infogan': _infogan,
   'pix2pix': image_to_image.pix2pix,
   'progressive': _progressive,
+  'style': _style,
   'super_resolution': image_to_image.super_resolution,
 }
 

@@ -68,7 +68,7 @@ class Ada(NamedTuple):
     updates = state['updates'] + 1
     due = updates == self.every
     change = jnp.sign(total / images - self.target) * images
-    moved = jnp.maximum(state['p'] + change / self.adjust_images, 0.0)
+    moved = jnp.maximum(state['p'] + change / float(self.adjust_images), 0.0)
     return {
       'p': jnp.where(due, moved, state['p']),
       'sign_sum': jnp.where(due, 0.0, total),

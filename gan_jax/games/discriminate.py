@@ -100,6 +100,37 @@ class Discriminate(NamedTuple):
     logits = loss.real_score(logits)
     return RealScore(logits, nn.sigmoid(logits))
 
+  def features(
+    self, disc_vars: Variables, batch: Batch, phase: Phase
+  ) -> dict[str, Array]:
+    """Returns the activations of D's layers; see `Game.features`."""
+    images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
+    key, names = jax.random.key(0), []
+
+    def activations(image, label):
+      found = {}
+
+      def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        path = '/'.join(context.module.path)
+        is_layer = context.method_name == '__call__' and path
+        if is_layer and isinstance(output, jax.Array):
+          found[path] = output[0]
+        return output
+
+      conditioning = self.conditioning(phase, label)
+      with nn.intercept_methods(record):
+        self.disc.apply(
+          disc_vars, image[None], key[None], False, **conditioning
+        )
+      names[:] = found  # in the order of the layers, which vmap would sort
+      return found
+
+    labels = self._labels_or_zeros(batch)
+    labels = None if labels is None else labels[:, None]
+    found = jax.vmap(activations)(images, labels)
+    return {name: found[name] for name in names}
+
   def _labels_or_zeros(self, batch: Batch) -> Float[Array, 'n classes'] | None:
     """Returns one-hot labels; zeros if an auxiliary classifier has none.
 

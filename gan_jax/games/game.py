@@ -157,6 +157,25 @@ class RealScore(NamedTuple):
   probability: Float[Array, ' n'] | None
 
 
+class Style(NamedTuple):
+  """The parts of a style-based generator.
+
+  Attributes:
+    map: (gen_vars, inputs) -> w of each layer [n, layers, d], truncated if the
+      inputs are. Inputs may have `ws` itself in place of `z`.
+    synthesize: (gen_vars, ws, keys, noise) -> images. `noise` is 'random' (from
+      the keys), 'constant' or 'none'.
+    truncate: (gen_vars, ws, psi, cutoff) -> ws, moved towards the average w in
+      the first `cutoff` layers, or in all: None.
+  """
+
+  map: Callable[[Variables, PyTree], Float[Array, 'n layers d']]
+  synthesize: Callable[[Variables, Array, Keys, str], Float[Array, 'n h w c']]
+  truncate: Callable[
+    [Variables, Array, Scalar, int | None], Float[Array, 'n layers d']
+  ]
+
+
 class Game(NamedTuple):
   """A two-player game.
 
@@ -197,6 +216,12 @@ class Game(NamedTuple):
       games with latents.
     truncate: (inputs, threshold) -> inputs with better but less diverse
       samples, for latents that can be truncated.
+    style: The parts of a style-based generator. None: G is not one.
+    encode: (variables of both players, batch, phase) -> the entries of G's
+      inputs that the game infers from images, for games with an encoder.
+    features: (disc_vars, batch, phase) -> D's activations [n, ...] of each
+      image separately, by layer, from the first to the last, in evaluation
+      mode.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
@@ -216,6 +241,9 @@ class Game(NamedTuple):
     None
   )
   truncate: Callable[[PyTree, Scalar], PyTree] | None = None
+  style: Style | None = None
+  encode: Callable[[Pair[Variables], Batch, Phase], PyTree] | None = None
+  features: Callable[[Variables, Batch, Phase], dict[str, Array]] | None = None
 
 
 def main_output(game: Game) -> Output:
@@ -227,7 +255,7 @@ def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
   """Truncates the inputs of G if `truncation` is given; see `Run.inputs`.
 
   Raises:
-    UserError: The game has no truncation, or the threshold is not positive.
+    UserError: The game has no truncation, or `truncation` is invalid.
   """
   if truncation is None:
     return inputs
@@ -236,6 +264,4 @@ def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
       'truncation needs Gaussian latents, which this game does not have: '
       'remove truncation'
     )
-  if not truncation > 0:
-    raise UserError(f'truncation={truncation} must be positive')
   return game.truncate(inputs, truncation)

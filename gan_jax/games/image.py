@@ -114,6 +114,13 @@ class ImageNetworks(NamedTuple):
       gen_vars, inputs['z'], inputs['keys'], train=False, **conditioning
     )
 
+  def penalty_inputs(
+    self, gen_vars: Variables, inputs: PyTree, phase: Phase
+  ) -> tuple[Callable[[Array], Images], Array]:
+    """Returns what penalties of G differentiate: (z) -> images, and z."""
+    generate = lambda z: self.generate(gen_vars, {**inputs, 'z': z}, phase)[0]
+    return generate, inputs['z']
+
   def disc_output(
     self,
     disc_vars: Variables,
@@ -147,6 +154,7 @@ def image_game(
   classes: int = 0,
   auxiliary: Pair[float] | None = None,
   axis_name: str | None = None,
+  networks: type[ImageNetworks] = ImageNetworks,
   stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
@@ -172,6 +180,7 @@ def image_game(
       fakes in D's loss, of fakes in G's (Odena et al. 2017, AC-GAN, equation
       3). None: D has no auxiliary classifier.
     axis_name: The device axis under pmap.
+    networks: How G is applied.
     stage: (phase) -> further conditioning of both networks; phase is None at
       initialization.
     reals: (images, phase) -> the reals as D's input, before augmentation.
@@ -199,7 +208,7 @@ def image_game(
     auxiliary is not None,
     ada,
   )
-  networks = ImageNetworks(
+  networks = networks(
     gen, discriminate, conditioning, latent, latent_dim, classes
   )
   state = {p.name: p.penalty.init for p in gen_penalties}
@@ -215,6 +224,7 @@ def image_game(
       disc=disc_updates(networks, loss, penalties, auxiliary, clip, axis_name),
     ),
     discriminate=partial(discriminate.single, loss),
+    features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )
@@ -283,14 +293,20 @@ def gen_updates(
   def penalized(penalty, params, context, keys, phase):
     """Returns the weighted penalty, its value and the new game state."""
     gen_vars = {**context.variables.gen, 'params': params}
-    make = lambda z: networks.generate(
-      gen_vars, {**context.inputs, 'z': z}, phase
-    )[0]
+    keys = penalty.own_keys(keys)
+    shrink = penalty.penalty.batch_shrink
+    if len(keys) % shrink:
+      raise UserError(
+        f'batch_shrink={shrink} of {penalty.name} must divide the batch size '
+        f'per device, {len(keys)}: set it to 1, or another batch size'
+      )
+    part, keys = jax.tree.map(lambda x: x[::shrink], (context.inputs, keys))
+    make, latents = networks.penalty_inputs(gen_vars, part, phase)
     mean = lambda x: axis.mean(jnp.mean(x), axis_name)
     inputs = GenPenaltyInputs(
       make,
-      context.inputs['z'],
-      penalty.own_keys(keys),
+      latents,
+      keys,
       context.game_state[penalty.name],
       mean,
     )
@@ -402,4 +418,6 @@ def _interpolate(latent, a, b, t):
 
 
 def _truncate(latent, inputs, threshold):
+  if not threshold > 0:
+    raise UserError(f'truncation={threshold} must be positive')
   return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

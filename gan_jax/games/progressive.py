@@ -77,14 +77,20 @@ def progressive_game(
     images = main_output(game).sample(gen_vars, inputs, phase)
     return upsample_nearest(images, resolution // images.shape[1])
 
-  def discriminate(disc_vars, batch, phase):
-    images = average_pool(batch['images'], downsample(phase))
-    batch = {**batch, 'images': reals(images, phase)}
-    return game.discriminate(disc_vars, batch, phase)
+  def of_stage(apply):
+    """Applies D to images of the data, at the resolution of the stage."""
+
+    def applied(disc_vars, batch, phase):
+      images = average_pool(batch['images'], downsample(phase))
+      batch = {**batch, 'images': reals(images, phase)}
+      return apply(disc_vars, batch, phase)
+
+    return applied
 
   return game._replace(
     outputs={'images': Output(sample)},
     trainable=trainable,
     downsample=downsample,
-    discriminate=discriminate,
+    discriminate=of_stage(game.discriminate),
+    features=of_stage(game.features),
   )

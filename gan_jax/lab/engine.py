@@ -6,6 +6,7 @@ import queue
 import re
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -49,7 +50,8 @@ class Engine:
     base: The experiment that the lab was started with.
     folder: Where drawings and saved experiments are kept.
     story: The preset that pages begin with; None: the experiment.
-    ahead: Whether to compile the presets before they are chosen.
+    ahead: Whether to compile what is not yet needed: the stories, slow motion,
+      and the players alone.
   """
 
   def __init__(
@@ -61,6 +63,7 @@ class Engine:
   ):
     interface.check_toy(base)
     self._base, self.folder, self.story = base, folder, story
+    self._ahead = ahead
     self.settings = settings_of(base)
     if story is not None:
       self.settings = check(PRESETS[story].settings)
@@ -143,7 +146,7 @@ class Engine:
         result.set_exception(error)
         return
       made = compiled.result()
-      if priority == NOW:
+      if self._ahead and priority == NOW:
         for name in REST:
           self._enqueue(SOON, partial(made.function, name))
       result.set_result((made, config))
@@ -182,7 +185,7 @@ class Engine:
     while not self._stopping.is_set():
       with self._lock:
         sessions = list(self._sessions.values())
-      worked = [session.tick() for session in sessions]
+      worked = [_tick(session) for session in sessions]
       if not any(worked):
         time.sleep(IDLE_SECONDS)
 
@@ -193,6 +196,16 @@ class Engine:
       if task is None or self._stopping.is_set():
         return
       task()
+
+
+def _tick(session: Session) -> bool:
+  """Ticks a session; its failure stops this session only."""
+  try:
+    return session.tick()
+  except Exception as error:  # such as too little memory
+    traceback.print_exc()
+    session.fail(error)
+    return False
 
 
 def _make(future: Future, config: ConfigDict) -> None:

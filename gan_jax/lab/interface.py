@@ -1,21 +1,22 @@
-"""What the lab takes from games and data sources, in one place."""
+"""What the lab takes from games, data sources and runs, in one place."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt8
 from ml_collections import ConfigDict
 
 from gan_jax import data
-from gan_jax.data.on_device import read
+from gan_jax.data.on_device import make_reader
 from gan_jax.data.source import Source
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game, Phase, main_output
 from gan_jax.pair import Variables
+from gan_jax.runs.run import Run
 
 
 def generate(
@@ -51,12 +52,10 @@ def has_points(config: ConfigDict) -> bool:
   return config.data.resolution == 1
 
 
-def reader(source: Source) -> Callable[..., Batch]:
+def reader(config: ConfigDict, source: Source) -> Callable[..., Batch]:
   """Makes (examples, key, step) -> batch, for a source that is drawn."""
-  read_drawn = partial(read, flip=False, draw=source.draw)
-  return lambda examples, key, step: read_drawn(
-    {}, {'example': examples}, key, step
-  )
+  read = make_reader(config, source)
+  return lambda examples, key, step: read({}, {'example': examples}, key, step)
 
 
 def batch_shapes(config: ConfigDict) -> dict[str, Any]:
@@ -66,3 +65,20 @@ def batch_shapes(config: ConfigDict) -> dict[str, Any]:
     'images': jax.ShapeDtypeStruct((64, side, side, channels), jnp.float32),
     'example': jax.ShapeDtypeStruct((64,), jnp.int32),
   }
+
+
+def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
+  """Generates the images of inputs of a run."""
+  return run.generate(inputs)
+
+
+def between(run: Run, a: PyTree, b: PyTree, t: Float[Array, ' n']) -> PyTree:
+  """Interpolates between inputs of a run.
+
+  Raises:
+    UserError: The game has no latents.
+  """
+  interpolate = run._game.interpolate
+  if interpolate is None:
+    raise UserError('this game has no latents to walk through')
+  return interpolate(a, b, t)

@@ -87,6 +87,7 @@ def _listen(port: int | None) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       opened.bind((HOST, candidate))
+      opened.listen(128)
       return opened
     except (OSError, OverflowError) as error:
       opened.close()

@@ -40,7 +40,7 @@ def finite(value: Any) -> float | None:
   return round(value, 6) if math.isfinite(value) else None
 
 
-def describe(values: Mapping[str, float | None], toy: Toy) -> str:
+def describe(values: Mapping[str, Any], toy: Toy) -> str:
   """Describes a state in one sentence, for a reader who sees no canvas."""
   parts = []
   if values.get('real_accuracy') is not None:

@@ -100,7 +100,7 @@ def make_program(config: ConfigDict) -> Program:
   tx = optimizers.make(config.optimizer.to_dict())
   source, toy = interface.open_toy(config)
   loss = build('config.game.loss', LOSSES, config.game.loss.to_dict())
-  read = interface.reader(source)
+  read = interface.reader(config, source)
   phase = schedule.phase(0)
   shapes = interface.batch_shapes(config)
   create = jax.jit(lambda seed: create_state(game, tx, shapes, phase, seed))

@@ -33,7 +33,7 @@ TAKEN = 4001
 MAX_MESSAGE = 2**16
 
 
-def static_files() -> dict[str, Response]:
+def static_files() -> dict[str, tuple[bytes, str]]:
   """Reads the files of the page once: no request opens a file by its name."""
   files = {}
   for path in sorted(STATIC.iterdir()):
@@ -42,7 +42,7 @@ def static_files() -> dict[str, Response]:
   return files
 
 
-def _static(files: dict[str, Any], page: str) -> Callable:
+def _static(files: dict[str, tuple[bytes, str]], page: str) -> Callable:
   async def serve(request: Request) -> Response:
     name = request.path_params.get('name', page)
     if name not in files:

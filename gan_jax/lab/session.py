@@ -192,6 +192,13 @@ class Session:
       return worked
     return self._advance() or worked
 
+  def fail(self, error: Exception) -> None:
+    """Pauses after an unexpected error, and says so."""
+    self.playing = self._once = self._dirty = False
+    line = ' '.join(str(error).split())[:200]
+    self._tell('error', text=f'the lab failed: {type(error).__name__}: {line}')
+    self._status()
+
   # Commands.
 
   def _do(self, command: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from gan_jax.models import (
   progressive,
   r3gan,
   resnet,
+  style,
   super_resolution,
   translation,
 )
@@ -32,6 +33,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'translation_mlp': mlp.Translator,
     'translation_resnet': translation.ResNet,
     'unet': translation.UNet,
+    'style': style.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
@@ -41,6 +43,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'resnet': resnet.Discriminator,
     'patchgan': translation.PatchGAN,
     'vgg': super_resolution.VGG,
+    'style': style.Discriminator,
   },
 )
 

@@ -90,6 +90,8 @@ class Discriminator(nn.Module):
     dropout: Fraction of units that are dropped.
     stddev_group: Group size of the minibatch standard deviation before the last
       hidden layer (`layers.minibatch_stddev`). 0: none.
+    outputs: Outputs of a second head on the same layers, as for codes
+      (InfoGAN) or latents (BiGAN's encoder). 0: no second head.
     axis_name: The device axis under pmap.
     Others: See `Generator`.
   """
@@ -97,6 +99,7 @@ class Discriminator(nn.Module):
   hidden: tuple[int, ...] = (1024, 512, 256)
   dropout: float = 0.3
   stddev_group: int = 0
+  outputs: int = 0
   axis_name: str | None = None
   activation: str = 'leaky_relu'
   negative_slope: float = 0.2
@@ -109,8 +112,11 @@ class Discriminator(nn.Module):
     keys: Key[Array, ' n'],
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
-  ) -> Float[Array, ' n']:
-    """Concatenates labels to the pixels (Mirza & Osindero 2014)."""
+  ) -> Any:
+    """Returns logits [n]; with `outputs`, ([n], [n, outputs]).
+
+    Concatenates labels to the pixels (Mirza & Osindero 2014).
+    """
 
     def hidden(width: int, x: Array) -> Array:
       x = nn.Dense(width, dtype=self.dtype)(x)
@@ -128,7 +134,8 @@ class Discriminator(nn.Module):
       x = x[:, 0, 0]
     for width in self.hidden[-1:]:
       x = hidden(width, x)
-    return nn.Dense(1, dtype=jnp.float32)(x)[:, 0]
+    x = nn.Dense(1 + self.outputs, dtype=jnp.float32)(x)
+    return (x[:, 0], x[:, 1:]) if self.outputs else x[:, 0]
 
 
 def _concatenate(x: Float[Array, 'n d'], labels: Array | None) -> Array:

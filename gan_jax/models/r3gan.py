@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Key
 from gan_jax import ops
 from gan_jax.errors import UserError
 from gan_jax.models.layers import add_bias
-from gan_jax.ops.resample import downsample_bilinear, upsample_bilinear
+from gan_jax.ops.fir import downsample, upsample
 
 Images = Float[Array, 'n h w c']
 Labels = Float[Array, 'n classes']
@@ -197,7 +197,7 @@ class Generator(_Stages):
     basis = self.param('basis', nn.initializers.normal(1.0), (4, 4, first))
     shape = z.shape[-1], first
     scale = z @ self.param('scale', _normal(1.0, shape[0]), shape)
-    x = basis * scale[:, None, None]
+    x = basis[None] * scale[:, None, None]
     for level, (size, width) in enumerate(
       zip(sizes, self.features, strict=True)
     ):
@@ -205,7 +205,7 @@ class Generator(_Stages):
       x = x.astype(dtype)
       if width != x.shape[-1]:
         x = _Conv(width, dtype, name=f'transition_{size}')(x)
-      x = x if level == 0 else upsample_bilinear(x)
+      x = x if level == 0 else upsample(x)
       x = self.blocks(x, level, size)
     x = _Conv(self.channels, x.dtype, name='to_image')(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -235,7 +235,7 @@ class Discriminator(_Stages):
       x = self.blocks(x.astype(dtype), level, size)
       if level == 0:
         break
-      x, width = downsample_bilinear(x), self.features[level - 1]
+      x, width = downsample(x), self.features[level - 1]
       if width != x.shape[-1]:
         x = _Conv(width, dtype, name=f'transition_{size // 2}')(x)
     width = self.features[0]

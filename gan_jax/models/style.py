@@ -9,6 +9,7 @@ The names of the blocks and the defaults are those of the authors' PyTorch code;
 models/style_weights.py converts their weights.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
+from gan_jax.keys import layer_keys
 from gan_jax.models.layers import minibatch_stddev, pixel_norm
 from gan_jax.models.style_layers import (
   StyleConv,
@@ -174,8 +176,7 @@ class _SynthesisBlock(nn.Module):
     x: Images | None,
     images: Images | None,
     ws: Styles,
-    keys: Key[Array, ' n'],
-    noise: str,
+    noises: list[Any],
   ) -> tuple[Images, Images | None]:
     def layer(name: str, up: bool = False) -> SynthesisLayer:
       return SynthesisLayer(
@@ -186,18 +187,18 @@ class _SynthesisBlock(nn.Module):
       shape = self.resolution, self.resolution, self.width
       x = self.param('const', nn.initializers.normal(1.0), shape)
       x = jnp.broadcast_to(x.astype(self.dtype), (len(ws), *shape))
-      x = layer('conv1')(x, ws[:, 0], keys, noise)
+      x = layer('conv1')(x, ws[:, 0], noises[0])
     elif self.architecture == 'resnet':
       half = math.sqrt(0.5)
       x = x.astype(self.dtype)
       skip = StyleConv(self.width, 1, 'up', activate=False, name='skip')
       y = skip(x, gain=half)
-      x = layer('conv0', up=True)(x, ws[:, 0], keys, noise)
-      x = y + layer('conv1')(x, ws[:, 1], keys, noise, gain=half)
+      x = layer('conv0', up=True)(x, ws[:, 0], noises[0])
+      x = y + layer('conv1')(x, ws[:, 1], noises[1], gain=half)
     else:
       x = x.astype(self.dtype)
-      x = layer('conv0', up=True)(x, ws[:, 0], keys, noise)
-      x = layer('conv1')(x, ws[:, 1], keys, noise)
+      x = layer('conv0', up=True)(x, ws[:, 0], noises[0])
+      x = layer('conv1')(x, ws[:, 1], noises[1])
     if images is not None:
       images = fir.upsample(images)
     if self.last or self.architecture == 'skip':
@@ -224,6 +225,7 @@ class Synthesis(_Widths):
     """Generates images with `noise` 'random' (from the keys), 'constant' or
     'none'.
     """
+    noises = self._noises(ws, keys, noise)
     x, images, index = None, None, 0
     for side in resolutions(self.resolution):
       block = _SynthesisBlock(
@@ -238,9 +240,27 @@ class Synthesis(_Widths):
         self.dtype_of(side, ws.dtype),
         name=f'b{side}',
       )
-      x, images = block(x, images, ws[:, index:], keys, noise)
+      x, images = block(x, images, ws[:, index:], noises[index:])
       index += 1 if side == 4 else 2
     return images
+
+  def _noises(
+    self, ws: Styles, keys: Key[Array, ' n'], noise: str
+  ) -> list[Any]:
+    """Returns the noise of each layer, as `SynthesisLayer` takes it."""
+    if noise not in NOISES:
+      raise UserError(f'unknown noise {noise!r} (valid: {", ".join(NOISES)})')
+    sides = [s for s in resolutions(self.resolution) for _ in range(2)][1:]
+    if noise != 'random':
+      return [noise if noise == 'constant' else None] * len(sides)
+    # One call for all layers, because each takes long to compile.
+    ends = list(itertools.accumulate(side**2 for side in sides))
+    sample = lambda key: jax.random.normal(key, (ends[-1],), ws.dtype)
+    parts = jnp.split(jax.vmap(sample)(layer_keys(self, keys)), ends[:-1], 1)
+    return [
+      part.reshape(-1, side, side)
+      for part, side in zip(parts, sides, strict=True)
+    ]
 
 
 class Generator(_Widths):
@@ -250,6 +270,8 @@ class Generator(_Widths):
     w_dim: Dimension of w.
     mapping_layers: Number of layers of the mapping network.
     w_decay: Decay of the moving average of w, per forward pass in training.
+    mixing: Probability of style mixing in training: the last layers, from a
+      random one on, get the w of a second z ~ N(0, I).
     fused: Whether modulated convolutions are grouped; see `modulated_conv`.
     axis_name: The device axis under pmap.
     Others: See `_Widths`.
@@ -258,6 +280,7 @@ class Generator(_Widths):
   w_dim: int = 512
   mapping_layers: int = 8
   w_decay: float = 0.995
+  mixing: float = 0.9
   fused: bool = False
   axis_name: str | None = None
 
@@ -281,26 +304,40 @@ class Generator(_Widths):
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
   ) -> Images:
-    """Generates images, without style mixing, with random noise."""
-    return self.synthesis(self.repeated(self.map(z, train, labels)), keys)
+    """Generates images with random noise."""
+    return self.synthesis(self.map(z, keys, train, labels), keys)
 
   def map(
     self,
     z: Float[Array, 'n d'],
+    keys: Key[Array, ' n'],
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
-  ) -> Float[Array, 'n e']:
-    """Maps z to w; in training, its moving average is updated."""
-    w = self.mapping(z, labels)
-    if train:
-      batch = axis.mean(jnp.mean(w, axis=0), self.axis_name)
-      step = (1 - self.w_decay) * (batch - self.w_avg.value)
-      self.w_avg.value += jax.lax.stop_gradient(step)
-    return w
+  ) -> Styles:
+    """Maps z to a w for each layer.
 
-  def repeated(self, w: Float[Array, 'n e']) -> Styles:
-    """Returns w for each layer."""
-    return jnp.repeat(w[:, None], self.layers, axis=1)
+    In training, styles are mixed and the moving average of w is updated.
+    """
+    w = self.mapping(z, labels)
+    ws = jnp.repeat(w[:, None], self.layers, axis=1)
+    if not train:
+      return ws
+    batch = axis.mean(jnp.mean(w, axis=0), self.axis_name)
+    step = (1 - self.w_decay) * (batch - self.w_avg.value)
+    self.w_avg.value += jax.lax.stop_gradient(step)
+    if not self.mixing:
+      return ws
+
+    def draw(key: Key[Array, '']) -> tuple[Array, Array]:
+      z_key, mix_key, layer_key = jax.random.split(key, 3)
+      mixed = jax.random.bernoulli(mix_key, self.mixing)
+      first = jax.random.randint(layer_key, (), 1, self.layers)
+      other = jax.random.normal(z_key, z.shape[1:], z.dtype)
+      return other, jnp.where(mixed, first, self.layers)
+
+    other, first = jax.vmap(draw)(layer_keys(self, keys))
+    own = jnp.arange(self.layers) < first[:, None]
+    return jnp.where(own[..., None], ws, self.mapping(other, labels)[:, None])
 
   def synthesize(
     self, ws: Styles, keys: Key[Array, ' n'], noise: str = 'random'

@@ -12,10 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from gan_jax import ops
-from gan_jax.keys import layer_keys
 from gan_jax.ops import fir
 
 Images = Float[Array, 'n h w c']
@@ -194,10 +193,10 @@ class SynthesisLayer(nn.Module):
     self,
     x: Images,
     w: Float[Array, 'n d'],
-    keys: Key[Array, ' n'],
-    noise: str,
+    noise: Float[Array, 'n H W'] | str | None,
     gain: float = 1.0,
   ) -> Float[Array, 'n H W e']:
+    """Computes the layer with the given noise, its 'constant' one, or none."""
     channels, side = x.shape[-1], self.resolution
     styles = StyleDense(channels, bias=1.0, name='affine')(w)
     shape = 3, 3, channels, self.features
@@ -213,12 +212,10 @@ class SynthesisLayer(nn.Module):
     x = modulated_conv(
       x, kernel, styles, resample='up' if self.up else None, fused=self.fused
     )
-    if noise == 'random':
-      sample = lambda key: jax.random.normal(key, (side, side), strength.dtype)
-      added = jax.vmap(sample)(layer_keys(self, keys))
-      x = x + (strength * added)[..., None].astype(x.dtype)
-    elif noise == 'constant':
-      x = x + (strength * constant.value)[None, ..., None].astype(x.dtype)
+    if isinstance(noise, str):
+      noise = constant.value[None]
+    if noise is not None:
+      x = x + (strength * noise)[..., None].astype(x.dtype)
     return bias_act(x, bias, gain=gain, clamp=self.clamp)
 
 

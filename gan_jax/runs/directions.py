@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from PIL import Image
 
 from gan_jax.errors import UserError
@@ -169,7 +169,7 @@ def _pca(run: 'Run', samples: int, seed: int) -> Vectors:
 def _activations(run: 'Run', inputs: PyTree) -> Float[np.ndarray, 'n d']:
   """Returns the activations of G's middle layer."""
 
-  def extract(params: PyTree, inputs: PyTree) -> list:
+  def extract(params: PyTree, inputs: PyTree) -> Array:
     outputs = []
 
     def record(call: Callable, args: tuple, kwargs: Mapping, context):
@@ -219,10 +219,11 @@ def _of_labels(
 
 def _classify(name: str, images: np.ndarray) -> Int[np.ndarray, ' n']:
   network = make_features(name)
+  weights = jax.tree.map(jnp.asarray, network.weights)
   extract = jax.jit(network.extract)
   parts = []
   for i in range(0, len(images), BATCH):
-    output = extract(network.weights, images[i : i + BATCH])
+    output = extract(weights, images[i : i + BATCH])
     if 'probabilities' not in output:
       raise UserError(f'labels={name!r} are features that do not classify')
     parts.append(np.asarray(output['probabilities']).argmax(-1))

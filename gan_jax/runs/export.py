@@ -270,12 +270,32 @@ def _open_safetensors(path: Path, trust: bool) -> Export:
   return Export(path, images, shapes)
 
 
+def _write_onnx(run: 'Run', generator: Generator) -> bytes:
+  require('onnx', 'onnx', 'an export to .onnx')
+  from gan_jax.runs.onnx_graph import to_onnx
+
+  return to_onnx(generator.images, generator.shapes)
+
+
+def _open_onnx(path: Path, trust: bool) -> Export:
+  require('onnxruntime', 'onnx', 'opening .onnx')
+  import onnxruntime
+
+  session = onnxruntime.InferenceSession(
+    path, providers=['CPUExecutionProvider']
+  )
+  shapes = {x.name: tuple(x.shape[1:]) for x in session.get_inputs()}
+  return Export(path, lambda inputs: session.run(None, inputs)[0], shapes)
+
+
 # How each format is written, and how it is opened.
 WRITERS = {
+  '.onnx': _write_onnx,
   '.safetensors': _write_safetensors,
   '.stablehlo': _write_stablehlo,
 }
 OPENERS = {
+  '.onnx': _open_onnx,
   '.safetensors': _open_safetensors,
   '.stablehlo': _open_stablehlo,
 }

@@ -28,7 +28,7 @@ PIXEL_WEIGHT = 0.1
 # |z| of a Gaussian is about N(sqrt(d), 1/2): this many above are never seen.
 MARGIN = 3
 
-Images = Float[Array, 'n h w c']
+Images = Float[Array, 'n h w c'] | Float[np.ndarray, 'n h w c']
 
 
 class Inversion(NamedTuple):
@@ -152,10 +152,11 @@ def _feature_distance(
 ) -> Callable[[Array, Array], Float[Array, ' n']]:
   """Makes a squared distance of float images in the features `name`."""
   network = make_features(name)
+  weights = jax.tree.map(jnp.asarray, network.weights)
 
   def extract(images: Images) -> Array:
     pixels = (jnp.asarray(images, jnp.float32) + 1) * 127.5
-    features = network.extract(network.weights, pixels)['features']
+    features = network.extract(weights, pixels)['features']
     return features.reshape(len(features), -1)
 
   return jax.jit(

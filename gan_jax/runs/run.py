@@ -2,7 +2,8 @@
 
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,10 @@ from gan_jax.runs.film import film
 from gan_jax.runs.generate import save_samples
 from gan_jax.runs.invert import invert
 from gan_jax.runs.nearest import nearest
+from gan_jax.runs.ratio import calibration, more_likely
+from gan_jax.runs.representation import encode, features
 from gan_jax.runs.steps import choose_step
+from gan_jax.runs.style import StyleMethods
 from gan_jax.runs.translate import translate
 from gan_jax.runs.upscale import upscale, upscale_scores
 from gan_jax.training import checkpoint
@@ -54,7 +58,7 @@ BATCH, PIXELS = 256, 2**22
 Labels = int | Sequence[int] | np.ndarray | Array
 
 
-class Run:
+class Run(StyleMethods):
   """A checkpoint of a run: its generator, discriminator, config and metrics.
 
   Attributes:
@@ -91,6 +95,10 @@ class Run:
   invert = invert
   directions = directions
   walk = walk
+  encode = encode
+  features = features
+  more_likely = more_likely
+  calibration = calibration
   nearest = nearest
   translate = translate
   upscale = upscale
@@ -144,7 +152,8 @@ class Run:
       n: The number of samples.
       seed: Another seed gives other samples.
       truncation: The largest absolute value of a latent. A smaller value gives
-        better and less diverse samples. None: no truncation.
+        better and less diverse samples. Of a style-based generator: psi, from
+        0, the average image, to 1, no truncation. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
       first: The number of the first of the `n` samples.
@@ -199,11 +208,17 @@ class Run:
 
     See `inputs`.
     """
+    return self._in_batches(inputs, partial(self._generate, output=output))
+
+  def _in_batches(
+    self, inputs: PyTree, generate: Callable[..., Array]
+  ) -> Shaped[np.ndarray, 'n ...']:
+    """Calls generate(params, inputs) in batches of limited size."""
     n, parts = len(jax.tree.leaves(inputs)[0]), []
     size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
     for start in range(0, n, size):
       part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part, output=output)
+      images = generate(self.params, part)
       parts.append(
         np.asarray(images)[:, 0, 0] if self.has_points else to_uint8(images)
       )
@@ -228,13 +243,16 @@ class Run:
     steps: int = 9,
     seed: int = 0,
     labels: Labels | None = None,
+    space: str = 'z',
   ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
     """Generates images along `n` paths in latent space, from sample to sample.
 
     Path i leads from sample 2i to sample 2i + 1 of
     `run.sample(2 * n, seed, labels=labels)`. In a conditional run, `labels`
-    holds the classes of the 2n ends, or one class for all.
+    holds the classes of the 2n ends, or one class for all. With a style-based
+    generator, the paths are also straight lines in `space` 'w'.
     """
+    choose('space', space, dict.fromkeys(('w', 'z')))
     if self._game.interpolate is None:
       raise UserError('run.interpolate needs latents, and this game has none')
     check_counts(n=n, steps=steps)
@@ -243,7 +261,8 @@ class Run:
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self.generate(self._game.interpolate(a, b, t))
+    between = self._between_in_w if space == 'w' else self._game.interpolate
+    images = self.generate(between(a, b, t))
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
@@ -255,6 +274,11 @@ class Run:
     """The trained variables of both players, without the moving average."""
     both = checkpoint.read(self.workdir, ('variables',), self.step)
     return Pair(**both['variables'])
+
+  @functools.cached_property
+  def _averaged(self) -> Pair[PyTree]:
+    """The variables of both players, with the moving average of G's."""
+    return Pair(gen=self.params, disc=self.disc_vars)
 
   @property
   def disc_vars(self) -> PyTree:

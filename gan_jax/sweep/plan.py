@@ -1,8 +1,7 @@
 """Reads and checks the description of a sweep.
 
-`def sweep(arg='')` of an experiment's file gets the argument of `get_config`
-and returns {name: description}, plain data. A `def sweep()` serves all
-arguments. A description has:
+`sweep` of an experiment's file returns {name: description}. A description is
+plain data:
 
   space        the varied keys (space.py); a space of lists is a grid, which is
                run completely; a space with a range is searched
@@ -17,15 +16,14 @@ arguments. A description has:
 """
 
 import copy
-import inspect
-import runpy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optuna
 from ml_collections import ConfigDict
 
-from gan_jax.errors import UserError, where_in
+from gan_jax.errors import UserError
+from gan_jax.experiment import read_sweeps
 from gan_jax.metrics.measure import METRICS, get_metric
 from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
@@ -103,7 +101,7 @@ class Plan(NamedTuple):
   def identity(self) -> dict[str, Any]:
     """Returns the fields that a resumed sweep must share, as plain JSON."""
     names = ('experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler')
-    fields = {key: _to_json(getattr(self, key)) for key in names}
+    fields = {key: to_json(getattr(self, key)) for key in names}
     return {**fields, 'searched': self.settings is not None}
 
 
@@ -111,10 +109,11 @@ def _flag_value(value: Any) -> str:
   return value if isinstance(value, str) else repr(value)
 
 
-def _to_json(tree: Any) -> Any:
+def to_json(tree: Any) -> Any:
+  """Returns a value as JSON has it: tuples become lists."""
   if isinstance(tree, Mapping):
-    return {str(key): _to_json(value) for key, value in tree.items()}
-  return [_to_json(x) for x in tree] if isinstance(tree, list | tuple) else tree
+    return {str(key): to_json(value) for key, value in tree.items()}
+  return [to_json(x) for x in tree] if isinstance(tree, list | tuple) else tree
 
 
 def make(
@@ -176,22 +175,7 @@ def _read_description(
   experiment: str, name: str | None
 ) -> tuple[str, Mapping[str, Any]]:
   """Returns the name and the description of a sweep of an experiment."""
-  path, _, argument = experiment.partition(':')
-  try:
-    describe = runpy.run_path(path).get('sweep', dict)
-    takes_argument = argument and inspect.signature(describe).parameters
-    known = describe(argument) if takes_argument else describe()
-    known = {title: dict(block) for title, block in known.items()}
-  except Exception as error:
-    raise UserError(
-      f'sweep() of {where_in(path, error)} failed: {type(error).__name__}: '
-      f'{error}'
-    ) from error
-  if not known:
-    raise UserError(
-      f'{experiment} declares no sweep: add a def sweep() that returns '
-      "{'NAME': {'space': {'KEY': [VALUE, ...]}}}"
-    )
+  known = read_sweeps(experiment)
   if name is None and len(known) > 1:
     raise UserError(
       f'{experiment} has several sweeps: choose one by --sweep='

@@ -69,6 +69,7 @@ def _blocks() -> Mapping[str, Mapping[str, Callable[..., Any]]]:
   return {
     'game.loss': LOSSES,
     'model.disc': MODELS.disc,
+    'model.encoder': MODELS.disc,
     'model.gen': MODELS.gen,
     'optimizer.disc': OPTIMIZERS,
     'optimizer.gen': OPTIMIZERS,

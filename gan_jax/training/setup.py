@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
@@ -161,9 +161,9 @@ def _sizes(source: Source) -> int | tuple[int, ...]:
 
 
 def create_state(
-  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
+  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int | Array
 ) -> State:
-  """Creates the initial state."""
+  """Creates the initial state; the seed may be traced."""
   key = jax.random.key(seed)
   batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   init_key = jax.random.fold_in(key, Purpose.INIT)
