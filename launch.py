@@ -62,6 +62,7 @@ MODES = {
 }
 # Modes on a finished run, which has its own config: functions of (workdir).
 RUN_MODES = {
+  'apply': 'gan_jax.modes.apply:apply',
   'film': 'gan_jax.modes.generate:film',
   'generate': 'gan_jax.modes.generate:generate',
 }
@@ -92,8 +93,9 @@ _PROCESS_ID = flags.DEFINE_integer(
 flags.DEFINE_string(
   'step',
   None,
-  'With --mode=evaluate, film or generate: the iteration of a checkpoint; with '
-  '--mode=evaluate also best or all. Default: the newest checkpoint.',
+  'With --mode=apply, evaluate, film or generate: the iteration of a '
+  'checkpoint; with --mode=evaluate also best or all. Default: the newest '
+  'checkpoint.',
 )
 flags.DEFINE_float(
   'truncation',
@@ -116,14 +118,22 @@ flags.DEFINE_list(
   'With --mode=generate or film, of a conditional run: the classes of the '
   'samples, in turn. Default: random classes.',
 )
+flags.DEFINE_string('input', None, 'With --mode=apply: the folder of images.')
+flags.DEFINE_string(
+  'to',
+  None,
+  'With --mode=apply: the set to translate to, a or b. Default: the main '
+  'output.',
+)
 flags.DEFINE_string(
   'output',
   None,
-  'With --mode=generate: a folder for PNG files, or FILE.npz. With '
-  '--mode=film: FILE.mp4, FILE.webp or FILE.gif. Default: in the workdir.',
+  'With --mode=apply: a folder for PNG files. With --mode=generate: a folder '
+  'for PNG files, or FILE.npz. With --mode=film: FILE.mp4, FILE.webp or '
+  'FILE.gif. Default: in the workdir.',
 )
 flags.DEFINE_bool(
-  'overwrite', None, 'With --mode=generate or film: replace the output.'
+  'overwrite', None, 'With --mode=apply, generate or film: replace the output.'
 )
 flags.DEFINE_float(
   'seconds', None, 'With --mode=film: the length of the film. Default: 8.'
@@ -131,7 +141,8 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   'trust',
   None,
-  "With --mode=generate or film: run the code that the run's config names.",
+  "With --mode=apply, generate or film: run the code that the run's config "
+  'names.',
 )
 flags.DEFINE_string(
   'sweep',

@@ -271,6 +271,6 @@ def test_flags_that_are_mistyped(conditional, arguments, message):
 
 
 def test_modes_on_a_run_take_no_config(tmp_path):
-  assert set(launch.RUN_MODES) == {'film', 'generate'}
+  assert set(launch.RUN_MODES) == {'apply', 'film', 'generate'}
   for name in launch.RUN_MODES.values():
     assert callable(launch._import(name))

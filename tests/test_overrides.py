@@ -40,6 +40,25 @@ SAME = {
 
 # Of a text that chooses, another choice.
 OTHER = {
+  'a_to_b': 'b_to_a',
+  'cifar10': 'vgg19:none',
+  'cyclegan': 'image',
+  'digit_pairs': 'pairs:nowhere',
+  'instance': 'batch',
+  'l1': 'l2',
+  'least_squares_half': 'hinge',
+  'non_saturating_half': 'hinge',
+  'patchgan': 'dcgan',
+  'pix2pix': 'image',
+  'relativistic_average': 'hinge',
+  'rrdb': 'srresnet',
+  'srresnet': 'rrdb',
+  'super_resolution': 'image',
+  'toy:swiss_roll': 'toy:ring',
+  'translation_mlp': 'unet',
+  'translation_resnet': 'unet',
+  'unet': 'translation_resnet',
+  'vgg': 'dcgan',
   'adam': 'sgd',
   'bfloat16': 'float32',
   'all': 'train',
@@ -124,10 +143,11 @@ def data_of(config):
   """The first images of the set: a function of `config.data` alone."""
   settings = config.data.to_json()
   if settings not in IMAGES:
-    source = data.make(config)
-    images = source.fetch(np.arange(3))['images']
-    IMAGES[settings] = source.size, images.shape, images.tobytes()
-  return *IMAGES[settings], config.data.flip
+    source = data.make(config, training=True)
+    images = [x for x in source.fetch(np.arange(3)).values() if x.ndim == 4]
+    described = [(x.shape, x.tobytes()) for x in images]
+    IMAGES[settings] = source.size, described
+  return *IMAGES[settings], config.data.flip, config.data.get('rotate')
 
 
 def as_written(function, *args):

@@ -131,12 +131,17 @@ class Output(NamedTuple):
       the samples are made from latents.
     target: (batch) -> the image that each sample should equal, for paired
       metrics and the grid. None: there is none.
+    inputs_of: (images, keys) -> inputs of `sample` for given images of any
+      size, for `run.translate` and `run.upscale`. None: as for `given`.
+    scale: The factor by which samples are larger than the given images.
   """
 
   sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
   reference: str = 'images'
   given: Callable[[Batch], Float[Array, 'n h w c']] | None = None
   target: Callable[[Batch], Float[Array, 'n h w c']] | None = None
+  inputs_of: Callable[[Float[Array, 'n h w c'], Keys], PyTree] | None = None
+  scale: int = 1
 
 
 class RealScore(NamedTuple):

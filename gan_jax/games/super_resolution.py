@@ -194,6 +194,8 @@ def super_resolution_game(
     networks.sample,
     given=lambda batch: reduce(batch['images'], scale),
     target=lambda batch: batch['images'],
+    inputs_of=lambda images, keys: {'images': images, 'keys': keys},
+    scale=scale,
   )
   return Game(
     init=networks.init,

@@ -251,6 +251,10 @@ def cyclegan_game(
         partial(networks.sample, direction),
         reference=target,
         given=lambda batch, source=source: batch[source],
+        inputs_of=lambda images, keys, source=source: {
+          source: images,
+          'keys': keys,
+        },
       )
       for direction, (source, target) in DIRECTIONS.items()
     },
@@ -393,6 +397,7 @@ def pix2pix_game(
     reference=networks.target,
     given=lambda batch: batch[networks.given],
     target=lambda batch: batch[networks.target],
+    inputs_of=lambda images, keys: {'images': images, 'keys': keys},
   )
   return Game(
     init=networks.init,

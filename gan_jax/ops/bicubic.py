@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 
 def imresize(
-  images: Float[Array, 'n h w c'], scale: float
+  images: Float[Array, 'n h w c'], scale: float | int
 ) -> Float[Array, 'n H W c']:
   """Resizes images by a factor along both axes, without rounding or clipping.
 
@@ -37,10 +37,10 @@ def imresize(
 
 
 @functools.lru_cache(maxsize=64)
-def weights(size: int, scale: float) -> Float[np.ndarray, 'out size']:
+def weights(size: int, scale: float | int) -> Float[np.ndarray, 'out size']:
   """Returns the matrix that resizes an axis of `size` pixels."""
   out = math.ceil(size * scale)
-  stretch = min(scale, 1.0)
+  stretch = min(float(scale), 1.0)
   centres = (np.arange(out) + 0.5) / scale - 0.5
   taps = math.ceil(4 / stretch) + 2
   first = np.floor(centres - 2 / stretch).astype(int)

@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ from gan_jax.runs.ratio import calibration, more_likely
 from gan_jax.runs.representation import encode, features
 from gan_jax.runs.steps import choose_step
 from gan_jax.runs.style import StyleMethods
+from gan_jax.runs.translate import translate
+from gan_jax.runs.upscale import upscale, upscale_scores
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -98,6 +100,19 @@ class Run(StyleMethods):
   more_likely = more_likely
   calibration = calibration
   nearest = nearest
+  translate = translate
+  upscale = upscale
+  upscale_scores = upscale_scores
+
+  @property
+  def outputs(self) -> Mapping[str, Output]:
+    """The outputs of the run's game, the main one first."""
+    return self._game.outputs
+
+  @property
+  def main_output(self) -> Output:
+    """The first output."""
+    return main_output(self._game)
 
   @property
   def reads(self) -> tuple[str, ...]:
