@@ -1,4 +1,6 @@
-"""The keys that every experiment has; an experiment sets its own over them.
+"""What experiments share: the common keys, and sweeps of seconds.
+
+An experiment sets its own values over those of `base_config`.
 
 docs/reference/configuration.md says what each key means.
 """
@@ -58,3 +60,20 @@ def base_config() -> ConfigDict:
   config.game.loss = ConfigDict({'name': 'non_saturating', 'real_label': 1.0})
   config.model = ConfigDict()
   return config
+
+
+def tiny_sweeps(
+  sweeps: dict, score: str = 'swd', metrics: tuple[str, ...] = ('swd',)
+) -> dict:
+  """Returns the sweeps with trials of seconds, as long as a `tiny` run."""
+  fixed = {
+    'evaluation.every_images': 64,
+    'evaluation.num_samples': 64,
+    'evaluation.metrics': metrics,
+  }
+  full = 'cost', 'fixed', 'pruner'
+  kept = lambda block: {key: x for key, x in block.items() if key not in full}
+  return {
+    name: {**kept(block), 'score': score, 'fixed': fixed}
+    for name, block in sweeps.items()
+  }

@@ -21,7 +21,7 @@ Samples and scores use a moving average of G, which the paper does not have
 
 from ml_collections import ConfigDict
 
-from experiments.base import base_config
+from experiments.base import base_config, tiny_sweeps
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -81,7 +81,7 @@ def get_config(arg: str = '') -> ConfigDict:
   return config
 
 
-def sweep() -> dict:
+def sweep(arg: str = '') -> dict:
   """Returns a search of learning rates and momentum over five epochs.
 
   Successive halving ends most of the 32 trials early. Each running trial needs
@@ -89,7 +89,7 @@ def sweep() -> dict:
   """
   rates = {'low': 5e-5, 'high': 1e-3, 'log': True}
   both = lambda b1: {'optimizer.gen.b1': b1, 'optimizer.disc.b1': b1}
-  return {
+  sweeps = {
     'rates': {
       'trials': 32,
       'score': 'fid',
@@ -107,3 +107,4 @@ def sweep() -> dict:
       'keep_pruned': False,
     }
   }
+  return tiny_sweeps(sweeps) if arg == 'tiny' else sweeps

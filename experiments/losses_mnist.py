@@ -14,6 +14,7 @@ docs/results/losses.md.
 from ml_collections import ConfigDict, config_dict
 
 from experiments import vanilla_mnist
+from experiments.base import tiny_sweeps
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -41,10 +42,10 @@ def get_config(arg: str = '') -> ConfigDict:
   return config
 
 
-def sweep() -> dict:
+def sweep(arg: str = '') -> dict:
   """Returns the grid of docs/results/losses.md: an hour on two cores."""
   penalty = 'game.penalties.{}.weight'.format
-  return {
+  sweeps = {
     'losses': {
       'space': {
         'penalty': {
@@ -79,3 +80,4 @@ def sweep() -> dict:
       },
     }
   }  # fmt: skip
+  return tiny_sweeps(sweeps) if arg == 'tiny' else sweeps

@@ -15,6 +15,7 @@ Time and score of the full run: not measured yet.
 from ml_collections import ConfigDict
 
 from experiments import progressive_celebahq
+from experiments.base import tiny_sweeps
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -31,21 +32,23 @@ def get_config(arg: str = '') -> ConfigDict:
   return config
 
 
-def sweep() -> dict:
+def sweep(arg: str = '') -> dict:
   """Returns a grid of fade-in lengths with two seeds.
 
   Shorter fade-ins leave more images for the last stage: every trial sees 2.4
   million images. Each running trial needs a GPU or TPU. Not run yet.
   """
   stable, total = 200_000, 2_400_000
+  lengths = 25_000, 50_000, 100_000, 200_000, 400_000
   levels = 3  # resolutions above 4x4
+  if arg == 'tiny':
+    stable, total, lengths, levels = 64, 448, (32, 64), 2
 
   def fading(images: int) -> dict:
     rest = total - levels * (stable + images)
     return {'growth.fade_images': images, 'growth.last_images': rest}
 
-  lengths = 25_000, 50_000, 100_000, 200_000, 400_000
-  return {
+  sweeps = {
     'fading': {
       'score': 'swd',
       'space': {
@@ -58,3 +61,4 @@ def sweep() -> dict:
       },
     }
   }
+  return tiny_sweeps(sweeps) if arg == 'tiny' else sweeps

@@ -16,7 +16,7 @@ All of MNIST:
 
 from ml_collections import ConfigDict
 
-from experiments.base import base_config
+from experiments.base import base_config, tiny_sweeps
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -80,10 +80,10 @@ def get_config(arg: str = '') -> ConfigDict:
   return config
 
 
-def sweep() -> dict:
+def sweep(arg: str = '') -> dict:
   """Returns a search of learning rates and dropout; minutes on two cores."""
   rates = {'low': 5e-5, 'high': 2e-3, 'log': True}
-  return {
+  sweeps = {
     'rates': {
       'trials': 12,
       'space': {
@@ -105,3 +105,4 @@ def sweep() -> dict:
       },
     }
   }
+  return tiny_sweeps(sweeps) if arg == 'tiny' else sweeps

@@ -60,6 +60,27 @@ def caches(tmp_path_factory):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
+@pytest.fixture(scope='session')
+def forks():
+  """Runs launch.py faster than a fresh process: see forks.py."""
+  from forks import serve
+
+  with serve() as server:
+    yield server
+
+
+@pytest.fixture(scope='session')
+def vanilla(tmp_path_factory) -> Path:
+  """The workdir of a `:tiny` run of vanilla_mnist.py; nobody changes it."""
+  from runs import get_config
+
+  from gan_jax.training import loop
+
+  workdir = tmp_path_factory.mktemp('vanilla')
+  loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
+  return workdir
+
+
 @pytest.fixture
 def scripted(monkeypatch):
   """FIDs as they are listed, one an evaluation; nothing is measured."""

@@ -6,25 +6,38 @@ import runpy
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
 
+from experiments import toy
+from gan_jax import games
+from gan_jax.runs.run import Run
 from gan_jax.training import checkpoint, loop
 
 
+def setting(name, arg=''):
+  """Returns FILE.py[:ARGUMENT] of an experiment; 'toy:ring' names a toy."""
+  file, _, toy = name.partition(':')
+  argument = ','.join(filter(None, [toy, arg]))
+  return f'experiments/{file}.py:{argument}'.removesuffix(':')
+
+
 def get_config(name, arg=''):
-  path = ROOT / 'experiments' / f'{name}.py'
-  return runpy.run_path(str(path))['get_config'](arg)
+  path, _, argument = setting(name, arg).partition(':')
+  return runpy.run_path(str(ROOT / path))['get_config'](argument)
 
 
-EXPERIMENTS = sorted(
+FILES = sorted(
   path.stem
   for path in (ROOT / 'experiments').glob('*.py')
   if path.stem not in ('__init__', 'base')
 )
+EXPERIMENTS = [name for name in FILES if name != 'toy']
+EXPERIMENTS += [f'toy:{name}' for name in toy.SOURCES]
 # Each `:tiny` run once: (its config, the first experiment that has it).
 TINY = {
   get_config(name, 'tiny').to_json(): name for name in reversed(EXPERIMENTS)
@@ -92,3 +105,15 @@ def preempt_at(step, monkeypatch):
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(loop.devices, 'limit_in_flight', limit)
+
+
+def untrained(config, monkeypatch, step=0):
+  """A `Run` of freshly initialized players; nothing is on disk."""
+  game = games.make(config)
+  data = config.data
+  sides = data.resolution, data.resolution, data.channels
+  batch = {'images': jnp.zeros((4, *sides)), 'labels': jnp.zeros(4, jnp.int32)}
+  variables, _ = game.init(jax.random.key(1), batch)
+  read = {'ema': variables.gen, 'variables': variables._asdict()}
+  monkeypatch.setattr(checkpoint, 'read', lambda *_: read)
+  return Run('nowhere', config, step)

@@ -19,7 +19,7 @@ def main() -> None:
   figure = Figure((6, 2.8), layout='constrained')
   axes = figure.subplots()
   for name, label in NAMES.items():
-    config = without_penalties('toy_gaussian')
+    config = without_penalties('toy:gaussian')
     config.game.loss.name = name
     _, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
     axes.semilogy(told['gen/loss_grad_norm'], label=label)

@@ -99,7 +99,7 @@ def conditional_digits(labels_act):
 def scores_of(labels_act, labels, *metrics):
   config, game, source = conditional_digits(labels_act)
   config.evaluation.metrics = metrics
-  evaluator = Evaluator(config.evaluation, source, {}, source, None, labels)
+  evaluator = Evaluator(config.evaluation, source, {}, source, labels)
   values = evaluator.make_evaluate_fn(game)({}, make_schedule(config).phase(0))
   return {k: v for x in values.values() for k, (v,) in x.items()}
 
@@ -130,7 +130,7 @@ def test_images_in_class_folders_have_labels():
   (accuracy,) = evaluator.evaluate_images(source)['label_accuracy'].values()
   assert accuracy[0] > 0.98
   unlabelled = in_memory({'images': np.zeros((4, 14, 14, 1), np.uint8)})
-  with pytest.raises(UserError, match='needs data with one label per image'):
+  with pytest.raises(UserError, match='need data with one label per image'):
     evaluator.evaluate_images(unlabelled)
 
 
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused():
   )
   images = np.zeros((6, 14, 14, 1), np.uint8)
   of = lambda labels, names: in_memory({'images': images, **labels}, names)
-  with pytest.raises(UserError, match='needs data with one label per image'):
+  with pytest.raises(UserError, match='need data with one label per image'):
     Evaluator(block, of({}, ()), {})
   three = {'labels': np.arange(6, dtype=np.int32) % 3}
   with pytest.raises(UserError, match='a classifier of the 3 classes'):

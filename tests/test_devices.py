@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch
-from runs import get_config, metrics
+from runs import get_config, metrics, setting
 from tables import constant_table
 
 import gan_jax
@@ -21,7 +21,7 @@ EXPERIMENTS = (
   'vanilla_mnist',
   *(
     pytest.param(name, marks=pytest.mark.slow)
-    for name in ('dcgan_mnist', 'toy_ring', 'progressive_celebahq')
+    for name in ('dcgan_mnist', 'toy:ring', 'progressive_celebahq')
   ),
 )
 # No number of devices here divides the number of samples.
@@ -52,7 +52,7 @@ def start(name, workdir, devices, *flags):
   """Starts a `:tiny` run with two evaluations; it is killed if it hangs."""
   steady = STEADY if name == 'progressive_celebahq' else ()
   command = launch(
-    f'--config=experiments/{name}.py:tiny', f'--workdir={workdir}',
+    f'--config={setting(name, "tiny")}', f'--workdir={workdir}',
     *EVALUATED, *steady, *flags,
   )  # fmt: skip
   return subprocess.Popen(
@@ -116,7 +116,10 @@ def check_same(name, workdir, single):
   assert gaps.max() < end * rate / 2
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+# (pmap on 8 devices is also tested below, with two processes.)
+@pytest.mark.parametrize(
+  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
 )

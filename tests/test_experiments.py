@@ -5,12 +5,9 @@ One straight run of each serves as the reference for all that follows.
 
 import json
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, launch
 from runs import (
   EXPERIMENTS,
   TINY,
@@ -18,6 +15,7 @@ from runs import (
   get_config,
   logged_steps,
   metrics,
+  setting,
 )
 
 import gan_jax
@@ -35,7 +33,7 @@ SHARED_KEYS = (
 # whose `:tiny` run is that of one before. (Growing runs: test_progressive.py.)
 ALWAYS = (
   'dcgan_celeba',
-  'toy_ring',
+  'toy:ring',
   'vanilla_mnist',
 )
 RUNS = [
@@ -88,41 +86,40 @@ def test_the_workdir_holds_the_whole_run(straight):
   assert logged_steps(workdir) == steps
 
 
+# Kills the process in its second save, and then runs launch.py (see forks.py).
 KILLED = """
-import os, runpy, signal, sys
+import signal
 from gan_jax.training.checkpoint import Checkpoints
 
 save, saved = Checkpoints.save, []
 
 def save_once(self, step, *rest):
   if saved:
-    self.close()  # so that there is a checkpoint to go on from
+    self.close()  # completes the first save
     os.kill(os.getpid(), signal.SIGKILL)
   saved.append(step)
   save(self, step, *rest)
 
 Checkpoints.save = save_once
-sys.argv = ['launch.py', *sys.argv[1:]]
-runpy.run_path('launch.py', run_name='__main__')
+app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
 """
 
 
-def test_killed_and_run_again_is_the_same_run(straight, tmp_path):
-  """SIGKILL, a real process, the same command again: bit for bit parameters,
-  optimizers, average, statistics; the metrics have neither gap nor repeat.
+def test_killed_and_run_again_is_the_same_run(
+  straight, forks, tmp_path, capsys
+):
+  """SIGKILL of a process, then the same run again: equal bit for bit are
+  parameters, optimizers, average and statistics, and the metrics have neither
+  gap nor repeat. (test_launch.py repeats a command in a process.)
   """
-  name, _, workdir = straight
-  flags = (f'--config=experiments/{name}.py:tiny', f'--workdir={tmp_path}')
-  killed = subprocess.run(
-    [sys.executable, '-c', KILLED, *flags], cwd=ROOT, check=False
-  )
+  name, config, workdir = straight
+  flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
+  killed = forks.run(*flags, code=KILLED)
   assert killed.returncode == -signal.SIGKILL
   (middle,) = checkpoint.steps(tmp_path)
   before = everything(tmp_path, middle)
-  again = subprocess.run(
-    launch(*flags), cwd=ROOT, check=True, capture_output=True, text=True
-  )
-  assert f'Resuming at iteration {middle}' in again.stdout
+  loop.train(config, tmp_path)
+  assert f'Resuming at iteration {middle}' in capsys.readouterr().out
   end = checkpoint.steps(workdir)[-1]
   assert 0 < middle < end
   assert everything(tmp_path, end) == everything(workdir, end)

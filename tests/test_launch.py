@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
 from conftest import ROOT, launch
@@ -169,7 +168,7 @@ MISTAKES = [
     [VANILLA, '--config.batch_size=3'],
     'not divisible by 2 devices: set 2 or 4',
   ),
-  ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
+  ([VANILLA, '--config.ema_halflife_images=-1'], 'images=-1 must be 0 or more'),
   ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
   ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),
   ([VANILLA, '--config.data.crop=0'], 'config.data.crop=0 must be positive'),
@@ -216,58 +215,15 @@ if importlib.util.find_spec('wandb') is None:
   MISTAKES += [([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")]
 
 
-# Imports everything once, and forks a process for each command line.
-FORKS = """
-import json, os, sys
-from absl import app
-import launch
-import gan_jax.modes.evaluate, gan_jax.modes.benchmark, gan_jax.training.loop
-
-for line in sys.stdin:
-  sys.argv, output, *code = json.loads(line)
-  child = os.fork()
-  if not child:
-    file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    if code:
-      exec(code[0])
-      sys.exit()
-    app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
-  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope='module')
-def forks():
-  with subprocess.Popen(
-    [sys.executable, '-c', FORKS],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-  ) as process:
-    yield process
-    process.stdin.close()
-
-
 @pytest.mark.parametrize(('flags', 'message'), MISTAKES)
 def test_a_mistake_is_one_line(forks, flags, message, tmp_path):
-  flags = ['launch.py', *flags, f'--workdir={tmp_path / "new"}']
-  output = tmp_path / 'output'
-  print(json.dumps([flags, str(output)]), file=forks.stdin, flush=True)
-  assert forks.stdout.readline() == '2\n'
-  (line,) = output.read_text().splitlines()
+  done = forks.run(*flags, f'--workdir={tmp_path / "new"}')
+  assert done.returncode == 2
+  assert not done.stdout
+  (line,) = done.stderr.splitlines()
   assert line.startswith('launch.py: ')
   assert message in line
   assert not (tmp_path / 'new').exists()
-
-
-def run(*flags, cwd=ROOT, check=False):
-  return subprocess.run(
-    launch(*flags), cwd=cwd, capture_output=True, text=True, check=check
-  )
 
 
 CONFIG = """
@@ -294,26 +250,46 @@ def get_config(arg=''):
     ),
   ],
 )
-def test_a_broken_experiment(text, message, tmp_path):
+def test_a_broken_experiment(forks, text, message, tmp_path):
   (tmp_path / 'broken.py').write_text(text)
-  result = run('--config=broken.py', cwd=tmp_path)
+  result = forks.run('--config=broken.py', cwd=tmp_path)
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert message in line
   assert not (tmp_path / 'runs').exists()
 
 
-def test_a_workdir_with_other_files(tmp_path):
+@pytest.mark.parametrize('flag', ['--dry_run', '--parallel_trials=0'])
+def test_a_closed_output_is_no_traceback(flag):
+  """As after `| head -1`: a shell reports a tool's SIGPIPE by the same code.
+
+  Errors are printed all the same.
+  """
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    launch(VANILLA, '--mode=sweep', flag), cwd=ROOT, stdout=writer,
+    stderr=subprocess.PIPE, text=True, check=False,
+  )  # fmt: skip
+  os.close(writer)
+  if flag == '--dry_run':
+    assert (done.returncode, done.stderr) == (141, '')
+  else:
+    assert done.returncode == 2
+    assert done.stderr.startswith('launch.py: --parallel_trials=0 must be')
+
+
+def test_a_workdir_with_other_files(forks, tmp_path):
   (tmp_path / 'holiday.png').write_bytes(b'')
-  result = run(VANILLA, f'--workdir={tmp_path}')
+  result = forks.run(VANILLA, f'--workdir={tmp_path}')
   assert result.returncode == 2
   assert "holds no run, but 'holiday.png'" in result.stderr
 
 
 @pytest.mark.parametrize('folder', ['/proc/nowhere', 'file/below'])
-def test_a_workdir_that_is_not_writable(tmp_path, folder):
+def test_a_workdir_that_is_not_writable(forks, tmp_path, folder):
   (tmp_path / 'file').touch()
-  result = run(VANILLA, f'--workdir={tmp_path / folder}')
+  result = forks.run(VANILLA, f'--workdir={tmp_path / folder}')
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert f'cannot write to {tmp_path / folder}' in line
@@ -328,7 +304,7 @@ def test_a_workdir_that_is_not_writable(tmp_path, folder):
     ({'a.tiff': 1, 'b.txt': 1}, '0 images, but at least 2 are needed'),
   ],
 )
-def test_a_folder_without_enough_images(tmp_path, files, message):
+def test_a_folder_without_enough_images(forks, tmp_path, files, message):
   folder = tmp_path / 'pictures'
   folder.mkdir()
   for name, good in files.items():
@@ -336,45 +312,44 @@ def test_a_folder_without_enough_images(tmp_path, files, message):
     if good:
       Image.new('L', (16, 16)).save(folder / name, 'PNG')
   source = f'--config.data.source=folder:{folder}'
-  result = run(DCGAN, source, f'--workdir={tmp_path}/run')
+  result = forks.run(DCGAN, source, f'--workdir={tmp_path}/run')
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert message in line
   assert not (tmp_path / 'run').exists()
 
 
-def test_none_by_a_flag(tmp_path):
+def test_none_by_a_flag(forks, tmp_path):
   """None gives a different run, with another default workdir."""
   flags = (
     f'--config={ROOT}/experiments/vanilla_mnist.py:tiny',
     '--config.ema_rampup=None',
     '--config.evaluation.every_images=None',
   )
-  done = run(*flags, cwd=tmp_path, check=True)
+  done = forks.run(*flags, cwd=tmp_path, check=True)
   workdir = (tmp_path / 'runs' / 'latest').resolve()
   assert re.fullmatch('vanilla_mnist-tiny-[0-9a-f]{8}', workdir.name)
   settings = json.loads((workdir / 'config.json').read_text())
   assert settings['ema_rampup'] is None
   assert 'Done' in done.stdout
-  result = run(*flags, '--config.batch_size=None', cwd=tmp_path)
+  result = forks.run(*flags, '--config.batch_size=None', cwd=tmp_path)
   assert result.returncode == 2
 
 
-def test_fewer_images_than_already_trained(tmp_path):
+def test_fewer_images_than_already_trained(forks, vanilla):
   """A smaller total is refused, and nothing is overwritten."""
-  run(VANILLA, f'--workdir={tmp_path}/run', check=True)
-  before = (tmp_path / 'run' / 'config.json').read_text()
-  less = run(VANILLA, f'--workdir={tmp_path}/run', '--config.total_images=100')
+  before = (vanilla / 'config.json').read_text()
+  flags = f'--workdir={vanilla}', '--config.total_images=100'
+  less = forks.run(VANILLA, *flags)
   assert less.returncode == 2
   (line,) = less.stderr.splitlines()
   assert 'config.total_images=100 is below the 384 images that' in line
-  assert (tmp_path / 'run' / 'config.json').read_text() == before
+  assert (vanilla / 'config.json').read_text() == before
 
 
-def test_another_run_in_a_workdir_lists_differences(tmp_path):
-  run(VANILLA, f'--workdir={tmp_path}/run', check=True)
+def test_another_run_in_a_workdir_lists_differences(forks, vanilla):
   flags = '--config.seed=3', '--config.log_every_steps=8'
-  other = run(VANILLA, f'--workdir={tmp_path}/run', *flags)
+  other = forks.run(VANILLA, f'--workdir={vanilla}', *flags)
   assert other.returncode == 2
   (line,) = other.stderr.splitlines()
   assert 'holds another run' in line
@@ -382,22 +357,23 @@ def test_another_run_in_a_workdir_lists_differences(tmp_path):
   assert 'log_every_steps' not in line
 
 
-def test_another_optimizer_needs_only_its_name(tmp_path):
+def test_another_optimizer_needs_only_its_name(forks, tmp_path):
   """The settings of Adam are removed, and a line says so."""
   flag = '--config.optimizer.gen.name=sgd'
-  done = run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
+  done = forks.run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
   note = 'optimizer.gen.name=sgd does not take optimizer.gen.b1, optimizer.gen'
   assert f'Removed: {note}.b2\n' in done.stdout
   settings = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert settings['optimizer']['gen'].keys() == {'name', 'learning_rate'}
 
 
-def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
+def test_a_run_with_a_decaying_rate_keeps_its_length(forks, tmp_path):
   """With another length it would differ from its first iteration on."""
   sngan = '--config=experiments/sngan_cifar10.py:tiny'
-  done = run(sngan, f'--workdir={tmp_path}/run', check=True)
+  done = forks.run(sngan, f'--workdir={tmp_path}/run', check=True)
   assert '0.0002 to 0 (linear)' in done.stdout
-  longer = run(sngan, f'--workdir={tmp_path}/run', '--config.total_images=256')
+  flags = f'--workdir={tmp_path}/run', '--config.total_images=256'
+  longer = forks.run(sngan, *flags)
   assert longer.returncode == 2
   (line,) = longer.stderr.splitlines()
   assert 'total_images=256, but ' in line
@@ -405,13 +381,13 @@ def test_a_run_with_a_decaying_rate_keeps_its_length(tmp_path):
   assert 'keep it, or choose another --workdir' in line
 
 
-def test_a_diverged_run_is_not_saved(tmp_path):
+def test_a_diverged_run_is_not_saved(forks, tmp_path):
   flags = (
     '--config.game.loss.name=least_squares',
     '--config.optimizer.disc.name=sgd',
     '--config.optimizer.disc.learning_rate=10',
   )
-  result = run(VANILLA, *flags, f'--workdir={tmp_path}/run')
+  result = forks.run(VANILLA, *flags, f'--workdir={tmp_path}/run')
   assert result.returncode == 3  # distinguishes divergence from a user error
   (line,) = result.stderr.splitlines()
   assert re.search(r'/loss\S* not finite at iteration \d+: training has', line)
@@ -438,21 +414,16 @@ def test_ctrl_c_saves_and_exits(tmp_path):
   assert f'Interrupted, saved at iteration {step:,}' in rest
 
 
-def default_workdir(forks, tmp_path, *flags):
+def default_workdir(forks, *flags):
   """Returns the default workdir of a command line."""
-  code = 'import launch, sys; launch.parse(sys.argv); '
-  code += 'print(launch.default_workdir())'
-  argv = ['launch.py', f'--config={ROOT}/experiments/vanilla_mnist.py', *flags]
-  output = tmp_path / 'name'
-  output.unlink(missing_ok=True)
-  print(json.dumps([argv, str(output), code]), file=forks.stdin, flush=True)
-  assert forks.stdout.readline() == '0\n', output.read_text()
-  return output.read_text().strip()
+  code = 'launch.parse(sys.argv); print(launch.default_workdir())'
+  config = f'--config={ROOT}/experiments/vanilla_mnist.py'
+  return forks.run(config, *flags, check=True, code=code).stdout.strip()
 
 
-def test_default_workdirs(forks, tmp_path):
+def test_default_workdirs(forks):
   """They depend on the settings that differ, not on how they were typed."""
-  name = functools.partial(default_workdir, forks, tmp_path)
+  name = functools.partial(default_workdir, forks)
   assert name() == 'runs/vanilla_mnist'
   # Values of the file, and keys that may change in a run, have no effect.
   assert name('--config.seed=0', '--config.parallel=pmap') == name()
@@ -477,6 +448,10 @@ def test_default_workdirs(forks, tmp_path):
   assert sweep == f'{others[0]}-sweep-my_rates'
   tiny = name(f'--config={ROOT}/experiments/vanilla_mnist.py:tiny')
   assert tiny == 'runs/vanilla_mnist-tiny'
+  toy = name(f'--config={ROOT}/experiments/toy.py:grid,wgan_gp')
+  assert toy == 'runs/toy-grid-wgan_gp'  # no comma: see --compare
+  sweep = name(f'--config={ROOT}/experiments/toy.py:ring', '--mode=sweep')
+  assert sweep == 'runs/toy-ring-sweep'
 
 
 def test_the_link_to_the_newest_run(tmp_path):
@@ -504,13 +479,15 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
+def test_the_derived_workdir_is_printed_and_resumed(
+  forks, tmp_path, monkeypatch
+):
   """Its name has the experiment and a hash of the changed settings."""
   flags = [f'--config={ROOT}/experiments/vanilla_mnist.py:tiny']
-  run(*flags, cwd=tmp_path, check=True)
+  forks.run(*flags, cwd=tmp_path, check=True)
   assert (tmp_path / 'runs' / 'latest').readlink().name == 'vanilla_mnist-tiny'
   flags += ['--config.seed=5', '--config.log_every_steps=8']
-  first = run(*flags, cwd=tmp_path, check=True).stdout
+  first = forks.run(*flags, cwd=tmp_path, check=True).stdout
   workdir = f'runs/{(tmp_path / "runs" / "latest").readlink()}'
   assert re.fullmatch('runs/vanilla_mnist-tiny-[0-9a-f]{8}', workdir)
   assert f'Workdir:  {workdir}\n' in first
@@ -518,7 +495,7 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   assert f"gan_jax.load('{workdir}')" in first
   assert 'iteration 24  384/384 images' in first
   config, *others = flags
-  second = run(config, *reversed(others), cwd=tmp_path, check=True).stdout
+  second = forks.run(config, *reversed(others), cwd=tmp_path, check=True).stdout
   assert 'Resuming at iteration 24' in second
   assert 'Training is already complete (384 images)' in second
   assert 'images/s' not in second
@@ -530,7 +507,7 @@ def test_the_derived_workdir_is_printed_and_resumed(tmp_path, monkeypatch):
   workdirs = ['runs/vanilla_mnist-tiny', workdir]
   for folder, value in zip(workdirs, (7.5, 2.5), strict=True):
     scores.record(folder, [scores.Score('fid', value, None, 24, 384, {})])
-  table = run(
+  table = forks.run(
     f'--compare={",".join(workdirs)}', cwd=tmp_path, check=True
   ).stdout
   rows = [line.split() for line in table.splitlines()[1:]]

@@ -20,7 +20,7 @@ from gan_jax.bounds import bound_of
 from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import Context
-from gan_jax.pair import player_params
+from gan_jax.games.game import main_output
 from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
@@ -41,6 +41,7 @@ SAME = {
 # Of a text that chooses, another choice.
 OTHER = {
   'adam': 'sgd',
+  'bfloat16': 'float32',
   'all': 'train',
   'bgc': 'bg',
   'dcgan': 'mlp',
@@ -56,6 +57,8 @@ OTHER = {
   'mlp': 'dcgan',
   'non_saturating': 'hinge',
   'progressive': 'image',
+  'r3gan': 'mlp',
+  'relativistic': 'hinge',
   'relu': 'leaky_relu',
   'resnet': 'mlp',
   'rmsprop': 'sgd',
@@ -68,7 +71,7 @@ OTHER = {
 def other_value(key, value):
   """Another value of the key, of the same kind and within its bounds."""
   if value is None:
-    return {float: 0.5, int: 2, str: 'other'}[bound_of(key).kind]
+    return {float: 0.05, int: 2, str: 'other'}[bound_of(key).kind]
   kind = type(value)
   if isinstance(value, tuple):
     return tuple(2 * item for item in value)
@@ -114,44 +117,80 @@ def order_of(config):
   return key, Stream(config.seed, 100).indices(np.arange(5)).tolist()
 
 
+IMAGES = {}
+
+
 def data_of(config):
-  """The first images of the set."""
-  source = data.make(config)
-  images = source.fetch(np.arange(3))['images']
-  return source.size, images.shape, images.tobytes(), config.data.flip
+  """The first images of the set: a function of `config.data` alone."""
+  settings = config.data.to_json()
+  if settings not in IMAGES:
+    source = data.make(config)
+    images = source.fetch(np.arange(3))['images']
+    IMAGES[settings] = source.size, images.shape, images.tobytes()
+  return *IMAGES[settings], config.data.flip
 
 
-def traced(config):
-  """What is computed in the last iteration, as JAX writes it."""
-  game = games.make(config)
-  tx = optimizers.make(config.optimizer.to_dict())
-  table, side, n = make_schedule(config), config.data.resolution, 16
-  batch = {
-    'images': jnp.zeros((n, side, side, config.data.channels)),
+def as_written(function, *args):
+  """What JAX traces of a function, as text."""
+  text = str(jax.make_jaxpr(function)(*args))
+  return re.sub('0x[0-9a-f]+', '', text)  # where functions lie in memory
+
+
+def optimizers_of(config):
+  """What both optimizers compute."""
+  params = {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}
+  update = lambda tx: lambda p: tx.update(p, tx.init(p), p)
+  made = optimizers.make(config.optimizer.to_dict())
+  return [as_written(update(tx), params) for tx in made]
+
+
+def batch_of(config, n=16):
+  size, channels = config.data.resolution, config.data.channels
+  return {
+    **{
+      name: jnp.zeros((n, size, size, channels))
+      for name in ('images', 'a', 'b')
+    },
     'example': jnp.arange(n),
     'labels': jnp.zeros(n, jnp.int32),
   }
-  phase = table.phase(table.total_steps - 1)
 
-  def run(key):
-    variables, state = game.init(key, batch)
-    keys = jax.random.split(key, n)
+
+def networks_of(config):
+  """How the networks are initialised."""
+  game, batch = games.make(config), batch_of(config)
+  return as_written(lambda key: game.init(key, batch), jax.random.key(0))
+
+
+def updates_of(config):
+  """What is computed in the last iteration, but for the optimizers."""
+  game, batch = games.make(config), batch_of(config)
+  table = make_schedule(config)
+  phase = table.phase(table.total_steps - 1)
+  make = lambda key: game.init(key, batch)
+  variables, state = jax.eval_shape(make, jax.random.key(0))
+
+  def run(key, variables, state):
+    keys = jax.random.split(key, len(batch['example']))
     inputs = game.sample_inputs(keys, batch, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
-    view = Context(variables, inputs, state, game.frozen())
-    parts = [game.sample(variables.gen, inputs, phase)]
+    context = Context(variables, inputs, state, game.frozen())
+    parts = [main_output(game).sample(variables.gen, inputs, phase)]
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
-      for move in getattr(game.updates, player):
-        loss, aux = move.loss(params, view, batch, fakes, keys, phase)
-        parts += [loss * move.every, aux.game_state]
-        parts.append(move.project(params) if move.project else ())
-    for optimizer, p in zip(tx, player_params(variables), strict=True):
-      parts.append(optimizer.update(p, optimizer.init(p), p))
+      for update in getattr(game.updates, player):
+        loss, aux = update.loss(params, context, batch, fakes, keys, phase)
+        parts += [loss * update.every, aux.game_state]
+        parts.append(update.project(params) if update.project else ())
     return parts
 
-  text = str(jax.make_jaxpr(run)(jax.random.key(0)))
-  return re.sub('0x[0-9a-f]+', '', text)  # where functions lie in memory
+  return as_written(run, jax.random.key(0), variables, state)
+
+
+# The cheap ones first: most keys change one of them.
+ASPECTS = (
+  schedule_of, order_of, optimizers_of, data_of, networks_of, updates_of
+)  # fmt: skip
 
 
 def keys_of(config):
@@ -192,7 +231,8 @@ ALWAYS = (
   'acgan_cifar10',
   'dcgan_celeba',
   'progressive_celeba',
-  'toy_ring',
+  'r3gan',
+  'toy:ring',
   'vanilla_mnist',
 )
 
@@ -207,14 +247,14 @@ ALWAYS = (
 def test_every_key_acts_or_is_refused(name):
   """Of the `:tiny` runs: traced, and compared."""
   config = get_config(name, 'tiny')
-  looks = [schedule_of, order_of, data_of, traced]
-  before = [look(config) for look in looks]
+  before = [aspect(config) for aspect in ASPECTS]
   idle = []
   for key in keys_of(config):
     try:
       other = overridden(config, key)
       acts = any(
-        look(other) != old for look, old in zip(looks, before, strict=True)
+        aspect(other) != old
+        for aspect, old in zip(ASPECTS, before, strict=True)
       )
     except UserError:
       continue
@@ -228,7 +268,8 @@ def test_a_flag_that_does_nothing_is_found():
   config = get_config('sngan_cifar10', 'tiny')
   constant = cfg.changed(config, 'optimizer.gen.learning_rate', 1e-4)
   assert schedule_of(constant) != schedule_of(config)
-  assert traced(constant) == traced(config)
+  others = [aspect for aspect in ASPECTS if aspect is not schedule_of]
+  assert all(aspect(constant) == aspect(config) for aspect in others)
 
 
 # Any experiment, any key of it, and whatever somebody may type for it.

@@ -21,12 +21,12 @@ from gan_jax.training.schedule import place_segments
 
 
 def measured():
-  """By the features of `digits`, which are fewer than the pixels."""
+  """Returns a config with two evaluations by the features of `digits`."""
   return evaluated(metrics=('fid',), features='digits')
 
 
 def fids(workdir):
-  """By step, of `scores.jsonl`, of `metrics.jsonl` and of TensorBoard."""
+  """Returns the FID by step in scores.jsonl, metrics.jsonl and TensorBoard."""
   events = EventAccumulator(str(workdir / 'tensorboard')).Reload()
   return (
     {s.step: s.value for s in scores.read(workdir) if s.name == 'fid'},
@@ -44,7 +44,7 @@ def fids(workdir):
 
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
-  """Measured after 0, 12 and 24 iterations, which are all."""
+  """A complete run with evaluations at iterations 0, 12 and 24."""
   workdir = tmp_path_factory.mktemp('straight')
   loop.train(measured(), workdir)
   return workdir
@@ -52,12 +52,12 @@ def straight(tmp_path_factory):
 
 def test_the_initial_generator_is_evaluated(straight):
   """Its log record has no training metrics."""
-  of_scores, of_lines, of_tensorboard = fids(straight)
-  assert of_scores.keys() == {0, 12, 24}
-  assert of_scores == of_lines == of_tensorboard
+  in_scores, in_metrics, in_tensorboard = fids(straight)
+  assert in_scores.keys() == {0, 12, 24}
+  assert in_scores == in_metrics == in_tensorboard
   assert metrics(straight)[0].keys() == {'step', 'images', 'eval/fid'}
   first = gan_jax.load(straight).metrics().iloc[0]
-  assert (first['step'], first['eval/fid']) == (0, of_scores[0])
+  assert (first['step'], first['eval/fid']) == (0, in_scores[0])
   assert np.isnan(first['images_per_second'])
 
 
@@ -65,7 +65,7 @@ def test_the_initial_generator_is_evaluated(straight):
 def test_missing_evaluations_are_made_on_resume(
   straight, tmp_path, monkeypatch, step
 ):
-  """Also for the last dispatch, after which the run is not complete."""
+  """Also if the run stopped after its last dispatch, before the evaluation."""
   config = measured()
   with monkeypatch.context() as patch:
     preempt_at(step, patch)
@@ -80,34 +80,34 @@ def test_missing_evaluations_are_made_on_resume(
   assert everything(tmp_path, 24) == everything(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
   assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
-  # A sweep sees it.
+  # A sweep reads the score.
   reader.read()
   assert reader.points[-1].score == pytest.approx(fids(straight)[0][24])
-  # Once made, it is not made again.
+  # A resumed run does not repeat the evaluation.
   monkeypatch.setattr(evaluations.Evaluations, 'measure', None)
   loop.train(config, tmp_path)
 
 
-def test_runs_without_evaluations_owe_none(tmp_path, scripted):
+def test_runs_without_evaluations_miss_none(tmp_path, scripted):
   config = measured()
   config.evaluation.every_images = None
   loop.train(config, tmp_path)
   config.evaluation.every_images = 16 * 12
-  scripted += [3.0]  # of the end alone
+  scripted += [3.0]  # of iteration 24 only
   loop.train(config, tmp_path)
   assert {s.step for s in scores.read(tmp_path)} == {24}
   assert metrics(tmp_path)[-1]['eval/fid'] == 3.0
 
 
-def test_untrained_is_no_result_of_a_trial(straight):
+def test_the_initial_score_is_no_result_of_a_trial(straight):
   reader = MetricsReader(str(straight), 'eval/fid')
   assert reader.read()
-  known = [point for point in reader.points if point.score is not None]
-  assert [point.images for point in known] == [192, 384]
+  scored = [point for point in reader.points if point.score is not None]
+  assert [point.images for point in scored] == [192, 384]
 
 
 def test_speed_excludes_evaluations(tmp_path, monkeypatch):
-  """Half a second each, as they are told; the speed is that of training."""
+  """An evaluation takes half a second; the logged speed is that of training."""
 
   def make_evaluate_fn(self, game, truncation=None):
     def measure(gen_vars, phase):
@@ -119,11 +119,11 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   monkeypatch.setattr(
     'gan_jax.metrics.evaluator.Evaluator.make_evaluate_fn', make_evaluate_fn
   )
-  told = []
+  logged = []
   log = run_log.RunLog.log
 
   def watch(self, step, images, *rest):
-    told.append((time.perf_counter(), images))
+    logged.append((time.perf_counter(), images))
     log(self, step, images, *rest)
 
   monkeypatch.setattr(run_log.RunLog, 'log', watch)
@@ -133,13 +133,14 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   seconds = [line['eval/seconds'] for line in lines if 'eval/seconds' in line]
   assert len(seconds) == 3
   assert all(0.5 <= x < 0.9 for x in seconds)
-  index = next(i for i, (_, images) in enumerate(told) if images == 384)
-  between = told[index][0] - told[index - 1][0]
-  speed = (told[index][1] - told[index - 1][1]) / (between - seconds[-1])
+  index = next(i for i, (_, images) in enumerate(logged) if images == 384)
+  between = logged[index][0] - logged[index - 1][0]
+  trained = logged[index][1] - logged[index - 1][1]
+  speed = trained / (between - seconds[-1])
   assert lines[-1]['images_per_second'] == pytest.approx(speed, rel=0.2)
 
 
-# What changes with time.
+# Scheduled values.
 
 
 def test_scheduled_values_are_logged():
@@ -176,7 +177,9 @@ def test_scheduled_values_are_logged():
 
 
 def test_a_run_logs_scheduled_values(tmp_path):
-  """The last iteration that each covers; without stages none is told."""
+  """A log record has the values of its last iteration; a run with one stage
+  logs no stage.
+  """
   config = get_config('vanilla_mnist', 'tiny')
   falling = ('linear', 1.0, 0.0)
   config.schedule = ({'disc_learning_rate_factor': falling},)

@@ -30,7 +30,7 @@ def free_port():
 
 
 def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
-  """Two processes, each in a folder of its own; `own`: flags of each."""
+  """Starts two processes, each in its own folder; `own`: flags of each."""
   group = f'--coordinator_address=localhost:{free_port()}', '--num_processes=2'
   processes = []
   for process in range(2):
@@ -57,12 +57,12 @@ def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
 def finish(processes):
   """Returns the exit codes and the stderr lines of all processes."""
   try:
-    said = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
   finally:
     for process in processes:
       process.kill()
   codes = [process.returncode for process in processes]
-  return codes, [text.splitlines() for text in said]
+  return codes, [text.splitlines() for text in errors]
 
 
 def wait_for_checkpoint(folder, processes):
@@ -89,26 +89,37 @@ def wait_for_checkpoint(folder, processes):
 )
 def test_processes_that_differ_are_refused(flag, message, tmp_path):
   """Each process prints the difference, and writes nothing."""
-  codes, said = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
+  codes, lines = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
   line = (
     'launch.py: all processes of a run must start with the same settings, '
     f'but differ in {message}'
   )
-  assert said == [[line], [line]]
+  assert lines == [[line], [line]]
+  assert codes == [2, 2]
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_mistake_in_the_flags_of_one_process_stops_all(tmp_path):
+  """The other process does not wait until its timeout."""
+  codes, lines = finish(start_two(tmp_path, VANILLA, own=((), ('--sede=7',))))
+  (other,), (own,) = lines
+  assert own.startswith('launch.py: there is no flag --sede')
+  stopped = 'launch.py: process 1 has stopped: there is no flag --sede'
+  assert other.startswith(stopped)
   assert codes == [2, 2]
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('lost', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_other_process_is_killed(lost, tmp_path):
-  """One line, and the code that says: run it again."""
+  """The other process prints one line and exits with code 75: run again."""
   processes = start_two(tmp_path, VANILLA, LONG)
   wait_for_checkpoint(tmp_path, processes)
   processes[lost].send_signal(signal.SIGKILL)
   begin = time.monotonic()
-  codes, said = finish(processes)
+  codes, lines = finish(processes)
   assert time.monotonic() - begin < 10
-  assert said[1 - lost] == [LOST.format(lost)]
+  assert lines[1 - lost] == [LOST.format(lost)]
   assert codes[1 - lost] == 75
 
 
@@ -121,13 +132,13 @@ def test_the_same_command_resumes(tmp_path):
   last = checkpoint.steps(tmp_path / 'run')[-1]
   longer = f'--config.total_images={16 * (last + 8)}'
   processes = start_two(tmp_path, VANILLA, longer)
-  codes, said = finish(processes)
-  assert codes == [0, 0], said
+  codes, lines = finish(processes)
+  assert codes == [0, 0], lines
   assert checkpoint.steps(tmp_path / 'run')[-1] == last + 8
 
 
 def save_pictures(folder, process, greys):
-  """Saves an image of each grey where the process looks for `pictures`."""
+  """Saves an image of each grey in the `pictures` folder of a process."""
   pictures = folder / f'of_{process}' / 'pictures'
   pictures.mkdir(parents=True)
   for number, grey in enumerate(greys):
@@ -140,9 +151,9 @@ def test_one_process_lacks_the_data(without, tmp_path):
   for process in range(2):
     save_pictures(tmp_path, process, () if process == without else (0, 0, 0))
   source = '--config.data.source=folder:pictures'
-  codes, said = finish(start_two(tmp_path, FOLDER, source))
+  codes, lines = finish(start_two(tmp_path, FOLDER, source))
   own = 'pictures has 0 images, but at least 2 are needed'
-  (line,), (other,) = said[without], said[1 - without]
+  (line,), (other,) = lines[without], lines[1 - without]
   assert line.startswith(f'launch.py: {own}')
   assert other.startswith(f'launch.py: process {without} has stopped: {own}')
   assert codes == [2, 2]
@@ -154,8 +165,8 @@ def test_the_data_differs(tmp_path):
   for process in range(2):
     save_pictures(tmp_path, process, (process, 10 + process, 20 + process))
   source = '--config.data.source=folder:pictures'
-  codes, said = finish(start_two(tmp_path, FOLDER, source))
-  for (line,) in said:
+  codes, lines = finish(start_two(tmp_path, FOLDER, source))
+  for (line,) in lines:
     assert (
       'must start with the same settings, but differ in data (images) (' in line
     )
@@ -213,21 +224,21 @@ def test_one_process_loses_its_data_later(tmp_path):
   wait_for_checkpoint(tmp_path, processes)
   (tmp_path / 'of_1' / 'pictures' / '1.png').unlink()
   begin = time.monotonic()
-  codes, said = finish(processes)
+  codes, lines = finish(processes)
   assert time.monotonic() - begin < 20
   own = 'pictures/1.png was deleted or damaged while in use: restore it'
-  assert said[1] == [f'launch.py: {own}']
-  assert said[0] == [f'launch.py: process 1 has stopped: {own}']
+  assert lines[1] == [f'launch.py: {own}']
+  assert lines[0] == [f'launch.py: process 1 has stopped: {own}']
   assert codes == [2, 2]
 
 
 @pytest.mark.slow
 def test_processes_with_different_numbers_of_devices(tmp_path):
   processes = start_two(tmp_path, VANILLA, devices=(1, 2))
-  codes, said = finish(processes)
+  codes, lines = finish(processes)
   line = (
     'launch.py: all processes must have the same number of devices: '
     '1 in process 0, 2 in process 1'
   )
-  assert said == [[line], [line]]
+  assert lines == [[line], [line]]
   assert codes == [2, 2]

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from conftest import ROOT
 from ml_collections import ConfigDict
-from runs import EXPERIMENTS, get_config, metrics, preempt_at
+from runs import EXPERIMENTS, get_config, metrics, preempt_at, setting
 
 import gan_jax
 import launch  # defines the flags
@@ -21,7 +21,7 @@ from gan_jax import config as cfg
 from gan_jax import data, errors, models
 from gan_jax.bounds import bound_of
 from gan_jax.data.toys import TOYS
-from gan_jax.games import augment, latents, losses, penalties
+from gan_jax.games import GAMES, augment, latents, losses, penalties
 from gan_jax.metrics import scores
 from gan_jax.metrics.features import FEATURES
 from gan_jax.metrics.measure import METRICS
@@ -118,7 +118,7 @@ def test_the_table_of_keys_is_whole():
     blocks('docs/reference/configuration.md', '{config-keys}.*?')
   )
   keys = re.findall(r'^([\w.]+): ', tables, re.MULTILINE)
-  any_of = {'PLAYER': 'gen|disc', 'NAME': r'\w+', 'at_64': r'at_\d+'}
+  any_of = {'PLAYER': 'gen|disc|encoder', 'NAME': r'\w+', 'at_64': r'at_\d+'}
   fill = lambda key: re.sub(
     '|'.join(any_of), lambda match: f'({any_of[match[0]]})', key
   )
@@ -146,6 +146,8 @@ def test_the_table_of_keys_is_whole():
     ('reference/configuration', models.MODELS.disc),
     ('reference/configuration', optimizers.OPTIMIZERS),
     ('reference/commands', launch.MODES),
+    ('reference/commands', launch.RUN_MODES),
+    ('reference/configuration', GAMES),
     ('how_to/evaluate', FEATURES),
     ('how_to/own_images', data.SOURCES),
     ('tutorials/toy', TOYS),
@@ -157,15 +159,18 @@ def test_every_row_has_its_line(page, names):
 
 
 def test_every_experiment_has_its_line():
-  for page in ('docs/reference/experiments.md', 'README.md'):
-    for name in EXPERIMENTS:
-      known = (f'`{name}.py', f'`{name.partition("_")[0]}_*.py`')
-      assert any(x in TEXTS[page] for x in known), (page, name)
+  """The reference has each experiment, and the README each group of them."""
+  for name in EXPERIMENTS:
+    named = setting(name).removeprefix('experiments/')
+    assert f'`{named}`' in TEXTS['docs/reference/experiments.md'], name
+    file = named.partition(':')[0]
+    known = (f'`{file}', f'`{file.partition("_")[0]}_*.py`')
+    assert any(x in TEXTS['README.md'] for x in known), name
 
 
 def test_exit_codes():
   text = TEXTS['docs/reference/exit_codes.md']
-  for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130):
+  for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130, 141):
     assert f'| {code} |' in text
 
 

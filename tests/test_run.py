@@ -1,6 +1,7 @@
 """`gan_jax.load`: a finished run, opened as in a notebook."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -19,10 +20,8 @@ from gan_jax.training import checkpoint, loop
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run')
-  loop.train(vanilla_mnist.get_config('tiny'), workdir)
-  return workdir
+def workdir(vanilla, tmp_path_factory):
+  return shutil.copytree(vanilla, tmp_path_factory.mktemp('run') / 'copy')
 
 
 @pytest.fixture(scope='module')

@@ -2,18 +2,10 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from runs import get_config
 
 import gan_jax
-from experiments import toy_slanted_land
 from gan_jax.training.loop import train
-
-
-def get_config(seed: int) -> ConfigDict:
-  config = toy_slanted_land.get_config()
-  config.seed = seed
-  config.evaluation.every_images = None
-  return config
 
 
 @pytest.mark.parametrize(
@@ -23,7 +15,9 @@ def test_samples_move_onto_the_diagonal(tmp_path, seed):
   """Untrained, a pixel is anywhere; trained, it is where the people's are:
   3/4 to 1 on the diagonal and 0 to 1/4 off it, give or take 1/8.
   """
-  train(get_config(seed), tmp_path)
+  config = get_config('toy:slanted_land')
+  config.seed, config.evaluation.every_images = seed, None
+  train(config, tmp_path)
   faces = gan_jax.load(tmp_path).sample(500)[..., 0] / 255
   diagonal = faces[:, [0, 1], [0, 1]]
   off = faces[:, [0, 1], [1, 0]]

@@ -7,9 +7,12 @@ import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 
+import optuna
 import pytest
 import sweeps
+from runs import get_config
 from soak_sweep import soak
 from sweeps import check_once_each, drive, events, run, steps, wait_for
 
@@ -18,6 +21,7 @@ from gan_jax.errors import UserError
 from gan_jax.files import held
 from gan_jax.sweep import local, report
 from gan_jax.sweep import plan as plans
+from gan_jax.sweep import space as spaces
 from gan_jax.sweep import study as studies
 from gan_jax.sweep.process import Process
 
@@ -44,6 +48,43 @@ def manners(monkeypatch, **by_trial):
 def states(folder):
   table = gan_jax.load_sweep(folder / 'sweep').trials
   return dict(zip(table.trial, table.state, strict=True))
+
+
+def test_the_table_has_the_values_that_trials_used(tmp_path):
+  """Also of keys that the chosen block does not set; no config: as planned."""
+  space = {
+    'model.gen.hidden': [(8, 8)],
+    'penalty': {'none': {}, 'r1': {'game.penalties.r1.weight': 2.0}},
+  }
+  file = tmp_path / 'swept.py'
+  block = {'space': space, 'score': 'gen/loss', 'goal': 'min'}
+  file.write_text(
+    'from experiments import toy\n'
+    'get_config = toy.get_config\n'
+    f'def sweep():\n  return {{"one": {block}}}\n'
+  )
+  plan = plans.make(str(file), get_config('toy:ring', 'tiny'), {})
+  study = optuna.create_study()
+  studies.enqueue(study, plan, tmp_path, retry_failed=True)
+  for trial_id, weight in enumerate((0.1, 2.0)):
+    trial = study.ask()
+    spaces.suggest(trial, space)
+    workdir = Path(studies.workdir_of(tmp_path, trial_id))
+    workdir.mkdir(parents=True)
+    settings = {
+      'model': {'gen': {'hidden': [8, 8]}},
+      'game': {'penalties': {'r1': {'weight': weight}}},
+    }
+    if trial_id == 0:
+      (workdir / 'config.json').write_text(json.dumps(settings))
+    trial.set_user_attr('resolved', report.resolved(str(workdir), plan))
+    study.tell(trial, weight)
+  report.write_description(plan, str(tmp_path))
+  report.write_table(study, plan, str(tmp_path))
+  table = gan_jax.load_sweep(tmp_path).trials
+  assert table['game.penalties.r1.weight'].tolist() == [0.1, 2.0]
+  assert table['model.gen.hidden'].tolist() == ['(8, 8)'] * 2
+  assert table.penalty.tolist() == ['none', 'r1']
 
 
 def test_a_grid_is_run_and_reported(tmp_path, capsys):

@@ -8,7 +8,7 @@ import sys
 import optuna
 import pytest
 from conftest import ROOT
-from runs import get_config
+from runs import get_config, setting
 
 from gan_jax import config as cfg
 from gan_jax.errors import UserError
@@ -255,8 +255,8 @@ def test_the_scores_of_a_toy_are_listed(tmp_path):
   sweeps = {'one': {'space': RATES}}
   file.write_text(EXPERIMENT.replace('{sweeps}', repr(sweeps)))
   expected = {
-    'toy_ring': 'jensen_shannon, kl, high_quality, modes_found, wasserstein',
-    'toy_line': 'jensen_shannon, kl, wasserstein',
+    'toy:ring': 'jensen_shannon, kl, high_quality, modes_found, wasserstein',
+    'toy:line': 'jensen_shannon, kl, wasserstein',
   }
   for name, listed in expected.items():
     with pytest.raises(UserError, match=rf': {listed}\)$'):
@@ -322,26 +322,76 @@ def test_flags_round_trip(tmp_path, monkeypatch):
   [
     ('dcgan_celeba', 32),
     ('losses_mnist', 9 * 6 * 3),
-    ('toy_ring', 12),
+    ('toy:ring', 12),
     ('progressive_cifar10', 5 * 2),
     ('vanilla_mnist', 12),
   ],
 )
 def test_the_sweeps_of_the_experiments(name, trials):
-  path = f'{ROOT}/experiments/{name}.py'
+  experiment = f'{ROOT}/{setting(name)}'
   # (This machine may lack the weights of Inception.)
-  plan = plans.make(path, get_config(name), {}, remote_trials=True)
+  plan = plans.make(experiment, get_config(name), {}, remote_trials=True)
   assert len(plans.planned_trials(plan)) == trials
+
+
+@pytest.mark.parametrize(
+  ('name', 'score'),
+  [
+    ('dcgan_celeba', 'swd'),
+    pytest.param('losses_mnist', 'swd', marks=pytest.mark.slow),
+    ('toy:ring', 'wasserstein'),
+    ('progressive_cifar10', 'swd'),
+    ('vanilla_mnist', 'swd'),
+  ],
+)
+def test_tiny_sweeps_have_tiny_trials(name, score):
+  """Trials are as long as a `tiny` run, and can be measured anywhere."""
+  config = get_config(name, 'tiny')
+  plan = plans.make(f'{ROOT}/{setting(name, "tiny")}', config, {})
+  assert plan.score == f'eval/{score}'
+  table = make_schedule(config)
+  tiny = table.images(table.total_steps)
+  for trial in trials_of(plan, config):
+    table = make_schedule(trial)
+    assert trial.evaluation.every_images < tiny
+    assert table.images(table.total_steps) <= 1.5 * tiny
+
+
+def trials_of(plan, config):
+  """Yields the config of each trial that is known in advance."""
+  for params in plans.planned_trials(plan):
+    if params:
+      trial = config.copy_and_resolve_references()
+      overrides = {**plan.base, **suggested(plan.space, **params)}
+      trial.update_from_flattened_dict(overrides)
+      yield trial
+
+
+@pytest.mark.parametrize(
+  ('definition', 'seeds'),
+  [('sweep()', (7, 7)), ("sweep(arg='')", (7, 9))],
+)
+def test_a_sweep_may_take_the_argument_of_its_config(
+  tmp_path, definition, seeds
+):
+  """`def sweep()` serves all arguments."""
+  file = tmp_path / 'swept.py'
+  block = {'space': RATES, **RANKED, 'fixed': {'seed': 7}}
+  text = EXPERIMENT.replace('sweep()', definition)
+  body = repr({'one': block})
+  if 'arg' in definition:
+    body = body.replace('7', "9 if arg == 'tiny' else 7")
+  file.write_text(text.replace('{sweeps}', body))
+  config = get_config('vanilla_mnist', 'tiny')
+  for experiment, seed in zip((file, f'{file}:tiny'), seeds, strict=True):
+    assert plans.make(str(experiment), config, {}).base == {'seed': seed}
 
 
 def test_all_fading_trials_see_the_same_number_of_images():
   config = get_config('progressive_cifar10')
   plan = plans.make(f'{ROOT}/experiments/progressive_cifar10.py', config, {})
   totals = []
-  for params in plans.planned_trials(plan):
-    trial = config.copy_and_resolve_references()
-    overrides = {**plan.base, **suggested(plan.space, **params)}
-    trial.update_from_flattened_dict(overrides)
+  for trial in trials_of(plan, config):
     table = make_schedule(trial)
     totals.append(table.images(table.total_steps))
   # Stages are rounded up to whole iterations.

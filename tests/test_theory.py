@@ -76,7 +76,7 @@ def test_the_best_discriminator_is_the_ratio_of_densities():
   p_data half N(-1.5, 0.3^2) and half N(1.5, 0.3^2), p_G = N(0.3, 1.2^2); to
   0.05 wherever there is a tenth of the highest density of either.
   """
-  config = without_penalties('toy_mixture')
+  config = without_penalties('toy:mixture')
   logits, told = against_a_fixed_generator(config, 1.2, 0.3, 3000)
   x = np.linspace(-3, 3, 241)
   real = (norm.pdf(x, -1.5, 0.3) + norm.pdf(x, 1.5, 0.3)) / 2
@@ -97,12 +97,13 @@ def test_the_best_discriminator_is_the_ratio_of_densities():
   )
 
 
+@pytest.mark.slow
 def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
   """`run.discriminator` + log p_G is log p_data, up to D's errors.
 
   G is w z, and does not learn.
   """
-  config = without_penalties('toy_mixture')
+  config = without_penalties('toy:mixture')
   config.model.gen.hidden = ()
   config.total_images = 256 * 2000
   (segment,) = config.schedule
@@ -130,7 +131,7 @@ def test_the_saturating_gradient_vanishes_where_d_wins():
   """
   norms = {}
   for name in ('minimax', 'non_saturating'):
-    config = without_penalties('toy_gaussian')
+    config = without_penalties('toy:gaussian')
     config.game.loss.name = name
     logits, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
     norms[name] = told['gen/loss_grad_norm']
@@ -146,7 +147,7 @@ def test_the_saturating_gradient_vanishes_where_d_wins():
 
 def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
   """D near 1/2 where there are points, J_D near log 4, G where the data is."""
-  config = get_config('toy_gaussian')
+  config = get_config('toy:gaussian')
   config.total_images = 256 * 1000
   (segment,) = config.schedule
   config.schedule = ({**segment, 'images': config.total_images},)

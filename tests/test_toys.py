@@ -17,7 +17,7 @@ from scipy.stats import spearmanr, wasserstein_distance
 import gan_jax
 from gan_jax import data, games
 from gan_jax.data.on_device import read
-from gan_jax.data.toys import TOYS, drawing, toy_of
+from gan_jax.data.toys import TOYS, drawing, named_toy
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
@@ -84,7 +84,7 @@ def test_density_of_a_drawing_is_its_ink(tmp_path):
   pixels[:, :40] = 0
   pixels[:20, 40:] = 128  # (127 of 255 of ink)
   Image.fromarray(pixels).save(tmp_path / 'ink.png')
-  points = points_of(toy_of(f'drawing:{tmp_path / "ink.png"}'))
+  points = points_of(named_toy(f'drawing:{tmp_path / "ink.png"}'))
   assert np.abs(points[:, 0]).max() <= 1
   assert np.abs(points[:, 1]).max() <= 0.5  # it is half as high as wide
   left, above = points[:, 0] < 0, points[:, 1] > 0
@@ -155,10 +155,10 @@ def test_the_wasserstein_distance_is_exact():
 
 def test_reference_points_and_latents_are_independent():
   """Latents of samples, of evaluation and of training are not correlated."""
-  source = data.make(get_config('toy_line'))
+  source = data.make(get_config('toy:line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
-  game = games.make(get_config('toy_line'))
-  phase = make_schedule(get_config('toy_line')).phase(0)
+  game = games.make(get_config('toy:line'))
+  phase = make_schedule(get_config('toy:line')).phase(0)
   for purpose in (Purpose.EVALUATE, Purpose.SAMPLE, Purpose.INPUTS):
     keys = example_keys(jax.random.key(0), purpose, jnp.arange(2000))
     z = np.asarray(game.sample_inputs(keys, {}, phase)['z'])
@@ -171,7 +171,7 @@ def test_a_large_drawing(tmp_path):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (600, 600), np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'photo.png')
-  config = get_config('toy_drawing')
+  config = get_config('toy:drawing')
   config.data.source = f'drawing:{tmp_path / "photo.png"}'
   source = data.make(config)
   points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
@@ -184,7 +184,7 @@ def test_a_large_drawing(tmp_path):
 def trained(tmp_path_factory):
   """Trains the `:tiny` ring, with two evaluations."""
   workdir = tmp_path_factory.mktemp('ring')
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.evaluation.every_images = 192
   config.evaluation.num_samples = 100
   train(config, workdir)
@@ -239,7 +239,7 @@ def test_every_iteration_has_new_points(trained):
 @pytest.mark.parametrize('several', [0, 4])
 def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
   """Also if D compares the points of a minibatch."""
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.model.disc.stddev_group = several
   runs = []
   for parallel in ('jit', 'pmap'):
@@ -252,8 +252,8 @@ def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
 
 def test_plot_data_equals_both_players_outputs(trained):
   config, workdir = trained
-  run, toy = gan_jax.load(workdir), toy_of('toy:ring')
-  plot_data = make_plot_data(games.make(config), config)
+  run, toy = gan_jax.load(workdir), named_toy('toy:ring')
+  plot_data = make_plot_data(games.make(config), config, toy)
   plotted = plot_data(run._variables, run._phase)
   expected = 1 / (
     1 + np.exp(-run.discriminator(disc_grid(toy).astype(np.float32)))
@@ -272,7 +272,7 @@ def test_plot_data_equals_both_players_outputs(trained):
     )
     assert near.mean() > 0.9  # (elsewhere D has a kink within the step)
   assert plotted.mapped_latents.shape == (42, 101, 2)
-  assert plot(jax.tree.map(np.asarray, plotted), config).shape[2] == 3
+  assert plot(jax.tree.map(np.asarray, plotted), toy).shape[2] == 3
 
 
 def test_arrows_have_the_same_scale_in_all_plots():
@@ -287,13 +287,13 @@ def test_arrows_have_the_same_scale_in_all_plots():
       points, points, np.zeros(6400), False, gradients[some], None
     )
     figure = Figure()
-    _plot_2d(figure, plotted, toy_of('toy:moons'))
+    _plot_2d(figure, plotted, named_toy('toy:moons'))
     (drawn,) = (
       part for part in figure.axes[0].collections if isinstance(part, Quiver)
     )
     assert (drawn.angles, drawn.scale_units, drawn.scale) == ('xy', 'xy', 1)
     first = np.array([drawn.U[0], drawn.V[0]])
-    limit = toy_of('toy:moons').limit
+    limit = named_toy('toy:moons').limit
     np.testing.assert_allclose(first, [0.06 * limit, 0.08 * limit])
 
 
@@ -316,7 +316,7 @@ def test_arrows_have_the_same_scale_in_all_plots():
   ],
 )
 def test_mistakes(keys, message, tmp_path):
-  config = get_config('toy_ring', 'tiny')
+  config = get_config('toy:ring', 'tiny')
   config.evaluation.every_images = 192
   config.update_from_flattened_dict(keys)
   with pytest.raises(UserError, match=message):

@@ -24,13 +24,14 @@ from soak import soak
 import gan_jax
 from gan_jax import games
 from gan_jax.errors import Diverged, UserError
-from gan_jax.games.game import Update
+from gan_jax.games.game import Output, Update, main_output
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.training import checkpoint, loop, run_log
 from gan_jax.training.health import HealthChecks, diversity
 from gan_jax.training.schedule import make_schedule
 
-# What Orbax leaves of a read or a save that failed is collected in other tests.
+# After a failed read or save, Orbax leaves coroutines, which Python collects
+# later.
 pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
@@ -38,18 +39,16 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope='module', autouse=True)
 def collected():
-  """And not in other files."""
+  """Collects them before the tests of another file run."""
   yield
   gc.collect()
 
 
 @pytest.fixture(scope='module')
-def straight(tmp_path_factory):
-  """A `:tiny` run that nothing disturbed: checkpoints at 8, 16 and 24."""
-  workdir = tmp_path_factory.mktemp('straight')
-  loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
-  assert checkpoint.steps(workdir) == [8, 16, 24]
-  return workdir
+def straight(vanilla):
+  """A `:tiny` run without interruption: checkpoints at 8, 16 and 24."""
+  assert checkpoint.steps(vanilla) == [8, 16, 24]
+  return vanilla
 
 
 @pytest.fixture
@@ -57,12 +56,11 @@ def copy(straight, tmp_path):
   return shutil.copytree(straight, tmp_path / 'copy')
 
 
-# Checkpoints that are damaged. (Where Orbax fails to load, it leaves tasks
-# behind, which Python warns of.)
+# Damaged checkpoints.
 
 
 def flip_a_byte(folder, rng):
-  """Of the file with the arrays: Orbax itself does not notice."""
+  """Changes the file with the arrays; Orbax does not detect the change."""
   files = sorted(path for path in folder.rglob('*') if path.is_file())
   largest = max(files, key=lambda path: path.stat().st_size)
   raw = bytearray(largest.read_bytes())
@@ -120,7 +118,7 @@ def test_changed_networks_are_not_damage(copy):
   assert not (copy / 'damaged').exists()
 
 
-def test_checksums_that_are_damaged_are_none(copy, straight):
+def test_damaged_checksums_are_ignored(copy, straight):
   (copy / 'checksums' / '24.json').write_bytes(b'')
   assert gan_jax.load(copy).step == 24
   with (copy / 'metrics.jsonl').open('ab') as file:
@@ -129,10 +127,10 @@ def test_checksums_that_are_damaged_are_none(copy, straight):
   assert metrics(copy) == metrics(straight)
 
 
-def spoilt(**changes):
-  """What `config.json` is with other values of keys; None: without them."""
+def edited(**changes):
+  """Makes a function that changes keys of `config.json`; None: removes them."""
 
-  def spoil(settings):
+  def change(settings):
     for key, value in changes.items():
       *blocks, last = key.split('__')
       block = settings
@@ -144,33 +142,39 @@ def spoilt(**changes):
         block[last] = value
     return settings
 
-  return spoil
+  return change
 
 
 @pytest.mark.parametrize(
-  ('spoil', 'message'),
+  ('change', 'message'),
   [
     (lambda _: [1, 2], r'it is \[1, 2\], but must be a block'),
     (lambda _: 'text', 'it is "text", but must be a block'),
     (lambda _: 3.5, 'it is 3.5, but must be a block'),
     (lambda _: None, 'it is null, but must be a block'),
-    (spoilt(data=3), 'data is 3, but must be a block'),
-    (spoilt(model__gen='mlp'), 'model.gen is "mlp", but must be a block'),
-    (spoilt(optimizer=None), 'optimizer is missing, but must be a block'),
-    (spoilt(evaluation=[]), r'evaluation is \[\], but must be a block'),
-    (spoilt(batch_size='16'), r"config\.batch_size='16' must be an integer"),
-    (spoilt(batch_size=[16]), r'config\.batch_size=\(16,\) must be an integer'),
-    (spoilt(schedule=7), 'schedule is 7, but must be a list of blocks'),
+    (edited(data=3), 'data is 3, but must be a block'),
+    (edited(model__gen='mlp'), 'model.gen is "mlp", but must be a block'),
+    (edited(optimizer=None), 'optimizer is missing, but must be a block'),
+    (edited(evaluation=[]), r'evaluation is \[\], but must be a block'),
+    (
+      edited(batch_size='16'),
+      r"config\.batch_size='16' must be an integer",
+    ),
+    (
+      edited(batch_size=[16]),
+      r'config\.batch_size=\(16,\) must be an integer',
+    ),
+    (edited(schedule=7), 'schedule is 7, but must be a list of blocks'),
   ],
 )
-def test_a_damaged_config_is_reported(copy, spoil, message):
-  """Both where it is read, and where the run is to go on."""
+def test_a_damaged_config_is_reported(copy, change, message):
+  """Opening the run and resuming it report the damage."""
   file = copy / 'config.json'
-  file.write_text(json.dumps(spoil(json.loads(file.read_text()))))
-  told = rf'config\.json of {copy} is damaged: {message}; restore it, or name'
-  with pytest.raises(UserError, match=told):
+  file.write_text(json.dumps(change(json.loads(file.read_text()))))
+  line = rf'config\.json of {copy} is damaged: {message}; restore it, or name'
+  with pytest.raises(UserError, match=line):
     gan_jax.load(copy)
-  with pytest.raises(UserError, match=told):
+  with pytest.raises(UserError, match=line):
     loop.train(get_config('vanilla_mnist', 'tiny'), copy)
 
 
@@ -187,9 +191,9 @@ def test_a_config_that_is_not_json_is_reported(copy, raw):
 def test_a_file_where_a_folder_should_be(copy, name):
   shutil.rmtree(copy / name)
   (copy / name).write_text('not a folder')
-  told = f'{copy}/{name} is a file, but a run needs a folder there: move it'
+  message = f'{copy}/{name} is a file, but a run needs a folder there: move it'
   for use in (gan_jax.load, trained):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
       use(copy)
 
 
@@ -197,9 +201,9 @@ def test_a_file_where_a_folder_should_be(copy, name):
 def test_a_folder_where_a_file_should_be(copy, name):
   (copy / name).unlink()
   (copy / name).mkdir()
-  told = f'{copy}/{name} is a folder, but a run needs a file there: move it'
+  message = f'{copy}/{name} is a folder, but a run needs a file there: move it'
   for use in (gan_jax.load, trained):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
       use(copy)
 
 
@@ -213,7 +217,7 @@ def trained(workdir):
   return loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
 
 
-def test_when_all_are_damaged(copy, capsys):
+def test_all_checkpoints_are_damaged(copy, capsys):
   for step in (8, 16, 24):
     truncate(copy / 'checkpoints' / str(step), None)
   with pytest.raises(UserError, match=r'no checkpoint of .* can be read'):
@@ -221,7 +225,7 @@ def test_when_all_are_damaged(copy, capsys):
   assert capsys.readouterr().err.count('is damaged') == 3
 
 
-def test_checksums_go_with_their_checkpoints(tmp_path):
+def test_checksums_are_deleted_with_their_checkpoints(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.checkpoints_to_keep = 1
   loop.train(config, tmp_path)
@@ -236,7 +240,7 @@ def test_checksums_go_with_their_checkpoints(tmp_path):
 
 @contextlib.contextmanager
 def full_disk():
-  """No file can grow any more: what is written fails, as on a full disk."""
+  """Makes each write to a file fail, as on a full disk."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
   try:
@@ -282,7 +286,7 @@ def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
 def test_a_disk_that_is_full_for_a_while(
   tmp_path, straight, capsys, monkeypatch
 ):
-  """The whole run: it goes on, and what could be written later is there."""
+  """Training continues, and the log and the checkpoints are complete."""
   log, lines = run_log.RunLog.log, []
 
   def log_on_a_full_disk(self, *rest):
@@ -293,7 +297,7 @@ def test_a_disk_that_is_full_for_a_while(
   save = checkpoint.Checkpoints.save
 
   def save_at_once(self, *rest):
-    """For the disk is to be full of no save that is in flight."""
+    """Waits for the save, so that the full disk affects only the log."""
     save(self, *rest)
     self.finish()
 
@@ -306,7 +310,7 @@ def test_a_disk_that_is_full_for_a_while(
 
 
 def test_a_full_disk_is_reported_in_lines(tmp_path):
-  """What Orbax says of it, hundreds of lines, is in the workdir's log.txt."""
+  """Orbax's hundreds of log lines about it go to the workdir's log.txt."""
   limit = (20_000, resource.RLIM_INFINITY)  # more than all but the checkpoints
   done = subprocess.run(
     launch(
@@ -351,32 +355,33 @@ def some_state():
 
 
 def test_sigterm_saves_and_exits(tmp_path):
-  """It exits with its own code; the same command resumes and matches."""
-  flags = (
+  """The exit code is that of preemption; the resumed run ends bit for bit as
+  one without interruption.
+  """
+  command = launch(
     '--config=experiments/vanilla_mnist.py:tiny',
     '--config.total_images=16_000',
     '--config.checkpoint_every_images=16_000',
+    f'--workdir={tmp_path}/stopped',
   )
-  start = lambda name: subprocess.Popen(
-    launch(*flags, f'--workdir={tmp_path}/{name}'),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  with start('told') as process:
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+  ) as process:
     while not process.stdout.readline().startswith('iteration 40 '):
       assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     rest = process.stdout.read()
   assert process.returncode == 75
-  (step,) = checkpoint.steps(tmp_path / 'told')
+  (step,) = checkpoint.steps(tmp_path / 'stopped')
   assert f'Preempted, saved at iteration {step:,}' in rest
   assert 40 <= step < 1000
-  for name in ('told', 'straight'):
-    with start(name) as process:
-      process.stdout.read()
-    assert process.returncode == 0
-  ends = [everything(tmp_path / name, 1000) for name in ('told', 'straight')]
+  config = get_config('vanilla_mnist', 'tiny')
+  config.total_images = 16 * (step + 8)
+  config.checkpoint_every_images = config.total_images
+  names = 'stopped', 'straight'
+  for name in names:
+    loop.train(config, tmp_path / name)
+  ends = [everything(tmp_path / name, step + 8) for name in names]
   assert ends[0] == ends[1]
 
 
@@ -400,7 +405,7 @@ def test_a_workdir_in_use(tmp_path):
     second = subprocess.run(
       command, cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert first.poll() is None  # it goes on
+    assert first.poll() is None  # the first run continues
     first.kill()
     first.stdout.read()
   assert second.returncode == 2
@@ -411,28 +416,28 @@ def test_a_workdir_in_use(tmp_path):
 # Divergence.
 
 
-def unlucky(monkeypatch, player='disc', limit=2.0):
-  """Makes the game diverge if the first latent is large."""
+def diverge(monkeypatch, player='disc', limit=2.0):
+  """Makes the loss NaN in iterations whose first latent is above `limit`."""
   make = games.make
 
-  def spoil(loss):
-    def spoilt(params, context, batch, fakes, keys, phase):
+  def with_nan(loss):
+    def nan_loss(params, context, batch, fakes, keys, phase):
       value, aux = loss(params, context, batch, fakes, keys, phase)
-      bad = context.inputs['z'][0, 0] > limit
-      return value * jnp.where(bad, jnp.nan, 1.0), aux
+      large = context.inputs['z'][0, 0] > limit
+      return value * jnp.where(large, jnp.nan, 1.0), aux
 
-    return spoilt
+    return nan_loss
 
-  def make_unlucky(*args):
+  def make_diverging(*args):
     game = make(*args)
     (update,) = getattr(game.updates, player)
-    spoilt = (Update(spoil(update.loss)),)
-    return game._replace(updates=game.updates._replace(**{player: spoilt}))
+    updates = (Update(with_nan(update.loss)),)
+    return game._replace(updates=game.updates._replace(**{player: updates}))
 
-  monkeypatch.setattr(games, 'make', make_unlucky)
+  monkeypatch.setattr(games, 'make', make_diverging)
 
 
-def unlucky_config(**changes):
+def diverging_config(**changes):
   config = get_config('vanilla_mnist', 'tiny')
   config.total_images = 16 * 96
   config.update(changes)
@@ -441,16 +446,18 @@ def unlucky_config(**changes):
 
 @pytest.mark.parametrize('player', ['gen', 'disc'])
 def test_divergence_stops(tmp_path, monkeypatch, player):
-  """With the iteration, the player and the term; nothing of it is saved."""
-  unlucky(monkeypatch, player)
-  config = unlucky_config()
-  with pytest.raises(Diverged) as told:
+  """The message has the iteration, the player and the term; no checkpoint has
+  values that are not finite.
+  """
+  diverge(monkeypatch, player)
+  config = diverging_config()
+  with pytest.raises(Diverged) as raised:
     loop.train(config, tmp_path)
-  at = first_unlucky_step(config)
+  at = first_large_latent(config)
   terms = f'{player}/loss, {player}/loss_grad_norm'
-  assert f'{terms} not finite at iteration {at}:' in str(told.value)
+  assert f'{terms} not finite at iteration {at}:' in str(raised.value)
   other = {'gen': 'disc/', 'disc': 'gen/'}[player]
-  assert other not in str(told.value)
+  assert other not in str(raised.value)
   steps = checkpoint.steps(tmp_path)
   assert steps
   assert steps[-1] < at <= steps[-1] + 8
@@ -458,8 +465,8 @@ def test_divergence_stops(tmp_path, monkeypatch, player):
     assert np.isfinite(leaf).all()
 
 
-def first_unlucky_step(config, limit=2.0):
-  """Where the first latent of a batch is too large: worked out apart."""
+def first_large_latent(config, limit=2.0):
+  """Returns the first iteration whose first latent is above `limit`."""
   key = jax.random.key(config.seed)
   game = games.make(config)
   phase = make_schedule(config).phase(0)
@@ -467,20 +474,24 @@ def first_unlucky_step(config, limit=2.0):
     keys = example_keys(key, Purpose.INPUTS, jnp.arange(1), step)
     if game.sample_inputs(keys, {}, phase)['z'][0, 0] > limit:
       return step + 1
-  raise AssertionError('none')
+  raise AssertionError(f'no latent is above {limit}')
 
 
-@pytest.mark.parametrize('player', ['gen', 'disc'])
+@pytest.mark.parametrize(
+  'player', [pytest.param('gen', marks=pytest.mark.slow), 'disc']
+)
 def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
-  """Other data and latents pass; stopped anywhere, it is the same run."""
-  unlucky(monkeypatch, player)
-  config = unlucky_config(on_divergence='rollback', seed=SEED)
+  """An attempt with other data and latents succeeds; a run that is stopped and
+  resumed has the same attempts.
+  """
+  diverge(monkeypatch, player)
+  config = diverging_config(on_divergence='rollback', seed=SEED)
   state = loop.train(config, tmp_path / 'straight')
   attempts = int(state.attempt)
-  told = capsys.readouterr().err
+  warnings = capsys.readouterr().err
   assert attempts >= 1
-  assert told.count('Rolling back to it') == attempts
-  assert f'{player}/loss' in told
+  assert warnings.count('Rolling back to it') == attempts
+  assert f'{player}/loss' in warnings
   steps = [line['step'] for line in metrics(tmp_path / 'straight')]
   assert steps == list(range(4, 97, 4))  # neither gap nor repeat
   for total in (16 * 16, 16 * 40, 16 * 96):
@@ -497,46 +508,46 @@ SEED = 0
 
 
 def test_rollbacks_are_bounded(tmp_path, monkeypatch, capsys):
-  unlucky(monkeypatch, limit=-9.0)  # always
-  config = unlucky_config(on_divergence='rollback')
+  diverge(monkeypatch, limit=-9.0)  # always
+  config = diverging_config(on_divergence='rollback')
   with pytest.raises(Diverged):
     loop.train(config, tmp_path)
   assert capsys.readouterr().err.count('Rolling back') == loop.MAX_ATTEMPTS
 
 
 class FakeWandb(ModuleType):
-  """Notes which runs are started, and which steps are logged to each."""
+  """Records the started runs, and the steps logged to each."""
 
   def __init__(self):
     super().__init__('wandb')
-    self.__spec__ = ModuleSpec('wandb', None)  # so that it counts as installed
+    self.__spec__ = ModuleSpec('wandb', None)  # find_spec finds it
     self.inits, self.steps, self.finished = [], {}, []
 
-  def init(self, **how):
-    self.inits.append(how)
-    steps = self.steps.setdefault(how['id'], [])
+  def init(self, **settings):
+    self.inits.append(settings)
+    steps = self.steps.setdefault(settings['id'], [])
     return SimpleNamespace(
       log=lambda line, step: steps.append(step),
-      finish=lambda: self.finished.append(how['id']),
+      finish=lambda: self.finished.append(settings['id']),
     )
 
 
 def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
-  """No run's steps go back; a run that is resumed is the same one."""
+  """The steps of a run never decrease; a resumed attempt keeps its run."""
   fake = FakeWandb()
   monkeypatch.setitem(sys.modules, 'wandb', fake)
-  unlucky(monkeypatch)
-  config = unlucky_config(on_divergence='rollback', seed=SEED, wandb=True)
+  diverge(monkeypatch)
+  config = diverging_config(on_divergence='rollback', seed=SEED, wandb=True)
   attempts = int(loop.train(config, tmp_path / 'one').attempt)
   assert attempts >= 1
   before = list(fake.inits)
-  assert len(before) == len({how['id'] for how in before}) == attempts + 1
-  assert {how['group'] for how in before} == {'one'}
-  assert [how['name'] for how in before] == [
+  assert len(before) == len({run['id'] for run in before}) == attempts + 1
+  assert {run['group'] for run in before} == {'one'}
+  assert [run['name'] for run in before] == [
     'one', *(f'one, attempt {n}' for n in range(1, attempts + 1))
   ]  # fmt: skip
-  assert {how['resume'] for how in before} == {'allow'}
-  assert fake.finished == [how['id'] for how in before]
+  assert {run['resume'] for run in before} == {'allow'}
+  assert fake.finished == [run['id'] for run in before]
   config.total_images += 16 * 8
   state = loop.train(config, tmp_path / 'one')
   assert fake.inits[attempts + 1] == before[-1]
@@ -546,7 +557,7 @@ def test_each_attempt_is_a_wandb_run(tmp_path, monkeypatch):
   with run_log.RunLog(
     tmp_path / 'other', step=0, attempt=0, images=0, total_images=1, wandb=True
   ):
-    assert fake.inits[-1]['id'] not in fake.finished  # it is a run of its own
+    assert fake.inits[-1]['id'] not in fake.finished  # another run
 
 
 def test_attempts_differ_in_data_and_latents():
@@ -555,7 +566,7 @@ def test_attempts_differ_in_data_and_latents():
 
   state, seed = some_state()._replace(key=jax.random.key(0)), jax.random.key(0)
   keys = [next_attempt(state, seed, n).key for n in (1, 2)]
-  # Of the seed and the attempt alone: however often it was resumed between.
+  # The key depends on the seed and the attempt alone, not on resumes.
   again = next_attempt(next_attempt(state, seed, 1), seed, 2).key
   data = lambda key: jax.random.key_data(key).tolist()
   assert data(again) == data(keys[1])
@@ -599,26 +610,28 @@ GOOD = {
   ],
 )
 def test_health_checks(bad, lines, message, capsys):
-  """Told once, after so many lines, and again when it begins again."""
-  alarm = HealthChecks(quiet_until=100)
+  """A warning is printed once, after `lines` bad log records in a row, and
+  again if the metrics recover and turn bad again.
+  """
+  checks = HealthChecks(quiet_until=100)
   for _ in range(lines):
-    alarm.read(600, 50, {**GOOD, **bad})  # 5% of the images are not seen yet
-    alarm.read(500, 150, {**GOOD, **bad})  # nor so many iterations
-  alarm.read(601, 150, GOOD)
+    checks.read(600, 50, {**GOOD, **bad})  # too few images seen
+    checks.read(500, 150, {**GOOD, **bad})  # too few iterations
+  checks.read(601, 150, GOOD)
   assert not capsys.readouterr().err
   for again in range(2):
     for line in range(lines + 5):
-      alarm.read(602, 200, {**GOOD, **bad})
-      told = capsys.readouterr().err
-      assert (message in told) == (line + 1 == lines), (again, line)
-    alarm.read(603, 300, GOOD)
+      checks.read(602, 200, {**GOOD, **bad})
+      warnings = capsys.readouterr().err
+      assert (message in warnings) == (line + 1 == lines), (again, line)
+    checks.read(603, 300, GOOD)
 
 
 def test_a_lazy_penalty_without_a_gradient_gives_no_warning(capsys):
-  """A one-sided gradient penalty of a smooth D: nothing is to be done."""
-  alarm = HealthChecks(quiet_until=0)
+  """A one-sided gradient penalty of a smooth D is 0, and this is no fault."""
+  checks = HealthChecks(quiet_until=0)
   lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
-  alarm.read(600, 1000, {**GOOD, **lazy})
+  checks.read(600, 1000, {**GOOD, **lazy})
   assert not capsys.readouterr().err
 
 
@@ -631,17 +644,17 @@ def test_health_check_metrics_are_logged(straight):
 
 
 def test_a_collapsed_run_gives_a_warning(tmp_path, capsys, monkeypatch):
-  """A generator that always makes the same image."""
+  """The generator returns the same image for all latents."""
   make = games.make
 
   def make_collapsed(*args):
     game = make(*args)
-    same = lambda *inputs: jnp.zeros_like(game.sample(*inputs))
-    return game._replace(sample=same)
+    same = lambda *inputs: jnp.zeros_like(main_output(game).sample(*inputs))
+    return game._replace(outputs={'images': Output(same)})
 
   monkeypatch.setattr(games, 'make', make_collapsed)
   config = get_config('vanilla_mnist', 'tiny')
-  loop.train(config, tmp_path / 'short')  # 24 iterations tell nothing
+  loop.train(config, tmp_path / 'short')  # 24 iterations are too few
   assert 'Warning' not in capsys.readouterr().err
   config.total_images = 16 * 512
   config.log_every_steps = 4

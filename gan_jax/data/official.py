@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import requests
-import tensorflow_datasets as tfds
-from etils import epath
+from etils import epath, epy
 
 from gan_jax.data.source import DataSpec
 from gan_jax.errors import UserError
+
+with epy.lazy_imports():  # only a download needs them
+  import requests
+  import tensorflow_datasets as tfds
 
 TIMEOUT_SECONDS = 20
 # The first name of each `File` -> its path.

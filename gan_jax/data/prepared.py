@@ -5,19 +5,16 @@ TFDS writes and reads them as array_record, without TensorFlow.
 
 import contextlib
 import hashlib
-import io
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich.console
-import tensorflow_datasets as tfds
-from absl import logging
-from etils import epath
+from etils import epath, epy
 from jaxtyping import Int32
 from rich.progress import track
 
@@ -27,7 +24,9 @@ from gan_jax.data.source import DataSpec, Examples, Fingerprint, Source
 from gan_jax.errors import UserError, suggest, warn
 from gan_jax.files import held, is_remote, local, sha256_of
 
-VERSION = '1.0.0'
+with epy.lazy_imports():  # TFDS takes a quarter of a second
+  import tensorflow_datasets as tfds
+
 # The number of records whose labels are read at once.
 CHUNK = 4096
 
@@ -170,7 +169,7 @@ def _fetch(records: Any, indices: np.ndarray) -> Examples:
 def _folder(info: DatasetInfo, spec: DataSpec) -> epath.Path:
   """Returns the folder of the prepared set."""
   dataset, variant = _dataset(info), _variant(spec)
-  return store.data_dir(spec) / dataset / variant / VERSION
+  return store.data_dir(spec) / dataset / variant / store.VERSION
 
 
 def _dataset(info: DatasetInfo) -> str:
@@ -227,7 +226,7 @@ def _prepare(info: DatasetInfo, spec: DataSpec) -> None:
   _write(info, spec, splits, labelled, new)
   if local_folder.exists():
     local_folder.rename(old)
-  (new / _dataset(info) / _variant(spec) / VERSION).rename(local_folder)
+  (new / _dataset(info) / _variant(spec) / store.VERSION).rename(local_folder)
   for stale in (new, old):
     stale.rmtree(missing_ok=True)
 
@@ -259,41 +258,6 @@ def _check_space(folder: epath.Path, needed: int) -> None:
     )
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Writes the splits that it is given, in their order."""
-
-  VERSION = tfds.core.Version(VERSION)
-
-  def __init__(
-    self,
-    name: str,
-    features: tfds.features.FeaturesDict,
-    splits: Mapping[str, Iterable[tuple[int, Any]]],
-    homepage: str,
-    **kwargs: Any,
-  ):
-    self.name = name
-    self._contents = features, splits, homepage
-    super().__init__(**kwargs)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    features, _, homepage = self._contents
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=features,
-      homepage=homepage,
-      disable_shuffling=True,
-    )
-
-  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-    return {
-      name: iter(examples) for name, examples in self._contents[1].items()
-    }
-
-  def _generate_examples(self) -> Iterator[Any]:
-    raise NotImplementedError  # not called: the splits are generators
-
-
 def _write(
   info: DatasetInfo,
   spec: DataSpec,
@@ -302,6 +266,8 @@ def _write(
   folder: epath.Path,
 ) -> None:
   """Writes the data set below `folder` with TFDS."""
+  from gan_jax.data.builder import Builder  # imports TFDS
+
   shape = (spec.resolution, spec.resolution, spec.channels)
   tensor = partial(tfds.features.Tensor, encoding='bytes')  # reads 3x faster
   features = {'image': tensor(shape=shape, dtype=np.uint8)}
@@ -309,7 +275,7 @@ def _write(
     class_label = tfds.features.ClassLabel(names=info.classes)
     attributes = tensor(shape=(len(info.classes),), dtype=np.int32)
     features['label'] = attributes if info.attributes else class_label
-  # The progress bar keeps the real stdout, which `_quiet` replaces.
+  # The progress bar keeps the real stdout, which the builder replaces.
   console = rich.console.Console(file=sys.stdout)
 
   def keyed(name: str, split: Split) -> Iterator[tuple[int, Any]]:
@@ -318,27 +284,12 @@ def _write(
     for number, (image, label) in enumerate(tracked):
       yield number, {'image': image} | ({'label': label} if labelled else {})
 
-  with _quiet():
-    _Builder(
-      _dataset(info),
-      tfds.features.FeaturesDict(features),
-      {name: keyed(name, split) for name, split in splits.items()},
-      info.homepage,
-      config=tfds.core.BuilderConfig(name=_variant(spec)),
-      data_dir=folder,
-      file_format='array_record',
-    ).download_and_prepare()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Hides the output of TFDS."""
-  before = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logging.set_verbosity(before)
-    tfds.enable_progress_bar()
+  builder = Builder(
+    _dataset(info),
+    tfds.features.FeaturesDict(features),
+    {name: keyed(name, split) for name, split in splits.items()},
+    info.homepage,
+    config=tfds.core.BuilderConfig(name=_variant(spec)),
+    data_dir=folder,
+  )
+  builder.write()

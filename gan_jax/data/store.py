@@ -4,12 +4,16 @@ Records are read in random order, and each read from a bucket would be one
 request. So a set in a bucket is copied to the local disk before it is read.
 """
 
-import tensorflow_datasets as tfds
-from etils import epath
+from etils import epath, epy
 
 from gan_jax.data.source import DataSpec
 from gan_jax.files import is_remote, local
 
+with epy.lazy_imports():  # TFDS takes a quarter of a second
+  import tensorflow_datasets as tfds
+
+# Of the format of prepared sets.
+VERSION = '1.0.0'
 # The last file that TFDS writes and `_copy` copies: it marks a complete set.
 INFO = 'dataset_info.json'
 

@@ -1,6 +1,7 @@
 """The discriminator pass over the reals and the fakes of an image game."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -91,13 +92,45 @@ class Discriminate(NamedTuple):
       out = self.disc.apply(
         disc_vars, image[None], key[None], False, **conditioning
       )
-      return (out[0] if self.auxiliary else out)[0]
+      # The mean over the patches, if D has a logit for each.
+      return jnp.mean(out[0] if self.auxiliary else out)
 
     logits = jax.vmap(logit_of)(images, self._labels_or_zeros(batch))
     if not loss.probability:
       return RealScore(logits, None)
     logits = loss.real_score(logits)
     return RealScore(logits, nn.sigmoid(logits))
+
+  def features(
+    self, disc_vars: Variables, batch: Batch, phase: Phase
+  ) -> dict[str, Array]:
+    """Returns the activations of D's layers; see `Game.features`."""
+    images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
+    key, names = jax.random.key(0), []
+
+    def activations(image, label):
+      found = {}
+
+      def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        path = '/'.join(context.module.path)
+        is_layer = context.method_name == '__call__' and path
+        if is_layer and isinstance(output, jax.Array):
+          found[path] = output[0]
+        return output
+
+      conditioning = self.conditioning(phase, label)
+      with nn.intercept_methods(record):
+        self.disc.apply(
+          disc_vars, image[None], key[None], False, **conditioning
+        )
+      names[:] = found  # in the order of the layers, which vmap would sort
+      return found
+
+    labels = self._labels_or_zeros(batch)
+    labels = None if labels is None else labels[:, None]
+    found = jax.vmap(activations)(images, labels)
+    return {name: found[name] for name in names}
 
   def _labels_or_zeros(self, batch: Batch) -> Float[Array, 'n classes'] | None:
     """Returns one-hot labels; zeros if an auxiliary classifier has none.
@@ -156,11 +189,17 @@ class Discriminate(NamedTuple):
     fake_logits, fake_classes, fake_updates = apply(
       disc_vars, fake, fake_labels, keys[:, 1], ONCE
     )
-    penalty_disc = lambda images: apply(
-      disc_vars, images, real_labels, keys[:, 0], ONCE
+    penalty_disc = lambda labels, keys, images: apply(
+      disc_vars, images, labels, keys, ONCE
     )[0]
     inputs = PenaltyInputs(
-      penalty_disc, real, fake, real_logits, fake_logits, keys[:, 0]
+      partial(penalty_disc, real_labels, keys[:, 0]),
+      real,
+      fake,
+      real_logits,
+      fake_logits,
+      keys[:, 0],
+      partial(penalty_disc, fake_labels, keys[:, 1]),
     )
     collections = {**real_updates, **fake_updates}
     return DiscOutput(inputs, real_classes, fake_classes, collections)

@@ -31,6 +31,7 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
+  Output,
   Phase,
   Scalar,
   Update,
@@ -41,6 +42,7 @@ from gan_jax.games.penalties import (
   GenPenalty,
   GenPenaltyInputs,
   Penalty,
+  StatefulPenalty,
   WeightedPenalty,
   value_of,
 )
@@ -113,6 +115,13 @@ class ImageNetworks(NamedTuple):
       gen_vars, inputs['z'], inputs['keys'], train=False, **conditioning
     )
 
+  def penalty_inputs(
+    self, gen_vars: Variables, inputs: PyTree, phase: Phase
+  ) -> tuple[Callable[[Array], Images], Array]:
+    """Returns what penalties of G differentiate: (z) -> images, and z."""
+    generate = lambda z: self.generate(gen_vars, {**inputs, 'z': z}, phase)[0]
+    return generate, inputs['z']
+
   def disc_output(
     self,
     disc_vars: Variables,
@@ -146,6 +155,7 @@ def image_game(
   classes: int = 0,
   auxiliary: Pair[float] | None = None,
   axis_name: str | None = None,
+  networks: type[ImageNetworks] = ImageNetworks,
   stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
@@ -171,6 +181,7 @@ def image_game(
       fakes in D's loss, of fakes in G's (Odena et al. 2017, AC-GAN, equation
       3). None: D has no auxiliary classifier.
     axis_name: The device axis under pmap.
+    networks: How G is applied.
     stage: (phase) -> further conditioning of both networks; phase is None at
       initialization.
     reals: (images, phase) -> the reals as D's input, before augmentation.
@@ -198,22 +209,28 @@ def image_game(
     auxiliary is not None,
     ada,
   )
-  networks = ImageNetworks(
+  networks = networks(
     gen, discriminate, conditioning, latent, latent_dim, classes
   )
   state = {p.name: p.penalty.init for p in gen_penalties}
+  state |= {
+    f'penalties/{p.name}': p.penalty.init
+    for p in penalties
+    if isinstance(p.penalty, StatefulPenalty)
+  }
   if ada is not None and ada.target is not None:
     state[ADA_STATE] = ada.init()
   return Game(
     init=lambda key, batch: (networks.init(key, batch), state or ()),
     sample_inputs=networks.sample_inputs,
     generate=networks.generate,
-    sample=networks.sample,
+    outputs={'images': Output(networks.sample)},
     updates=Pair(
       gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
       disc=disc_updates(networks, loss, penalties, auxiliary, clip, axis_name),
     ),
     discriminate=partial(discriminate.single, loss),
+    features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )
@@ -229,6 +246,15 @@ def disc_updates(
 ) -> tuple[Update, ...]:
   """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
+  def penalized(penalty, context, out):
+    """Returns a penalty without its weight, and the new game state."""
+    inputs, name = out.inputs, f'penalties/{penalty.name}'
+    if isinstance(penalty.penalty, StatefulPenalty):
+      mean = lambda x: axis.mean(jnp.mean(x), axis_name)
+      inputs = inputs._replace(state=context.game_state[name], mean=mean)
+    value, state = value_of(penalty, inputs)
+    return value, {} if state is None else {name: state}
+
   def disc_loss(params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
     out = networks.disc_output(disc_vars, context, *step_inputs)
@@ -241,21 +267,24 @@ def disc_updates(
       metrics['class_loss'] = class_loss(out.real_classes, labels)
       metrics['class_loss'] += class_loss(out.fake_classes, fake_labels)
       total += auxiliary.disc * metrics['class_loss']
-    phase = step_inputs[-1]
+    phase, new = step_inputs[-1], {}
     for penalty in penalties:
       if penalty.every == 1:
-        metrics[penalty.name] = value_of(penalty, out.inputs)
+        metrics[penalty.name], state = penalized(penalty, context, out)
         total += weight_of(penalty, phase) * metrics[penalty.name]
-    new, more = _adapt(networks, loss, context, out, phase, axis_name)
+        new.update(state)
+    adapted, more = _adapt(networks, loss, context, out, phase, axis_name)
     metrics.update(more)
+    new.update(adapted)
     return total, Aux(metrics, out.collections, _merge(context, new))
 
   def lazy_loss(penalty, params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
     out = networks.disc_output(disc_vars, context, *step_inputs)
-    value = value_of(penalty, out.inputs)
+    value, new = penalized(penalty, context, out)
     weight = weight_of(penalty, step_inputs[-1])
-    return weight * value, Aux({penalty.name: value})
+    aux = Aux({penalty.name: value}, game_state=_merge(context, new))
+    return weight * value, aux
 
   project = None
   if clip is not None:
@@ -282,14 +311,20 @@ def gen_updates(
   def penalized(penalty, params, context, keys, phase):
     """Returns the weighted penalty, its value and the new game state."""
     gen_vars = {**context.variables.gen, 'params': params}
-    make = lambda z: networks.generate(
-      gen_vars, {**context.inputs, 'z': z}, phase
-    )[0]
+    keys = penalty.own_keys(keys)
+    shrink = penalty.penalty.batch_shrink
+    if len(keys) % shrink:
+      raise UserError(
+        f'batch_shrink={shrink} of {penalty.name} must divide the batch size '
+        f'per device, {len(keys)}: set it to 1, or another batch size'
+      )
+    part, keys = jax.tree.map(lambda x: x[::shrink], (context.inputs, keys))
+    make, latents = networks.penalty_inputs(gen_vars, part, phase)
     mean = lambda x: axis.mean(jnp.mean(x), axis_name)
     inputs = GenPenaltyInputs(
       make,
-      context.inputs['z'],
-      penalty.own_keys(keys),
+      latents,
+      keys,
       context.game_state[penalty.name],
       mean,
     )
@@ -374,6 +409,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
     ('discriminator', 'images', disc),
   ):
     signature = inspect.signature(type(module).__call__)
+    if player == 'generator' and 'images' in signature.parameters:
+      raise UserError(
+        f'{type(module).__name__} maps images to images, but the generator of '
+        'this game maps latents to images: choose another config.model.gen.name'
+      )
     try:
       signature.bind(module, first, 'keys', **arguments)
       known = 'train' in signature.parameters  # not swallowed by **kwargs
@@ -396,4 +436,6 @@ def _interpolate(latent, a, b, t):
 
 
 def _truncate(latent, inputs, threshold):
+  if not threshold > 0:
+    raise UserError(f'truncation={threshold} must be positive')
   return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

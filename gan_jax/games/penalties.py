@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
+from gan_jax.games.augment import mirror, translation
 
 Images = Float[Array, 'n *s']
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 
 
@@ -33,6 +35,10 @@ class PenaltyInputs(NamedTuple):
     real, fake: Images, constant for the gradient.
     real_logits, fake_logits: D's logits of these images.
     keys: One per example, for the penalty's own randomness.
+    discriminate_fake: As `discriminate`, with the labels and the random keys of
+      the fakes. None: `discriminate`.
+    state: What a StatefulPenalty returned after its previous update.
+    mean: (x [n]) -> the mean over the global batch.
   """
 
   discriminate: Callable[[Images], Logits]
@@ -41,6 +47,9 @@ class PenaltyInputs(NamedTuple):
   real_logits: Logits
   fake_logits: Logits
   keys: Key[Array, ' n']
+  discriminate_fake: Callable[[Images], Logits] | None = None
+  state: PyTree = ()
+  mean: Callable[[Logits], Scalar] = jnp.mean
 
 
 class GenPenaltyInputs(NamedTuple):
@@ -48,14 +57,14 @@ class GenPenaltyInputs(NamedTuple):
 
   Attributes:
     generate: (z) -> images: G with its current parameters and fixed labels.
-    z: Latents of the batch.
+    z: Latents of the batch, or the w of each layer of a style-based G.
     keys: One per example, for the penalty's own randomness.
     state: What the penalty returned after its previous update.
     mean: (x [n]) -> the mean over the global batch.
   """
 
   generate: Callable[[Array], Images]
-  z: Float[Array, 'n d']
+  z: Float[Array, 'n ... d']
   keys: Key[Array, ' n']
   state: PyTree
   mean: Callable[[Float[Array, ' n']], Scalar] = jnp.mean
@@ -64,16 +73,31 @@ class GenPenaltyInputs(NamedTuple):
 Penalty = Callable[[PenaltyInputs], Scalar]
 
 
-class GenPenalty(NamedTuple):
-  """A penalty of G.
+class StatefulPenalty(NamedTuple):
+  """A penalty of D that remembers something between updates.
 
   Attributes:
     value: (inputs) -> (penalty, new state).
     init: The state before the first update.
   """
 
+  value: Callable[[PenaltyInputs], tuple[Scalar, PyTree]]
+  init: PyTree
+
+
+class GenPenalty(NamedTuple):
+  """A penalty of G.
+
+  Attributes:
+    value: (inputs) -> (penalty, new state).
+    init: The state before the first update.
+    batch_shrink: The penalty is computed on each `batch_shrink`-th example of
+      the batch.
+  """
+
   value: Callable[[GenPenaltyInputs], tuple[Scalar, PyTree]]
   init: PyTree = ()
+  batch_shrink: int = 1
 
 
 P = TypeVar('P')
@@ -94,7 +118,7 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
     name: The unweighted penalty is logged as `disc/NAME` or `gen/NAME`.
     penalty: The penalty.
     weight: Multiplies the penalty.
-      every: 1 adds the penalty to the player's loss. A larger interval makes it
+    every: 1 adds the penalty to the player's loss. A larger interval makes it
       a separate update in every `every`-th step, `every` times as strong: the
       lazy regularization of Karras et al. 2020 (StyleGAN2), appendix B. See
       `optimizers.adam` for the corresponding correction of Adam.
@@ -110,10 +134,13 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
 
 
 def value_of(
-  weighted: WeightedPenalty[Penalty], inputs: PenaltyInputs
-) -> Scalar:
-  """Computes a penalty of D, without its weight."""
-  return weighted.penalty(inputs._replace(keys=weighted.own_keys(inputs.keys)))
+  weighted: WeightedPenalty[Penalty | StatefulPenalty], inputs: PenaltyInputs
+) -> tuple[Scalar, PyTree]:
+  """Computes a penalty of D, without its weight, and its new state or None."""
+  inputs = inputs._replace(keys=weighted.own_keys(inputs.keys))
+  if isinstance(weighted.penalty, StatefulPenalty):
+    return weighted.penalty.value(inputs)
+  return weighted.penalty(inputs), None
 
 
 def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
@@ -160,9 +187,12 @@ def r2() -> Penalty:
 
   Mescheder et al. 2018, equation 10.
   """
-  return lambda inputs: (
-    jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
-  )
+
+  def penalty(inputs: PenaltyInputs) -> Scalar:
+    discriminate = inputs.discriminate_fake or inputs.discriminate
+    return jnp.mean(squared_gradients(discriminate, inputs.fake)) / 2
+
+  return penalty
 
 
 def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
@@ -197,6 +227,67 @@ def drift() -> Penalty:
   return lambda inputs: jnp.mean(jnp.square(inputs.real_logits))
 
 
+def lecam(decay: float = 0.99) -> StatefulPenalty:
+  """Makes the LeCam penalty, E (D(x) - a_f)^2 + E (D(G(z)) - a_r)^2.
+
+  a_r and a_f are running means of the logits of reals and of fakes, which start
+  at the means of the first batch. Tseng et al. 2021, "Regularizing generative
+  adversarial networks under limited data", equation 4. Unlike the equation, the
+  authors' code squares only the positive parts of D(x) - a_f and a_r - D(G(z)).
+
+  Args:
+    decay: Weight of the earlier batches in the running means.
+  """
+
+  def value(inputs: PenaltyInputs) -> tuple[Scalar, PyTree]:
+    state = inputs.state
+    rate = jnp.where(state['updates'] == 0, 1.0, 1 - decay)
+
+    def running(old: Scalar, logits: Logits) -> Scalar:
+      return old + rate * (inputs.mean(jax.lax.stop_gradient(logits)) - old)
+
+    new = {
+      'real': running(state['real'], inputs.real_logits),
+      'fake': running(state['fake'], inputs.fake_logits),
+      'updates': state['updates'] + 1,
+    }
+    of_reals = jnp.mean(jnp.square(inputs.real_logits - new['fake']))
+    of_fakes = jnp.mean(jnp.square(inputs.fake_logits - new['real']))
+    return of_reals + of_fakes, new
+
+  zero = jnp.float32(0)
+  return StatefulPenalty(
+    value, {'real': zero, 'fake': zero, 'updates': jnp.int32(0)}
+  )
+
+
+def consistency() -> Penalty:
+  """Makes the penalty of balanced consistency regularization (bCR).
+
+  E (D(x) - D(T(x)))^2 at reals and at fakes, where T mirrors an image with
+  probability 1/2 and translates it by up to 1/8 of its size. Zhao et al. 2020,
+  "Improved consistency regularization for GANs", algorithm 1, with equal
+  weights of reals and fakes.
+  """
+
+  def penalty(inputs: PenaltyInputs) -> Scalar:
+    pairs = jax.vmap(jax.random.split)(inputs.keys)
+
+    def transform(key: Key[Array, ''], image: Array) -> Array:
+      mirror_key, shift_key = jax.random.split(key)
+      return translation(shift_key, mirror(mirror_key, image))
+
+    moved = jax.vmap(transform)
+    of_fake = inputs.discriminate_fake or inputs.discriminate
+    real = inputs.discriminate(moved(pairs[:, 0], inputs.real))
+    fake = of_fake(moved(pairs[:, 1], inputs.fake))
+    return jnp.mean(jnp.square(inputs.real_logits - real)) + jnp.mean(
+      jnp.square(inputs.fake_logits - fake)
+    )
+
+  return penalty
+
+
 def squared_gradients(
   discriminate: Callable[[Images], Logits], images: Images
 ) -> Logits:
@@ -211,16 +302,18 @@ def _norms(squares: Logits) -> Logits:
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
-def path_length(decay: float = 0.01) -> GenPenalty:
+def path_length(decay: float = 0.01, batch_shrink: int = 1) -> GenPenalty:
   """Makes the path length penalty, E (|J^T y| - a)^2.
 
-  It encourages that a step of fixed length in z changes the image by a fixed
-  amount. J is the Jacobian of G at z, y ~ N(0, I) / sqrt(pixels), and a is the
-  running mean of |J^T y|. Karras et al. 2020 (StyleGAN2), equation 4, with z
-  instead of w.
+  It encourages that a step of fixed length in the latent changes the image by a
+  fixed amount. J is the Jacobian of G, y ~ N(0, I) / sqrt(pixels), and a is the
+  running mean of |J^T y|: Karras et al. 2020 (StyleGAN2), equation 4. The
+  latent is w for a style-based G (the norm is then the root mean square over
+  its layers), else z.
 
   Args:
     decay: Weight of the current batch in the running mean.
+    batch_shrink: The penalty is computed on each `batch_shrink`-th example.
   """
 
   def value(inputs: GenPenaltyInputs) -> tuple[Scalar, PyTree]:
@@ -229,18 +322,21 @@ def path_length(decay: float = 0.01) -> GenPenalty:
     pixels = math.prod(images.shape[1:-1])
     y = jax.vmap(sample_y)(inputs.keys) / math.sqrt(pixels)
     (gradients,) = pull_back(y)
-    lengths = _norms(jnp.sum(jnp.square(gradients), axis=-1))
+    squares = jnp.sum(jnp.square(gradients), axis=-1)
+    lengths = _norms(squares.reshape(len(squares), -1).mean(1))
     mean = inputs.state + decay * (inputs.mean(lengths) - inputs.state)
     mean = jax.lax.stop_gradient(mean)
     return jnp.mean(jnp.square(lengths - mean)), mean
 
-  return GenPenalty(value, jnp.float32(0))
+  return GenPenalty(value, jnp.float32(0), batch_shrink)
 
 
-PENALTIES: dict[str, Callable[..., Penalty]] = {
+PENALTIES: dict[str, Callable[..., Penalty | StatefulPenalty]] = {
+  'consistency': consistency,
   'dragan': dragan,
   'drift': drift,
   'gradient_penalty': gradient_penalty,
+  'lecam': lecam,
   'r1': r1,
   'r2': r2,
 }

@@ -1,7 +1,6 @@
 """Metrics of conditional samples: do they show the class that was asked for?"""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,49 +17,46 @@ from gan_jax.metrics.moments import moments
 
 # Training of the classifier of `classification_accuracy`: batches of 100.
 STEPS = 1500
-NEEDS_CLASSES = (
-  'config.evaluation.metrics: metrics of labels need a conditional generator: '
-  'remove them, or set config.data.classes'
-)
 
 
 def check_labels(
-  metrics: Sequence[str],
   labels: Shaped[np.ndarray, 'n ...'] | None,
-  classes: int,
-  classifier_classes: int | None,
+  classes: int = 0,
+  predicted: int | None = None,
 ) -> None:
   """Raises UserError if metrics of labels do not suit the data.
 
   Args:
-    metrics: The names of these metrics, for the message.
     labels: Labels of the data; None: it has none.
     classes: The number of classes of the data.
-    classifier_classes: That of the classifier; None: no metric uses one.
+    predicted: That of the classifier for `label_accuracy`; None: not needed.
   """
-  names = ', '.join(metrics)
   if labels is None or labels.ndim != 1:
     raise UserError(
-      f'config.evaluation.metrics: {names} needs data with one label per '
-      'image: remove it, or choose labelled data'
+      'config.evaluation.metrics: metrics of labels need data with one label '
+      'per image: remove them, or choose labelled data'
     )
-  if classifier_classes not in (None, classes):
+  if predicted not in (None, classes):
     raise UserError(
-      f'config.evaluation.metrics: label_accuracy needs a classifier of the '
-      f'{classes} classes of the data, and this one has {classifier_classes}: '
-      'set config.evaluation.features to one, such as digits or cifar10'
+      'config.evaluation.metrics: label_accuracy needs a classifier of the '
+      f'{classes} classes of the data, and this one has {predicted}: set '
+      'config.evaluation.features to one, such as digits or cifar10'
+    )
+
+
+def check_conditional(labels: Any) -> None:
+  """Raises UserError if G has no labels, which metrics of labels need."""
+  if labels is None:
+    raise UserError(
+      'config.evaluation.metrics: metrics of labels need a conditional '
+      'generator: remove them, or set config.data.classes'
     )
 
 
 def requested_labels(inputs: PyTree) -> Int32[Array, ' n']:
-  """Returns the labels among the inputs of a conditional G.
-
-  Raises:
-    UserError: G is not conditional.
-  """
-  if not isinstance(inputs, dict) or 'labels' not in inputs:
-    raise UserError(NEEDS_CLASSES)
-  labels = inputs['labels']
+  """Returns the labels among the inputs of a conditional G."""
+  labels = inputs.get('labels') if isinstance(inputs, dict) else None
+  check_conditional(labels)
   return (labels.argmax(-1) if labels.ndim > 1 else labels).astype(jnp.int32)
 
 

@@ -14,16 +14,15 @@ from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
-from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
 from gan_jax.files import cache_folder
-from gan_jax.games.game import Game, Phase, truncated
+from gan_jax.games.game import Game, Phase, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics import input_cache
-from gan_jax.metrics.choice import choose_metrics
+from gan_jax.metrics.choice import choose_metrics, needs_of
 from gan_jax.metrics.conditional import (
-  NEEDS_CLASSES,
+  check_conditional,
   check_labels,
   requested_labels,
 )
@@ -56,10 +55,13 @@ class Evaluator:
     source: The reference data, all of it.
     description: Describes the data in the protocol.
     held_out: Data that `source` does not contain, if a metric needs it.
-    toy: The toy whose points `source` has; None: it has images.
     labels: The labels of the fakes of a conditional G: 'data', drawn from the
       labels of `source`; 'uniform', all classes equally. None: G is not
       conditional.
+    inputs: The real examples that the game's `sample_inputs` reads; None:
+      `source`.
+    output: The evaluated output of a game with several; None: the main one.
+    paired: Whether the output has targets, for paired metrics.
 
   Raises:
     UserError: A metric is unknown, or its requirements are missing.
@@ -71,31 +73,29 @@ class Evaluator:
     source: Source,
     description: Mapping[str, Any],
     held_out: Source | None = None,
-    toy: Toy | None = None,
     labels: str | None = None,
+    inputs: Source | None = None,
+    output: str | None = None,
+    paired: bool = False,
   ):
-    self.choice = choose_metrics(block.metrics, block.features, toy)
+    self.choice = choose_metrics(
+      block.metrics, block.features, source.toy, paired
+    )
     self.metrics = self.choice.metrics
     self.features = None
     if self.choice.features is not None:
       self.features = networks.make(self.choice.features)
-    self._toy, self.labels = toy, labels
+    self._toy, self.labels = source.toy, labels
+    self._inputs, self._output = inputs or source, output
     self.num_samples, self.seeds = block.num_samples, block.seeds
     for name, value in (('num_samples', 2), ('seeds', 1)):
       if block[name] < value:
         raise UserError(
           f'config.evaluation.{name}={block[name]} must be at least {value}'
         )
-    for name in self.metrics:
-      if get_metric(name).needs_held_out and held_out is None:
-        raise UserError(
-          f'the metric {name} needs held-out data: set '
-          '--config.evaluation.held_out=SPLIT'
-        )
-    self._needs = {get_metric(name).needs for name in self.metrics}
-    of_labels = [x for x in self.metrics if get_metric(x).needs_labels]
-    if of_labels:
-      self._needs.add('labels')
+    if inputs is not None:  # each real example once
+      self.num_samples = min(self.num_samples, inputs.size)
+    self._needs = needs_of(self.metrics, held_out)
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
@@ -106,11 +106,10 @@ class Evaluator:
     example = source.fetch(np.arange(1))
     self._image = example['images']
     predicted = self._check_features()
-    if of_labels:
-      if all(get_metric(x).needs != 'probabilities' for x in of_labels):
-        predicted = None
-      labels = example.get('labels')
-      check_labels(of_labels, labels, len(source.classes), predicted)
+    if 'label_accuracy' not in self.metrics:
+      predicted = None
+    if 'labels' in self._needs:
+      check_labels(example.get('labels'), len(source.classes), predicted)
     self._description = {**description, 'preprocessing': VERSION}
     self._fingerprint = fingerprint(source)
     self._held_out_fingerprint = held_out and fingerprint(held_out)
@@ -120,7 +119,12 @@ class Evaluator:
   def main(self) -> str | None:
     """The score that ranks checkpoints; None: no metric ranks them."""
     metrics = [get_metric(name) for name in self.metrics]
-    return next((metric.main for metric in metrics if metric.ranks), None)
+    main = next((metric.main for metric in metrics if metric.ranks), None)
+    return main and self._named(main)
+
+  def _named(self, score: str) -> str:
+    """Prefixes the name of a score with that of the output."""
+    return score if self._output is None else f'{self._output}/{score}'
 
   @property
   def comparison_digest(self) -> str:
@@ -128,14 +132,16 @@ class Evaluator:
 
     If no score ranks checkpoints, that of the first metric.
     """
-    ranking = [m for m in self.metrics if get_metric(m).main == self.main]
+    ranking = [m for m in self.metrics if get_metric(m).ranks]
     first = ranking[0] if ranking else self.metrics[0]
     return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
   def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """Describes all that a score depends on, except the generator."""
     spec = get_metric(metric)
-    network = None if spec.needs == 'images' else self.features.identity
+    pixels = spec.needs in ('images', 'pairs')
+    network = None if pixels else self.features.identity
+    output = {} if self._output is None else {'output': self._output}
     held_out = None
     if spec.needs_held_out:
       held_out = describe(self._held_out, self._held_out_fingerprint)
@@ -147,6 +153,7 @@ class Evaluator:
         **describe(self._source, self._fingerprint),
       },
       'held_out': held_out,
+      **output,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
     }
 
@@ -159,9 +166,12 @@ class Evaluator:
       game: The game that samples inputs and generates images.
       truncation: As in `Run.inputs`.
     """
-    if 'labels' in self._needs and self.labels is None:
-      raise UserError(NEEDS_CLASSES)
+    if 'labels' in self._needs:
+      check_conditional(self.labels)
     size = self._batch_size(self.num_samples)
+    output = main_output(game)
+    if self._output is not None:
+      output = game.outputs[self._output]
     labels = None
     if self.labels == 'data':
       labels = devices.replicate(self._source.labels())
@@ -177,13 +187,13 @@ class Evaluator:
       inputs = truncated(
         game, game.sample_inputs(keys, batch, phase), truncation
       )
-      images = game.sample(gen_vars, inputs, phase)
-      if self._toy is None:
-        images = quantize(images)
-      requested = None
-      if 'labels' in self._needs:
-        requested = requested_labels(inputs)
-      return self._extract(weights, images, requested)
+      images = self._quantize(output.sample(gen_vars, inputs, phase))
+      asked = requested_labels(inputs) if 'labels' in self._needs else None
+      extracted = self._extract(weights, images, asked)
+      if 'pairs' in self._needs:
+        extracted['given'] = self._quantize(output.given(batch))
+        extracted['targets'] = self._quantize(output.target(batch))
+      return extracted
 
     def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
       def batches(seed: int) -> Batches:
@@ -199,11 +209,14 @@ class Evaluator:
 
     return evaluate
 
+  def _quantize(self, images: Array) -> Array:
+    """Quantizes images to uint8, but not points."""
+    return quantize(images) if self._toy is None else images
+
   def evaluate_images(self, source: Source) -> Values:
     """Computes the metrics of the first `num_samples` images of a source."""
     if 'labels' in self._needs:
-      labels = source.fetch(np.arange(1)).get('labels')
-      check_labels(self.metrics, labels, 0, None)
+      check_labels(source.fetch(np.arange(1)).get('labels'))
     batches = lambda seed: self._batches(source, self.num_samples)
     return self._compute_values(batches, self.num_samples)
 
@@ -228,10 +241,12 @@ class Evaluator:
         one = len(per_seed) == 1
         std = None if one else float(np.std(per_seed, ddof=1))
         mean = float(np.mean(per_seed))
-        ranks = name == self.main
+        ranks = self._named(name) == self.main
         best = get_metric(metric).best(name)
         scores.append(
-          Score(name, mean, std, step, images, protocol, ranks, best)
+          Score(
+            self._named(name), mean, std, step, images, protocol, ranks, best
+          )
         )
     return scores
 
@@ -266,8 +281,11 @@ class Evaluator:
     self, source: Source, digests: Fingerprint
   ) -> MetricInputs:
     """Loads the metric inputs of a source from the cache, or computes them."""
+    needs = self._needs - {'pairs'}
+    if not needs:
+      return MetricInputs(0)
     count = source.size
-    if self._needs <= {'features', 'images', 'labels'}:
+    if needs <= {'features', 'images', 'labels'}:
       count = min(count, self.num_samples)
     cache_key = {
       'description': self._description,
@@ -275,7 +293,7 @@ class Evaluator:
       'data': digests,
       'labels': label_digest(source) if 'labels' in self._needs else None,
       'features': self.features and self.features.identity,
-      'needs': {need: self._versions(need) for need in sorted(self._needs)},
+      'needs': {need: self._versions(need) for need in sorted(needs)},
       'most': self.num_samples,
       'process': devices.process_rows().args,
     }
@@ -287,7 +305,7 @@ class Evaluator:
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
       batches = _prefetch(self._batches(source, count))
-      inputs = collect(batches, self._needs, count, self.num_samples)
+      inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)
     return inputs
@@ -312,11 +330,11 @@ class Evaluator:
   def _real_rows(
     self, reads: Sequence[str], first: int, size: int
   ) -> dict[str, Array]:
-    """Reads the entries of real examples that a game's G needs."""
+    """Reads the entries of real examples that a game's outputs need."""
     if not reads:
       return {}
     own = np.arange(first, first + size)[devices.process_rows()(size)]
-    batch = read_unflipped(self._source, own % self._source.size, own)
+    batch = read_unflipped(self._inputs, own % self._inputs.size, own)
     rows = {name: np.asarray(batch[name]) for name in reads}
     return devices.shard_rows(rows)
 
@@ -335,9 +353,9 @@ class Evaluator:
   ) -> dict[str, Array]:
     """Extracts from a batch what the metrics need."""
     inputs = {} if labels is None else {'labels': labels}
-    if 'images' in self._needs:
+    if self._needs & {'images', 'pairs'}:
       inputs['images'] = images
-    if self._needs - {'images', 'labels'}:
+    if self._needs - {'images', 'pairs', 'labels'}:
       extracted = self.features.extract(weights, images)
       if self._needs & {'moments', 'features', 'all_features'}:
         inputs['features'] = extracted['features']

@@ -1,6 +1,7 @@
 """Reads and checks the description of a sweep.
 
-`def sweep()` of an experiment's file returns {name: description}, plain data:
+`sweep` of an experiment's file returns {name: description}. A description is
+plain data:
 
   space        the varied keys (space.py); a space of lists is a grid, which is
                run completely; a space with a range is searched
@@ -15,19 +16,20 @@
 """
 
 import copy
-import runpy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optuna
 from ml_collections import ConfigDict
 
-from gan_jax.errors import UserError, where_in
+from gan_jax.errors import UserError
+from gan_jax.experiment import read_sweeps
 from gan_jax.metrics.measure import METRICS, get_metric
 from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
+from gan_jax.training.overrides import override
 
 KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
@@ -99,7 +101,7 @@ class Plan(NamedTuple):
   def identity(self) -> dict[str, Any]:
     """Returns the fields that a resumed sweep must share, as plain JSON."""
     names = ('experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler')
-    fields = {key: _to_json(getattr(self, key)) for key in names}
+    fields = {key: to_json(getattr(self, key)) for key in names}
     return {**fields, 'searched': self.settings is not None}
 
 
@@ -107,10 +109,11 @@ def _flag_value(value: Any) -> str:
   return value if isinstance(value, str) else repr(value)
 
 
-def _to_json(tree: Any) -> Any:
+def to_json(tree: Any) -> Any:
+  """Returns a value as JSON has it: tuples become lists."""
   if isinstance(tree, Mapping):
-    return {str(key): _to_json(value) for key, value in tree.items()}
-  return [_to_json(x) for x in tree] if isinstance(tree, list | tuple) else tree
+    return {str(key): to_json(value) for key, value in tree.items()}
+  return [to_json(x) for x in tree] if isinstance(tree, list | tuple) else tree
 
 
 def make(
@@ -135,15 +138,14 @@ def make(
   Raises:
     UserError: The sweep does not exist, or cannot run.
   """
-  path = experiment.partition(':')[0]
-  name, block = _read_description(path, name)
-  where = f'sweep {name!r} of {path}'
+  name, block = _read_description(experiment, name)
+  where = f'sweep {name!r} of {experiment}'
   check_keys(where, block, KEYS)
   space, fixed = block.get('space', {}), block.get('fixed', {})
   check.check_space(where, space, fixed, config, overrides)
   base, config = {**fixed, **overrides}, copy.deepcopy(config)
   for key, value in base.items():
-    check.override(where, config, key, value)
+    override(where, config, key, value)
   score, goal = _score(where, block, config)
   is_evaluated = _is_evaluated(score)
   every_images = config.evaluation.every_images if is_evaluated else None
@@ -170,29 +172,17 @@ def make(
 
 
 def _read_description(
-  path: str, name: str | None
+  experiment: str, name: str | None
 ) -> tuple[str, Mapping[str, Any]]:
-  """Returns the name and the description of a sweep in the file `path`."""
-  try:
-    experiment = runpy.run_path(path)
-    known = experiment['sweep']() if 'sweep' in experiment else {}
-    known = {title: dict(block) for title, block in known.items()}
-  except Exception as error:
-    raise UserError(
-      f'sweep() of {where_in(path, error)} failed: {type(error).__name__}: '
-      f'{error}'
-    ) from error
-  if not known:
-    raise UserError(
-      f'{path} declares no sweep: add a def sweep() that returns '
-      "{'NAME': {'space': {'KEY': [VALUE, ...]}}}"
-    )
+  """Returns the name and the description of a sweep of an experiment."""
+  known = read_sweeps(experiment)
   if name is None and len(known) > 1:
     raise UserError(
-      f'{path} has several sweeps: choose one by --sweep={" or ".join(known)}'
+      f'{experiment} has several sweeps: choose one by --sweep='
+      f'{" or ".join(known)}'
     )
   name = next(iter(known)) if name is None else name
-  return name, choose(f'sweep of {path}', name, known)
+  return name, choose(f'sweep of {experiment}', name, known)
 
 
 def _is_evaluated(score: str) -> bool:
@@ -212,7 +202,7 @@ def _score(
     name = mains[0] if mains else None
   if name is None:
     block = config.evaluation
-    choice = choose_for(config.data.source, block.metrics, block.features)
+    choice = choose_for(config, block.metrics, block.features)
     ranking = [score for score in choice.scores if rows[score].ranks]
     raise UserError(
       f"{where}: set 'score' to the metric that ranks the trials (valid for "

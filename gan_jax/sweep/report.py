@@ -20,7 +20,7 @@ from gan_jax.config import differences, flatten
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.sweep import space as spaces
-from gan_jax.sweep.plan import Plan, planned_trials
+from gan_jax.sweep.plan import Plan, planned_trials, to_json
 from gan_jax.sweep.process import Worker
 from gan_jax.sweep.progress import short, short_names
 from gan_jax.sweep.results import ABOUT, AFTER, BEFORE, PICTURE, TABLE, Sweep
@@ -165,7 +165,25 @@ def _row(trial_id: int, trial: FrozenTrial, plan: Plan) -> dict[str, Any]:
     return row  # the sampler has not chosen yet
   command = shlex.join(['python', 'launch.py', *plan.flags(overrides)])
   blocks = spaces.chosen_blocks(trial.params, plan.space)
-  return {**row, **overrides, **blocks, 'command': command}
+  values = dict(overrides)
+  for key, used in attrs.get('resolved', {}).items():
+    if key not in overrides or to_json(overrides[key]) != used:
+      values[key] = used
+  return {**row, **values, **blocks, 'command': command}
+
+
+def resolved(workdir: str, plan: Plan) -> dict[str, Any]:
+  """Returns the varied keys as the trial's `config.json` has them.
+
+  These are also keys that the chosen block does not set. A key that the trial
+  does not have, such as `b1` without Adam, is None.
+  """
+  try:
+    text = (epath.Path(workdir) / 'config.json').read_text()
+    settings = flatten(json.loads(text))
+  except (OSError, ValueError):
+    return {}  # the trial ended before it wrote the file
+  return {key: settings.get(key) for key in spaces.keys(plan.space)}
 
 
 def write_plot(study: optuna.Study, plan: Plan, folder: str) -> str | None:

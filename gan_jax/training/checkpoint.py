@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from etils import epath
+from etils import epath, epy
 from jaxtyping import PyTree
-from orbax.checkpoint import v1 as ocp
 
 from gan_jax import devices
 from gan_jax.errors import UserError, warn
@@ -24,7 +23,8 @@ from gan_jax.files import is_remote, write_whole
 from gan_jax.metrics import scores
 from gan_jax.training.state import State
 
-policies = ocp.training.preservation_policies
+with epy.lazy_imports():  # Orbax takes a quarter of a second
+  from orbax import checkpoint as ocp
 
 # The names of all fields of a state.
 STATE = State._fields
@@ -73,6 +73,7 @@ class Checkpoints:
     self, workdir: str | Path, keep: int, always: Sequence[int] = ()
   ):
     self._workdir = workdir
+    policies = ocp.v1.training.preservation_policies
     self._policies = [
       policies.LatestN(keep),
       policies.CustomSteps(always),
@@ -83,10 +84,11 @@ class Checkpoints:
     self._open()
 
   def _open(self) -> None:
+    any_of = ocp.v1.training.preservation_policies.AnyPreservationPolicy
     try:
-      self._checkpointer = ocp.training.Checkpointer(
+      self._checkpointer = ocp.v1.training.Checkpointer(
         folder(self._workdir),
-        preservation_policy=policies.AnyPreservationPolicy(self._policies),
+        preservation_policy=any_of(self._policies),
         cleanup_tmp_directories=True,
       )
     except OSError as error:
@@ -313,11 +315,13 @@ def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
     raise UserError(
       f'the checkpoint of {workdir} at step {step} is damaged: {problem}'
     )
-  context = ocp.Context()
+  context = ocp.v1.Context()
   context.pytree.loading.partial_load = True
   with (
     context,
-    ocp.training.Checkpointer(folder(workdir), context=context) as checkpointer,
+    ocp.v1.training.Checkpointer(
+      folder(workdir), context=context
+    ) as checkpointer,
   ):
     metadata = checkpointer.metadata(step).metadata
     parts = {name: metadata[name] for name in names}

@@ -1,0 +1,80 @@
+"""Runs command lines of launch.py in forks of one process.
+
+That process has imported everything, which takes a fresh one seconds. It starts
+no device, so that it can fork.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from conftest import ROOT
+
+SERVER = """
+import json, os, sys
+from absl import app
+import launch
+import gan_jax.modes.evaluate, gan_jax.modes.benchmark, gan_jax.training.loop
+
+for line in sys.stdin:
+  sys.argv, folder, outputs, code = json.loads(line)
+  child = os.fork()
+  if not child:
+    os.chdir(folder)
+    for number, path in enumerate(outputs, start=1):
+      os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    if code:
+      exec(code)
+      sys.exit()
+    app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Done(NamedTuple):
+  """How a command line ended."""
+
+  returncode: int
+  stdout: str
+  stderr: str
+
+
+class Forks:
+  """Runs one command line of launch.py after the other."""
+
+  def __init__(self, server: subprocess.Popen):
+    self._server = server
+
+  def run(
+    self, *flags: object, cwd: Path = ROOT, check: bool = False, code: str = ''
+  ) -> Done:
+    """Runs launch.py; `code`: runs that after the imports instead."""
+    with tempfile.TemporaryDirectory() as folder:
+      outputs = [f'{folder}/stdout', f'{folder}/stderr']
+      argv = ['launch.py', *map(str, flags)]
+      request = json.dumps([argv, str(cwd), outputs, code])
+      print(request, file=self._server.stdin, flush=True)
+      returncode = int(self._server.stdout.readline())
+      done = Done(returncode, *(Path(path).read_text() for path in outputs))
+    assert not (check and returncode), done.stderr
+    return done
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Forks]:
+  """Starts the process that forks."""
+  with subprocess.Popen(
+    [sys.executable, '-c', SERVER],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    yield Forks(process)
+    process.stdin.close()
