@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int32, Integer, PyTree, Shaped, UInt8
 
 from gan_jax import ops
 from gan_jax.errors import UserError
-from gan_jax.metrics import classifier
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.moments import moments
+from gan_jax.models import classifier
 
 # Training of the classifier of `classification_accuracy`: batches of 100.
 STEPS = 1500
