@@ -32,63 +32,41 @@ Published FIDs: 1.96 (CIFAR-10), 2.75 (FFHQ 256x256). Scores of this code: not
 measured yet.
 """
 
-from typing import NamedTuple
-
 from ml_collections import ConfigDict
 
 from experiments.base import base_config
 
-
-class Setting(NamedTuple):
-  """The settings of a data set.
-
-  Attributes:
-    source, split, classes: Those of the data.
-    batch_size: Reals, and fakes, of each update.
-    features: Channels of both networks at 4x4, 8x8, ...
-    groups: Groups of the 3x3 convolutions at 4x4, 8x8, ...
-    gamma: The weight of R1 and R2 at first; it falls to a tenth.
-    halflife: The last half-life of the average of G, in images.
-    p: The last probability of augmentations.
-    images: The length of the curves.
-  """
-
-  source: str
-  split: str
-  classes: int
-  batch_size: int
-  features: tuple[int, ...]
-  groups: tuple[int, ...]
-  gamma: float
-  halflife: int
-  p: float
-  images: int = 20_000_000
-
-
-IMAGENET = {'images': 200_000_000}
+# (source, split, classes), the batch, the channels and the groups of the 3x3
+# convolutions of both networks at 4x4, 8x8, ..., gamma at first (it falls to a
+# tenth), the last half-life, the last p, and the images of the curves.
+KEYS = (
+  'data', 'batch_size', 'features', 'groups', 'gamma', 'halflife', 'p', 'images'
+)  # fmt: skip
+M = 1_000_000
+CIFAR10 = ('cifar10', 'train', 10)
+FOLDER = ('folder:', 'all', 0)
+IMAGENET = ('train', 1000)
 SETTINGS = {
-  'cifar10': Setting(
-    'cifar10', 'train', 10, 512, (768,) * 4, (96,) * 4, 0.05, 5_000_000, 0.55
+  'cifar10': (
+    CIFAR10, 512, (768,) * 4, (96,) * 4, 0.05, 5 * M, 0.55, 20 * M,
   ),
-  'ffhq64': Setting(
-    'folder:', 'all', 0, 256, (768,) * 4 + (384,),
-    (96,) * 4 + (48,), 2.0, 500_000, 0.3,
+  'ffhq64': (
+    FOLDER, 256, (768,) * 4 + (384,), (96,) * 4 + (48,), 2.0, M // 2, 0.3,
+    20 * M,
   ),
-  'ffhq256': Setting(
-    'folder:', 'all', 0, 256, (768,) * 4 + (384, 192, 96),
-    (96,) * 4 + (48, 24, 12), 150.0, 500_000, 0.3,
+  'ffhq256': (
+    FOLDER, 256, (768,) * 4 + (384, 192, 96), (96,) * 4 + (48, 24, 12), 150.0,
+    M // 2, 0.3, 20 * M,
   ),
-  'imagenet32': Setting(
-    'tfds:imagenet_resized/32x32', 'train', 1000, 4096, (1536,) * 4,
-    (96,) * 4, 0.5, 50_000_000, 0.5, **IMAGENET,
+  'imagenet32': (
+    ('tfds:imagenet_resized/32x32', *IMAGENET), 4096, (1536,) * 4, (96,) * 4,
+    0.5, 50 * M, 0.5, 200 * M,
   ),
-  'imagenet64': Setting(
-    'tfds:imagenet_resized/64x64', 'train', 1000, 4096, (1536,) * 5,
-    (96,) * 5, 1.0, 50_000_000, 0.4, **IMAGENET,
+  'imagenet64': (
+    ('tfds:imagenet_resized/64x64', *IMAGENET), 4096, (1536,) * 5, (96,) * 5,
+    1.0, 50 * M, 0.4, 200 * M,
   ),
-  'tiny': Setting(
-    'digits', 'all', 10, 16, (8, 8), (2, 2), 0.05, 100, 0.5, images=192
-  ),
+  'tiny': (('digits', 'all', 10), 16, (8, 8), (2, 2), 0.05, 100, 0.5, 192),
 }  # fmt: skip
 
 
@@ -97,7 +75,8 @@ def get_config(arg: str = '') -> ConfigDict:
   arg = arg or 'cifar10'
   if arg not in SETTINGS:
     raise ValueError(f'unknown argument {arg!r} (valid: {", ".join(SETTINGS)})')
-  setting = SETTINGS[arg]
+  setting = ConfigDict(dict(zip(KEYS, SETTINGS[arg], strict=True)))
+  source, split, classes = setting.data
   config = base_config()
   config.batch_size = setting.batch_size
   config.gen_batch_size = setting.batch_size  # G's own reals and fakes
@@ -129,11 +108,11 @@ def get_config(arg: str = '') -> ConfigDict:
   config.evaluation.every_images = 1_000_000
   config.evaluation.num_samples = 50_000
 
-  config.data.source = setting.source
-  config.data.split = setting.split
+  config.data.source = source
+  config.data.split = split
   config.data.resolution = 4 * 2 ** (len(setting.features) - 1)
   config.data.flip = True
-  config.data.classes = setting.classes
+  config.data.classes = classes
   config.evaluation.labels = 'data'  # or 'uniform'
 
   config.game.latent_dim = 64

@@ -4,6 +4,8 @@ Silent promotion of ranks is an error, warnings are errors, shapes in signatures
 are checked as the tests run, and there are several devices.
 """
 
+import functools
+import importlib
 import os
 import sys
 import tempfile
@@ -58,6 +60,27 @@ def caches(tmp_path_factory):
   folder = os.environ[COMPILED]
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+# Files that take longest: they begin first, so that no worker waits for the
+# other at the end.
+LONGEST = (
+  'test_progressive', 'test_devices', 'test_trust', 'test_launch',
+  'test_overrides', 'test_versions', 'test_toys', 'test_evaluation',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the longest files first, and keeps the order within a file."""
+  order = {name: index for index, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def digits_are_read_once():
+  """Reading them takes half a second, and most runs of the tests do."""
+  digits = importlib.import_module('gan_jax.data.digits')
+  digits.read_examples = functools.cache(digits.read_examples)
 
 
 @pytest.fixture(scope='session')

@@ -116,7 +116,10 @@ def check_same(name, workdir, single):
   assert gaps.max() < end * rate / 2
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+# (pmap on 8 devices is also tested below, with two processes.)
+@pytest.mark.parametrize(
+  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
 )

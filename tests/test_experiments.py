@@ -5,12 +5,9 @@ One straight run of each serves as the reference for all that follows.
 
 import json
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from runs import (
   EXPERIMENTS,
   TINY,
@@ -89,35 +86,35 @@ def test_the_workdir_holds_the_whole_run(straight):
   assert logged_steps(workdir) == steps
 
 
+# Kills the process in its second save, and then runs launch.py (see forks.py).
 KILLED = """
-import os, runpy, signal, sys
+import signal
 from gan_jax.training.checkpoint import Checkpoints
 
 save, saved = Checkpoints.save, []
 
 def save_once(self, step, *rest):
   if saved:
-    self.close()  # so that there is a checkpoint to go on from
+    self.close()  # completes the first save
     os.kill(os.getpid(), signal.SIGKILL)
   saved.append(step)
   save(self, step, *rest)
 
 Checkpoints.save = save_once
-sys.argv = ['launch.py', *sys.argv[1:]]
-runpy.run_path('launch.py', run_name='__main__')
+app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
 """
 
 
-def test_killed_and_run_again_is_the_same_run(straight, tmp_path, capsys):
+def test_killed_and_run_again_is_the_same_run(
+  straight, forks, tmp_path, capsys
+):
   """SIGKILL of a process, then the same run again: equal bit for bit are
   parameters, optimizers, average and statistics, and the metrics have neither
   gap nor repeat. (test_launch.py repeats a command in a process.)
   """
   name, config, workdir = straight
   flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
-  killed = subprocess.run(
-    [sys.executable, '-c', KILLED, *flags], cwd=ROOT, check=False
-  )
+  killed = forks.run(*flags, code=KILLED)
   assert killed.returncode == -signal.SIGKILL
   (middle,) = checkpoint.steps(tmp_path)
   before = everything(tmp_path, middle)

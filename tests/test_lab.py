@@ -6,6 +6,7 @@ import os
 import runpy
 import stat
 import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -19,7 +20,9 @@ pytest.importorskip('starlette', reason="needs pip install -e '.[lab]'")
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from gan_jax import data, games
 from gan_jax.bounds import bound_of
+from gan_jax.data.on_device import make_reader
 from gan_jax.data.toys import TOYS, drawing
 from gan_jax.errors import UserError
 from gan_jax.games.losses import LOSSES
@@ -29,8 +32,10 @@ from gan_jax.lab.advice import advise
 from gan_jax.lab.engine import Engine
 from gan_jax.lab.presets import PRESETS
 from gan_jax.lab.server import description, make_app
-from gan_jax.training import loop
+from gan_jax.training.check import check_config
+from gan_jax.training.feed import index_batch_maker
 from gan_jax.training.schedule import make_schedule
+from gan_jax.training.step import train_dispatch
 
 TOKEN, PORT = 'a-secret-of-the-tests', 8642
 BASE = f'http://127.0.0.1:{PORT}'
@@ -430,18 +435,28 @@ def test_one_player_alone(engine):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 2e-4), one, other)
 
 
-def test_the_lab_trains_as_launch_does(engine, tmp_path):
+def test_the_lab_trains_as_launch_does(engine):
+  """The dispatch of the training loop makes the same players."""
   made, config, schedule = compiled(engine)
   steps = 12
   expected = run(made, schedule, 'both', steps)
   config = config.copy_and_resolve_references()
-  config.total_images = config.batch_size * steps
-  config.steps_per_dispatch = 4
-  config.evaluation.every_images = None
-  trained = loop.train(config, tmp_path / 'run')
+  config.steps_per_dispatch = steps
+  game, source, schedule = (
+    games.make(config), data.make(config), make_schedule(config)
+  )  # fmt: skip
+  state, _ = jax.jit(
+    partial(train_dispatch, game, made.tx, make_reader(config, source), None)
+  )(
+    made.create(np.int32(config.seed)),
+    {},
+    index_batch_maker(config, source, schedule)(0),
+    schedule.dispatch(0),
+    (),
+  )
   for player in ('gen', 'disc'):
-    one, other = params(expected, player), params(trained, player)
-    close = lambda x, y: np.testing.assert_allclose(x, y, 1e-3, 1e-5)
+    one, other = params(expected, player), params(state, player)
+    close = lambda x, y: np.testing.assert_allclose(x, y, 1e-4, 1e-6)
     jax.tree.map(close, one, other)
 
 
@@ -477,7 +492,8 @@ def test_optimal_d_in_1d(engine):
   # N(1, 0.5^2), smoothed by the kernel.
   std = np.hypot(0.5, width)
   exact = np.exp(-(((grid - 1) / std) ** 2) / 2) / std / np.sqrt(2 * np.pi)
-  np.testing.assert_allclose(p, exact, atol=0.06)
+  # (A kernel estimate of 1,024 points has a standard deviation of 0.04.)
+  np.testing.assert_allclose(p, exact, atol=0.13)
   fakes = np.asarray(view['fake'])[:, 0].astype(np.float64)
   at = 80
   kernel = np.exp(-(((grid[at] - fakes) / width) ** 2) / 2)
@@ -485,7 +501,8 @@ def test_optimal_d_in_1d(engine):
     q[at], kernel.mean() / width / np.sqrt(2 * np.pi), 1e-4
   )
   inside = p + q > 1e-3
-  np.testing.assert_allclose(best[inside], (p / (p + q))[inside], 1e-5)
+  p, q = p[inside], q[inside]
+  np.testing.assert_allclose(best[inside], p / (p + q), 1e-5)
 
 
 # The protocol.
@@ -579,7 +596,7 @@ def test_the_newest_of_two_pages_has_the_game(client):
       Page(other).until('scene')
       with pytest.raises(WebSocketDisconnect) as error:
         while True:
-          one.receive_text()
+          one._raise_on_close(one.receive())
     assert error.value.code == 4001
 
 
@@ -619,7 +636,7 @@ def test_invalid_messages_end_the_connection(client, text):
     socket.send_text(text)
     with pytest.raises(WebSocketDisconnect) as error:
       while True:
-        socket.receive_text()
+        socket._raise_on_close(socket.receive())
   assert error.value.code == 1008
 
 
@@ -633,7 +650,7 @@ def test_a_drawing_that_is_gone_leaves_the_game(client):
     assert settled['data.source'] == 'toy:ring'
 
 
-def test_a_saved_experiment_trains(client, engine):
+def test_a_saved_experiment_is_valid(client, engine):
   name = uploads.add_drawing(engine.folder, png(np.zeros((1, 9))))
   with connect(client, 'save') as socket:
     page = Page(socket)
@@ -646,12 +663,11 @@ def test_a_saved_experiment_trains(client, engine):
   config = runpy.run_path(saved['path'])['get_config']()
   assert config.game.penalties.r1.weight == 0.1
   assert config.data.channels == 1
-  config.total_images = config.batch_size * 4
-  config.steps_per_dispatch = 2
-  config.sample_every_images = config.checkpoint_every_images = 64
-  config.evaluation.every_images = None
-  state = loop.train(config, engine.folder / 'trained')
-  assert int(state.step) == 4
+  check_config(config)
+  games.make(config)
+  same = engine.config(settings.check(changes))
+  assert config.model == same.model and config.optimizer == same.optimizer
+  assert config.game == same.game and config.data == same.data
 
 
 def test_old_pages_make_room(tmp_path):

@@ -93,6 +93,7 @@ def test_mnist(make, given, capsys):
   assert make('mnist', 28, 1, split='train[:20%]').size == 6
 
 
+@pytest.mark.slow  # 70,000 images; the format is tested above
 def test_genuine_mnist(make, shared):
   source = make('mnist', 28, 1, split='train', files=str(shared / 'mnist'))
   examples = everything(source)
@@ -133,6 +134,7 @@ def test_cifar10_unpacked(make, given):
   assert make('cifar10', 16, files=str(given)).size == 120
 
 
+@pytest.mark.slow  # 60,000 images
 def test_all_of_cifar10_is_balanced(make, given):
   batches = cifar10_batches(10_000)
   write_cifar10(given, batches)

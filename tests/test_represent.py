@@ -10,6 +10,7 @@ from scipy.stats import norm
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.games import Context
+from gan_jax.games.game import main_output
 from gan_jax.games.infogan import gaussian_nll, split_outputs
 from gan_jax.training.schedule import make_schedule
 
@@ -44,7 +45,7 @@ def test_codes_are_uniform_and_g_sees_them():
   np.testing.assert_allclose(codes.var(0), 1 / 3, atol=0.02)  # of U(-1, 1)
   assert np.abs(np.corrcoef(codes.T)[0, 1]) < 0.05
   turned = {**context.inputs, 'class': jnp.roll(context.inputs['class'], 1, 1)}
-  other = game.sample(context.variables.gen, turned, phase)
+  other = main_output(game).sample(context.variables.gen, turned, phase)
   assert np.abs(other - fakes).max() > 1e-3
 
 

@@ -145,6 +145,7 @@ def test_the_saturating_gradient_vanishes_where_d_wins():
   assert norms['non_saturating'][end].min() > norms['non_saturating'][0] / 2
 
 
+@pytest.mark.slow
 def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
   """D near 1/2 where there are points, J_D near log 4, G where the data is."""
   config = get_config('toy:gaussian')

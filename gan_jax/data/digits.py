@@ -8,7 +8,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gan_jax.data.preprocess import preprocess
-from gan_jax.data.source import DataSpec, Source, check_no_splits, in_memory
+from gan_jax.data.source import (
+  DataSpec,
+  Examples,
+  Source,
+  check_no_splits,
+  in_memory,
+)
 from gan_jax.errors import UserError
 from gan_jax.memory import check_images
 
@@ -25,14 +31,18 @@ def digits(spec: DataSpec) -> Source:
       f'{":" + spec.path!r}'
     )
   check_images(SIZE, spec.resolution, spec.image_bytes)
+  return in_memory(read_examples(spec), CLASSES)
+
+
+def read_examples(spec: DataSpec) -> Examples:
+  """Reads and preprocesses all digits."""
   table = _read()
   images = table[:, :-1].reshape(-1, 28, 28)
   preprocessed = [preprocess(Image.fromarray(image), spec) for image in images]
-  examples = {
+  return {
     'images': np.stack(preprocessed),
     'labels': table[:, -1].astype(np.int32),
   }
-  return in_memory(examples, CLASSES)
 
 
 def digit_pairs(spec: DataSpec) -> Source:

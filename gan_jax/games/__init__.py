@@ -6,274 +6,17 @@ models, ops and the modules below them. A new kind of game is a file and an
 entry (config, axis_name) -> Game in GAMES.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-from flax import linen as nn
-
 from gan_jax import models
 from gan_jax.errors import UserError, suggest
-from gan_jax.games import (
-  ada,
-  augment,
-  image_to_image,
-  latents,
-  losses,
-  penalties,
-)
-from gan_jax.games.bigan import bigan_game
+from gan_jax.games import code_config, image_config, translation_config
+from gan_jax.games.config_parts import scheduled_values
 from gan_jax.games.game import Aux, Context, Game, Update
-from gan_jax.games.image import image_game
-from gan_jax.games.infogan import infogan_game, q_outputs
-from gan_jax.games.penalties import WeightedPenalty
-from gan_jax.games.progressive import progressive_game
-from gan_jax.games.style import style_game
-from gan_jax.pair import Pair
-from gan_jax.registry import (
-  accepts,
-  build,
-  check_keys,
-  choose,
-  choose_or_import,
-)
+from gan_jax.registry import choose_or_import
 
 __all__ = ['GAMES', 'Aux', 'Context', 'Game', 'Update', 'advice', 'make']
-
-# Scheduled values that training reads, not the game.
-TRAINING_VALUES = ('optimizer.', 'ema_halflife_images')
-# Keys of `config.game` for image games; AUGMENT_KEYS configure the augmentation
-# pipeline.
-AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
-KEYS = (
-  'ada', 'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss',
-  'name', 'penalties', *AUGMENT_KEYS,
-)  # fmt: skip
-# Keys of `config.game` for the games with codes and with an encoder.
-PLAIN_KEYS = ('latent', 'latent_dim', 'loss', 'name')
-CODE_KEYS = ('categories', 'class_weight', 'code_weight', 'codes')
-
-
-def _image(config: Any, axis_name: str | None) -> Game:
-  game = image_game(**_image_arguments(config, axis_name))
-  return game._replace(scheduled=_schedulable(config))
-
-
-def _progressive(config: Any, axis_name: str | None) -> Game:
-  game = progressive_game(
-    resolution=config.data.resolution, **_image_arguments(config, axis_name)
-  )
-  return game._replace(scheduled=('alpha', *_schedulable(config)))
-
-
-def _style(config: Any, axis_name: str | None) -> Game:
-  game = style_game(**_image_arguments(config, axis_name))
-  return game._replace(scheduled=_schedulable(config))
-
-
-def _infogan(config: Any, axis_name: str | None) -> Game:
-  game = config.game
-  check_keys('config.game', game, sorted((*PLAIN_KEYS, *CODE_KEYS)))
-  _check_unconditional(config)
-  networks = _networks(config, axis_name)
-  codes = {key: game[key] for key in CODE_KEYS if key in game}
-  if 'categories' not in codes:
-    raise UserError('this game has codes: set config.game.categories')
-  outputs = q_outputs(game.categories, game.get('codes', 0))
-  disc = _with_outputs('config.model.disc', networks.disc, outputs)
-  return infogan_game(networks.gen, disc, **_plain(config), **codes)
-
-
-def _bigan(config: Any, axis_name: str | None) -> Game:
-  check_keys('config.game', config.game, sorted(PLAIN_KEYS))
-  _check_unconditional(config)
-  networks = _networks(config, axis_name)
-  if 'labels' not in inspect.signature(type(networks.disc).__call__).parameters:
-    raise UserError(
-      'this game has a D of images and latents, which it is given as labels: '
-      'choose config.model.disc.name=mlp or resnet'
-    )
-  if 'name' not in config.model.get('encoder', {}):
-    raise UserError(
-      'this game has an encoder: set config.model.encoder.name to a network of '
-      'D, such as mlp or dcgan'
-    )
-  blocks = {**config.model.to_dict(), 'disc': config.model.encoder.to_dict()}
-  encoder = _make_models(config, blocks, axis_name).disc
-  dim = config.game.latent_dim
-  encoder = _with_outputs('config.model.encoder', encoder, dim)
-  return bigan_game(networks.gen, networks.disc, encoder, **_plain(config))
-
-
-def _plain(config: Any) -> dict[str, Any]:
-  """Makes the arguments that games of latents and images share."""
-  game = config.game
-  return {
-    'loss': build('config.game.loss', losses.LOSSES, game.loss.to_dict()),
-    'latent': choose_or_import(
-      'config.game.latent', game.latent, latents.LATENTS
-    ),
-    'latent_dim': game.latent_dim,
-  }
-
-
-def _check_unconditional(config: Any) -> None:
-  if config.data.get('classes', 0):
-    raise UserError(
-      f'config.game.name={config.game.name} learns without labels: set '
-      'config.data.classes to 0'
-    )
-
-
-def _with_outputs(where: str, network: nn.Module, outputs: int) -> nn.Module:
-  """Adds the second head to a network of D."""
-  if not hasattr(network, 'outputs'):
-    raise UserError(
-      f'{where} needs a network with a second head: set {where}.name to mlp or '
-      'dcgan'
-    )
-  return network.clone(outputs=outputs)
-
-
-def _networks(config: Any, axis_name: str | None) -> Pair[nn.Module]:
-  """Makes both networks of `config.model`."""
-  for player in Pair._fields:
-    if 'name' not in config.get('model', {}).get(player, {}):
-      raise UserError(
-        f'the config has no key model.{player}.name: add it to get_config'
-      )
-  return _make_models(config, config.model.to_dict(), axis_name)
-
-
-def _make_models(
-  config: Any, blocks: dict[str, Any], axis_name: str | None
-) -> Pair[nn.Module]:
-  return models.make(
-    blocks,
-    resolution=config.data.resolution,
-    channels=config.data.channels,
-    precision=config.precision,
-    axis_name=axis_name,
-    auxiliary='auxiliary' in config.game,
-  )
-
-
-def _scheduled(config: Any) -> set[str]:
-  """Names of the values in the schedule, except those of training."""
-  segments = config.get('schedule', ())
-  names = {name for segment in segments for name in segment.get('values', {})}
-  return {name for name in names if not name.startswith(TRAINING_VALUES)}
-
-
-def _schedulable(config: Any) -> tuple[str, ...]:
-  """Returns the names of the scheduled values that an image game reads."""
-  constant_p = 'ada' in config.game and config.game.ada.get('target', 0) is None
-  return (
-    'game.instance_noise',
-    *((ada.SCHEDULED,) if constant_p else ()),
-    *(
-      f'game.{block}.{name}.weight'
-      for block in ('penalties', 'gen_penalties')
-      for name in config.game.get(block, {})
-    ),
-  )
-
-
-def _image_arguments(config: Any, axis_name: str | None) -> dict[str, Any]:
-  """Makes the arguments of `image_game` from a config."""
-  game, classes = config.game, config.data.get('classes', 0)
-  check_keys('config.game', game, sorted(KEYS))
-  networks = _networks(config, axis_name)
-  _check_classes(networks, game, classes)
-  loss = build('config.game.loss', losses.LOSSES, game.loss.to_dict())
-  return {
-    **networks._asdict(),
-    **_plain(config),
-    'loss': loss,
-    'penalties': _penalties(config, 'penalties', penalties.PENALTIES),
-    'gen_penalties': _penalties(
-      config, 'gen_penalties', penalties.GEN_PENALTIES
-    ),
-    **_augment_arguments(config),
-    **_ada_arguments(config, loss),
-    'clip': None if game.get('clip') is None else float(game.clip),
-    'classes': classes,
-    'auxiliary': Pair(**game.auxiliary) if 'auxiliary' in game else None,
-    'axis_name': axis_name,
-  }
-
-
-def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
-  """Raises UserError for networks that do not support the classes."""
-  if 'auxiliary' in game:
-    if not classes:
-      raise UserError(
-        'config.game.auxiliary needs classes: set config.data.classes'
-      )
-    if not hasattr(networks.disc, 'auxiliary'):
-      raise UserError(
-        'config.game.auxiliary needs a D with an auxiliary classifier, as '
-        'config.model.disc.name=resnet'
-      )
-    if {*game.auxiliary} != {'gen', 'disc'}:
-      raise UserError('config.game.auxiliary has two weights: gen and disc')
-  for player, module in networks._asdict().items():
-    takes = inspect.signature(type(module).__call__).parameters
-    if classes and 'labels' not in takes:
-      raise UserError(
-        f'config.data.classes={classes}: {type(module).__module__}.'
-        f'{type(module).__name__} of config.model.{player} takes no labels: '
-        'set the classes to 0, or choose a conditional network'
-      )
-
-
-def _augment_arguments(config: Any) -> dict[str, Any]:
-  """Makes the augmentation pipeline; {} if nothing configures one."""
-  game = config.game
-  given = {key: game[key] for key in AUGMENT_KEYS if key in game}
-  if not given and 'game.instance_noise' not in _scheduled(config):
-    return {}
-  pipeline = augment.make_augment(**given)
-  return {'augment': pipeline, 'pack': given.get('pack', 1)}
-
-
-def _ada_arguments(config: Any, loss: losses.GANLoss) -> dict[str, Any]:
-  """Makes the adaptive augmentation; {} if there is none."""
-  game = config.game
-  if 'ada' not in game:
-    return {}
-  check_keys('config.game.ada', game.ada, accepts(ada.make_ada))
-  made = ada.make_ada(**game.ada)
-  ada.check_ada(
-    made, config.data.channels, game.get('pack', 1), loss.real_score is not None
-  )
-  is_used = (
-    made.target is not None or made.p or ada.SCHEDULED in _scheduled(config)
-  )
-  return {'ada': made} if is_used else {}
-
-
-def _penalties(
-  config: Any, block: str, table: dict[str, Callable[..., Any]]
-) -> list[WeightedPenalty]:
-  """Makes the penalties of a block that have a weight or a schedule."""
-  named = config.game.get(block, {})
-  scheduled = _scheduled(config)
-  found = []
-  for name, fields in named.items():
-    where, fields = f'config.game.{block}.{name}', dict(fields)
-    if 'weight' not in fields:
-      raise UserError(f'{where} has no weight: set {where}.weight')
-    if 'name' in fields:  # then the block may have any name
-      make = choose_or_import(f'{where}.name', fields.pop('name'), table)
-    else:
-      make = choose(f'config.game.{block}', name, table)
-    check_keys(where, fields, ['name', 'weight', 'every', *accepts(make)])
-    weight, every = fields.pop('weight'), fields.pop('every', 1)
-    penalty, key = make(**fields), f'game.{block}.{name}.weight'
-    if weight or key in scheduled:
-      found.append(WeightedPenalty(name, penalty, weight, every, key))
-  return found
 
 
 def advice(config: Any) -> str | None:
@@ -311,14 +54,14 @@ def _check_sources(config: Any, game: Game) -> None:
 
 
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
-  'bigan': _bigan,
-  'cyclegan': image_to_image.cyclegan,
-  'image': _image,
-  'infogan': _infogan,
-  'pix2pix': image_to_image.pix2pix,
-  'progressive': _progressive,
-  'style': _style,
-  'super_resolution': image_to_image.super_resolution,
+  'bigan': code_config.bigan,
+  'cyclegan': translation_config.cyclegan,
+  'image': image_config.image,
+  'infogan': code_config.infogan,
+  'pix2pix': translation_config.pix2pix,
+  'progressive': image_config.progressive,
+  'style': image_config.style,
+  'super_resolution': translation_config.super_resolution,
 }
 
 
@@ -327,7 +70,7 @@ def make(config: Any, axis_name: str | None = None) -> Game:
   make_game = choose_or_import('config.game.name', config.game.name, GAMES)
   game = make_game(config, axis_name)
   _check_sources(config, game)
-  for name in sorted(_scheduled(config) - {*game.scheduled}):
+  for name in sorted(scheduled_values(config) - {*game.scheduled}):
     raise UserError(
       f'config.schedule: this game has no scheduled value {name!r}'
       f'{suggest(name, game.scheduled)} '

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.games.discriminate import apply_training, disc_metrics
-from gan_jax.games.game import Aux, Batch, Game, Keys, Phase, Update
+from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
 from gan_jax.games.latents import Latent
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
@@ -128,7 +128,7 @@ def bigan_game(
     init=init,
     sample_inputs=sample_inputs,
     generate=generate,
-    sample=sample,
+    outputs={'images': Output(sample)},
     updates=Pair(gen=(Update(gen_loss),), disc=(Update(disc_loss),)),
     encode=encode,
     interpolate=interpolate,

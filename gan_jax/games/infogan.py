@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gan_jax.games.discriminate import Discriminate, class_loss, disc_metrics
-from gan_jax.games.game import Aux, Batch, Game, Keys, Phase, Update
+from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
 from gan_jax.games.image import ImageNetworks
 from gan_jax.games.latents import Latent
 from gan_jax.games.losses import GANLoss
@@ -122,11 +122,14 @@ def infogan_game(
   def truncate(inputs: PyTree, threshold: float) -> PyTree:
     return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}
 
+  def sample(gen_vars: Variables, inputs: PyTree, phase: Phase) -> Array:
+    return networks.sample(gen_vars, join(inputs), phase)
+
   return Game(
     init=lambda key, batch: (networks.init(key, batch), ()),
     sample_inputs=sample_inputs,
     generate=lambda v, inputs, phase: networks.generate(v, join(inputs), phase),
-    sample=lambda v, inputs, phase: networks.sample(v, join(inputs), phase),
+    outputs={'images': Output(sample)},
     updates=Pair(gen=(Update(gen_loss),), disc=(Update(disc_loss),)),
     discriminate=partial(discriminate.single, loss),
     features=discriminate.features,

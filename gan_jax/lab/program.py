@@ -191,7 +191,7 @@ def grid_points(toy: Toy) -> Float[np.ndarray, 'm d']:
 def density(points: Float[Array, 'n 1'], toy: Toy) -> Float[Array, ' m']:
   """Estimates the density of points in 1-D at `grid_points`, by a kernel."""
   width = BANDWIDTH * toy.limit
-  distances = (grid_points(toy) - points[:, 0]) / width
+  distances = (grid_points(toy) - points[:, 0][None, :]) / width
   kernels = jnp.exp(-jnp.square(distances) / 2)
   return kernels.mean(1) / (width * np.sqrt(2 * np.pi))
 

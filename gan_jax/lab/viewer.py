@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, PyTree, UInt8
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -44,6 +44,8 @@ MAX_OPEN = 4
 NICENESS = 19
 # Limits of a request: samples, steps of a walk, sliders, neighbours.
 MAX_SAMPLES, MAX_STEPS, NUM_SLIDERS, MAX_NEIGHBORS = 64, 16, 6, 8
+# Images that are generated at once.
+ROWS = 24
 # Bytes of metrics in one answer.
 MAX_METRICS = 2**20
 # Images are enlarged to at least this width, in pixels.
@@ -143,7 +145,7 @@ class Viewer:
     """Generates samples, each as a PNG in base64."""
     run = self.run(step)
     inputs = run.inputs(n, seed, truncation, label)
-    return [encode(image) for image in interface.images_of(run, inputs)]
+    return [encode(image) for image in images_of(run, inputs)]
 
   def walk(
     self,
@@ -162,7 +164,7 @@ class Viewer:
       for i in ends
     )
     between = interface.between(run, a, b, jnp.linspace(0.0, 1.0, count))
-    return [encode(image) for image in interface.images_of(run, between)]
+    return [encode(image) for image in images_of(run, between)]
 
   def move(
     self,
@@ -181,7 +183,7 @@ class Viewer:
       raise UserError('this game has no latents to move')
     z = inputs['z']
     moved = z + jnp.asarray(moves) @ directions(z.shape[1], len(moves))
-    return [encode(interface.images_of(run, {**inputs, 'z': moved})[0])]
+    return [encode(images_of(run, {**inputs, 'z': moved})[0])]
 
   def nearest(self, step: int | None, n: int, seed: int, k: int) -> list[str]:
     """Shows samples beside their nearest training images, as one picture."""
@@ -192,6 +194,20 @@ class Viewer:
     """Calls one function at a time."""
     with self._lock:
       return function(*args)
+
+
+def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
+  """Generates the images of inputs, always so many that one program does."""
+  count = len(jax.tree.leaves(inputs)[0])
+  rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1)
+  padded = jax.tree.map(lambda x: x[rows], inputs)
+  parts = [
+    interface.images_of(
+      run, jax.tree.map(lambda x, i=i: x[i : i + ROWS], padded)
+    )
+    for i in range(0, len(rows), ROWS)
+  ]
+  return np.concatenate(parts)[:count]
 
 
 @functools.cache

@@ -21,10 +21,11 @@ from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
-from gan_jax.games.game import Game, Phase
+from gan_jax.games.game import Game, Phase, main_output
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.registry import code_names
 from gan_jax.runs.card import card
+from gan_jax.runs.page import write_page
 from gan_jax.training.schedule import make_schedule
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def export(
   >>> run.export('g.stablehlo')  # opened by gan_jax.open_export, or by JAX
   >>> run.export('g.safetensors')  # the parameters, with the config
   >>> run.export('g.onnx')  # opened by onnxruntime
+  >>> run.export('page/')  # a page that samples it in the browser
 
   The exported function takes the entries of `run.inputs(n)` but for the keys:
   `z` [n, d], and of a conditional run `labels` [n, classes], one-hot. Its
@@ -98,8 +100,8 @@ def export(
 
   Args:
     run: The run.
-    output: FILE.stablehlo, FILE.safetensors or FILE.onnx. The model card is
-      FILE.md.
+    output: FILE.stablehlo, FILE.safetensors or FILE.onnx, with the model card
+      FILE.md; or a folder, for a static page, with the card README.md.
     licence: The licence of the export, for the card.
     overwrite: Whether to replace existing files.
 
@@ -110,16 +112,20 @@ def export(
     UserError: The format is unknown, a package is missing, or the file exists.
   """
   output = Path(output).expanduser()
-  write = _row(output, WRITERS)
-  described = output.with_suffix('.md')
+  is_page = not output.suffix
+  write = _write_onnx if is_page else _row(output, WRITERS)
+  described = output / 'README.md' if is_page else output.with_suffix('.md')
   for path in (output, described):
     if path.exists() and not overwrite:
       raise UserError(f'{path} exists: name another, or pass overwrite=True')
   generator = generator_of(run)
   content = write(run, generator)
   try:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, content)
+    described.parent.mkdir(parents=True, exist_ok=True)
+    if is_page:
+      write_page(run, output, content, generator.shapes)
+    else:
+      write_whole(output, content)
     write_whole(described, card(run, output, generator.shapes, licence))
   except OSError as error:
     raise UserError(f'cannot write {output}: {error.strerror}') from error
@@ -159,7 +165,7 @@ def _images(
     n = next(iter(inputs.values())).shape[0]
     key = jax.random.key(0)
     keys = example_keys(key, Purpose.SAMPLE, jnp.arange(n))
-    return game.sample(params, {**inputs, 'keys': keys}, phase)
+    return main_output(game).sample(params, {**inputs, 'keys': keys}, phase)
 
   return images
 
@@ -181,7 +187,9 @@ def open_export(path: str | Path, trust: bool = False) -> Export:
 
 def _row(path: Path, table: Mapping[str, Any]) -> Any:
   if path.suffix not in table:
-    raise UserError(f'{path}: an export is one of FILE{", FILE".join(table)}')
+    raise UserError(
+      f'{path}: an export is one of FILE{", FILE".join(table)}, or a folder'
+    )
   return table[path.suffix]
 
 
