@@ -54,6 +54,7 @@ OTHER = {
   'rrdb': 'srresnet',
   'srresnet': 'rrdb',
   'super_resolution': 'image',
+  'toy:moons': 'toy:ring',
   'toy:swiss_roll': 'toy:ring',
   'translation_mlp': 'unet',
   'translation_resnet': 'unet',
@@ -190,7 +191,7 @@ def updates_of(config):
   make = lambda key: game.init(key, batch)
   variables, state = jax.eval_shape(make, jax.random.key(0))
 
-  def run(key, variables, state):
+  def run(key, variables, state, batch):
     keys = jax.random.split(key, len(batch['example']))
     inputs = game.sample_inputs(keys, batch, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
@@ -204,7 +205,7 @@ def updates_of(config):
         parts.append(update.project(params) if update.project else ())
     return parts
 
-  return as_written(run, jax.random.key(0), variables, state)
+  return as_written(run, jax.random.key(0), variables, state, batch)
 
 
 # The cheap ones first: most keys change one of them.

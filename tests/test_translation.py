@@ -1,5 +1,6 @@
 """CycleGAN, pix2pix and super-resolution: losses by hand, the image pool."""
 
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
@@ -11,7 +12,11 @@ import pytest
 
 from gan_jax.games import image_pool
 from gan_jax.games.game import Context, Phase
-from gan_jax.games.losses import least_squares_half, non_saturating_half
+from gan_jax.games.losses import (
+  least_squares_half,
+  non_saturating_half,
+  relativistic_average,
+)
 from gan_jax.games.super_resolution import (
   Weights,
   reduce,
@@ -328,3 +333,57 @@ def test_small_images_have_8_bits():
   # (A value between two bytes may round either way in float32.)
   assert abs(levels - expected).max() < 1.01
   assert (np.rint(levels) == expected).mean() > 0.9
+
+
+# -- Devices --
+
+
+def games(axis_name):
+  """A CycleGAN with pools, and a relativistic super-resolution."""
+  yield cyclegan_game(
+    Scale(), Score(), loss=least_squares_half(), cycle={'a': 10.0, 'b': 4.0},
+    identity=0.5, pool_size=3, axis_name=axis_name,
+  )  # fmt: skip
+  yield super_resolution_game(
+    Scale(factor=2), Score(), scale=2, loss=relativistic_average(),
+    pixel_loss='l2', weights=Weights(0.5, 0.0, 0.1), axis_name=axis_name,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize('index', (0, 1))
+def test_two_devices_train_as_one(index):
+  """The same parameters and the same pool after three iterations."""
+  game, mapped = list(games(None))[index], list(games('devices'))[index]
+  n, tx = 4, Pair(optax.sgd(-0.1), optax.sgd(-0.1))
+  phase = dataclasses.replace(
+    PHASE, learning_rate=Pair(jnp.float32(1), jnp.float32(1))
+  )
+  batch = {
+    **{x: jnp.asarray(draw(n, 4, 4, 1, seed=i)) for i, x in enumerate('ab')},
+    'images': jnp.asarray(draw(n, 4, 4, 1, seed=2)),
+    'example': jnp.arange(n),
+  }
+  variables, pools = game.init(jax.random.key(0), batch)
+  one = states.create(jax.random.key(0), variables, pools, tx, 0)
+  two = jax.tree.map(lambda x: jnp.stack([x, x]), one)
+  step = jax.jit(partial(train_step, game, tx))
+  step_mapped = jax.pmap(
+    partial(train_step, mapped, tx, axis_name='devices'),
+    axis_name='devices',
+    in_axes=(0, 0, None),
+  )
+  split = lambda x: x.reshape(2, 1, n // 2, *x.shape[1:])
+  for _ in range(3):
+    batches = Pair(None, jax.tree.map(lambda x: x[None], batch))
+    one, _ = step(one, batches, phase)
+    two, _ = step_mapped(two, Pair(None, jax.tree.map(split, batch)), phase)
+  for device in (0, 1):
+    half = jax.tree.map(lambda x, i=device: x[i], two)
+    for name in ('variables', 'game_state'):
+      jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+        getattr(half, name),
+        getattr(one, name),
+      )
+  moved = jax.tree.map(lambda x, y: abs(x - y).max(), one.variables, variables)
+  assert min(jax.tree.leaves(moved)) > 1e-4

@@ -81,7 +81,7 @@ VGG19_BLOCKS = (
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _rgb(images: Images) -> Images:
+def _rgb(images: Images) -> Float[Array, 'n h w 3']:
   return jnp.broadcast_to(images, (*images.shape[:3], 3))
 
 
