@@ -18,7 +18,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ml_collections import config_flags
 import gan_jax
 from gan_jax import devices
 from gan_jax.command_line import (
+  LAB_EXPERIMENT,
   MODE_FLAGS,
   OUTPUT_CLOSED,
   exit_now,
@@ -57,6 +58,13 @@ MODES = {
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
+  'lab': 'gan_jax.lab.lab:lab',
+}
+# Modes on a finished run, which has its own config: functions of (workdir).
+RUN_MODES = {
+  'apply': 'gan_jax.modes.apply:apply',
+  'film': 'gan_jax.modes.generate:film',
+  'generate': 'gan_jax.modes.generate:generate',
 }
 RUNS = Path('runs')  # the folder of the default workdirs
 _CONFIG = config_flags.DEFINE_config_file(
@@ -85,14 +93,56 @@ _PROCESS_ID = flags.DEFINE_integer(
 flags.DEFINE_string(
   'step',
   None,
-  'With --mode=evaluate: the iteration of a checkpoint, best or all. Default: '
-  'the newest checkpoint.',
+  'With --mode=apply, evaluate, film or generate: the iteration of a '
+  'checkpoint; with --mode=evaluate also best or all. Default: the newest '
+  'checkpoint.',
 )
 flags.DEFINE_float(
   'truncation',
   None,
-  'With --mode=evaluate: truncate latents to this absolute value. Default: no '
-  'truncation.',
+  'With --mode=evaluate, film or generate: truncate latents to this absolute '
+  'value. Default: no truncation.',
+)
+flags.DEFINE_integer(
+  'samples',
+  None,
+  'With --mode=generate: the number of samples of each seed (10,000). With '
+  '--mode=film: the number of cells (16).',
+)
+flags.DEFINE_list(
+  'seeds', None, 'With --mode=generate: SEED,SEED,...; with --mode=film: one.'
+)
+flags.DEFINE_list(
+  'labels',
+  None,
+  'With --mode=generate or film, of a conditional run: the classes of the '
+  'samples, in turn. Default: random classes.',
+)
+flags.DEFINE_string('input', None, 'With --mode=apply: the folder of images.')
+flags.DEFINE_string(
+  'to',
+  None,
+  'With --mode=apply: the set to translate to, a or b. Default: the main '
+  'output.',
+)
+flags.DEFINE_string(
+  'output',
+  None,
+  'With --mode=apply: a folder for PNG files. With --mode=generate: a folder '
+  'for PNG files, or FILE.npz. With --mode=film: FILE.mp4, FILE.webp or '
+  'FILE.gif. Default: in the workdir.',
+)
+flags.DEFINE_bool(
+  'overwrite', None, 'With --mode=apply, generate or film: replace the output.'
+)
+flags.DEFINE_float(
+  'seconds', None, 'With --mode=film: the length of the film. Default: 8.'
+)
+flags.DEFINE_bool(
+  'trust',
+  None,
+  "With --mode=apply, generate or film: run the code that the run's config "
+  'names.',
 )
 flags.DEFINE_string(
   'sweep',
@@ -133,6 +183,9 @@ flags.DEFINE_string(
   'With --executor=tpu: the shell command that enters the folder of launch.py '
   "on a host. Default: 'cd gan_jax'.",
 )
+flags.DEFINE_integer(
+  'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'
+)
 _COMPARE = flags.DEFINE_list(
   'compare',
   None,
@@ -142,7 +195,7 @@ _COMPARE = flags.DEFINE_list(
 _SCORE = flags.DEFINE_string(
   'score', 'fid', 'With --compare: the name of the score.'
 )
-_MODE = flags.DEFINE_enum('mode', 'train', list(MODES), 'What to run.')
+_MODE = flags.DEFINE_enum('mode', 'train', [*MODES, *RUN_MODES], 'What to run.')
 
 
 def main(argv: list[str]) -> None:
@@ -175,8 +228,8 @@ def main(argv: list[str]) -> None:
 def _run(argv: list[str]) -> None:
   if len(argv) > 1:
     raise UserError(f'unexpected argument {argv[1]!r}: flags begin with --')
-  if _COMPARE.value:
-    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+  if _act_on_runs():
+    pass
   elif _CONFIG.value is None:
     raise UserError('name an experiment: --config=experiments/vanilla_mnist.py')
   else:
@@ -192,10 +245,48 @@ def _run_mode() -> None:
   logfile.divert(workdir)
   if _MODE.value != 'sweep':
     peers.agree(_run_identity(workdir, kwargs))
-  module, _, function = MODES[_MODE.value].partition(':')
-  mode = getattr(importlib.import_module(module), function)
+  mode = _import(MODES[_MODE.value])
   mode(_CONFIG.value, workdir, **kwargs)
   peers.part()
+
+
+def _import(name: str) -> Callable[..., Any]:
+  module, _, function = name.partition(':')
+  return getattr(importlib.import_module(module), function)
+
+
+def _serve_lab() -> None:
+  """Serves the lab, with the experiment of --config or a ring of Gaussians."""
+  _apply_overrides()
+  from gan_jax.lab.lab import lab
+
+  workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
+  filename = config_flags.get_config_filename(flags.FLAGS['config'])
+  story = (
+    'two_players' if filename == LAB_EXPERIMENT.rpartition(':')[0] else None
+  )
+  lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
+
+
+def _act_on_runs() -> bool:
+  """Does what needs no config but finished runs; returns whether it did."""
+  if _COMPARE.value:
+    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    return True
+  if _MODE.value == 'lab':
+    _serve_lab()
+    return True
+  if _MODE.value not in RUN_MODES:
+    return False
+  if _CONFIG.value is not None:
+    raise UserError(
+      f'--mode={_MODE.value} reads the config of the run: remove --config'
+    )
+  if _WORKDIR.value is None:
+    raise UserError(f'--mode={_MODE.value} needs --workdir=RUN')
+  workdir = os.path.expanduser(_WORKDIR.value)
+  _import(RUN_MODES[_MODE.value])(workdir, **_mode_arguments())
+  return True
 
 
 def _join_processes() -> None:
@@ -236,14 +327,12 @@ def _run_identity(workdir: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mode_arguments() -> dict[str, Any]:
   """Returns the arguments of the mode besides the config and the workdir."""
-  kwargs = {}
-  for mode, names in MODE_FLAGS.items():
-    values = {name: flags.FLAGS[name].value for name in names}
-    for name, value in values.items():
-      if value is not None and mode != _MODE.value:
-        raise UserError(f'--{name} needs --mode={mode}')
-    if mode == _MODE.value:
-      kwargs = values
+  own = MODE_FLAGS.get(_MODE.value, ())
+  for name in dict.fromkeys(sum(MODE_FLAGS.values(), ())):
+    if flags.FLAGS[name].value is not None and name not in own:
+      modes = [mode for mode, names in MODE_FLAGS.items() if name in names]
+      raise UserError(f'--{name} needs --mode={" or ".join(modes)}')
+  kwargs = {name: flags.FLAGS[name].value for name in own}
   if _MODE.value == 'train':
     latest = None if _WORKDIR.value else RUNS / 'latest'
     kwargs = {'settings': changed_settings(), 'latest': latest}

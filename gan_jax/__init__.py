@@ -11,12 +11,63 @@ from typing import TYPE_CHECKING, Any
 # (Heavy modules are imported only when a function needs them.)
 if TYPE_CHECKING:
   import pandas
+  from ml_collections import ConfigDict
 
   from gan_jax.metrics.scores import Score
+  from gan_jax.runs.export import Export
   from gan_jax.runs.run import Run
   from gan_jax.sweep.results import Sweep
 
-__all__ = ['compare', 'evaluate', 'load', 'load_sweep']
+__all__ = [
+  'compare', 'evaluate', 'experiment', 'load', 'load_sweep',
+  'open_export', 'train',
+]  # fmt: skip
+
+
+def experiment(filename: str | Path, **overrides: Any) -> 'ConfigDict':
+  """Returns the config of an experiment file, with overrides.
+
+  >>> gan_jax.experiment('experiments/vanilla_mnist.py', seed=5)
+  >>> gan_jax.experiment(
+  ...   'experiments/vanilla_mnist.py:tiny', **{'model.disc.dropout': 0.1}
+  ... )
+
+  Args:
+    filename: FILE.py or FILE.py:ARGUMENT. The file is run.
+    **overrides: Values of keys of the config, as by the flags `--config.KEY`.
+
+  Raises:
+    UserError: The file does not exist or fails; a key is unknown; a value has
+      another type than the default, or has no effect.
+  """
+  from gan_jax.training import experiment
+
+  return experiment.experiment(str(filename), overrides)
+
+
+def train(config: 'ConfigDict', workdir: str | Path) -> 'Run':
+  """Trains the run in `workdir`; resumes it if it exists.
+
+  >>> config = gan_jax.experiment('experiments/vanilla_mnist.py')
+  >>> run = gan_jax.train(config, 'runs/vanilla_mnist')
+
+  Args:
+    config: The config of an experiment. A code that it names is run.
+    workdir: The folder of the run.
+
+  Returns:
+    The trained run, opened.
+
+  Raises:
+    UserError: The config, the data or the workdir is invalid, or training
+      diverged.
+    KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
+  """
+  from gan_jax.runs import run
+  from gan_jax.training import loop
+
+  loop.train(config, workdir)
+  return run.load(workdir, trust=True)
 
 
 def load(
@@ -47,6 +98,24 @@ def load(
   from gan_jax.runs import run
 
   return run.load(workdir, step, best, trust)
+
+
+def open_export(path: str | Path, trust: bool = False) -> 'Export':
+  """Opens a generator that `run.export` wrote.
+
+  >>> generate = gan_jax.open_export('g.stablehlo')
+  >>> images = generate(z=z)  # floats [n, h, w, c] in [-1, 1]
+
+  Args:
+    path: FILE.stablehlo, FILE.safetensors or FILE.onnx.
+    trust: Whether to import code that the config in a FILE.safetensors names.
+
+  Raises:
+    UserError: The file cannot be read, or a package is missing.
+  """
+  from gan_jax.runs import export
+
+  return export.open_export(path, trust)
 
 
 def evaluate(

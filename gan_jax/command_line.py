@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -28,24 +29,38 @@ EXPECTED = {
   'multi tuple': 'a tuple',
 }
 OUTPUT_CLOSED = 141  # what a shell returns after SIGPIPE
-# Flags of a single mode.
+# The experiment of the lab, if none is named.
+LAB_EXPERIMENT = f'{Path(__file__).parents[1] / "experiments" / "toy.py"}:ring'
+# Flags of some modes only.
 MODE_FLAGS = {
+  'apply': ('input', 'output', 'overwrite', 'step', 'to', 'trust'),
   'evaluate': ('step', 'truncation'),
+  'film': (
+    'labels', 'output', 'overwrite', 'samples', 'seconds', 'seeds', 'step',
+    'truncation', 'trust',
+  ),
+  'generate': (
+    'labels', 'output', 'overwrite', 'samples', 'seeds', 'step', 'truncation',
+    'trust',
+  ),
   'sweep': (
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
     'slices', 'zone', 'remote',
   ),
+  'lab': ('port',),
 }  # fmt: skip
 
 # All flags of this program, to suggest one for a misspelt flag.
 FLAGS = (
   'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
-  'num_processes', 'process_id', *MODE_FLAGS['evaluate'], *MODE_FLAGS['sweep'],
+  'num_processes', 'process_id', *dict.fromkeys(sum(MODE_FLAGS.values(), ())),
 )  # fmt: skip
 
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; a mistake ends in one line instead of a traceback."""
+  if '--mode=lab' in argv and not any(x.startswith('--config=') for x in argv):
+    argv = [argv[0], f'--config={LAB_EXPERIMENT}', *argv[1:]]
   try:
     defaults = _check_overrides(argv)
     rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])

@@ -29,7 +29,9 @@ BLOCKS = (
   'optimizer.disc',
   'optimizer.gen',
 )
-OPTIONAL_BLOCKS = ('evaluation', 'growth', 'model.disc', 'model.gen')
+OPTIONAL_BLOCKS = (
+  'evaluation', 'growth', 'model.disc', 'model.encoder', 'model.gen',
+)  # fmt: skip
 
 # Keys that may change when a run is resumed. None of them changes results that
 # were already computed.
@@ -83,7 +85,11 @@ OPEN = (
 )
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
 # program itself adds `data.size`, so that a changed data set is detected.
-OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
+OPTIONAL = (
+  'data.a', 'data.b', 'data.classes', 'data.load_resolution',
+  'data.rotate', 'data.size',
+  'evaluation.labels', 'schedule',
+)  # fmt: skip
 
 
 def check_keys(flat: Mapping[str, Any]) -> None:
@@ -124,8 +130,10 @@ def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
   return config
 
 
-def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
-  """Returns a copy with the size of the data set, which identifies the run."""
+def with_data_size(
+  config: ConfigDict, size: int | tuple[int, ...]
+) -> ConfigDict:
+  """Returns a copy with the sizes of the data, which identify the run."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.data.size = size
@@ -218,7 +226,7 @@ def read(workdir: str | Path) -> ConfigDict:
     raise UserError(
       f'{workdir} is not the workdir of a run: it has no config.json'
     )
-  return ConfigDict(_tuples(_parse(file)))
+  return ConfigDict(with_tuples(_parse(file)))
 
 
 def _check_kinds(workdir: epath.Path) -> None:
@@ -269,7 +277,7 @@ def _check_blocks(file: epath.Path, tree: Any) -> None:
       actual = f'is {_short(value)}' if key in known[block] else 'is missing'
       raise _damaged(file, f'{name} {actual}, but must be a block')
   try:
-    check_values(flatten(_tuples(tree)))
+    check_values(flatten(with_tuples(tree)))
   except UserError as error:
     raise _damaged(file, str(error)) from error
   segments = tree.get('schedule', [{}])
@@ -293,8 +301,8 @@ def _short(value: Any) -> str:
   return text if len(text) <= 40 else f'{text[:40]}...'
 
 
-def _tuples(tree: Any) -> Any:
+def with_tuples(tree: Any) -> Any:
   """Turns lists into tuples, which JSON does not have."""
   if isinstance(tree, dict):
-    return {key: _tuples(value) for key, value in tree.items()}
-  return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+    return {key: with_tuples(value) for key, value in tree.items()}
+  return tuple(map(with_tuples, tree)) if isinstance(tree, list) else tree

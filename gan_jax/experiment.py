@@ -3,9 +3,11 @@
 An experiment is named FILE.py or FILE.py:ARGUMENT.
 """
 
+import contextlib
 import inspect
 import runpy
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from gan_jax.config import flatten
 from gan_jax.errors import UserError, suggest, where_in
 
 
-def read_settings(experiment: str) -> dict[str, Any]:
-  """Returns the settings of an experiment, flat.
+def read_config(experiment: str) -> ConfigDict:
+  """Returns the config of an experiment.
 
   Raises:
     UserError: The file does not exist, or its `get_config` fails.
@@ -26,8 +28,9 @@ def read_settings(experiment: str) -> dict[str, Any]:
     hint = suggest(path, map(str, Path(path).parent.glob('*.py')))
     raise UserError(f'there is no experiment file {path!r}{hint}')
   try:
-    get_config = runpy.run_path(path)['get_config']
-    config = get_config(*filter(None, [argument]))
+    with _importable(Path(path)):
+      get_config = runpy.run_path(path)['get_config']
+      config = get_config(*filter(None, [argument]))
   except Exception as error:
     raise UserError(
       f'get_config of {where_in(path, error)} failed: '
@@ -35,7 +38,26 @@ def read_settings(experiment: str) -> dict[str, Any]:
     ) from error
   if not isinstance(config, ConfigDict):
     raise UserError(f'get_config of {path} must return a ConfigDict')
-  return flatten(config.to_dict())
+  return config
+
+
+def read_settings(experiment: str) -> dict[str, Any]:
+  """Returns the settings of an experiment, flat; see `read_config`."""
+  return flatten(read_config(experiment).to_dict())
+
+
+@contextlib.contextmanager
+def _importable(path: Path) -> Iterator[None]:
+  """Lets a file import `experiments`, the folder that it may be in."""
+  root = str(path.resolve().parents[1])
+  if root in sys.path:
+    yield
+    return
+  sys.path.append(root)
+  try:
+    yield
+  finally:
+    sys.path.remove(root)
 
 
 def read_sweeps(experiment: str) -> dict[str, Mapping[str, Any]]:

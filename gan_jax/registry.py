@@ -16,6 +16,8 @@ T = TypeVar('T')
 
 # FILE.py:NAME, or MODULE:NAME.
 CODE = re.compile(r'([\w./~-]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*')
+# Keys that name data sources, as NAME:PATH.
+SOURCE_KEYS = ('data.source', 'data.a', 'data.b')
 
 
 def choose(
@@ -66,7 +68,7 @@ def is_code(name: Any) -> bool:
 def code_names(flat: Mapping[str, Any]) -> list[str]:
   """The values in a flat config that would be imported.
 
-  `data.source` is one only with a file: NAME:PATH is its usual form.
+  A data source is one only with a file: NAME:PATH is its usual form.
   """
   found = []
   for key, value in flat.items():
@@ -75,7 +77,7 @@ def code_names(flat: Mapping[str, Any]) -> list[str]:
     found += [
       name
       for name in jax.tree.leaves(value)
-      if is_code(name) and (key != 'data.source' or '.py:' in name)
+      if is_code(name) and (key not in SOURCE_KEYS or '.py:' in name)
     ]
   return found
 

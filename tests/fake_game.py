@@ -1,15 +1,18 @@
 """A small game that has everything a game may have.
 
-Two generators, one of which (b) grows at stage 1; an image pool; a lazy move
-of each player; clipped weights; statistics that both keep; a frozen array;
-points instead of images. All of it linear, so that gradients can be worked out
-by hand.
+Two sources and two outputs; two generators, one of which (b) grows at stage 1;
+an image pool; a lazy update of each player; clipped weights; statistics of both
+players; a frozen array; points instead of images. All of it is linear, so that
+gradients can be worked out by hand.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from gan_jax.games import Aux, Game, Update
+from gan_jax.games.game import Output
 from gan_jax.ops import axis
 from gan_jax.pair import Pair
 
@@ -17,10 +20,10 @@ POOL = 4
 
 
 def fake_game(axis_name: str | None = None) -> Game:
-  """G maps z to 'a' and to 'b'; D scores 'a' out of a pool, and 'b'."""
+  """G maps z to 'a' and to 'b'; D scores 'a' of a pool, and 'b'."""
 
   def init(key, batch):
-    shape = batch['images'].shape[1:]
+    shape = batch['a'].shape[1:]
     a, b, d = jax.random.split(key, 3)
     gen = {
       'a': {'w': jax.random.normal(a, (2, *shape))},
@@ -50,12 +53,13 @@ def fake_game(axis_name: str | None = None) -> Game:
 
   def disc_loss(params, view, batch, fakes, keys, phase):
     pool = view.game_state['pool']
-    # As CycleGAN's: each fake is, by its own coin, swapped for an older one.
+    # As in CycleGAN: half of the fakes are swapped for older ones.
     coins = jax.vmap(jax.random.bernoulli)(keys)
     coins, fresh = axis.gather((coins, fakes['a']), axis_name)
     swapped = jnp.where(coins[:POOL, None], fresh[:POOL], pool)
     score = lambda x: jnp.mean(x @ params['w'])
-    loss = score(pool) + score(fakes['b']) - score(batch['images'])
+    real = (score(batch['a']) + score(batch['b'])) / 2
+    loss = score(pool) + score(fakes['b']) - real
     seen = view.variables.disc['stats']['seen'] + 1
     collections = {'stats': {'seen': seen}}
     return loss, Aux({'pool': score(pool)}, collections, {'pool': swapped})
@@ -79,11 +83,17 @@ def fake_game(axis_name: str | None = None) -> Game:
     late = phase.stage == 1
     return Pair(gen={'a': True, 'b': {'w': True, 'late': late}}, disc=True)
 
+  def sample(name, gen_vars, inputs, phase):
+    return generate(gen_vars, inputs, phase)[0][name]
+
   return Game(
     init=init,
     sample_inputs=sample_inputs,
     generate=generate,
-    sample=lambda gen_vars, inputs, phase: generate(gen_vars, inputs, phase)[0],
+    outputs={
+      name: Output(partial(sample, name), reference=name) for name in 'ab'
+    },
+    sources=('a', 'b'),
     updates=Pair(
       gen=(Update(gen_loss), Update(pull_in, every=2, name='pull')),
       disc=(

@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import vanilla_mnist
-from gan_jax.games.game import Aux, Game, Update
+from gan_jax.games.game import Aux, Game, Output, Update
 from gan_jax.games.losses import non_saturating
 from gan_jax.pair import Pair
 
@@ -91,7 +91,7 @@ def info_gan(config: Any, axis_name: str | None = None) -> Game:
     init=init,
     sample_inputs=sample_inputs,
     generate=lambda *args: (sample(*args), {}),
-    sample=sample,
+    outputs={'images': Output(sample)},
     updates=Pair(gen=(Update(gen_loss),), disc=(Update(disc_loss),)),
   )
 

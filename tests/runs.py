@@ -6,6 +6,7 @@ import runpy
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -13,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 
 from experiments import toy
+from gan_jax import games
+from gan_jax.runs.run import Run
 from gan_jax.training import checkpoint, loop
 
 
@@ -102,3 +105,15 @@ def preempt_at(step, monkeypatch):
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(loop.devices, 'limit_in_flight', limit)
+
+
+def untrained(config, monkeypatch, step=0):
+  """A `Run` of freshly initialized players; nothing is on disk."""
+  game = games.make(config)
+  data = config.data
+  sides = data.resolution, data.resolution, data.channels
+  batch = {'images': jnp.zeros((4, *sides)), 'labels': jnp.zeros(4, jnp.int32)}
+  variables, _ = game.init(jax.random.key(1), batch)
+  read = {'ema': variables.gen, 'variables': variables._asdict()}
+  monkeypatch.setattr(checkpoint, 'read', lambda *_: read)
+  return Run('nowhere', config, step)

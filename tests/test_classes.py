@@ -18,6 +18,7 @@ from gan_jax import data, games
 from gan_jax.errors import UserError
 from gan_jax.games import augment, losses, penalties
 from gan_jax.games.discriminate import class_loss
+from gan_jax.games.game import main_output
 from gan_jax.games.image import image_game
 from gan_jax.games.latents import LATENTS
 from gan_jax.models import mlp, resnet
@@ -92,7 +93,7 @@ def test_fakes_are_of_the_classes_of_the_reals():
   inputs = game.sample_inputs(KEYS, BATCH, PHASE)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
   np.testing.assert_array_equal(fakes[:, 0, 0, 1], LABELS)
-  images = game.sample(variables.gen, inputs, PHASE)
+  images = main_output(game).sample(variables.gen, inputs, PHASE)
   np.testing.assert_array_equal(images, fakes)
 
 
@@ -117,7 +118,7 @@ def test_between_two_classes():
     game.sample_inputs(KEYS, {'labels': jnp.full(N, label)}, PHASE)
     for label in (0, 2)
   )
-  images = game.sample(
+  images = main_output(game).sample(
     variables.gen, game.interpolate(a, b, jnp.linspace(0, 1, N)), PHASE
   )
   np.testing.assert_allclose(

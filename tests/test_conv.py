@@ -84,6 +84,42 @@ def test_the_three_are_contractions_of_one_form(shape):
     np.testing.assert_allclose(value, expected, rtol=1e-11)
 
 
+def test_groups_are_convolutions_of_their_channels():
+  """On the CPU and as on other platforms: each operation of each group alone,
+  and the derivatives of a gradient's norm against autodiff of lax's own.
+  """
+  groups, window = 3, Window((3, 3), 2, ((1, 1), (1, 1)), (7, 8), 3)
+  rng = np.random.default_rng(0)
+  shapes = (2, 7, 8, 6), (3, 3, 2, 9), (2, 4, 4, 9)
+  x, w, y = (jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+  split = lambda a: jnp.split(a, groups, -1)
+  alone = window._replace(groups=1)
+  for module in (conv_cpu, conv_xla):
+    for name, a, b in (
+      ('conv', x, w),
+      ('conv_transpose', y, w),
+      ('filter_grad', x, y),
+    ):
+      function = getattr(module, name)
+      pairs = zip(split(a), split(b), strict=True)
+      expected = [conv_xla.__dict__[name](alone, *pair) for pair in pairs]
+      np.testing.assert_allclose(
+        function(window, a, b), jnp.concatenate(expected, -1), rtol=1e-11
+      )
+
+  def penalty(conv):
+    of_all = jax.grad(lambda x, w: jnp.sum(jnp.sin(conv(x, w))))
+    value = lambda x, w: jnp.sum(jnp.sin(of_all(x, w)))
+    return jax.jit(jax.grad(value, (0, 1)))(x, w)
+
+  ours = lambda x, w: ops.conv(x, w, 2, 1, groups=groups)
+  plain = lambda x, w: conv_xla.conv(window, x, w)
+  for got, expected in zip(penalty(ours), penalty(plain), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
+  with pytest.raises(ValueError, match='2 groups does not fit 6 channels'):
+    ops.conv(x, w, groups=2)
+
+
 def lax_conv(shape):
   _, stride, padding, _, _ = shape
   pads = (padding, padding) if isinstance(padding, int) else padding

@@ -19,6 +19,7 @@ from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
+from gan_jax.games.game import Output
 from gan_jax.metrics import cifar10, fid, scores
 from gan_jax.metrics import digits as classifier
 from gan_jax.metrics import measure as measures
@@ -375,7 +376,8 @@ def test_evaluation_uses_all_devices():
     return jax.numpy.broadcast_to(value, (len(keys), 28, 28, 1))
 
   game = games.make(config)._replace(
-    sample_inputs=lambda keys, batch, phase: keys, sample=sample
+    sample_inputs=lambda keys, batch, phase: keys,
+    outputs={'images': Output(sample)},
   )
   seen = []
   collect = measures.collect

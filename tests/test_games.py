@@ -10,6 +10,7 @@ import pytest
 from gan_jax import devices
 from gan_jax.errors import UserError
 from gan_jax.games import losses
+from gan_jax.games.game import main_output
 from gan_jax.games.image import image_game
 from gan_jax.games.latents import LATENTS
 from gan_jax.models import progressive
@@ -131,7 +132,7 @@ def test_samples_use_the_ema_statistics(trained):
   inputs = game.sample_inputs(keys, {}, phase)
   mean, var = stats(end.ema)
   expected = (np.asarray(inputs['z'])[:, 0] - mean) / np.sqrt(var)
-  images = game.sample(end.ema, inputs, phase)
+  images = main_output(game).sample(end.ema, inputs, phase)
   np.testing.assert_allclose(images[:, 0, 0, 0], expected, rtol=1e-5)
 
 

@@ -10,6 +10,7 @@ from gan_jax import games
 from gan_jax.data.digits import digits
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
+from gan_jax.games.game import Output
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import measure as measures
 from gan_jax.metrics import scores
@@ -47,7 +48,9 @@ def labels_given(labels, count, monkeypatch):
     raise StopIteration
 
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
-  game = games.make(config)._replace(sample_inputs=draw, sample=sample)
+  game = games.make(config)._replace(
+    sample_inputs=draw, outputs={'images': Output(sample)}
+  )
   with pytest.raises(StopIteration):
     evaluator.make_evaluate_fn(game)({}, make_schedule(config).phase(0))
   return seen[0].images[:, 0, 0, 0]
@@ -84,7 +87,7 @@ def test_labels_are_in_the_protocol(tmp_path, scripted):
   protocols = [score.protocol['fakes'] for score in scores.read(tmp_path)]
   assert {protocol['labels'] for protocol in protocols} == {'data'}
   config.evaluation.labels = 'uniform'
-  other = evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
+  other = evaluations.make_evaluators(config, digits(DataSpec('', 28, 1)))[0]
   assert other.labels == 'uniform'
   assert (
     scores.comparison_digest(scores.read(tmp_path)[0].protocol)
@@ -92,7 +95,7 @@ def test_labels_are_in_the_protocol(tmp_path, scripted):
   )
   config.evaluation.labels = 'unifrom'
   with pytest.raises(UserError, match="did you mean 'uniform'"):
-    evaluations.make_evaluator(config, digits(DataSpec('', 28, 1)))
+    evaluations.make_evaluators(config, digits(DataSpec('', 28, 1)))[0]
   with pytest.raises(
     UserError, match='needs a conditional generator: set it to None'
   ):

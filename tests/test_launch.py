@@ -168,7 +168,7 @@ MISTAKES = [
     [VANILLA, '--config.batch_size=3'],
     'not divisible by 2 devices: set 2 or 4',
   ),
-  ([VANILLA, '--config.ema_halflife_images=0'], 'images=0 must be positive'),
+  ([VANILLA, '--config.ema_halflife_images=-1'], 'images=-1 must be 0 or more'),
   ([VANILLA, '--config.total_images=-5'], 'total_images=-5 must be positive'),
   ([VANILLA, '--config.data.resolution=0'], 'resolution=0 must be positive'),
   ([VANILLA, '--config.data.crop=0'], 'config.data.crop=0 must be positive'),

@@ -54,6 +54,26 @@ def test_least_squares_by_hand():
   assert pearson.real_score(jnp.array([0.0])) == 0
 
 
+def test_least_squares_of_cyclegan_by_hand():
+  """G's loss without the factor 1/2; D's as in LSGAN."""
+  real, fake = jnp.array([3.0, 0.0]), jnp.array([-1.0, 2.0])
+  pair = losses.least_squares_half()
+  by_hand = (MEAN(2**2, 1) + MEAN(1, 2**2)) / 2
+  np.testing.assert_allclose(pair.disc(real, fake), by_hand)
+  np.testing.assert_allclose(pair.gen(real, fake), MEAN(2**2, 1))
+
+
+def test_relativistic_average_by_hand():
+  """The means of the logits are log(3) / 2 for reals and 0 for fakes."""
+  log = math.log
+  pair = losses.relativistic_average()
+  r = lambda sign: MEAN(log(1 + 3.0**sign), log(2))
+  f = lambda sign: MEAN(log(1 + 3 ** (-1.5 * sign)), log(1 + 3 ** (0.5 * sign)))
+  disc, gen = (r(-1) + f(1)) / 2, (r(1) + f(-1)) / 2
+  np.testing.assert_allclose(pair.disc(REAL, FAKE), disc, rtol=1e-6)
+  np.testing.assert_allclose(pair.gen(REAL, FAKE), gen, rtol=1e-6)
+
+
 def test_hinge_by_hand():
   real, fake = jnp.array([3.0, 0.25]), jnp.array([-4.0, 2.0])
   pair = losses.hinge()

@@ -20,6 +20,7 @@ from gan_jax.bounds import bound_of
 from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games import Context
+from gan_jax.games.game import main_output
 from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
 from gan_jax.training.overrides import settle
@@ -39,8 +40,29 @@ SAME = {
 
 # Of a text that chooses, another choice.
 OTHER = {
+  'a_to_b': 'b_to_a',
+  'cifar10': 'vgg19:none',
+  'cyclegan': 'image',
+  'digit_pairs': 'pairs:nowhere',
+  'instance': 'batch',
+  'l1': 'l2',
+  'least_squares_half': 'hinge',
+  'non_saturating_half': 'hinge',
+  'patchgan': 'dcgan',
+  'pix2pix': 'image',
+  'relativistic_average': 'hinge',
+  'rrdb': 'srresnet',
+  'srresnet': 'rrdb',
+  'super_resolution': 'image',
+  'toy:swiss_roll': 'toy:ring',
+  'translation_mlp': 'unet',
+  'translation_resnet': 'unet',
+  'unet': 'translation_resnet',
+  'vgg': 'dcgan',
   'adam': 'sgd',
+  'bfloat16': 'float32',
   'all': 'train',
+  'bgc': 'bg',
   'dcgan': 'mlp',
   'digits': 'toy:ring',
   'float32': 'bfloat16',
@@ -54,6 +76,8 @@ OTHER = {
   'mlp': 'dcgan',
   'non_saturating': 'hinge',
   'progressive': 'image',
+  'r3gan': 'mlp',
+  'relativistic': 'hinge',
   'relu': 'leaky_relu',
   'resnet': 'mlp',
   'rmsprop': 'sgd',
@@ -66,7 +90,7 @@ OTHER = {
 def other_value(key, value):
   """Another value of the key, of the same kind and within its bounds."""
   if value is None:
-    return {float: 0.5, int: 2, str: 'other'}[bound_of(key).kind]
+    return {float: 0.05, int: 2, str: 'other'}[bound_of(key).kind]
   kind = type(value)
   if isinstance(value, tuple):
     return tuple(2 * item for item in value)
@@ -119,10 +143,11 @@ def data_of(config):
   """The first images of the set: a function of `config.data` alone."""
   settings = config.data.to_json()
   if settings not in IMAGES:
-    source = data.make(config)
-    images = source.fetch(np.arange(3))['images']
-    IMAGES[settings] = source.size, images.shape, images.tobytes()
-  return *IMAGES[settings], config.data.flip
+    source = data.make(config, training=True)
+    images = [x for x in source.fetch(np.arange(3)).values() if x.ndim == 4]
+    described = [(x.shape, x.tobytes()) for x in images]
+    IMAGES[settings] = source.size, described
+  return *IMAGES[settings], config.data.flip, config.data.get('rotate')
 
 
 def as_written(function, *args):
@@ -142,7 +167,10 @@ def optimizers_of(config):
 def batch_of(config, n=16):
   size, channels = config.data.resolution, config.data.channels
   return {
-    'images': jnp.zeros((n, size, size, channels)),
+    **{
+      name: jnp.zeros((n, size, size, channels))
+      for name in ('images', 'a', 'b')
+    },
     'example': jnp.arange(n),
     'labels': jnp.zeros(n, jnp.int32),
   }
@@ -167,12 +195,12 @@ def updates_of(config):
     inputs = game.sample_inputs(keys, batch, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
     context = Context(variables, inputs, state, game.frozen())
-    parts = [game.sample(variables.gen, inputs, phase)]
+    parts = [main_output(game).sample(variables.gen, inputs, phase)]
     for player in ('gen', 'disc'):
       params = getattr(variables, player)['params']
       for update in getattr(game.updates, player):
-        loss, _ = update.loss(params, context, batch, fakes, keys, phase)
-        parts.append(loss * update.every)
+        loss, aux = update.loss(params, context, batch, fakes, keys, phase)
+        parts += [loss * update.every, aux.game_state]
         parts.append(update.project(params) if update.project else ())
     return parts
 
@@ -223,6 +251,7 @@ ALWAYS = (
   'acgan_cifar10',
   'dcgan_celeba',
   'progressive_celeba',
+  'r3gan',
   'toy:ring',
   'vanilla_mnist',
 )

@@ -16,7 +16,7 @@ INFO_GAN = ROOT / 'tests' / 'info_gan.py'
 TRANSLATION = """
 import flax.linen as nn
 import jax.numpy as jnp
-from gan_jax.games.game import Aux, Game, Update
+from gan_jax.games.game import Aux, Game, Output, Update
 from gan_jax.pair import Pair
 
 
@@ -40,7 +40,7 @@ def translation(config, axis_name=None):
     init=init,
     sample_inputs=lambda keys, batch, phase: {'images': batch['images']},
     generate=lambda *args: (sample(*args), {}),
-    sample=sample,
+    outputs={'images': Output(sample)},
     updates=Pair(gen=(Update(gen_loss),), disc=(Update(disc_loss),)),
     reads=('images',),
   )
@@ -82,5 +82,6 @@ def test_a_generator_that_reads_real_images(tmp_path, monkeypatch):
   run = gan_jax.load(tmp_path / 'run', trust=True)
   dark = jnp.full((3, 28, 28, 1), -1.0)
   assert np.all(run.sample(3, images=dark) > 200)
-  with pytest.raises(UserError, match='reads images=, not nothing'):
-    run.sample(3)
+  assert run.sample(3).shape == (3, 28, 28, 1)  # of the run's own data
+  with pytest.raises(UserError, match='reads images=, not labelz='):
+    run.sample(3, labelz=dark)

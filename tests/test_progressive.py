@@ -20,6 +20,7 @@ from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
 from gan_jax.data.source import in_memory
 from gan_jax.errors import UserError
+from gan_jax.games.game import main_output
 from gan_jax.games.latents import LATENTS
 from gan_jax.games.losses import LOSSES
 from gan_jax.games.progressive import progressive_game
@@ -374,7 +375,7 @@ def test_samples_are_of_the_resolution_of_the_data():
   fakes, _ = game.generate(variables.gen, inputs, phase)
   assert fakes.shape == (N, 8, 8, 3)
   np.testing.assert_array_equal(
-    game.sample(variables.gen, inputs, phase), doubled(fakes)
+    main_output(game).sample(variables.gen, inputs, phase), doubled(fakes)
   )
 
 

@@ -21,7 +21,7 @@ from gan_jax import config as cfg
 from gan_jax import data, errors, models
 from gan_jax.bounds import bound_of
 from gan_jax.data.toys import TOYS
-from gan_jax.games import augment, latents, losses, penalties
+from gan_jax.games import GAMES, augment, latents, losses, penalties
 from gan_jax.metrics import scores
 from gan_jax.metrics.features import FEATURES
 from gan_jax.metrics.measure import METRICS
@@ -118,7 +118,7 @@ def test_the_table_of_keys_is_whole():
     blocks('docs/reference/configuration.md', '{config-keys}.*?')
   )
   keys = re.findall(r'^([\w.]+): ', tables, re.MULTILINE)
-  any_of = {'PLAYER': 'gen|disc', 'NAME': r'\w+', 'at_64': r'at_\d+'}
+  any_of = {'PLAYER': 'gen|disc|encoder', 'NAME': r'\w+', 'at_64': r'at_\d+'}
   fill = lambda key: re.sub(
     '|'.join(any_of), lambda match: f'({any_of[match[0]]})', key
   )
@@ -146,6 +146,8 @@ def test_the_table_of_keys_is_whole():
     ('reference/configuration', models.MODELS.disc),
     ('reference/configuration', optimizers.OPTIMIZERS),
     ('reference/commands', launch.MODES),
+    ('reference/commands', launch.RUN_MODES),
+    ('reference/configuration', GAMES),
     ('how_to/evaluate', FEATURES),
     ('how_to/own_images', data.SOURCES),
     ('tutorials/toy', TOYS),

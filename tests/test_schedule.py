@@ -1,5 +1,7 @@
 """Tests of the schedule against hand-computed values."""
 
+import math
+
 import pytest
 from runs import get_config
 
@@ -133,6 +135,24 @@ def test_a_curve_without_images_ends_with_the_run():
   # 0.2 (0.2 + 0.8 (1 + cos(pi s)) / 2) at s = 0, 1/3, 1/2, 1.
   rates = [t.phase(r).learning_rate.disc for r in (0, 40, 60, 120)]
   assert rates == pytest.approx([0.2, 0.2 * 0.8, 0.2 * 0.6, 0.2 * 0.2])
+
+
+def test_r3gans_curves():
+  """Its cosine, final + (base - final) (1 + cos(pi n / N)) / 2 at n images of
+  N = 105, in iterations of 10 and dispatches of 4, and the final value beyond.
+  """
+  curves = {
+    'gen_learning_rate_factor': ('cosine', 1.0, 0.25),
+    'values': {'ema_halflife_images': ('cosine', 0.0, 50.0)},
+  }
+  t = place({'images': 105, **curves}, total=300, dispatch=4)
+  for step in (0, 1, 6, 10, 11, 25):
+    start = (1 + math.cos(math.pi * min(10 * step / 105, 1))) / 2
+    rate, decay = t.phase(step).learning_rate.gen, t.phase(step).ema_decay
+    assert rate == pytest.approx(0.1 * (0.25 + 0.75 * start), rel=1e-6)
+    halflife = 50 * (1 - start)
+    expected = 0.5 ** (10 / halflife) if step else 0
+    assert decay == pytest.approx(expected, rel=1e-6)
 
 
 def test_training_with_learning_rate_0_is_refused():

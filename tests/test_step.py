@@ -10,8 +10,8 @@ import pytest
 from fake_game import fake_game
 
 from gan_jax import devices
-from gan_jax.data.order import Stream
-from gan_jax.data.source import in_memory
+from gan_jax.data.order import Stream, stream_of
+from gan_jax.data.source import in_memory, joined
 from gan_jax.games import Aux, Update
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pair import Pair
@@ -22,6 +22,7 @@ from gan_jax.training.feed import index_batch
 from gan_jax.training.schedule import place_segments
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+OTHERS = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
@@ -58,7 +59,7 @@ def make_schedule(disc_steps=1, gen_batch_size=None, halflife=32, dispatch=2):
 
 def create(game, tx):
   key = jax.random.key(0)
-  variables, game_state = game.init(key, {'images': jnp.asarray(POINTS[:1])})
+  variables, game_state = game.init(key, {'a': jnp.asarray(POINTS[:1])})
   return state.create(key, variables, game_state, tx, stage=0)
 
 
@@ -67,8 +68,11 @@ class Trainer:
 
   def __init__(self, game, tx, schedule, now=None, strategy=ONE_DEVICE):
     self.game, self.schedule, self.strategy = game, schedule, strategy
-    self.source = in_memory({'images': POINTS})
-    self.stream = Stream(0, self.source.size)
+    sources = {'a': POINTS, 'b': OTHERS}
+    self.source = joined(
+      {name: in_memory({'images': x}) for name, x in sources.items()}
+    )
+    self.stream = stream_of(self.source, 0)
     self.now = create(game, tx) if now is None else now
     read = lambda dataset, fed, key, step, shrink: fed
     self.step = strategy.compile(
@@ -121,7 +125,7 @@ def test_gen_gradient_includes_the_path_through_the_fakes():
   now = create(game, SGD)
   stream = Stream(0, 64)
   batch = {
-    'images': jnp.asarray(POINTS[stream.indices(np.arange(8))]),
+    'a': jnp.asarray(POINTS[stream.indices(np.arange(8))]),
     'example': jnp.arange(8),
   }
   phase = schedule.phase(0)
@@ -190,7 +194,7 @@ def test_updates_by_hand(shared):
   start = create(game, SGD)
   params = start.variables.gen['params']
   w = np.array(start.variables.disc['params']['w'], np.float64)
-  stream = Stream(0, 64)
+  streams = Stream(0, 64, name='a'), Stream(0, 40, name='b')
   pool, norms = np.zeros((4, 2)), []
   for step in range(2):
     examples = np.arange(8) + 8 * step
@@ -199,7 +203,8 @@ def test_updates_by_hand(shared):
     keys = example_keys(start.key, Purpose.DISC, jnp.asarray(examples), 0)
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
     coins = np.array(jax.vmap(jax.random.bernoulli)(keys))[:4, None]
-    real = POINTS[stream.indices(examples)]
+    real = POINTS[streams[0].indices(examples)]
+    real = (real + OTHERS[streams[1].indices(examples)]) / 2
     b = z @ np.array(params['b']['w'])
     gradient = pool.mean(0) + b.mean(0) - real.mean(0)
     norms.append(np.linalg.norm(gradient))

@@ -7,8 +7,8 @@ import inception_weights as files
 import numpy as np
 import pytest
 
+from gan_jax import torch_weights
 from gan_jax.errors import UserError
-from gan_jax.metrics import torch_weights
 
 WRITERS = {'zip': files.write_zip, 'stream': files.write_stream}
 DATA = {'7': np.arange(12, dtype='<f4').tobytes()}

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr, wasserstein_distance
 import gan_jax
 from gan_jax import data, games
 from gan_jax.data.on_device import read
-from gan_jax.data.toys import TOYS, drawing, toy_of
+from gan_jax.data.toys import TOYS, drawing, named_toy
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics.points import divergence, modes, wasserstein
@@ -84,7 +84,7 @@ def test_density_of_a_drawing_is_its_ink(tmp_path):
   pixels[:, :40] = 0
   pixels[:20, 40:] = 128  # (127 of 255 of ink)
   Image.fromarray(pixels).save(tmp_path / 'ink.png')
-  points = points_of(toy_of(f'drawing:{tmp_path / "ink.png"}'))
+  points = points_of(named_toy(f'drawing:{tmp_path / "ink.png"}'))
   assert np.abs(points[:, 0]).max() <= 1
   assert np.abs(points[:, 1]).max() <= 0.5  # it is half as high as wide
   left, above = points[:, 0] < 0, points[:, 1] > 0
@@ -252,8 +252,8 @@ def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
 
 def test_plot_data_equals_both_players_outputs(trained):
   config, workdir = trained
-  run, toy = gan_jax.load(workdir), toy_of('toy:ring')
-  plot_data = make_plot_data(games.make(config), config)
+  run, toy = gan_jax.load(workdir), named_toy('toy:ring')
+  plot_data = make_plot_data(games.make(config), config, toy)
   plotted = plot_data(run._variables, run._phase)
   expected = 1 / (
     1 + np.exp(-run.discriminator(disc_grid(toy).astype(np.float32)))
@@ -272,7 +272,7 @@ def test_plot_data_equals_both_players_outputs(trained):
     )
     assert near.mean() > 0.9  # (elsewhere D has a kink within the step)
   assert plotted.mapped_latents.shape == (42, 101, 2)
-  assert plot(jax.tree.map(np.asarray, plotted), config).shape[2] == 3
+  assert plot(jax.tree.map(np.asarray, plotted), toy).shape[2] == 3
 
 
 def test_arrows_have_the_same_scale_in_all_plots():
@@ -287,13 +287,13 @@ def test_arrows_have_the_same_scale_in_all_plots():
       points, points, np.zeros(6400), False, gradients[some], None
     )
     figure = Figure()
-    _plot_2d(figure, plotted, toy_of('toy:moons'))
+    _plot_2d(figure, plotted, named_toy('toy:moons'))
     (drawn,) = (
       part for part in figure.axes[0].collections if isinstance(part, Quiver)
     )
     assert (drawn.angles, drawn.scale_units, drawn.scale) == ('xy', 'xy', 1)
     first = np.array([drawn.U[0], drawn.V[0]])
-    limit = toy_of('toy:moons').limit
+    limit = named_toy('toy:moons').limit
     np.testing.assert_allclose(first, [0.06 * limit, 0.08 * limit])
 
 

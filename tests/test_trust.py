@@ -24,7 +24,7 @@ from soak import soak
 import gan_jax
 from gan_jax import games
 from gan_jax.errors import Diverged, UserError
-from gan_jax.games.game import Update
+from gan_jax.games.game import Output, Update, main_output
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.training import checkpoint, loop, run_log
 from gan_jax.training.health import HealthChecks, diversity
@@ -649,8 +649,8 @@ def test_a_collapsed_run_gives_a_warning(tmp_path, capsys, monkeypatch):
 
   def make_collapsed(*args):
     game = make(*args)
-    same = lambda *inputs: jnp.zeros_like(game.sample(*inputs))
-    return game._replace(sample=same)
+    same = lambda *inputs: jnp.zeros_like(main_output(game).sample(*inputs))
+    return game._replace(outputs={'images': Output(same)})
 
   monkeypatch.setattr(games, 'make', make_collapsed)
   config = get_config('vanilla_mnist', 'tiny')

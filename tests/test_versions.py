@@ -20,7 +20,7 @@ from test_metrics import ms_ssim_by_scipy, patches_at, pyramid, smooth_images
 
 from gan_jax.data import preprocess
 from gan_jax.data.source import DataSpec
-from gan_jax.data.toys import toy_of
+from gan_jax.data.toys import named_toy
 from gan_jax.metrics import cifar10, digits
 from gan_jax.metrics.features import FEATURES
 from gan_jax.metrics.measure import METRICS, MetricInputs, Reference
@@ -62,7 +62,7 @@ def inputs():
   probabilities = odds / odds.sum(2, keepdims=True)
   alike = smooth_images(1, 32, 1, 2) // 4 * 3
   images = tuple(alike + smooth_images(3, 32, 1, seed) // 4 for seed in (0, 1))
-  toy = toy_of('toy:ring')
+  toy = named_toy('toy:ring')
   points = toy.modes[draw.integers(8, size=(2, 40))]
   points += draw.standard_normal(points.shape) * [[[0.02]], [[0.04]]]
   return {

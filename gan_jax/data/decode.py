@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +76,13 @@ def progress(items: Iterable[T], title: str, total: int) -> Iterable[T]:
   return track(items, title, total=total, transient=True, disable=quiet)
 
 
+def name_some(names: Sequence[object]) -> str:
+  """Names the first of several files: `a, b, c, d, e and 3 more`."""
+  named = ', '.join(map(str, names[:MAX_NAMED]))
+  more = len(names) - MAX_NAMED
+  return f'{named} and {more} more' if more > 0 else named
+
+
 def report(failed: list[str], total: int, where: str) -> None:
   """Warns of files that cannot be decoded.
 
@@ -84,11 +91,9 @@ def report(failed: list[str], total: int, where: str) -> None:
   """
   if not failed:
     return
-  named = ', '.join(failed[:MAX_NAMED])
-  more = len(failed) - MAX_NAMED
-  named += f' and {more} more' if more > 0 else ''
   message = (
-    f'{len(failed)} of {total} files in {where} cannot be decoded: {named}'
+    f'{len(failed)} of {total} files in {where} cannot be decoded: '
+    f'{name_some(failed)}'
   )
   if len(failed) > MAX_FAILED_SHARE * total or total - len(failed) < 2:
     raise UserError(f'{message}; repair or remove them')

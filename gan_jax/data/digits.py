@@ -45,6 +45,21 @@ def read_examples(spec: DataSpec) -> Examples:
   }
 
 
+def digit_pairs(spec: DataSpec) -> Source:
+  """Opens pairs of the embedded digits: 'a', the outline of 'b', the digit.
+
+  Pixels of the outline are 255 where the digit crosses middle grey towards the
+  next row or column, and 0 elsewhere.
+  """
+  examples = digits(spec).fetch(np.arange(SIZE))
+  images = examples['images']
+  inside = images >= 128
+  outline = np.zeros_like(inside)
+  outline[:, :-1] |= inside[:, :-1] != inside[:, 1:]
+  outline[:, :, :-1] |= inside[:, :, :-1] != inside[:, :, 1:]
+  return in_memory({'a': 255 * outline.astype(np.uint8), 'b': images})
+
+
 @functools.cache
 def _read() -> UInt8[np.ndarray, '5000 785']:
   """Reads the pixels of each digit, and its label in the last column."""

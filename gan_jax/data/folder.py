@@ -31,10 +31,12 @@ def folder(spec: DataSpec) -> Source:
   out. Animations are reported too, and only their first frame is used. Images
   that fit on the device stay in memory; larger sets are decoded at each fetch.
 
+  `{split}` in the path stands for `config.data.split`: the folder of a split.
+
   Raises:
     UserError: The folder does not exist, or has fewer than 2 images.
   """
-  check_no_splits('a folder', spec)
+  spec = fill_split(spec)
   root = Path(spec.path).expanduser()
   if not spec.path or not root.is_dir():
     raise UserError(
@@ -56,7 +58,7 @@ def folder(spec: DataSpec) -> Source:
   labels, classes = _labels(root, paths)
   if resident:
     source = in_memory({'images': np.stack(images), **labels}, classes)
-    return source._replace(fingerprint=partial(_fingerprint, root, paths))
+    return source._replace(fingerprint=partial(fingerprint, root, paths))
   label_bytes = 4 if labels else 0
   return Source(
     size=len(paths),
@@ -65,8 +67,21 @@ def folder(spec: DataSpec) -> Source:
     classes=classes,
     decodes=True,
     labels=partial(labels.__getitem__, 'labels') if labels else None,
-    fingerprint=partial(_fingerprint, root, paths),
+    fingerprint=partial(fingerprint, root, paths),
   )
+
+
+def fill_split(spec: DataSpec) -> DataSpec:
+  """Replaces `{split}` in the path by `config.data.split`.
+
+  Raises:
+    UserError: A split is requested, and the path has no `{split}`.
+  """
+  if '{split}' in spec.path:
+    path = spec.path.replace('{split}', spec.split)
+    return spec._replace(path=path, split='all')
+  check_no_splits('a folder', spec)
+  return spec
 
 
 def _decode_all(
@@ -102,7 +117,7 @@ def _decode_all(
   return paths, images if resident else []
 
 
-def _fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
+def fingerprint(root: Path, paths: list[Path]) -> Fingerprint:
   """Hashes the names and sizes of the files; locally also their times."""
   content, on_this_machine = hashlib.sha256(), hashlib.sha256()
   for path in paths:

@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
 
 from gan_jax.data.decode import progress, threaded
-from gan_jax.data.source import Examples, Source
+from gan_jax.data.source import Source
 from gan_jax.errors import UserError
 
 T = TypeVar('T')
@@ -98,8 +98,13 @@ def _block_signals() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def fetch_all(source: Source) -> Examples:
-  """Fetches all examples in order, with a thread for each core."""
+def fetch_all(source: Source) -> dict[str, Any]:
+  """Fetches all examples in order, with a thread for each core.
+
+  Those of a joined source are by the names of its parts.
+  """
+  if source.parts:
+    return {name: fetch_all(part) for name, part in source.parts.items()}
   chunks = np.split(np.arange(source.size), range(CHUNK, source.size, CHUNK))
   fetched = threaded(source.fetch, chunks)
   parts = list(progress(fetched, 'Reading the data', len(chunks)))

@@ -1,16 +1,24 @@
 """The interface of a data source: random access to examples."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from __future__ import annotations
 
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key
 
 from gan_jax.errors import UserError
 
+if TYPE_CHECKING:
+  from gan_jax.data.toys import Toy
+
 # 'images': uint8 [n, h, w, c], or float if drawn from a distribution; and
-# 'labels': int32, if the source has labels.
+# 'labels': int32, if the source has labels. Pairs have two entries of images, a
+# and 'b'.
 Examples = dict[str, np.ndarray]
 
 
@@ -40,6 +48,10 @@ class Source(NamedTuple):
     draw: (key) -> an image [h, w, c], float: every iteration draws new examples
       on the devices, and the fetched ones are the reference for metrics. None:
       training uses the fetched examples.
+    toy: The distribution of its points, for plots and metrics; None: its
+      examples are images.
+    parts: Several sources by name, each with its own size and order; `fetch`
+      takes indices by name. Empty: this is one source.
     labels: () -> the labels of all examples, without decoding images. None: no
       labels, or only `fetch` returns them.
     fingerprint: () -> the fingerprint of the set, without decoding images.
@@ -52,6 +64,8 @@ class Source(NamedTuple):
   classes: tuple[str, ...] = ()
   decodes: bool = False
   draw: Callable[[Key[Array, '']], Float[Array, 'h w c']] | None = None
+  toy: Toy | None = None
+  parts: Mapping[str, Source] = {}
   labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None
   fingerprint: Callable[[], Fingerprint] | None = None
 
@@ -86,7 +100,7 @@ class DataSpec(NamedTuple):
 
 def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
   """Makes a source of arrays in memory."""
-  size = len(examples['images'])
+  size = len(next(iter(examples.values())))
   return Source(
     size=size,
     fetch=partial(_take, examples),
@@ -99,6 +113,81 @@ def in_memory(examples: Examples, classes: tuple[str, ...] = ()) -> Source:
 def _take(examples: Examples, indices: np.ndarray) -> Examples:
   """Takes examples by index. (Unlike a lambda, it can be pickled.)"""
   return {name: array[indices] for name, array in examples.items()}
+
+
+def joined(parts: Mapping[str, Source]) -> Source:
+  """Joins several sources: each has an entry of images of its own name.
+
+  The other entries of a source are prefixed, as in `a_labels`. An epoch is that
+  of the largest source. `fetch` takes indices by name, or the same indices for
+  all sources, modulo their sizes.
+
+  Raises:
+    UserError: Only some of the sources are drawn on the devices.
+  """
+  drawn = {name for name, part in parts.items() if part.draw is not None}
+  if drawn and drawn != parts.keys():
+    one, other = min(drawn), min(parts.keys() - drawn)
+    raise UserError(
+      f'config.data.{one} is drawn on the devices, but config.data.{other} has '
+      'stored images: choose two sources of the same kind'
+    )
+  return Source(
+    size=max(part.size for part in parts.values()),
+    fetch=partial(_fetch_parts, dict(parts)),
+    example_bytes=sum(part.example_bytes for part in parts.values()),
+    decodes=any(part.decodes for part in parts.values()),
+    draw=partial(_draw_parts, dict(parts)) if drawn else None,
+    parts=dict(parts),
+  )
+
+
+def _fetch_parts(
+  parts: Mapping[str, Source], indices: Mapping[str, np.ndarray] | np.ndarray
+) -> Examples:
+  if not isinstance(indices, Mapping):
+    indices = {name: indices % part.size for name, part in parts.items()}
+  examples = {}
+  for name, part in parts.items():
+    examples.update(prefixed(name, part.fetch(indices[name])))
+  return examples
+
+
+def _draw_parts(
+  parts: Mapping[str, Source], key: Key[Array, '']
+) -> dict[str, Array]:
+  return {name: part.draw(part_key(name, key)) for name, part in parts.items()}
+
+
+def part_key(name: str, key: Key[Array, '']) -> Key[Array, '']:
+  """Returns the key of an example for one of several sources."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def prefixed(name: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+  """Names the entries of a part: `images` by its name, labels `NAME_labels`."""
+  return {
+    name if entry == 'images' else f'{name}_{entry}': array
+    for entry, array in examples.items()
+  }
+
+
+def entry_source(source: Source, entry: str) -> Source:
+  """Returns a source of one entry of images: a part, or half of the pairs."""
+  if entry in source.parts:
+    return source.parts[entry]
+  if entry == 'images':
+    return source
+  return Source(
+    size=source.size,
+    fetch=partial(_fetch_entry, source, entry),
+    example_bytes=source.example_bytes,
+    decodes=source.decodes,
+  )
+
+
+def _fetch_entry(source: Source, entry: str, indices: np.ndarray) -> Examples:
+  return {'images': source.fetch(indices)[entry]}
 
 
 def check_no_splits(name: str, spec: DataSpec) -> None:

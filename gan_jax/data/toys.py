@@ -144,7 +144,8 @@ def line() -> Toy:
 def drawing(path: str) -> Toy:
   """The density of the ink of an image: darker pixels get more points.
 
-  A relative path is searched in the current folder, then in the project.
+  An image with one row of pixels is a density in 1-D. A relative path is
+  searched in the current folder, then in the project.
 
   Raises:
     UserError: The file does not exist, is not an image, or is white.
@@ -155,7 +156,7 @@ def drawing(path: str) -> Toy:
   cdf = np.cumsum(ink.ravel(), dtype=np.float64)
   cdf = jnp.asarray(cdf / cdf[-1], jnp.float32)
   last_inked = int(np.flatnonzero(ink)[-1])
-  side = max(height, width)
+  side, dim = max(height, width), 1 if height == 1 else 2
 
   def draw(key):
     pixel_key, offset_key = jax.random.split(key)
@@ -165,9 +166,10 @@ def drawing(path: str) -> Toy:
     row, column = pixel // width, pixel % width
     x, y = jax.random.uniform(offset_key, (2,))
     horizontal = 2 * (column + x - width / 2) / side
-    return jnp.stack([horizontal, 2 * (height / 2 - row - y) / side])
+    vertical = 2 * (height / 2 - row - y) / side
+    return jnp.stack([horizontal, vertical][:dim])
 
-  return Toy(2, draw, 1.1)
+  return Toy(dim, draw, 1.1)
 
 
 def _read_ink(path: str) -> Float[np.ndarray, 'h w']:
@@ -214,14 +216,9 @@ TOYS: dict[str, Callable[[], Toy]] = {
 }
 
 
-def is_toy(source: str) -> bool:
-  """Whether `config.data.source` names a toy; otherwise it names images."""
-  return source.partition(':')[0] in ('drawing', 'toy')
-
-
 @functools.cache
-def toy_of(source: str) -> Toy:
-  """Returns the toy that `config.data.source` names."""
+def named_toy(source: str) -> Toy:
+  """Returns the toy that a value of `config.data.source` names."""
   kind, _, name = source.partition(':')
   if kind == 'drawing':
     return drawing(name)
@@ -232,13 +229,13 @@ def points(kind: str, spec: DataSpec) -> Source:
   """Makes a source of the points of a toy."""
   check_no_splits(kind, spec)
   name = f'{kind}:{spec.path}'
-  toy = toy_of(name)
+  toy = named_toy(name)
   if (spec.resolution, spec.channels) != (1, toy.dim):
     raise UserError(
       f'points of {name} are images of 1 pixel: set config.data.resolution=1, '
       f'and config.data.channels={toy.dim}, the number of coordinates'
     )
-  return drawn(lambda key: toy.draw(key)[None, None])
+  return drawn(lambda key: toy.draw(key)[None, None])._replace(toy=toy)
 
 
 def slanted_land(spec: DataSpec) -> Source:

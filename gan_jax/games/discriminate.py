@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
+from gan_jax.games import transforms
+from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
-from gan_jax.games.game import Batch, Phase, RealScore
+from gan_jax.games.game import Batch, Phase, RealScore, Scalar
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Variables
@@ -50,6 +52,8 @@ class Discriminate(NamedTuple):
     pack: Number of images that `augment` stacks into one input of D.
     classes: Number of classes of a conditional game; 0: unconditional.
     auxiliary: Whether D also classifies images (AC-GAN).
+    ada: The augmentation with probability p, after `augment`. Penalties
+      differentiate D with respect to the images before it. None: none.
   """
 
   disc: nn.Module
@@ -59,6 +63,7 @@ class Discriminate(NamedTuple):
   pack: int
   classes: int
   auxiliary: bool
+  ada: Ada | None = None
 
   def init(self, key: Key[Array, ''], batch: Batch, keys: Any) -> Variables:
     """Initializes D."""
@@ -86,13 +91,45 @@ class Discriminate(NamedTuple):
       out = self.disc.apply(
         disc_vars, image[None], key[None], False, **conditioning
       )
-      return (out[0] if self.auxiliary else out)[0]
+      # The mean over the patches, if D has a logit for each.
+      return jnp.mean(out[0] if self.auxiliary else out)
 
     logits = jax.vmap(logit_of)(images, self._labels_or_zeros(batch))
     if not loss.probability:
       return RealScore(logits, None)
     logits = loss.real_score(logits)
     return RealScore(logits, nn.sigmoid(logits))
+
+  def features(
+    self, disc_vars: Variables, batch: Batch, phase: Phase
+  ) -> dict[str, Array]:
+    """Returns the activations of D's layers; see `Game.features`."""
+    images = jnp.tile(batch['images'], (1, 1, 1, self.pack))
+    key, names = jax.random.key(0), []
+
+    def activations(image, label):
+      found = {}
+
+      def record(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        path = '/'.join(context.module.path)
+        is_layer = context.method_name == '__call__' and path
+        if is_layer and isinstance(output, jax.Array):
+          found[path] = output[0]
+        return output
+
+      conditioning = self.conditioning(phase, label)
+      with nn.intercept_methods(record):
+        self.disc.apply(
+          disc_vars, image[None], key[None], False, **conditioning
+        )
+      names[:] = found  # in the order of the layers, which vmap would sort
+      return found
+
+    labels = self._labels_or_zeros(batch)
+    labels = None if labels is None else labels[:, None]
+    found = jax.vmap(activations)(images, labels)
+    return {name: found[name] for name in names}
 
   def _labels_or_zeros(self, batch: Batch) -> Float[Array, 'n classes'] | None:
     """Returns one-hot labels; zeros if an auxiliary classifier has none.
@@ -118,8 +155,12 @@ class Discriminate(NamedTuple):
     fake_labels: Any,
     keys: Key[Array, ' n'],
     phase: Phase,
+    p: Scalar = 0.0,
   ) -> DiscOutput:
-    """Applies D in training mode to the reals of a batch and to fakes."""
+    """Applies D in training mode to the reals of a batch and to fakes.
+
+    `p` is the current probability of the augmentations of `ada`.
+    """
     real = self.reals(batch['images'], phase)
     real_labels = one_hot_labels(batch, self.classes)
     keys = jax.vmap(jax.random.split)(keys)
@@ -131,6 +172,9 @@ class Discriminate(NamedTuple):
       keys = keys[:: self.pack]
 
     def apply(variables, images, labels, keys, fixed=()):
+      if self.ada is not None:
+        ada_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        images = transforms.augment(images, ada_keys, p, self.ada.strengths)
       conditioning = self.conditioning(phase, labels)
       out, new = apply_training(
         self.disc, variables, images, keys, fixed, **conditioning

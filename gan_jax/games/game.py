@@ -6,7 +6,7 @@ entry in GAMES.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +118,32 @@ class Update(NamedTuple):
   project: Callable[[PyTree], PyTree] | None = None
 
 
+class Output(NamedTuple):
+  """A sample function of a game, with its sample grid and its evaluation.
+
+  Attributes:
+    sample: (gen_vars, inputs, phase) -> images [n, H, W, C], in evaluation
+      mode.
+    reference: The entry of a batch whose images the samples should resemble:
+      `images`, or the name of one of the game's sources.
+    given: (batch) -> the images that the samples are made from, such as the
+      source of a translation. The grid shows them beside the samples. None:
+      the samples are made from latents.
+    target: (batch) -> the image that each sample should equal, for paired
+      metrics and the grid. None: there is none.
+    inputs_of: (images, keys) -> inputs of `sample` for given images of any
+      size, for `run.translate` and `run.upscale`. None: as for `given`.
+    scale: The factor by which samples are larger than the given images.
+  """
+
+  sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
+  reference: str = 'images'
+  given: Callable[[Batch], Float[Array, 'n h w c']] | None = None
+  target: Callable[[Batch], Float[Array, 'n h w c']] | None = None
+  inputs_of: Callable[[Float[Array, 'n h w c'], Keys], PyTree] | None = None
+  scale: int = 1
+
+
 class RealScore(NamedTuple):
   """D's output for single examples.
 
@@ -129,6 +155,25 @@ class RealScore(NamedTuple):
 
   logits: Float[Array, ' n']
   probability: Float[Array, ' n'] | None
+
+
+class Style(NamedTuple):
+  """The parts of a style-based generator.
+
+  Attributes:
+    map: (gen_vars, inputs) -> w of each layer [n, layers, d], truncated if the
+      inputs are. Inputs may have `ws` itself in place of `z`.
+    synthesize: (gen_vars, ws, keys, noise) -> images. `noise` is 'random' (from
+      the keys), 'constant' or 'none'.
+    truncate: (gen_vars, ws, psi, cutoff) -> ws, moved towards the average w in
+      the first `cutoff` layers, or in all: None.
+  """
+
+  map: Callable[[Variables, PyTree], Float[Array, 'n layers d']]
+  synthesize: Callable[[Variables, Array, Keys, str], Float[Array, 'n h w c']]
+  truncate: Callable[
+    [Variables, Array, Scalar, int | None], Float[Array, 'n layers d']
+  ]
 
 
 class Game(NamedTuple):
@@ -143,12 +188,16 @@ class Game(NamedTuple):
     generate: (gen_vars, inputs, phase) -> fakes, collections, in training mode.
       The fakes are a pytree of float arrays; the collections are G's new ones,
       as in Aux.
-    sample: (gen_vars, inputs, phase) -> images [n, H, W, C], in evaluation
-      mode.
+    outputs: The sample functions by name, the main one first. If there are
+      several, scores and sample grids have their names.
     updates: The updates of each player in one of its steps, in order.
-    reads: Entries of real examples that `sample_inputs` needs, such as `images`
-      for image translation. Evaluations, sample grids and `run.sample` pass
-      real examples of the run's data with these entries.
+    reads: Entries of real examples that `sample_inputs`, `Output.given` and
+      `Output.target` need, such as `images` for super-resolution. Evaluations,
+      sample grids and `run.sample` pass real examples of the run's data with
+      these entries.
+    sources: The keys of `config.data` that name its sources: `source` alone, or
+      `a` and `b`. Two sources have sizes and orders of their own, and the batch
+      has the images of each as an entry of its name.
     frozen: () -> arrays of frozen networks that the losses need, such as a
       feature network. They reach the losses in Context, are never checkpointed,
       and are created for training only.
@@ -157,24 +206,31 @@ class Game(NamedTuple):
       nor do their optimizer moments and their EMA. None: all are trainable.
     downsample: (phase) -> factor by which reals are smaller than the data.
       None: 1.
-      discriminate: (disc_vars, batch, phase) -> RealScore of each example
+    discriminate: (disc_vars, batch, phase) -> RealScore of each example
       separately, in evaluation mode. A D with packed inputs gets copies of the
       image. None: D does not support single images.
     scheduled: Names of the values that the game reads from `Phase.values`; the
-    schedule may have no others.
-  ema_copies: Collections of G that the EMA copies instead of averaging.
+      schedule may have no others.
+    ema_copies: Collections of G that the EMA copies instead of averaging.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between the two, for
       games with latents.
     truncate: (inputs, threshold) -> inputs with better but less diverse
       samples, for latents that can be truncated.
+    style: The parts of a style-based generator. None: G is not one.
+    encode: (variables of both players, batch, phase) -> the entries of G's
+      inputs that the game infers from images, for games with an encoder.
+    features: (disc_vars, batch, phase) -> D's activations [n, ...] of each
+      image separately, by layer, from the first to the last, in evaluation
+      mode.
   """
 
   init: Callable[[Key[Array, ''], Batch], tuple[Pair[Variables], PyTree]]
   sample_inputs: Callable[[Keys, Batch, Phase], PyTree]
   generate: Callable[[Variables, PyTree, Phase], tuple[PyTree, Variables]]
-  sample: Callable[[Variables, PyTree, Phase], Float[Array, 'n h w c']]
+  outputs: Mapping[str, Output]
   updates: Pair[tuple[Update, ...]]
   reads: tuple[str, ...] = ()
+  sources: tuple[str, ...] = ('source',)
   frozen: Callable[[], PyTree] = tuple
   trainable: Callable[[Pair[PyTree], Phase], Pair[PyTree]] | None = None
   downsample: Callable[[Phase], int] | None = None
@@ -185,13 +241,21 @@ class Game(NamedTuple):
     None
   )
   truncate: Callable[[PyTree, Scalar], PyTree] | None = None
+  style: Style | None = None
+  encode: Callable[[Pair[Variables], Batch, Phase], PyTree] | None = None
+  features: Callable[[Variables, Batch, Phase], dict[str, Array]] | None = None
+
+
+def main_output(game: Game) -> Output:
+  """Returns the first output of a game."""
+  return next(iter(game.outputs.values()))
 
 
 def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
   """Truncates the inputs of G if `truncation` is given; see `Run.inputs`.
 
   Raises:
-    UserError: The game has no truncation, or the threshold is not positive.
+    UserError: The game has no truncation, or `truncation` is invalid.
   """
   if truncation is None:
     return inputs
@@ -200,6 +264,4 @@ def truncated(game: Game, inputs: PyTree, truncation: float | None) -> PyTree:
       'truncation needs Gaussian latents, which this game does not have: '
       'remove truncation'
     )
-  if not truncation > 0:
-    raise UserError(f'truncation={truncation} must be positive')
   return game.truncate(inputs, truncation)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
+from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
   DiscOutput,
@@ -30,6 +31,7 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
+  Output,
   Phase,
   Scalar,
   Update,
@@ -47,6 +49,9 @@ from gan_jax.ops import axis
 from gan_jax.pair import Pair, Variables
 
 Images = Float[Array, 'n h w c']
+# The key of the game state under which the adaptive augmentation has its own;
+# no penalty has such a name.
+ADA_STATE = 'disc/ada'
 
 
 class ImageNetworks(NamedTuple):
@@ -109,6 +114,13 @@ class ImageNetworks(NamedTuple):
       gen_vars, inputs['z'], inputs['keys'], train=False, **conditioning
     )
 
+  def penalty_inputs(
+    self, gen_vars: Variables, inputs: PyTree, phase: Phase
+  ) -> tuple[Callable[[Array], Images], Array]:
+    """Returns what penalties of G differentiate: (z) -> images, and z."""
+    generate = lambda z: self.generate(gen_vars, {**inputs, 'z': z}, phase)[0]
+    return generate, inputs['z']
+
   def disc_output(
     self,
     disc_vars: Variables,
@@ -120,7 +132,10 @@ class ImageNetworks(NamedTuple):
   ) -> DiscOutput:
     """Applies D to the reals and the fakes of an update."""
     labels = context.inputs.get('labels')
-    return self.discriminate(disc_vars, batch, fakes, labels, keys, phase)
+    ada, p = self.discriminate.ada, 0.0
+    if ada is not None:
+      p = ada.probability(ada_state(context), phase.values)
+    return self.discriminate(disc_vars, batch, fakes, labels, keys, phase, p)
 
 
 def image_game(
@@ -133,11 +148,13 @@ def image_game(
   penalties: Sequence[WeightedPenalty[Penalty]] = (),
   gen_penalties: Sequence[WeightedPenalty[GenPenalty]] = (),
   augment: Augment | None = None,
+  ada: Ada | None = None,
   pack: int = 1,
   clip: float | None = None,
   classes: int = 0,
   auxiliary: Pair[float] | None = None,
   axis_name: str | None = None,
+  networks: type[ImageNetworks] = ImageNetworks,
   stage: Callable[[Phase | None], dict[str, Any]] = lambda phase: {},
   reals: Callable[[Images, Phase], Images] = lambda images, phase: images,
 ) -> Game:
@@ -153,6 +170,7 @@ def image_game(
     penalties: Penalties of D.
     gen_penalties: Penalties of G.
     augment: The augmentation pipeline for reals and fakes; None: none.
+    ada: The adaptive augmentation, after `augment`; None: none.
     pack: Number of images that `augment` stacks into one input of D.
     clip: D's parameters are clipped to +-clip (Arjovsky et al. 2017). None:
       they are not.
@@ -162,6 +180,7 @@ def image_game(
       fakes in D's loss, of fakes in G's (Odena et al. 2017, AC-GAN, equation
       3). None: D has no auxiliary classifier.
     axis_name: The device axis under pmap.
+    networks: How G is applied.
     stage: (phase) -> further conditioning of both networks; phase is None at
       initialization.
     reals: (images, phase) -> the reals as D's input, before augmentation.
@@ -180,22 +199,32 @@ def image_game(
     return {**stage(phase), **({} if labels is None else {'labels': labels})}
 
   discriminate = Discriminate(
-    disc, conditioning, reals, augment, pack, classes, auxiliary is not None
+    disc,
+    conditioning,
+    reals,
+    augment,
+    pack,
+    classes,
+    auxiliary is not None,
+    ada,
   )
-  networks = ImageNetworks(
+  networks = networks(
     gen, discriminate, conditioning, latent, latent_dim, classes
   )
-  state = {p.name: p.penalty.init for p in gen_penalties} or ()
+  state = {p.name: p.penalty.init for p in gen_penalties}
+  if ada is not None and ada.target is not None:
+    state[ADA_STATE] = ada.init()
   return Game(
-    init=lambda key, batch: (networks.init(key, batch), state),
+    init=lambda key, batch: (networks.init(key, batch), state or ()),
     sample_inputs=networks.sample_inputs,
     generate=networks.generate,
-    sample=networks.sample,
+    outputs={'images': Output(networks.sample)},
     updates=Pair(
       gen=gen_updates(networks, loss, gen_penalties, auxiliary, axis_name),
-      disc=disc_updates(networks, loss, penalties, auxiliary, clip),
+      disc=disc_updates(networks, loss, penalties, auxiliary, clip, axis_name),
     ),
     discriminate=partial(discriminate.single, loss),
+    features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
   )
@@ -207,6 +236,7 @@ def disc_updates(
   penalties: Sequence[WeightedPenalty[Penalty]] = (),
   auxiliary: Pair[float] | None = None,
   clip: float | None = None,
+  axis_name: str | None = None,
 ) -> tuple[Update, ...]:
   """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
@@ -227,7 +257,9 @@ def disc_updates(
       if penalty.every == 1:
         metrics[penalty.name] = value_of(penalty, out.inputs)
         total += weight_of(penalty, phase) * metrics[penalty.name]
-    return total, Aux(metrics, collections=out.collections)
+    new, more = _adapt(networks, loss, context, out, phase, axis_name)
+    metrics.update(more)
+    return total, Aux(metrics, out.collections, _merge(context, new))
 
   def lazy_loss(penalty, params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
@@ -261,14 +293,20 @@ def gen_updates(
   def penalized(penalty, params, context, keys, phase):
     """Returns the weighted penalty, its value and the new game state."""
     gen_vars = {**context.variables.gen, 'params': params}
-    make = lambda z: networks.generate(
-      gen_vars, {**context.inputs, 'z': z}, phase
-    )[0]
+    keys = penalty.own_keys(keys)
+    shrink = penalty.penalty.batch_shrink
+    if len(keys) % shrink:
+      raise UserError(
+        f'batch_shrink={shrink} of {penalty.name} must divide the batch size '
+        f'per device, {len(keys)}: set it to 1, or another batch size'
+      )
+    part, keys = jax.tree.map(lambda x: x[::shrink], (context.inputs, keys))
+    make, latents = networks.penalty_inputs(gen_vars, part, phase)
     mean = lambda x: axis.mean(jnp.mean(x), axis_name)
     inputs = GenPenaltyInputs(
       make,
-      context.inputs['z'],
-      penalty.own_keys(keys),
+      latents,
+      keys,
       context.game_state[penalty.name],
       mean,
     )
@@ -308,6 +346,33 @@ def gen_updates(
   return (Update(gen_loss), *lazy)
 
 
+def ada_state(context: Context) -> PyTree:
+  """Returns the state of the adaptive augmentation; None: p does not adapt."""
+  state = context.game_state
+  return state.get(ADA_STATE) if isinstance(state, dict) else None
+
+
+def _adapt(
+  networks: ImageNetworks,
+  loss: GANLoss,
+  context: Context,
+  out: DiscOutput,
+  phase: Phase,
+  axis_name: str | None,
+) -> tuple[dict[str, PyTree], dict[str, Array]]:
+  """Returns the new state of the adaptive augmentation, and its metrics."""
+  ada, state = networks.discriminate.ada, ada_state(context)
+  if ada is None:
+    return {}, {}
+  metrics = {'ada_p': jnp.float32(ada.probability(state, phase.values))}
+  if state is None:
+    return {}, metrics
+  signs = jnp.sign(loss.real_score(out.inputs.real_logits))
+  signs = axis.gather(jax.lax.stop_gradient(signs), axis_name)
+  metrics['ada_sign'] = jnp.mean(signs)
+  return {ADA_STATE: ada.update(state, signs)}, metrics
+
+
 def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
   """Returns the scheduled weight of a penalty, or else its constant one."""
   return phase.values.get(penalty.schedule_key, penalty.weight)
@@ -326,6 +391,11 @@ def _check_calls(gen: nn.Module, disc: nn.Module, names: Sequence[str]) -> None:
     ('discriminator', 'images', disc),
   ):
     signature = inspect.signature(type(module).__call__)
+    if player == 'generator' and 'images' in signature.parameters:
+      raise UserError(
+        f'{type(module).__name__} maps images to images, but the generator of '
+        'this game maps latents to images: choose another config.model.gen.name'
+      )
     try:
       signature.bind(module, first, 'keys', **arguments)
       known = 'train' in signature.parameters  # not swallowed by **kwargs
@@ -348,4 +418,6 @@ def _interpolate(latent, a, b, t):
 
 
 def _truncate(latent, inputs, threshold):
+  if not threshold > 0:
+    raise UserError(f'truncation={threshold} must be positive')
   return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

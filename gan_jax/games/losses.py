@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from gan_jax.errors import UserError
 
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 LogitLoss = Callable[[Logits, Logits], Scalar]
 
@@ -150,6 +151,18 @@ def least_squares(
   )
 
 
+def least_squares_half(
+  real_label: float = 1.0, fake_label: float = 0.0, target_label: float = 1.0
+) -> GANLoss:
+  """Twice `least_squares`, with D's loss halved: the losses of CycleGAN.
+
+  J_D = (E (D(x) - b)^2 + E (D(G(z)) - a)^2) / 2, J_G = E (D(G(z)) - c)^2. Zhu
+  et al. 2017, section 4.
+  """
+  loss = least_squares(real_label, fake_label, target_label)
+  return loss._replace(gen=lambda real, fake: 2 * loss.gen(real, fake))
+
+
 def hinge() -> GANLoss:
   """The hinge losses.
 
@@ -176,6 +189,30 @@ def relativistic() -> GANLoss:
   )
 
 
+def relativistic_average() -> GANLoss:
+  """The relativistic average losses (RaGAN), with both losses halved.
+
+  With r = D(x) - E D(G(z)) and f = D(G(z)) - E D(x),
+  J_D = (E softplus(-r) + E softplus(f)) / 2 and
+  J_G = (E softplus(r) + E softplus(-f)) / 2: the means are over the batch.
+  Jolicoeur-Martineau 2019; Wang et al. 2018 (ESRGAN), equations 1 and 2, with
+  the factors of BasicSR.
+  """
+
+  def relative(real, fake):
+    return real - jnp.mean(fake), fake - jnp.mean(real)
+
+  def gen(real, fake):
+    r, f = relative(real, fake)
+    return (jnp.mean(softplus(r)) + jnp.mean(softplus(-f))) / 2
+
+  def disc(real, fake):
+    r, f = relative(real, fake)
+    return (jnp.mean(softplus(-r)) + jnp.mean(softplus(f))) / 2
+
+  return GANLoss(gen, disc, real_score=None)
+
+
 def wasserstein() -> GANLoss:
   """The WGAN losses, in which D is a critic.
 
@@ -199,10 +236,12 @@ def _smoothed(loss: Callable[..., Scalar], real_label: float) -> LogitLoss:
 LOSSES: dict[str, Callable[..., GANLoss]] = {
   'hinge': hinge,
   'least_squares': least_squares,
+  'least_squares_half': least_squares_half,
   'minimax': minimax,
   'non_saturating': non_saturating,
   'non_saturating_fake_is_one': non_saturating_fake_is_one,
   'non_saturating_half': non_saturating_half,
   'relativistic': relativistic,
+  'relativistic_average': relativistic_average,
   'wasserstein': wasserstein,
 }

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 from gan_jax.errors import UserError
 
 Images = Float[Array, 'n *s']
-Logits = Float[Array, ' n']
+# [n]; [n, rows, columns] if D has a logit for each patch.
+Logits = Float[Array, '*n']
 Scalar = Float[Array, '']
 
 
@@ -48,14 +49,14 @@ class GenPenaltyInputs(NamedTuple):
 
   Attributes:
     generate: (z) -> images: G with its current parameters and fixed labels.
-    z: Latents of the batch.
+    z: Latents of the batch, or the w of each layer of a style-based G.
     keys: One per example, for the penalty's own randomness.
     state: What the penalty returned after its previous update.
     mean: (x [n]) -> the mean over the global batch.
   """
 
   generate: Callable[[Array], Images]
-  z: Float[Array, 'n d']
+  z: Float[Array, 'n ... d']
   keys: Key[Array, ' n']
   state: PyTree
   mean: Callable[[Float[Array, ' n']], Scalar] = jnp.mean
@@ -70,10 +71,13 @@ class GenPenalty(NamedTuple):
   Attributes:
     value: (inputs) -> (penalty, new state).
     init: The state before the first update.
+    batch_shrink: The penalty is computed on each `batch_shrink`-th example of
+      the batch.
   """
 
   value: Callable[[GenPenaltyInputs], tuple[Scalar, PyTree]]
   init: PyTree = ()
+  batch_shrink: int = 1
 
 
 P = TypeVar('P')
@@ -94,7 +98,7 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
     name: The unweighted penalty is logged as `disc/NAME` or `gen/NAME`.
     penalty: The penalty.
     weight: Multiplies the penalty.
-      every: 1 adds the penalty to the player's loss. A larger interval makes it
+    every: 1 adds the penalty to the player's loss. A larger interval makes it
       a separate update in every `every`-th step, `every` times as strong: the
       lazy regularization of Karras et al. 2020 (StyleGAN2), appendix B. See
       `optimizers.adam` for the corresponding correction of Adam.
@@ -211,16 +215,18 @@ def _norms(squares: Logits) -> Logits:
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
-def path_length(decay: float = 0.01) -> GenPenalty:
+def path_length(decay: float = 0.01, batch_shrink: int = 1) -> GenPenalty:
   """Makes the path length penalty, E (|J^T y| - a)^2.
 
-  It encourages that a step of fixed length in z changes the image by a fixed
-  amount. J is the Jacobian of G at z, y ~ N(0, I) / sqrt(pixels), and a is the
-  running mean of |J^T y|. Karras et al. 2020 (StyleGAN2), equation 4, with z
-  instead of w.
+  It encourages that a step of fixed length in the latent changes the image by a
+  fixed amount. J is the Jacobian of G, y ~ N(0, I) / sqrt(pixels), and a is the
+  running mean of |J^T y|: Karras et al. 2020 (StyleGAN2), equation 4. The
+  latent is w for a style-based G (the norm is then the root mean square over
+  its layers), else z.
 
   Args:
     decay: Weight of the current batch in the running mean.
+    batch_shrink: The penalty is computed on each `batch_shrink`-th example.
   """
 
   def value(inputs: GenPenaltyInputs) -> tuple[Scalar, PyTree]:
@@ -229,12 +235,13 @@ def path_length(decay: float = 0.01) -> GenPenalty:
     pixels = math.prod(images.shape[1:-1])
     y = jax.vmap(sample_y)(inputs.keys) / math.sqrt(pixels)
     (gradients,) = pull_back(y)
-    lengths = _norms(jnp.sum(jnp.square(gradients), axis=-1))
+    squares = jnp.sum(jnp.square(gradients), axis=-1)
+    lengths = _norms(squares.reshape(len(squares), -1).mean(1))
     mean = inputs.state + decay * (inputs.mean(lengths) - inputs.state)
     mean = jax.lax.stop_gradient(mean)
     return jnp.mean(jnp.square(lengths - mean)), mean
 
-  return GenPenalty(value, jnp.float32(0))
+  return GenPenalty(value, jnp.float32(0), batch_shrink)
 
 
 PENALTIES: dict[str, Callable[..., Penalty]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from gan_jax.errors import UserError
-from gan_jax.games.game import Game, Phase
+from gan_jax.games.game import Game, Output, Phase, main_output
 from gan_jax.games.image import image_game
 from gan_jax.models.progressive import (
   blend,
@@ -74,17 +74,23 @@ def progressive_game(
   game = image_game(gen, disc, stage=stage, reals=reals, **image)
 
   def sample(gen_vars, inputs, phase):
-    images = game.sample(gen_vars, inputs, phase)
+    images = main_output(game).sample(gen_vars, inputs, phase)
     return upsample_nearest(images, resolution // images.shape[1])
 
-  def discriminate(disc_vars, batch, phase):
-    images = average_pool(batch['images'], downsample(phase))
-    batch = {**batch, 'images': reals(images, phase)}
-    return game.discriminate(disc_vars, batch, phase)
+  def of_stage(apply):
+    """Applies D to images of the data, at the resolution of the stage."""
+
+    def applied(disc_vars, batch, phase):
+      images = average_pool(batch['images'], downsample(phase))
+      batch = {**batch, 'images': reals(images, phase)}
+      return apply(disc_vars, batch, phase)
+
+    return applied
 
   return game._replace(
-    sample=sample,
+    outputs={'images': Output(sample)},
     trainable=trainable,
     downsample=downsample,
-    discriminate=discriminate,
+    discriminate=of_stage(game.discriminate),
+    features=of_stage(game.features),
   )

@@ -42,7 +42,10 @@ class Choice(NamedTuple):
 
 
 def choose_metrics(
-  metrics: tuple[str, ...], features: FeatureSource | None, toy: Toy | None
+  metrics: tuple[str, ...],
+  features: FeatureSource | None,
+  toy: Toy | None,
+  paired: bool = False,
 ) -> Choice:
   """Chooses the metrics of `config.evaluation`, and fills in the defaults.
 
@@ -50,6 +53,7 @@ def choose_metrics(
     metrics: `config.evaluation.metrics`; empty: the defaults for the data.
     features: `config.evaluation.features`; None: Inception, if needed.
     toy: The toy whose points are evaluated; None: images are.
+    paired: Whether each image has a target.
 
   Raises:
     UserError: A metric is unknown, or not for this data; or the weights of
@@ -65,9 +69,18 @@ def choose_metrics(
       inception.load()  # raises an error that says what is missing
     else:
       fell_back = True
-  metrics = metrics or (DEFAULT_METRICS if features else DEFAULT_PIXEL_METRICS)
+  if not metrics:
+    metrics = DEFAULT_METRICS if features else DEFAULT_PIXEL_METRICS
+    rows = METRICS.items() if paired else ()
+    metrics += tuple(name for name, row in rows if row.data == 'pairs')
   for name in metrics:
-    if get_metric(name).data == 'points':
+    data = get_metric(name).data
+    if data == 'pairs' and not paired:
+      raise UserError(
+        f'config.evaluation.metrics: {name} compares images with their '
+        'targets, and this game has none: remove it'
+      )
+    if data == 'points':
       raise UserError(
         f'config.evaluation.metrics: {name} is a metric of points (data.source='
         'toy:... or drawing:...), not of images: remove it'
@@ -83,7 +96,7 @@ def _choose_point_metrics(
   known = tuple(
     name
     for name, metric in METRICS.items()
-    if metric.data != 'images' and (name != 'modes' or len(toy.modes))
+    if metric.data in ('points', 'any') and (name != 'modes' or len(toy.modes))
   )
   for name in metrics:
     if name not in known and not is_code(name):
@@ -99,4 +112,4 @@ def _needs_features(metrics: tuple[str, ...]) -> bool:
   known = [
     get_metric(name) for name in metrics if name in METRICS or is_code(name)
   ]
-  return any(metric.needs != 'images' for metric in known)
+  return any(metric.needs not in ('images', 'pairs') for metric in known)

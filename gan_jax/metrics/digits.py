@@ -19,7 +19,7 @@ from gan_jax import ops
 from gan_jax.data.digits import digits
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import DataSpec
-from gan_jax.metrics import classifier
+from gan_jax.models import classifier
 
 SIZE = 28
 

@@ -15,10 +15,9 @@ from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
-from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
 from gan_jax.files import cache_folder
-from gan_jax.games.game import Game, Phase, truncated
+from gan_jax.games.game import Game, Phase, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics import input_cache
@@ -55,10 +54,13 @@ class Evaluator:
     source: The reference data, all of it.
     description: Describes the data in the protocol.
     held_out: Data that `source` does not contain, if a metric needs it.
-    toy: The toy whose points `source` has; None: it has images.
     labels: The labels of the fakes of a conditional G: 'data', drawn from the
       labels of `source`; 'uniform', all classes equally. None: G is not
       conditional.
+    inputs: The real examples that the game's `sample_inputs` reads; None:
+      `source`.
+    output: The evaluated output of a game with several; None: the main one.
+    paired: Whether the output has targets, for paired metrics.
 
   Raises:
     UserError: A metric is unknown, or its requirements are missing.
@@ -70,21 +72,28 @@ class Evaluator:
     source: Source,
     description: Mapping[str, Any],
     held_out: Source | None = None,
-    toy: Toy | None = None,
     labels: str | None = None,
+    inputs: Source | None = None,
+    output: str | None = None,
+    paired: bool = False,
   ):
-    self.choice = choose_metrics(block.metrics, block.features, toy)
+    self.choice = choose_metrics(
+      block.metrics, block.features, source.toy, paired
+    )
     self.metrics = self.choice.metrics
     self.features = None
     if self.choice.features is not None:
       self.features = networks.make(self.choice.features)
-    self._toy, self.labels = toy, labels
+    self._toy, self.labels = source.toy, labels
+    self._inputs, self._output = inputs or source, output
     self.num_samples, self.seeds = block.num_samples, block.seeds
     for name, value in (('num_samples', 2), ('seeds', 1)):
       if block[name] < value:
         raise UserError(
           f'config.evaluation.{name}={block[name]} must be at least {value}'
         )
+    if inputs is not None:  # each real example once
+      self.num_samples = min(self.num_samples, inputs.size)
     for name in self.metrics:
       if get_metric(name).needs_held_out and held_out is None:
         raise UserError(
@@ -108,7 +117,12 @@ class Evaluator:
   def main(self) -> str | None:
     """The score that ranks checkpoints; None: no metric ranks them."""
     metrics = [get_metric(name) for name in self.metrics]
-    return next((metric.main for metric in metrics if metric.ranks), None)
+    main = next((metric.main for metric in metrics if metric.ranks), None)
+    return main and self._named(main)
+
+  def _named(self, score: str) -> str:
+    """Prefixes the name of a score with that of the output."""
+    return score if self._output is None else f'{self._output}/{score}'
 
   @property
   def comparison_digest(self) -> str:
@@ -116,14 +130,16 @@ class Evaluator:
 
     If no score ranks checkpoints, that of the first metric.
     """
-    ranking = [m for m in self.metrics if get_metric(m).main == self.main]
+    ranking = [m for m in self.metrics if get_metric(m).ranks]
     first = ranking[0] if ranking else self.metrics[0]
     return comparison_digest(self._protocol(first, {'labels': self.labels}))
 
   def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """Describes all that a score depends on, except the generator."""
     spec = get_metric(metric)
-    network = None if spec.needs == 'images' else self.features.identity
+    pixels = spec.needs in ('images', 'pairs')
+    network = None if pixels else self.features.identity
+    output = {} if self._output is None else {'output': self._output}
     held_out = None
     if spec.needs_held_out:
       held_out = _source_protocol(self._held_out, self._held_out_fingerprint)
@@ -135,6 +151,7 @@ class Evaluator:
         **_source_protocol(self._source, self._fingerprint),
       },
       'held_out': held_out,
+      **output,
       'fakes': {'images': self.num_samples, 'seeds': self.seeds, **fakes},
     }
 
@@ -148,6 +165,9 @@ class Evaluator:
       truncation: As in `Run.inputs`.
     """
     size = self._batch_size(self.num_samples)
+    output = main_output(game)
+    if self._output is not None:
+      output = game.outputs[self._output]
     labels = None
     if self.labels == 'data':
       labels = devices.replicate(self._source.labels())
@@ -163,10 +183,12 @@ class Evaluator:
       inputs = truncated(
         game, game.sample_inputs(keys, batch, phase), truncation
       )
-      images = game.sample(gen_vars, inputs, phase)
-      if self._toy is None:
-        images = quantize(images)
-      return self._extract(images, weights)
+      images = self._quantize(output.sample(gen_vars, inputs, phase))
+      extracted = self._extract(images, weights)
+      if 'pairs' in self._needs:
+        extracted['given'] = self._quantize(output.given(batch))
+        extracted['targets'] = self._quantize(output.target(batch))
+      return extracted
 
     def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
       def batches(seed: int) -> Batches:
@@ -181,6 +203,10 @@ class Evaluator:
       return self._compute_values(batches, self.num_samples)
 
     return evaluate
+
+  def _quantize(self, images: Array) -> Array:
+    """Quantizes images to uint8, but not points."""
+    return quantize(images) if self._toy is None else images
 
   def evaluate_images(self, source: Source) -> Values:
     """Computes the metrics of the first `num_samples` images of a source."""
@@ -208,10 +234,12 @@ class Evaluator:
         one = len(per_seed) == 1
         std = None if one else float(np.std(per_seed, ddof=1))
         mean = float(np.mean(per_seed))
-        ranks = name == self.main
+        ranks = self._named(name) == self.main
         best = get_metric(metric).best(name)
         scores.append(
-          Score(name, mean, std, step, images, protocol, ranks, best)
+          Score(
+            self._named(name), mean, std, step, images, protocol, ranks, best
+          )
         )
     return scores
 
@@ -246,15 +274,18 @@ class Evaluator:
     self, source: Source, fingerprint: Fingerprint
   ) -> MetricInputs:
     """Loads the metric inputs of a source from the cache, or computes them."""
+    needs = self._needs - {'pairs'}
+    if not needs:
+      return MetricInputs(0)
     count = source.size
-    if self._needs <= {'features', 'images'}:
+    if needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
     cache_key = {
       'description': self._description,
       'images': source.size,
       'data': fingerprint,
       'features': self.features and self.features.identity,
-      'needs': {need: self._versions(need) for need in sorted(self._needs)},
+      'needs': {need: self._versions(need) for need in sorted(needs)},
       'most': self.num_samples,
       'process': devices.process_rows().args,
     }
@@ -266,7 +297,7 @@ class Evaluator:
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
       batches = _prefetch(self._batches(source, count))
-      inputs = collect(batches, self._needs, count, self.num_samples)
+      inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)
     return inputs
@@ -289,11 +320,11 @@ class Evaluator:
   def _real_rows(
     self, reads: Sequence[str], first: int, size: int
   ) -> dict[str, Array]:
-    """Reads the entries of real examples that a game's G needs."""
+    """Reads the entries of real examples that a game's outputs need."""
     if not reads:
       return {}
     own = np.arange(first, first + size)[devices.process_rows()(size)]
-    batch = read_unflipped(self._source, own % self._source.size, own)
+    batch = read_unflipped(self._inputs, own % self._inputs.size, own)
     rows = {name: np.asarray(batch[name]) for name in reads}
     return devices.shard_rows(rows)
 
@@ -308,8 +339,8 @@ class Evaluator:
     self, images: Shaped[Array, 'n h w c'], weights: PyTree
   ) -> dict[str, Array]:
     """Extracts from a batch what the metrics need."""
-    inputs = {'images': images} if 'images' in self._needs else {}
-    if self._needs - {'images'}:
+    inputs = {'images': images} if self._needs & {'images', 'pairs'} else {}
+    if self._needs - {'images', 'pairs'}:
       extracted = self.features.extract(weights, images)
       if self._needs & {'moments', 'features', 'all_features'}:
         inputs['features'] = extracted['features']

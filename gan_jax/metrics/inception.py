@@ -19,9 +19,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from gan_jax import torch_weights
 from gan_jax.errors import UserError
 from gan_jax.files import cache_folder
-from gan_jax.metrics import torch_weights
 from gan_jax.ops.window import LAYOUT
 from gan_jax.registry import choose
 

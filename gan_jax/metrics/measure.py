@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from gan_jax.data.toys import Toy
-from gan_jax.metrics import points
+from gan_jax.metrics import paired, points
 from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
@@ -33,6 +33,8 @@ class MetricInputs(NamedTuple):
     features: The features of the first images; of all, for `all_features`.
     images: The first images: uint8, or points of a toy.
     probabilities: The class probabilities of all images.
+    given, targets: What each of `images` was made from, and what it should
+      equal, for `pairs`.
   """
 
   count: int
@@ -40,6 +42,8 @@ class MetricInputs(NamedTuple):
   features: Float[np.ndarray, 'm d'] | None = None
   images: Shaped[np.ndarray, 'm h w c'] | None = None
   probabilities: Float[np.ndarray, 'n k'] | None = None
+  given: Shaped[np.ndarray, 'm H W d'] | None = None
+  targets: Shaped[np.ndarray, 'm h w c'] | None = None
 
 
 class Reference(NamedTuple):
@@ -57,7 +61,8 @@ class Metric(NamedTuple):
   """A row of METRICS.
 
   Attributes:
-    needs: The required field of `MetricInputs`, or `all_features`.
+    needs: The required field of `MetricInputs`, or `all_features`; or `pairs`,
+      the images with what they were made from and their targets.
     scores: The names of its scores; the first one is the main score.
     compute: (reference, fake) -> its scores.
     higher_is_better: The scores that improve as they rise; the others improve
@@ -65,7 +70,8 @@ class Metric(NamedTuple):
     ranks: Whether its main score ranks generators. It does not if its best
       value is that of the data, or of unseen data.
     needs_held_out: Whether it needs `Reference.held_out`.
-    data: What it measures: `images`, `points` of a toy, or `any`.
+    data: What it measures: `images`, `points` of a toy, `any`, or `pairs` of
+      images and their targets.
     version: Raise it by one when the numbers change on purpose: scores of
       different versions are not comparable. Part of the protocol.
   """
@@ -182,6 +188,34 @@ def _wasserstein(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   return {'wasserstein': points.wasserstein(*_points(reference, fake))}
 
 
+def _psnr(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+  del reference
+  border, given = _border_and_resized(fake)
+  score = lambda images: paired.mean_psnr(images, fake.targets, border)
+  psnr = score(fake.images)
+  return {'psnr': psnr, 'psnr_gain': psnr - score(given)}
+
+
+def _ssim(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+  del reference
+  border, _ = _border_and_resized(fake)
+  values = paired.ssim(fake.images, fake.targets, border)
+  return {'ssim': float(values.mean())}
+
+
+def _border_and_resized(
+  fake: MetricInputs,
+) -> tuple[int, Shaped[np.ndarray, 'm h w c']]:
+  """Returns the border of PSNR and SSIM, and the given images at full size.
+
+  The border is the factor of super-resolution, and 0 without it.
+  """
+  scale = fake.images.shape[1] // fake.given.shape[1]
+  if scale == 1:
+    return 0, fake.given
+  return scale, paired.enlarge(fake.given, scale)
+
+
 METRICS: dict[str, Metric] = {
   'classes': Metric(
     'probabilities',
@@ -227,6 +261,16 @@ METRICS: dict[str, Metric] = {
     _precision_recall,
     higher_is_better=('precision', 'recall'),
   ),
+  'psnr': Metric(
+    'pairs',
+    ('psnr', 'psnr_gain'),
+    _psnr,
+    higher_is_better=('psnr', 'psnr_gain'),
+    data='pairs',
+  ),
+  'ssim': Metric(
+    'pairs', ('ssim',), _ssim, higher_is_better=('ssim',), data='pairs'
+  ),
   'swd': Metric('images', ('swd',), _swd),  # and swd_SIDE of each level
   'wasserstein': Metric('images', ('wasserstein',), _wasserstein, data='any'),
 }
@@ -261,6 +305,9 @@ def collect(
   total_moments, remaining_count = None, count
   parts_by_name: dict[str, list[np.ndarray]] = {}
   remaining = {'probabilities': count, 'features': num_kept, 'images': num_kept}
+  if 'pairs' in needs:
+    needs = needs | {'images', 'given', 'targets'}
+    remaining |= dict.fromkeys(('given', 'targets'), num_kept)
   if 'all_features' in needs:
     needs, remaining['features'] = needs | {'features'}, count
   for batch in batches:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, Num
 
 
-def planes(images: UInt8[Array, 'n h w c']) -> Float[Array, 'n c h w']:
+def planes(images: Num[Array, 'n h w c']) -> Float[Array, 'n c h w']:
   """Converts images to float32 planes, one per channel, from 0 to 255."""
   return images.astype(jnp.float32).transpose(0, 3, 1, 2)
 

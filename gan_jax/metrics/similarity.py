@@ -69,7 +69,7 @@ def _similarity(
   for scale, weight in enumerate(WEIGHTS):
     if scale:
       x, y = _average_pool(x), _average_pool(y)
-    light, contrast = _compare(x, y)
+    light, contrast = compare(x, y)
     last = scale == len(WEIGHTS) - 1
     mean = (light * contrast if last else contrast).mean((1, 2, 3))
     value *= jnp.maximum(mean, 0.0) ** weight
@@ -83,10 +83,10 @@ def _average_pool(images: Float[Array, 'n c H W']) -> Float[Array, 'n c h w']:
   return even.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5))
 
 
-def _compare(
+def compare(
   x: Float[Array, 'n c H W'], y: Float[Array, 'n c H W']
 ) -> tuple[Float[Array, 'n c h w'], Float[Array, 'n c h w']]:
-  """Computes l and cs at all positions of the window."""
+  """Computes l and cs of `ms_ssim` at all positions of the window."""
   size = min(WINDOW, *x.shape[2:])
   matrices = [band_matrix(_gaussian(size), side) for side in x.shape[2:]]
   window = lambda images: filter_both_axes(images, *matrices)

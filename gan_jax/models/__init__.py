@@ -6,22 +6,44 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import (
+  dcgan,
+  mlp,
+  progressive,
+  r3gan,
+  resnet,
+  style,
+  super_resolution,
+  translation,
+)
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
+# The generators dcgan, mlp, progressive and resnet map latents to images; the
+# others map images to images.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
+    'r3gan': r3gan.Generator,
     'resnet': resnet.Generator,
+    'rrdb': super_resolution.RRDB,
+    'srresnet': super_resolution.SRResNet,
+    'translation_mlp': mlp.Translator,
+    'translation_resnet': translation.ResNet,
+    'unet': translation.UNet,
+    'style': style.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
+    'r3gan': r3gan.Discriminator,
     'resnet': resnet.Discriminator,
+    'patchgan': translation.PatchGAN,
+    'vgg': super_resolution.VGG,
+    'style': style.Discriminator,
   },
 )
 
@@ -36,6 +58,7 @@ def make(
   precision: str,
   axis_name: str | None,
   auxiliary: bool,
+  **more: Any,
 ) -> Pair[nn.Module]:
   """Makes both networks from `config.model`.
 
@@ -45,6 +68,7 @@ def make(
     precision: A key of PRECISIONS.
     axis_name: The device axis under pmap.
     auxiliary: Whether D has an auxiliary classifier (AC-GAN).
+    **more: Further fields of the networks that have them.
 
   Raises:
     UserError: A name or a field is unknown.
@@ -55,6 +79,7 @@ def make(
     'dtype': choose('config.precision', precision, PRECISIONS),
     'axis_name': axis_name,
     'auxiliary': auxiliary,
+    **more,
   }
   return Pair(
     gen=build('config.model.gen', MODELS.gen, blocks['gen'], **given),

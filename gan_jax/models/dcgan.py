@@ -88,12 +88,14 @@ class Discriminator(nn.Module):
       many.
     normalized: Whether to use BatchNorm; set it to False with a gradient
       penalty.
+    outputs: Outputs of a second head; see `mlp.Discriminator`.
     Others: See `Generator`.
   """
 
   resolution: int
   features: int = 64
   normalized: bool = True
+  outputs: int = 0
   activation: str = 'leaky_relu'
   negative_slope: float = 0.2
   dtype: Any = jnp.float32
@@ -102,7 +104,7 @@ class Discriminator(nn.Module):
   @nn.compact
   def __call__(
     self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
-  ) -> Float[Array, ' n']:
+  ) -> Any:
     norm = batch_norm(train, self.dtype, self.axis_name)
     downsample = partial(Conv, kernel=4, stride=2, padding=1, dtype=self.dtype)
     x = images
@@ -113,6 +115,10 @@ class Discriminator(nn.Module):
     # Equals the 4x4 convolution of 4x4 pixels in the paper.
     x = x.reshape(x.shape[0], -1)
     last = nn.Dense(
-      1, use_bias=False, kernel_init=weight_init, dtype=jnp.float32
+      1 + self.outputs,
+      use_bias=False,
+      kernel_init=weight_init,
+      dtype=jnp.float32,
     )
-    return last(x)[:, 0]
+    x = last(x)
+    return (x[:, 0], x[:, 1:]) if self.outputs else x[:, 0]

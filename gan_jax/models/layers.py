@@ -26,12 +26,14 @@ def gain_init(key, shape, dtype):
 
 
 class _Strided(nn.Module):
-  """A convolution without bias, or the transpose of one.
+  """A convolution, or the transpose of one.
 
   Attributes:
     features: Output channels.
     kernel, stride, padding: Those of the convolution, for both axes.
-    dtype: Computation dtype; the kernel is float32.
+    dtype: Computation dtype; the parameters are float32.
+    use_bias: Whether to add a bias per channel.
+    kernel_init: Initializes the kernel.
   """
 
   features: int
@@ -39,6 +41,14 @@ class _Strided(nn.Module):
   stride: int
   padding: int
   dtype: Any
+  use_bias: bool = False
+  kernel_init: Callable = weight_init
+
+  def biased(self, x: Array) -> Array:
+    if not self.use_bias:
+      return x
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return add_bias(x, bias, self.dtype)
 
 
 class Conv(_Strided):
@@ -47,8 +57,9 @@ class Conv(_Strided):
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h2 w2 d']:
     shape = self.kernel, self.kernel, x.shape[-1], self.features
-    w = self.param('kernel', weight_init, shape).astype(self.dtype)
-    return ops.conv(x.astype(self.dtype), w, self.stride, self.padding)
+    w = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+    y = ops.conv(x.astype(self.dtype), w, self.stride, self.padding)
+    return self.biased(y)
 
 
 class ConvTranspose(_Strided):
@@ -60,10 +71,11 @@ class ConvTranspose(_Strided):
   @nn.compact
   def __call__(self, y: Float[Array, 'n h w d']) -> Float[Array, 'n h2 w2 c']:
     shape = self.kernel, self.kernel, self.features, y.shape[-1]
-    w = self.param('kernel', weight_init, shape).astype(self.dtype)
+    w = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
     size = self.stride * y.shape[1], self.stride * y.shape[2]
     y = y.astype(self.dtype)
-    return ops.conv_transpose(y, w, self.stride, self.padding, size)
+    x = ops.conv_transpose(y, w, self.stride, self.padding, size)
+    return self.biased(x)
 
 
 class Dropout(nn.Module):
@@ -132,6 +144,41 @@ def batch_norm(train: bool, dtype, axis_name: str | None) -> Callable:
     scale_init=gain_init,
     axis_name=axis_name,
   )
+
+
+def instance_norm(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:
+  """Normalizes each channel of each image: (x - mean) / sqrt(var + 1e-5).
+
+  Without gain and bias. Ulyanov et al. 2016.
+  """
+  exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  centred = exact - exact.mean((1, 2), keepdims=True)
+  variance = jnp.square(centred).mean((1, 2), keepdims=True)
+  return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+
+
+# Normalizations of the networks that map images to images: `batch` of the
+# whole batch, with gain and bias; `instance` of each image, without them.
+NORMS: dict[str, Callable[[bool, Any, str | None], Callable]] = {
+  'batch': lambda *how: batch_norm(*how)(),
+  'instance': lambda *how: instance_norm,
+}
+
+
+def reflect_pad(
+  x: Float[Array, 'n h w c'], border: int
+) -> Float[Array, 'n H W c']:
+  """Pads each side with its mirror image, without the outermost pixels.
+
+  Raises:
+    UserError: The images are too small.
+  """
+  if min(x.shape[1:3]) <= border:
+    raise UserError(
+      f'images of {x.shape[1]}x{x.shape[2]} pixels, inside the network, are '
+      f'too small for its padding of {border}: use larger images'
+    )
+  return jnp.pad(x, ((0, 0), *((border, border),) * 2, (0, 0)), mode='reflect')
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -225,7 +272,8 @@ class EqualDense(_Equalized):
   def __call__(self, x: Float[Array, 'n d']) -> Float[Array, 'n e']:
     w = self.weights((x.shape[-1], self.features), self.gain)
     y = x.astype(self.dtype) @ w
-    return self.biased(y.reshape(len(y), self.pixels, -1)).reshape(y.shape)
+    pixels = y.reshape(y.shape[0], self.pixels, -1)
+    return self.biased(pixels).reshape(y.shape)
 
 
 class EqualConv(_Equalized):
@@ -253,13 +301,16 @@ def pixel_norm(x: Float[Array, '*n c']) -> Float[Array, '*n c']:
 
   Karras et al. 2018, section 4.2.
   """
-  squares = jnp.square(x.astype(jnp.float32))
+  squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
   scale = jax.lax.rsqrt(squares.mean(-1, keepdims=True) + 1e-8)
   return x * scale.astype(x.dtype)
 
 
 def minibatch_stddev(
-  x: Float[Array, 'n h w c'], group: int, axis_name: str | None
+  x: Float[Array, 'n h w c'],
+  group: int,
+  axis_name: str | None,
+  num_channels: int = 1,
 ) -> Float[Array, 'n h w d']:
   """Adds the minibatch standard deviation as a channel (Karras et al. 2018, 3).
 
@@ -273,6 +324,8 @@ def minibatch_stddev(
     x: Features.
     group: Maximum number of examples in a group.
     axis_name: The device axis under pmap.
+    num_channels: Number of added channels; each averages over its part of the
+      features.
   """
   if group < 1:
     raise UserError(f'group={group} of the minibatch must be 1 or more')
@@ -280,12 +333,14 @@ def minibatch_stddev(
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   size = next(s for s in range(group, 0, -1) if n * devices % s == 0)
   gathered = x if n % size == 0 else axis.gather(x, axis_name)
-  groups = gathered.astype(jnp.float32).reshape(-1, size, *x.shape[1:])
-  group_std = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 3))
-  std = jnp.repeat(group_std, size)
+  exact = jnp.promote_types(x.dtype, jnp.float32)
+  parts = (*x.shape[1:3], num_channels, x.shape[3] // num_channels)
+  groups = gathered.astype(exact).reshape(-1, size, *parts)
+  group_std = jnp.sqrt(jnp.var(groups, axis=1) + 1e-8).mean((1, 2, 4))
+  std = jnp.repeat(group_std, size, axis=0)
   if len(gathered) != n:
     first = n * jax.lax.axis_index(axis_name)
     std = jax.lax.dynamic_slice_in_dim(std, first, n)
-  shape = (*x.shape[:3], 1)
-  channel = jnp.broadcast_to(std[:, None, None, None], shape)
-  return jnp.concatenate([x, channel.astype(x.dtype)], axis=-1)
+  shape = (*x.shape[:3], num_channels)
+  added = jnp.broadcast_to(std[:, None, None], shape)
+  return jnp.concatenate([x, added.astype(x.dtype)], axis=-1)

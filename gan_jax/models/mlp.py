@@ -52,6 +52,36 @@ class Generator(nn.Module):
     return output(x.astype(jnp.float32)).reshape(-1, *shape)
 
 
+class Translator(nn.Module):
+  """Maps images to images of the same shape through dense layers.
+
+  Attributes:
+    Others: See `Generator`.
+  """
+
+  hidden: tuple[int, ...] = (128, 128)
+  output: str = 'tanh'
+  activation: str = 'relu'
+  negative_slope: float = 0.2
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: Float[Array, 'n h w c'], keys: Key[Array, ' n'], train: bool
+  ) -> Float[Array, 'n h w c']:
+    resolution, channels = images.shape[2:]
+    x = images.reshape(len(images), -1)
+    return Generator(
+      resolution,
+      channels,
+      self.hidden,
+      self.output,
+      self.activation,
+      self.negative_slope,
+      self.dtype,
+    )(x, keys, train)
+
+
 class Discriminator(nn.Module):
   """Maps images to logits, with dropout after every hidden layer.
 
@@ -60,6 +90,8 @@ class Discriminator(nn.Module):
     dropout: Fraction of units that are dropped.
     stddev_group: Group size of the minibatch standard deviation before the last
       hidden layer (`layers.minibatch_stddev`). 0: none.
+    outputs: Outputs of a second head on the same layers, as for codes
+      (InfoGAN) or latents (BiGAN's encoder). 0: no second head.
     axis_name: The device axis under pmap.
     Others: See `Generator`.
   """
@@ -67,6 +99,7 @@ class Discriminator(nn.Module):
   hidden: tuple[int, ...] = (1024, 512, 256)
   dropout: float = 0.3
   stddev_group: int = 0
+  outputs: int = 0
   axis_name: str | None = None
   activation: str = 'leaky_relu'
   negative_slope: float = 0.2
@@ -79,8 +112,11 @@ class Discriminator(nn.Module):
     keys: Key[Array, ' n'],
     train: bool,
     labels: Float[Array, 'n k'] | None = None,
-  ) -> Float[Array, ' n']:
-    """Concatenates labels to the pixels (Mirza & Osindero 2014)."""
+  ) -> Any:
+    """Returns logits [n]; with `outputs`, ([n], [n, outputs]).
+
+    Concatenates labels to the pixels (Mirza & Osindero 2014).
+    """
 
     def hidden(width: int, x: Array) -> Array:
       x = nn.Dense(width, dtype=self.dtype)(x)
@@ -98,7 +134,8 @@ class Discriminator(nn.Module):
       x = x[:, 0, 0]
     for width in self.hidden[-1:]:
       x = hidden(width, x)
-    return nn.Dense(1, dtype=jnp.float32)(x)[:, 0]
+    x = nn.Dense(1 + self.outputs, dtype=jnp.float32)(x)
+    return (x[:, 0], x[:, 1:]) if self.outputs else x[:, 0]
 
 
 def _concatenate(x: Float[Array, 'n d'], labels: Array | None) -> Array:

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from gan_jax import compile_cache, data, devices, games
 from gan_jax import config as cfg
-from gan_jax.data.order import Stream
 from gan_jax.data.source import Source
 from gan_jax.models import PRECISIONS
 from gan_jax.modes.dispatch_timer import (
@@ -147,7 +146,7 @@ def _time_stages(
   schedule = make_schedule(config)
   if not schedule.stage_ends:
     return None
-  batch = first_examples(source, Stream(config.seed, source.size))
+  batch = first_examples(config, source)
   shapes = jax.eval_shape(lambda: batch)
   tx = optimizers.make(config.optimizer.to_dict())
   create = make_create_state(games.make(config), tx, config, source)

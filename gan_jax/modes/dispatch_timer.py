@@ -11,11 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import devices, games
+from gan_jax import data, devices, games
 from gan_jax.data.loader import fetch_all
-from gan_jax.data.on_device import read
-from gan_jax.data.order import Stream
-from gan_jax.data.source import Source, in_memory
+from gan_jax.data.on_device import make_reader
+from gan_jax.data.order import stream_of
+from gan_jax.data.source import Source, in_memory, joined
 from gan_jax.games.game import Game
 from gan_jax.modes.flops import flops
 from gan_jax.pair import Pair
@@ -62,10 +62,20 @@ class Workload(NamedTuple):
 
 def generated_source(config: ConfigDict) -> Source:
   """Makes noise images of the experiment's shape, with labels if it has any."""
+  names = data.source_names(config)
+  parts = {name: _generated_part(config, name) for name in names}
+  return joined(parts) if len(parts) > 1 else parts['source']
+
+
+def _generated_part(config: ConfigDict, name: str) -> Source:
   rng = np.random.default_rng(0)
-  count = min(MAX_IMAGES, max(1, MAX_PIXELS // config.data.resolution**2))
-  shape = (count, *[config.data.resolution] * 2, config.data.channels)
-  examples = {'images': rng.integers(0, 256, shape, np.uint8)}
+  size = config.data.get('load_resolution') or config.data.resolution
+  count = min(MAX_IMAGES, max(1, MAX_PIXELS // size**2))
+  shape = (count, size, size, config.data.channels)
+  examples = {
+    entry: rng.integers(0, 256, shape, np.uint8)
+    for entry in data.image_entries(config, name)
+  }
   if classes := config.data.get('classes', 0):
     examples['labels'] = rng.integers(0, classes, count, np.int32)
   return in_memory(examples)
@@ -124,7 +134,7 @@ def compile_dispatch(
   batches = dispatch_batches(config, source, first)
   args = state, dataset, next(batches), phases, frozen
   batches.close()
-  reader = partial(read, flip=config.data.flip)
+  reader = make_reader(config, source)
   start = time.perf_counter()
   step = strategy.compile(
     partial(train_dispatch, game, tx, reader, strategy.axis_name)
@@ -160,7 +170,7 @@ def make_create_state(
   game: Game, tx: Pair[Any], config: ConfigDict, source: Source
 ) -> Callable[[], State]:
   """Makes () -> the initial state, as in training."""
-  batch = first_examples(source, Stream(config.seed, source.size))
+  batch = first_examples(config, source)
   shapes = jax.eval_shape(lambda: batch)
   phase = make_schedule(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
@@ -215,11 +225,11 @@ def flops_per_dispatch(
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
   schedule, first = endless_schedule(config, first)
-  stream = Stream(config.seed, source.size)
+  stream = stream_of(source, config.seed)
   return flops(
-    partial(train_dispatch, game, tx, partial(read, flip=False), None),
+    partial(train_dispatch, game, tx, make_reader(config, source), None),
     jax.eval_shape(make_create_state(game, tx, config, source)),
-    source.fetch(np.arange(source.size)),
+    fetch_all(source),
     index_batch(stream, None, schedule, lambda n: slice(n), first),
     schedule.dispatch(first),
     game.frozen(),

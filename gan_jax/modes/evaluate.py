@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
@@ -9,10 +11,10 @@ from gan_jax import data, devices
 from gan_jax.errors import UserError, warn
 from gan_jax.metrics import scores
 from gan_jax.metrics.scores import Score
-from gan_jax.runs.run import choose_step
+from gan_jax.runs.steps import choose_step
 from gan_jax.training import checkpoint
 from gan_jax.training.check import check_config
-from gan_jax.training.evaluations import make_evaluator, make_measure
+from gan_jax.training.evaluations import make_evaluators, make_measure
 
 
 def evaluate(
@@ -32,12 +34,12 @@ def evaluate(
   check_config(config)
   cfg.read(workdir)
   cfg.check_workdir(config, workdir)
-  evaluator = make_evaluator(config, data.make(config))
-  measure = make_measure(evaluator, config, truncation)
+  evaluators = make_evaluators(config, data.make(config))
+  measure = make_measure(evaluators, config, truncation)
   writable = True
-  for steps in _steps(workdir, step, evaluator.main):
+  for steps in _steps(workdir, step, evaluators[0].main):
     ema = checkpoint.read(workdir, ('ema',), steps)['ema']
-    listed = measure(ema, steps)
+    listed = measure(devices.replicate(jax.tree.map(np.asarray, ema)), steps)
     if devices.is_main():
       print(f'Iteration {steps:,}: ' + ', '.join(map(str, listed)), flush=True)
       writable = writable and _try_to_record(workdir, listed)

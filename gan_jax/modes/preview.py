@@ -1,8 +1,10 @@
 """Shows the training data as the networks will see it, before training."""
 
 import io
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from gan_jax import data
 from gan_jax.data.on_device import read
 from gan_jax.data.order import Stream
 from gan_jax.data.source import Examples, Source
-from gan_jax.data.toys import Toy, is_toy, toy_of
+from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.plots.grid import to_pil
@@ -36,17 +38,27 @@ def preview(config: ConfigDict, workdir: str | Path) -> None:
   """
   check_config(config)
   source = data.make(config)
-  path = epath.Path(f'{str(workdir).rstrip("/")}.preview.png')
   print(data.describe(config, source))
-  if is_toy(config.data.source):
-    _save(_scatter(source, toy_of(config.data.source)), path)
-    return
-  stream = Stream(config.seed, source.size)
+  parts = source.parts or {'': source}
+  for name, part in parts.items():
+    suffix = f'.{name}' * bool(name)
+    path = epath.Path(f'{str(workdir).rstrip("/")}.preview{suffix}.png')
+    if part.toy is not None:
+      _save(_scatter(part, part.toy), path)
+    else:
+      _preview_images(config, part, name, path)
+
+
+def _preview_images(
+  config: ConfigDict, source: Source, name: str, path: epath.Path
+) -> None:
+  """Draws the first images of a source, and prints statistics."""
+  stream = Stream(config.seed, source.size, name=name)
   measured = min(MAX_MEASURED, source.size, MAX_BYTES // source.example_bytes)
   taken = source.fetch(stream.indices(np.arange(max(measured, 1))))
   first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}
   images = _preprocess(first, config)
-  print(statistics(taken, source.classes))
+  print(statistics({**taken, 'images': _side_by_side(taken)}, source.classes))
   _save(_draw(images, captions(first, source.classes)), path)
 
 
@@ -63,18 +75,23 @@ def _save(figure: Figure, path: epath.Path) -> None:
 
 def _preprocess(examples: Examples, config: ConfigDict) -> np.ndarray:
   """Preprocesses examples as in the first iteration; returns uint8 images."""
-  number = jnp.arange(len(examples['images']), dtype=jnp.int32)
+  number = np.arange(len(_side_by_side(examples)), dtype=np.int32)
   inputs = {**jax.tree.map(jnp.asarray, examples), 'example': number}
   reader = jax.jit(partial(read, flip=config.data.flip))
   batch = reader({}, inputs, jax.random.key(config.seed), jnp.int32(0))
-  return to_uint8(batch['images'])
+  return to_uint8(_side_by_side(batch))
+
+
+def _side_by_side(examples: Mapping[str, Any]) -> np.ndarray:
+  """Returns the images of examples; those of a pair side by side."""
+  return np.concatenate([x for x in examples.values() if x.ndim == 4], axis=2)
 
 
 def captions(examples: Examples, classes: tuple[str, ...]) -> list[str]:
   """Returns the caption of each image: its class, or its rarest attributes."""
   labels = examples.get('labels')
   if labels is None:
-    return [''] * len(examples['images'])
+    return [''] * len(_side_by_side(examples))
   if labels.ndim == 1:
     return [classes[label] for label in labels]
   rarest = np.argsort(labels.mean(0), kind='stable')

@@ -14,7 +14,9 @@ Limits: under vmap, filters with a batch axis use XLA's convolutions;
 `shard_map` needs `check_vma=False`.
 
 Arrays are x [n, H, W, c] and y [n, h, w, d]. Filters are w [kh, kw, c, d], also
-for the transpose, which maps d channels to c.
+for the transpose, which maps d channels to c. With groups of consecutive
+channels, group g of y depends on group g of x only, and filters are
+w [kh, kw, c / groups, d].
 """
 
 import numbers
@@ -33,11 +35,15 @@ from gan_jax.ops.window import Window
 
 Large = Float[Array, 'n H W c']
 Small = Float[Array, 'n h w d']
-Filter = Float[Array, 'kh kw c d']
+Filter = Float[Array, 'kh kw i d']
 
 
 def conv(
-  x: Large, w: Filter, stride: int = 1, padding: int | Sequence[int] = 0
+  x: Large,
+  w: Filter,
+  stride: int = 1,
+  padding: int | Sequence[int] = 0,
+  groups: int = 1,
 ) -> Small:
   """Convolves: y[i] = sum_k x[stride i + k - before] w[k] (cross-correlation).
 
@@ -45,11 +51,18 @@ def conv(
     x, w: Images and filter, of one dtype.
     stride: Stride along both axes.
     padding: Zeros on each side, or (before, after), for both axes.
+    groups: Number of groups of channels.
 
   Raises:
-    ValueError: The dtypes differ, or the kernel is larger than the image.
+    ValueError: The dtypes differ, the kernel is larger than the image, or the
+      groups do not divide the channels.
   """
-  window = _window(x.shape[1:3], w.shape[:2], stride, padding)
+  if x.shape[-1] != groups * w.shape[2] or w.shape[3] % groups:
+    raise ValueError(
+      f'a filter {w.shape} with {groups} groups does not fit '
+      f'{x.shape[-1]} channels'
+    )
+  window = _window(x.shape[1:3], w.shape[:2], stride, padding, groups)
   _sizes_after(window)
   return _bind(_conv, x, w, window)
 
@@ -60,11 +73,13 @@ def conv_transpose(
   stride: int = 1,
   padding: int | Sequence[int] = 0,
   size: tuple[int, int] | None = None,
+  groups: int = 1,
 ) -> Large:
   """Applies the linear transpose of `conv` with respect to x.
 
   Args:
-    y, w, stride, padding: The output and the arguments of the convolution.
+    y, w, stride, padding, groups: The output and the arguments of the
+      convolution.
     size: H and W of x, which are ambiguous if the stride is above 1. None: the
       smallest possible size.
 
@@ -76,7 +91,7 @@ def conv_transpose(
     stride * (n - 1) + k - before - after
     for n, k in zip(y.shape[1:3], w.shape[:2], strict=True)
   )
-  window = _window(size or smallest, w.shape[:2], stride, padding)
+  window = _window(size or smallest, w.shape[:2], stride, padding, groups)
   _check_fits(window, y)
   return _bind(_conv_transpose, y, w, window)
 
@@ -87,18 +102,19 @@ def filter_grad(
   kernel: tuple[int, int],
   stride: int = 1,
   padding: int | Sequence[int] = 0,
+  groups: int = 1,
 ) -> Filter:
   """Applies the linear transpose of `conv` with respect to w.
 
   Args:
-    x, y, stride, padding: The input, the output and the arguments of the
-      convolution.
+    x, y, stride, padding, groups: The input, the output and the arguments of
+      the convolution.
     kernel: kh, kw.
 
   Raises:
     ValueError: The convolution of x with such a kernel does not have y's shape.
   """
-  window = _window(x.shape[1:3], kernel, stride, padding)
+  window = _window(x.shape[1:3], kernel, stride, padding, groups)
   _check_fits(window, y)
   return _bind(_filter_grad, x, y, window)
 
@@ -114,9 +130,10 @@ def _window(
   kernel: Sequence[int],
   stride: int,
   padding: int | Sequence[int],
+  groups: int,
 ) -> Window:
   both_axes = (_before_after(padding),) * 2
-  return Window(tuple(kernel), stride, both_axes, tuple(size))
+  return Window(tuple(kernel), stride, both_axes, tuple(size), groups)
 
 
 def _bind(primitive: Primitive, a: Array, b: Array, window: Window) -> Array:
@@ -180,11 +197,19 @@ _conv = _make_primitive(
 )
 _conv_transpose = _make_primitive(
   'conv_transpose',
-  lambda window, y, w: (y.shape[0], *window.size, w.shape[2]),
+  lambda window, y, w: (
+    y.shape[0],
+    *window.size,
+    window.groups * w.shape[2],
+  ),
 )
 _filter_grad = _make_primitive(
   'filter_grad',
-  lambda window, x, y: (*window.kernel, x.shape[3], y.shape[3]),
+  lambda window, x, y: (
+    *window.kernel,
+    x.shape[3] // window.groups,
+    y.shape[3],
+  ),
 )
 
 

@@ -3,8 +3,12 @@
 XLA has a fast convolution for CPUs, but inside a loop (such as the scan of a
 dispatch) only for the layout NHWC, HWIO, NHWC. The transposes that XLA derives
 have other layouts, so they are written here as convolutions of transposed
-arrays. Winograd's algorithm is used where it applies.
+arrays. Winograd's algorithm is used where it applies. Groups of channels are
+convolved one after the other: XLA's grouped convolutions are up to 50 times as
+slow in their derivatives.
 """
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
@@ -15,18 +19,24 @@ from gan_jax.ops.window import LAYOUT, Window
 
 
 def conv(
-  window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw c d']
+  window: Window, x: Float[Array, 'n H W c'], w: Float[Array, 'kh kw i d']
 ) -> Float[Array, 'n h w d']:
   """Computes `ops.conv`."""
+  if window.groups > 1:
+    parts = _split(x, window), _split(w, window)
+    return _join(_each_group(conv, window, *parts))
   if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv(x, w)
   return conv_xla.conv(window, x, w)
 
 
 def conv_transpose(
-  window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw c d']
+  window: Window, y: Float[Array, 'n h w d'], w: Float[Array, 'kh kw i d']
 ) -> Float[Array, 'n H W c']:
   """Computes `ops.conv_transpose`: dilated y, convolved with the flipped w."""
+  if window.groups > 1:
+    parts = _split(y, window), _split(w, window)
+    return _join(_each_group(conv_transpose, window, *parts))
   if winograd.applies(window, w.shape[2:], w.dtype):
     return winograd.conv_transpose(y, w)
   padding = []
@@ -47,8 +57,11 @@ def conv_transpose(
 
 def filter_grad(
   window: Window, x: Float[Array, 'n H W c'], y: Float[Array, 'n h w d']
-) -> Float[Array, 'kh kw c d']:
+) -> Float[Array, 'kh kw i d']:
   """Computes `ops.filter_grad`: x's channels are the batch, y is the filter."""
+  if window.groups > 1:
+    parts = _split(x, window), _split(y, window)
+    return _join(_each_group(filter_grad, window, *parts))
   if winograd.applies(window, (x.shape[-1], y.shape[-1]), x.dtype):
     return winograd.filter_grad(x, y)
   padding = []
@@ -66,3 +79,25 @@ def filter_grad(
     dimension_numbers=LAYOUT,
   )
   return w.transpose(1, 2, 0, 3)
+
+
+def _each_group(
+  function: Callable[..., Array],
+  window: Window,
+  a: Float[Array, 'g ...'],
+  b: Float[Array, 'g ...'],
+) -> Float[Array, 'g ...']:
+  """Applies one of the three functions to each group."""
+  window = window._replace(groups=1)
+  return lax.map(lambda parts: function(window, *parts), (a, b))
+
+
+def _split(x: Float[Array, '... c'], window: Window) -> Float[Array, 'g ... i']:
+  """Makes the groups of the last axis the first axis."""
+  return jnp.moveaxis(x.reshape(*x.shape[:-1], window.groups, -1), -2, 0)
+
+
+def _join(x: Float[Array, 'g ... i']) -> Float[Array, '... c']:
+  """Reverses `_split`."""
+  x = jnp.moveaxis(x, 0, -2)
+  return x.reshape(*x.shape[:-2], -1)

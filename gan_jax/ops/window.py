@@ -13,9 +13,11 @@ class Window(NamedTuple):
     stride: Stride along both axes.
     padding: Zeros before and after, for each axis.
     size: H, W of x.
+    groups: Number of groups of channels that are convolved separately.
   """
 
   kernel: tuple[int, int]
   stride: int
   padding: tuple[tuple[int, int], tuple[int, int]]
   size: tuple[int, int]
+  groups: int = 1

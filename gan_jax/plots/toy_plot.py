@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from ml_collections import ConfigDict
 
-from gan_jax.data.toys import Toy, toy_of
-from gan_jax.games.game import Game, Phase
+from gan_jax.data.toys import Toy
+from gan_jax.games.game import Game, Phase, main_output
 from gan_jax.games.latents import LATENTS
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.pair import Pair, Variables
+from gan_jax.plots.outputs import OutputImages
 from gan_jax.registry import choose_or_import
 
 # The number of real points and of fakes, and of fakes with a gradient arrow.
@@ -60,10 +61,9 @@ def disc_grid(toy: Toy) -> Float[np.ndarray, 'm d']:
 
 
 def make_plot_data(
-  game: Game, config: ConfigDict
+  game: Game, config: ConfigDict, toy: Toy
 ) -> Callable[[Pair[Variables], Phase], PlotData]:
   """Makes the pure function (both players' variables, phase) -> plot data."""
-  toy = toy_of(config.data.source)
   latents = _latent_grid(config)
   grid = jnp.asarray(disc_grid(toy), jnp.float32)
   as_images = lambda points: points[:, None, None, :]
@@ -74,7 +74,8 @@ def make_plot_data(
     seed_key = jax.random.key(config.seed)
     sample_keys = example_keys(seed_key, Purpose.SAMPLE, examples)
     inputs = game.sample_inputs(sample_keys, {}, phase)
-    generate = lambda inputs: game.sample(variables.gen, inputs, phase)[:, 0, 0]
+    sample = main_output(game).sample
+    generate = lambda inputs: sample(variables.gen, inputs, phase)[:, 0, 0]
     discriminate = lambda points: game.discriminate(
       variables.disc, {'images': as_images(points)}, phase
     )
@@ -120,16 +121,45 @@ def _latent_grid(config: ConfigDict) -> Float[Array, 'l p z'] | None:
   return quantile(jnp.concatenate([horizontal, horizontal[..., ::-1]]))
 
 
-def plot(data: PlotData, config: ConfigDict) -> UInt8[np.ndarray, 'h w 3']:
+def plot(data: PlotData, toy: Toy) -> UInt8[np.ndarray, 'h w 3']:
   """Draws the plot: two panels, side by side (2-D) or stacked (1-D)."""
+  shape = (PANEL, 1.2 * PANEL) if toy.dim == 1 else (2 * PANEL, PANEL)
+  figure = _figure(shape)
+  (_plot_1d if toy.dim == 1 else _plot_2d)(figure, data, toy)
+  return _pixels(figure)
+
+
+def plot_mapping(images: OutputImages) -> UInt8[np.ndarray, 'h w 3']:
+  """Draws a translation of points: a line from each point to its image."""
+  given, samples = (
+    np.asarray(x)[:, 0, 0] for x in (images.given, images.samples)
+  )
+  if given.shape[1] == 1:  # 1-D: the points below, their images above
+    given, samples = (
+      np.concatenate([x, np.full_like(x, height)], 1)
+      for x, height in ((given, 0.0), (samples, 1.0))
+    )
+  figure = _figure((PANEL, PANEL))
+  axes = figure.subplots()
+  axes.plot(*np.stack([given, samples], 1).T, color='0.7', lw=0.6)
+  axes.plot(*given.T, '.', color='C0', ms=4, label='given')
+  axes.plot(*samples.T, '.', color='C2', ms=4, label='G')
+  axes.legend(loc='upper right', frameon=False)
+  axes.set(xticks=(), yticks=())
+  return _pixels(figure)
+
+
+def _figure(shape: tuple[float, float]):
+  """Makes a figure without a window."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  toy = toy_of(config.data.source)
-  shape = (PANEL, 1.2 * PANEL) if toy.dim == 1 else (2 * PANEL, PANEL)
   figure = Figure(shape, dpi=100, layout='constrained')
   FigureCanvasAgg(figure)
-  (_plot_1d if toy.dim == 1 else _plot_2d)(figure, data, toy)
+  return figure
+
+
+def _pixels(figure) -> UInt8[np.ndarray, 'h w 3']:
   figure.canvas.draw()
   return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from gan_jax import data
+from gan_jax import data, devices
 from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import DataSpec, Source, in_memory
 from gan_jax.errors import UserError, suggest
@@ -19,7 +19,7 @@ from gan_jax.metrics.scores import Score
 from gan_jax.runs.run import Run
 from gan_jax.training.evaluations import (
   labels_for,
-  make_evaluator,
+  make_evaluators,
   make_measure,
 )
 
@@ -59,18 +59,25 @@ def evaluate_here(
   if isinstance(reference, Run):
     config = reference.config.copy_and_resolve_references()
     config.evaluation = block
-    evaluator = make_evaluator(config, data.make(config), classes)
+    evaluators = make_evaluators(config, data.make(config), classes)
   else:
     resolution, channels = shape
     described = {'resolution': resolution, 'channels': channels}
     source = _source(reference, shape)
     labels = labels_for(block, classes, source)
-    evaluator = Evaluator(block, source, described, labels=labels)
+    inputs = None
+    if is_run and run_or_images.reads:
+      inputs = data.make(run_or_images.config)
+    evaluators = (
+      Evaluator(block, source, described, labels=labels, inputs=inputs),
+    )
   if is_run:
     run = run_or_images
-    measure = make_measure(evaluator, run.config, truncation)
-    listed = measure(run.params, run.step)
+    measure = make_measure(evaluators, run.config, truncation)
+    gen_vars = devices.replicate(jax.tree.map(np.asarray, run.params))
+    listed = measure(gen_vars, run.step)
   else:
+    evaluator = evaluators[0]
     listed = evaluator.list_scores(evaluator.evaluate_images(images), {})
   return {score.name: score for score in listed}
 

@@ -2,8 +2,8 @@
 
 import functools
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config, games
-from gan_jax.data.toys import is_toy
-from gan_jax.errors import UserError, suggest
-from gan_jax.games.game import truncated
+from gan_jax.bounds import check_counts
+from gan_jax.data.on_device import read_unflipped
+from gan_jax.errors import UserError
+from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.metrics import scores
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
 from gan_jax.plots.grid import (
@@ -30,8 +30,21 @@ from gan_jax.plots.grid import (
   shrink_to,
   to_pil,
 )
-from gan_jax.plots.toy_plot import make_plot_data, plot
-from gan_jax.registry import code_names
+from gan_jax.plots.outputs import images_of, output_grid
+from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
+from gan_jax.registry import choose, code_names
+from gan_jax.runs.directions import directions, walk
+from gan_jax.runs.export import export
+from gan_jax.runs.film import film
+from gan_jax.runs.generate import save_samples
+from gan_jax.runs.invert import invert
+from gan_jax.runs.nearest import nearest
+from gan_jax.runs.ratio import calibration, more_likely
+from gan_jax.runs.representation import encode, features
+from gan_jax.runs.steps import choose_step
+from gan_jax.runs.style import StyleMethods
+from gan_jax.runs.translate import translate
+from gan_jax.runs.upscale import upscale, upscale_scores
 from gan_jax.training import checkpoint
 from gan_jax.training.schedule import make_schedule
 
@@ -40,14 +53,12 @@ if TYPE_CHECKING:
 
 # Size limits of a batch of samples: number of samples, and pixels in total.
 BATCH, PIXELS = 256, 2**22
-# The training images that `Run.nearest` compares with samples at once.
-CHUNK = 4096
 
 # A label for each sample, or one label for all.
 Labels = int | Sequence[int] | np.ndarray | Array
 
 
-class Run:
+class Run(StyleMethods):
   """A checkpoint of a run: its generator, discriminator, config and metrics.
 
   Attributes:
@@ -57,6 +68,7 @@ class Run:
     images: The real images shown to D until then.
     params: The generator's variables: the moving average of its parameters and
       of its BatchNorm statistics.
+    has_points: Whether its samples are points instead of images.
   """
 
   def __init__(
@@ -69,21 +81,59 @@ class Run:
     self.params = checkpoint.read(workdir, ('ema',), step)['ema']
     self._game = games.make(settings)
     self._phase = schedule.phase(step)
-    self._generate = jax.jit(self.generator)
-    self._points = is_toy(settings.data.source)
+    self._generate = jax.jit(self.generator, static_argnames='output')
+    self.has_points = settings.data.resolution == 1
     self._classes = settings.data.get('classes', 0)
 
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
+  # What a trained run is for: each in a file of its own.
+  save_samples = save_samples
+  film = film
+  export = export
+  invert = invert
+  directions = directions
+  walk = walk
+  encode = encode
+  features = features
+  more_likely = more_likely
+  calibration = calibration
+  nearest = nearest
+  translate = translate
+  upscale = upscale
+  upscale_scores = upscale_scores
+
+  @property
+  def outputs(self) -> Mapping[str, Output]:
+    """The outputs of the run's game, the main one first."""
+    return self._game.outputs
+
+  @property
+  def main_output(self) -> Output:
+    """The first output."""
+    return main_output(self._game)
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """The entries of real examples that the generator is given."""
+    return self._game.reads
+
   def generator(
-    self, params: PyTree, inputs: PyTree
+    self, params: PyTree, inputs: PyTree, output: str | None = None
   ) -> Float[Array, 'n h w c']:
     """Generates images in [-1, 1]; a pure function that JAX can transform.
 
     `run.inputs` samples the inputs; inputs['z'] holds an image game's latents.
+    `output` names one of the outputs of a game with several; None: the first.
     """
-    return self._game.sample(params, inputs, self._phase)
+    return self._output(output).sample(params, inputs, self._phase)
+
+  def _output(self, name: str | None) -> Output:
+    """Returns an output by name; None: the main one."""
+    if name is None:
+      return main_output(self._game)
+    return choose('output', name, self._game.outputs)
 
   def inputs(
     self,
@@ -91,6 +141,7 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    first: int = 0,
     **real: Array,
   ) -> PyTree:
     """Samples the generator's inputs, such as latents and labels.
@@ -101,24 +152,30 @@ class Run:
       n: The number of samples.
       seed: Another seed gives other samples.
       truncation: The largest absolute value of a latent. A smaller value gives
-        better and less diverse samples. None: no truncation.
+        better and less diverse samples. Of a style-based generator: psi, from
+        0, the average image, to 1, no truncation. None: no truncation.
       labels: Of a conditional run: a class for each sample, or one for all.
         None: random classes.
+      first: The number of the first of the `n` samples.
       **real: Real examples [n, ...], by name, if the generator reads them:
-        `images` in [-1, 1] for a translation.
+        `images` in [-1, 1] for super-resolution. None: examples of the run's
+        data, of the held-out split if it has one.
 
     Raises:
       UserError: The run is unconditional, or the labels are invalid; or `real`
         is not what the generator reads.
     """
-    if set(real) != set(self._game.reads):
-      needed = ', '.join(f'{name}=' for name in self._game.reads)
+    if not real and self.reads:
+      real = self._real_examples(n, first)
+    if set(real) != set(self.reads):
+      needed = ', '.join(f'{name}=' for name in self.reads)
       raise UserError(
         f'the generator of {self.workdir} reads '
         f'{needed or "no real examples"}, not '
-        f'{", ".join(f"{name}=" for name in real) or "nothing"}'
+        f'{", ".join(f"{name}=" for name in real)}'
       )
-    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, jnp.arange(n))
+    numbers = first + jnp.arange(n)
+    keys = example_keys(jax.random.key(seed), Purpose.SAMPLE, numbers)
     batch = dict(real)
     if labels is not None:
       batch['labels'] = self._expand_labels(n, labels)
@@ -131,15 +188,54 @@ class Run:
     seed: int = 0,
     truncation: float | None = None,
     labels: Labels | None = None,
+    output: str | None = None,
     **real: Array,
   ) -> UInt8[np.ndarray, 'n h w c'] | Float[np.ndarray, 'n d']:
     """Generates `n` images; the same seed gives the same images.
 
-    The arguments are those of `inputs`. A toy returns points [n, d].
+    The arguments are those of `inputs`, and `output` as in `generator`. A toy
+    returns points [n, d].
     """
-    _check_counts(n=n)
+    check_counts(n=n)
+    self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
-    return self._generate_batches(inputs, n)
+    return self.generate(inputs, output)
+
+  def generate(
+    self, inputs: PyTree, output: str | None = None
+  ) -> Shaped[np.ndarray, 'n ...']:
+    """Generates uint8 images, or points, of inputs, in batches of limited size.
+
+    See `inputs`.
+    """
+    return self._in_batches(inputs, partial(self._generate, output=output))
+
+  def _in_batches(
+    self, inputs: PyTree, generate: Callable[..., Array]
+  ) -> Shaped[np.ndarray, 'n ...']:
+    """Calls generate(params, inputs) in batches of limited size."""
+    n, parts = len(jax.tree.leaves(inputs)[0]), []
+    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
+    for start in range(0, n, size):
+      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
+      images = generate(self.params, part)
+      parts.append(
+        np.asarray(images)[:, 0, 0] if self.has_points else to_uint8(images)
+      )
+    return np.concatenate(parts)
+
+  def _real_examples(self, n: int, first: int = 0) -> dict[str, Array]:
+    """Reads `n` examples of the data, the entries that the generator needs."""
+    from gan_jax import data
+
+    settings = self.config
+    held_out = settings.get('evaluation', {}).get('held_out')
+    if held_out is not None:
+      settings = config.changed(settings, 'data.split', held_out)
+    source = data.make(settings)
+    rows = first + np.arange(n)
+    batch = read_unflipped(source, rows % source.size, rows)
+    return {name: batch[name] for name in self.reads}
 
   def interpolate(
     self,
@@ -147,22 +243,26 @@ class Run:
     steps: int = 9,
     seed: int = 0,
     labels: Labels | None = None,
+    space: str = 'z',
   ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
     """Generates images along `n` paths in latent space, from sample to sample.
 
     Path i leads from sample 2i to sample 2i + 1 of
     `run.sample(2 * n, seed, labels=labels)`. In a conditional run, `labels`
-    holds the classes of the 2n ends, or one class for all.
+    holds the classes of the 2n ends, or one class for all. With a style-based
+    generator, the paths are also straight lines in `space` 'w'.
     """
+    choose('space', space, dict.fromkeys(('w', 'z')))
     if self._game.interpolate is None:
       raise UserError('run.interpolate needs latents, and this game has none')
-    _check_counts(n=n, steps=steps)
+    check_counts(n=n, steps=steps)
     ends = self.inputs(2 * n, seed, labels=labels)
     repeat = lambda x: jnp.repeat(x, steps, axis=0)
     a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
     b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
     t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    images = self._generate_batches(self._game.interpolate(a, b, t), n * steps)
+    between = self._between_in_w if space == 'w' else self._game.interpolate
+    images = self.generate(between(a, b, t))
     return images.reshape(n, steps, *images.shape[1:])
 
   def metrics(self) -> 'pandas.DataFrame':
@@ -174,6 +274,11 @@ class Run:
     """The trained variables of both players, without the moving average."""
     both = checkpoint.read(self.workdir, ('variables',), self.step)
     return Pair(**both['variables'])
+
+  @functools.cached_property
+  def _averaged(self) -> Pair[PyTree]:
+    """The variables of both players, with the moving average of G's."""
+    return Pair(gen=self.params, disc=self.disc_vars)
 
   @property
   def disc_vars(self) -> PyTree:
@@ -214,9 +319,16 @@ class Run:
     return np.concatenate(parts)
 
   def show(
-    self, n: int = 64, seed: int = 0, labels: Labels | None = None
+    self,
+    n: int = 64,
+    seed: int = 0,
+    labels: Labels | None = None,
+    output: str | None = None,
   ) -> Image.Image:
     """Returns a grid of `n` samples, which a notebook displays.
+
+    Images that are made from real ones stand beside them. `output` is as in
+    `generator`.
 
     In a conditional run, `labels` holds a class for each sample, or one for
     all; without labels, each class has a row. A toy shows its plot, with the
@@ -224,15 +336,31 @@ class Run:
     """
     if labels is not None:
       return show(self.sample(n, seed, labels=labels))
-    if self._points:
-      plot_data = make_plot_data(self._game, self.config)
-      data = plot_data(self._variables, self._phase)
-      return to_pil(plot(jax.tree.map(np.asarray, data), self.config))
+    if self.reads:
+      return self._show_beside(n, seed, output)
+    if self.has_points:
+      from gan_jax import data
+
+      toy = data.toy_of(self.config)
+      plot_data = make_plot_data(self._game, self.config, toy)
+      points = plot_data(self._variables, self._phase)
+      return to_pil(plot(jax.tree.map(np.asarray, points), toy))
     if self._classes:
       labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
       return show(samples, columns=grid_columns(self._classes, n))
     return show(self.sample(n, seed))
+
+  def _show_beside(self, n: int, seed: int, output: str | None) -> Image.Image:
+    """Shows samples beside the real images that they are made from."""
+    real = self._real_examples(n)
+    inputs = self.inputs(n, seed, **real)
+    images = images_of(
+      self._output(output), self.params, inputs, real, self._phase
+    )
+    if self.has_points:
+      return to_pil(plot_mapping(images))
+    return to_pil(output_grid(jax.tree.map(to_uint8, images)))
 
   def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
     """Shows the same latents at every stage of progressive growing.
@@ -271,74 +399,21 @@ class Run:
       )
     return name
 
-  def nearest(
-    self,
-    n: int = 8,
-    seed: int = 0,
-    k: int = 4,
-    features: str | Callable[..., Array] | None = None,
-  ) -> Image.Image:
-    """Shows `n` samples, each followed by its `k` nearest training images.
-
-    A sample that the generator has memorized equals its nearest image.
-
-    Args:
-      n, seed: As for `sample`.
-      k: The number of training images in a row.
-      features: The features whose distance counts: a name as in
-        `config.evaluation.features`, or a function (uint8 images [n, h, w, c])
-        -> [n, d]. None: the features of the run's config, else the pixels.
-    """
-    if self._points:
-      raise UserError('run.nearest needs images, but this run generates points')
-    _check_counts(n=n, k=k)
-    # (Heavy, and not needed for samples.)
-    from gan_jax import data
-    from gan_jax.metrics import nearest_neighbors
-    from gan_jax.metrics.features import make
-
-    network = make(features or self.features_of_config() or 'pixels')
-    extract_batch = jax.jit(network.extract)
-
-    def extract(images: UInt8[np.ndarray, 'n h w c']) -> np.ndarray:
-      starts = range(0, len(images), BATCH)
-      parts = [
-        extract_batch(network.weights, images[i : i + BATCH]) for i in starts
-      ]
-      return np.concatenate([part['features'] for part in parts])
-
-    source = data.make(self.config)
-    samples = self.sample(n, seed)
-    sample_features, parts = extract(samples), []
-    for first in range(0, source.size, CHUNK):
-      rows = np.arange(first, min(first + CHUNK, source.size))
-      known = extract(source.fetch(rows)['images'])
-      part = nearest_neighbors(sample_features, known, min(k, len(rows)))
-      parts.append((part.distances, rows[part.indices]))
-    distances = np.concatenate([part[0] for part in parts], axis=1)
-    found = np.concatenate([part[1] for part in parts], axis=1)
-    order = np.argsort(distances, axis=1, kind='stable')[:, :k]
-    found = np.take_along_axis(found, order, axis=1)
-    shown = source.fetch(found.ravel())['images']
-    shown = shown.reshape(n, k, *samples.shape[1:])
-    rows = np.concatenate([samples[:, None], shown], axis=1)
-    return show(rows.reshape(-1, *samples.shape[1:]), columns=1 + k)
-
   def _to_disc_inputs(
     self, images: Shaped[np.ndarray, 'n ...']
   ) -> Float[np.ndarray, 'n h w c']:
     """Converts images or points to the inputs of D."""
     data = self.config.data
     shape = (data.resolution, data.resolution, data.channels)
-    expected = shape[2:] if self._points else shape
+    expected = shape[2:] if self.has_points else shape
     if images.shape[1:] != expected:
       raise UserError(
-        f'run.discriminator of this run takes [n, '
-        f'{", ".join(map(str, expected))}], not {list(images.shape)}'
+        f'this run takes [n, {", ".join(map(str, expected))}], not '
+        f'{list(images.shape)}'
       )
     if images.dtype == np.uint8:
       return images.astype(np.float32) / 127.5 - 1
-    if not self._points and np.abs(images).max(initial=0) > 2:
+    if not self.has_points and np.abs(images).max(initial=0) > 2:
       raise UserError('images must be uint8, or floats in [-1, 1]')
     return images.reshape(len(images), *shape)
 
@@ -355,20 +430,6 @@ class Run:
     if not np.isin(labels, np.arange(self._classes)).all():
       raise UserError(f'labels must be from 0 to {self._classes - 1}')
     return jnp.asarray(labels, jnp.int32)
-
-  def _generate_batches(
-    self, inputs: PyTree, n: int
-  ) -> Shaped[np.ndarray, 'n ...']:
-    """Generates `n` uint8 images, or points, in batches of limited size."""
-    parts = []
-    size = min(BATCH, max(1, PIXELS // self.config.data.resolution**2))
-    for start in range(0, n, size):
-      part = jax.tree.map(lambda x, i=start: x[i : i + size], inputs)
-      images = self._generate(self.params, part)
-      parts.append(
-        np.asarray(images)[:, 0, 0] if self._points else to_uint8(images)
-      )
-    return np.concatenate(parts)
 
 
 def load(
@@ -388,65 +449,6 @@ def load(
       'it, open the run by gan_jax.load(workdir, trust=True)'
     )
   return Run(workdir, settings, choose_step(workdir, step, best), trust)
-
-
-def choose_step(workdir: str | Path, step: int | None, best: str | None) -> int:
-  """Returns the step of a checkpoint: the given, the best, or the newest.
-
-  Raises:
-    UserError: The checkpoint does not exist.
-  """
-  steps = checkpoint.steps(workdir)
-  if not steps:
-    raise UserError(f'{workdir} has no checkpoint yet')
-  if best is not None and step is not None:
-    raise UserError(f'pass step={step} or best={best!r}, not both')
-  if best is not None:
-    return _best(workdir, best, steps)
-  if step is None:
-    return steps[-1]
-  if step not in steps:
-    available = ', '.join(map(str, steps))
-    raise UserError(
-      f'{workdir} has no checkpoint at step {step} (available: {available})'
-    )
-  return step
-
-
-def _best(workdir: str | Path, name: str, steps: list[int]) -> int:
-  """Returns the step with the best score.
-
-  Among several protocols, the one with the most checkpoints counts.
-  """
-  known = scores.read(workdir)
-  matching = [
-    score
-    for score in known
-    if score.name == name and score.step in steps and math.isfinite(score.value)
-  ]
-  if not matching:
-    measured = sorted({score.name for score in known if score.step in steps})
-    raise UserError(
-      f'no checkpoint of {workdir} has a score {name!r}'
-      f'{suggest(name, measured)} (measured: '
-      f'{", ".join(measured) or "none, run --mode=evaluate"})'
-    )
-  if matching[0].best is None:
-    raise UserError(f'{name} does not rank checkpoints: choose another score')
-  by_protocol: dict[str, list[scores.Score]] = {}
-  for score in matching:
-    protocol = scores.protocol_digest(score.protocol)
-    by_protocol.setdefault(protocol, []).append(score)
-  most = max(by_protocol.values(), key=len)
-  best = max if matching[0].best == 'highest' else min
-  return best(most, key=lambda score: score.value).step
-
-
-def _check_counts(**counts: int) -> None:
-  """Raises a UserError if an argument is not positive."""
-  for name, value in counts.items():
-    if value < 1:
-      raise UserError(f'{name}={value} must be 1 or more')
 
 
 def read_metrics(workdir: str | Path) -> 'pandas.DataFrame':

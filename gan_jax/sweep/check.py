@@ -1,7 +1,6 @@
 """Checks the search space of a sweep, and the configs of its trials."""
 
 import copy
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +9,12 @@ from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import games
-from gan_jax.bounds import bound_of
 from gan_jax.errors import UserError
 from gan_jax.metrics import features as networks
 from gan_jax.sweep import space as spaces
 from gan_jax.training import evaluations
 from gan_jax.training.check import check_config
-from gan_jax.training.overrides import settle
+from gan_jax.training.overrides import override, settle
 
 # At most this many trials of a grid are checked one by one. Of the rest, and of
 # a search, a few trials that contain each value are checked.
@@ -85,25 +83,6 @@ def _check_range(where: str, title: str, choice: Mapping[str, Any]) -> None:
     raise UserError(f'{where}: {title!r} is on a log scale: set low above 0')
 
 
-def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
-  """Overrides a key of a config, as its flag would."""
-  default = cfg.flatten(config.to_dict())[key]
-  wrong = isinstance(value, bool) != isinstance(default, bool)
-  wrong = wrong and default is not None
-  if value is None:
-    bound = bound_of(key)
-    wrong = bound is None or not bound.none
-  try:
-    if not wrong:
-      config.update_from_flattened_dict({key: value})
-      return
-  except (TypeError, ValueError):
-    pass
-  raise UserError(
-    f'{where}: {key}={value!r} must have the type of its default {default!r}'
-  )
-
-
 def check_trials(
   where: str,
   space: spaces.Space,
@@ -123,7 +102,7 @@ def check_trials(
     remote_trials: Whether trials run on other machines, which may have weights
       of feature networks that this machine does not have.
   """
-  scores_of = functools.cache(_scores_of)
+  scores_of: dict[Any, tuple[str, ...]] = {}
   listed = spaces.cover(space)
   if not spaces.has_range(space):
     points = spaces.grid(space)[:MAX_CHECKED]
@@ -139,18 +118,19 @@ def check_trials(
       games.make(trial)
       if trial.evaluation.every_images is not None and not remote_trials:
         block = trial.evaluation
-        known = scores_of(trial.data.source, block.metrics, block.features)
-        _check_score(score, known)
+        key = trial.data.to_json(), block.metrics, block.features
+        if key not in scores_of:
+          scores_of[key] = _scores_of(trial)
+        _check_score(score, scores_of[key])
     except UserError as error:
       values = ', '.join(f'{key}={x}' for key, x in overrides.items())
       raise UserError(f'{where}, with {values}: {error}') from error
 
 
-def _scores_of(
-  source: str, metrics: tuple[str, ...], features: str | None
-) -> tuple[str, ...]:
-  """Returns the scores that a run on the data gets; loads their features."""
-  choice = evaluations.choose_for(source, metrics, features)
+def _scores_of(config: ConfigDict) -> tuple[str, ...]:
+  """Returns the scores that a run gets; loads their features."""
+  block = config.evaluation
+  choice = evaluations.choose_for(config, block.metrics, block.features)
   if choice.features is not None:
     networks.make(choice.features)
   return choice.scores

@@ -29,6 +29,7 @@ from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
+from gan_jax.training.overrides import override
 
 KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
@@ -144,7 +145,7 @@ def make(
   check.check_space(where, space, fixed, config, overrides)
   base, config = {**fixed, **overrides}, copy.deepcopy(config)
   for key, value in base.items():
-    check.override(where, config, key, value)
+    override(where, config, key, value)
   score, goal = _score(where, block, config)
   is_evaluated = _is_evaluated(score)
   every_images = config.evaluation.every_images if is_evaluated else None
@@ -201,7 +202,7 @@ def _score(
     name = mains[0] if mains else None
   if name is None:
     block = config.evaluation
-    choice = choose_for(config.data.source, block.metrics, block.features)
+    choice = choose_for(config, block.metrics, block.features)
     ranking = [score for score in choice.scores if rows[score].ranks]
     raise UserError(
       f"{where}: set 'score' to the metric that ranks the trials (valid for "

@@ -4,19 +4,17 @@ Every score carries the protocol by which it was computed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import data, devices, games
-from gan_jax.data.source import Source
-from gan_jax.data.toys import is_toy, toy_of
+from gan_jax.data.source import Source, entry_source
 from gan_jax.errors import UserError, warn
 from gan_jax.metrics import inception, scores
 from gan_jax.metrics.choice import Choice, choose_metrics
@@ -26,7 +24,7 @@ from gan_jax.registry import choose
 from gan_jax.training.schedule import Schedule, make_schedule
 
 # Keys of `config.data` that determine the images.
-DESCRIBED = ('source', 'split', 'crop', 'resolution', 'channels')
+DESCRIBED = ('split', 'crop', 'resolution', 'channels')
 
 
 # The labels that a conditional G receives in an evaluation.
@@ -38,38 +36,54 @@ LABELS = {
 RESIZE = 'Lanczos, antialiased'
 
 
-def make_evaluator(
+def make_evaluators(
   config: ConfigDict, source: Source, classes: int | None = None
-) -> Evaluator:
-  """Makes the evaluator that `config.evaluation` describes.
+) -> tuple[Evaluator, ...]:
+  """Makes the evaluator of each output, as `config.evaluation` describes it.
 
   Args:
     config, source: The config and the data source of the run.
     classes: Number of classes of the evaluated G. None: that of the run.
   """
-  block = config.evaluation
+  block, game = config.evaluation, games.make(config)
   if classes is None:
     classes = config.data.get('classes', 0)
   labels = labels_for(block, classes, source)
+  described = {key: config.data[key] for key in DESCRIBED}
+  described['resize'] = RESIZE
   held_out = None
   if block.held_out is not None:
     held_out = data.make(cfg.changed(config, 'data.split', block.held_out))
-  described = {key: config.data[key] for key in DESCRIBED}
-  # The path of a folder does not matter: its contents have their own hash.
-  if described['source'].startswith('folder:'):
-    described['source'] = 'folder'
-  described['resize'] = RESIZE
-  name = config.data.source
-  toy = toy_of(name) if is_toy(name) else None
-  return Evaluator(block, source, described, held_out, toy, labels)
+  inputs = None
+  if game.reads:  # G's inputs, and its reference, are held-out data
+    inputs, held_out = held_out or source, None
+    described['split'] = block.held_out or config.data.split
+  evaluators = []
+  for name, output in game.outputs.items():
+    key = output.reference if output.reference in source.parts else 'source'
+    # The path of a folder does not matter: its contents have their own hash.
+    kind = config.data[key]
+    kind = 'folder' if kind.startswith('folder:') else kind
+    evaluators.append(
+      Evaluator(
+        block,
+        entry_source(inputs or source, output.reference),
+        {**described, 'source': kind},
+        held_out,
+        labels,
+        inputs,
+        output=name if len(game.outputs) > 1 else None,
+        paired=output.target is not None,
+      )
+    )
+  return tuple(evaluators)
 
 
 def choose_for(
-  source: str, metrics: tuple[str, ...], features: str | None
+  config: ConfigDict, metrics: tuple[str, ...], features: str | None
 ) -> Choice:
-  """Calls `choose_metrics` for the data of `config.data.source`."""
-  toy = toy_of(source) if is_toy(source) else None
-  return choose_metrics(metrics, features, toy)
+  """Calls `choose_metrics` for the data of a config."""
+  return choose_metrics(metrics, features, data.toy_of(config))
 
 
 def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
@@ -126,13 +140,14 @@ class Evaluations:
     schedule: Schedule,
     source: Source,
   ):
-    self.evaluator = make_evaluator(config, source)
+    self.evaluators = make_evaluators(config, source)
     self._workdir, self._schedule = workdir, schedule
-    self._measure = self.evaluator.make_evaluate_fn(games.make(config))
+    self._scores = make_measure(self.evaluators, config)
 
   def describe(self, every_images: int) -> str:
     """Describes the metrics in one line, and what FID lacks, if anything."""
-    choice, network = self.evaluator.choice, self.evaluator.features
+    main = self.evaluators[0]
+    choice, network = main.choice, main.features
     line = f'Scores:   {", ".join(choice.metrics)}'
     if network is not None:
       line += f' (features: {network.name})'
@@ -145,11 +160,7 @@ class Evaluations:
     """Evaluates the EMA of G at `step`."""
     jax.block_until_ready(ema)  # excludes training from the measured time
     start = time.perf_counter()
-    values = self._measure(ema, self._schedule.phase(step))
-    fakes = of_ema(self.evaluator.labels)
-    images = self._schedule.images(step)
-    listed = self.evaluator.list_scores(values, fakes, step, images)
-    return Evaluated(listed, time.perf_counter() - start)
+    return Evaluated(self._scores(ema, step), time.perf_counter() - start)
 
   def record(self, evaluated: Evaluated) -> None:
     """Prints the scores and appends them to `scores.jsonl`."""
@@ -169,28 +180,39 @@ class Evaluations:
       known = scores.read(self._workdir)
     except (OSError, UserError):
       known = []
-    digest = self.evaluator.comparison_digest
-    recorded = any(
-      score.step == step and scores.comparison_digest(score.protocol) == digest
+    recorded_digests = {
+      scores.comparison_digest(score.protocol)
       for score in known
+      if score.step == step
+    }
+    recorded = all(
+      evaluator.comparison_digest in recorded_digests
+      for evaluator in self.evaluators
     )
     # Another process may not see the file yet.
     return bool(devices.broadcast_from_main(int(recorded)))
 
 
 def make_measure(
-  evaluator: Evaluator, config: ConfigDict, truncation: float | None
+  evaluators: Sequence[Evaluator],
+  config: ConfigDict,
+  truncation: float | None = None,
 ) -> Callable[[PyTree, int], list[Score]]:
-  """Makes a function (EMA of G, step) -> scores, for a finished run."""
-  measure = evaluator.make_evaluate_fn(games.make(config), truncation)
-  schedule = make_schedule(config)
+  """Makes a function (EMA of G, on every device; step) -> scores."""
+  schedule, game = make_schedule(config), games.make(config)
+  measures = [
+    (evaluator, evaluator.make_evaluate_fn(game, truncation))
+    for evaluator in evaluators
+  ]
 
-  def scored(ema: PyTree, steps: int) -> list[Score]:
-    gen_vars = devices.replicate(jax.tree.map(np.asarray, ema))
-    values = measure(gen_vars, schedule.phase(steps))
-    fakes = of_ema(evaluator.labels, truncation)
-    images = schedule.images(steps)
-    return evaluator.list_scores(values, fakes, steps, images)
+  def scored(ema: PyTree, step: int) -> list[Score]:
+    phase, images = schedule.phase(step), schedule.images(step)
+    listed = []
+    for evaluator, measure in measures:
+      fakes = of_ema(evaluator.labels, truncation)
+      values = measure(ema, phase)
+      listed += evaluator.list_scores(values, fakes, step, images)
+    return listed
 
   return scored
 

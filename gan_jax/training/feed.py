@@ -10,12 +10,13 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax import devices
 from gan_jax.data.loader import load
-from gan_jax.data.order import Stream
+from gan_jax.data.order import JointStream, Stream, stream_of
 from gan_jax.data.source import Source
 from gan_jax.pair import Pair
 from gan_jax.training.schedule import Schedule
@@ -30,7 +31,9 @@ def is_resident(config: ConfigDict, source: Source) -> bool:
   """Returns whether the whole data set is kept on the devices."""
   if source.draw is not None:
     return False
-  return source.size * source.example_bytes <= config.data.max_device_bytes
+  parts = source.parts.values() or (source,)
+  total = sum(part.size * part.example_bytes for part in parts)
+  return total <= config.data.max_device_bytes
 
 
 def index_batches(
@@ -58,14 +61,14 @@ def index_batch_maker(
   """Makes a function (first step of a dispatch) -> its index batches."""
   stream = None
   if source.draw is None:
-    stream = Stream(config.seed, source.size, attempt)
+    stream = stream_of(source, config.seed, attempt)
   fetched_from = None if is_resident(config, source) else source
   rows = devices.process_rows()
   return partial(index_batch, stream, fetched_from, schedule, rows)
 
 
 def index_batch(
-  stream: Stream | None,
+  stream: Stream | JointStream | None,
   source: Source | None,
   schedule: Schedule,
   rows: Callable[[int], slice],
@@ -101,7 +104,7 @@ def index_batch(
     indices = stream.indices(positions)
     if source is None:
       return {**batch, 'index': indices}
-    fetched = source.fetch(indices.ravel())
+    fetched = source.fetch(jax.tree.map(np.ravel, indices))
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
     return {**batch, **fetched}
 

@@ -11,7 +11,6 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import compile_cache, devices
-from gan_jax.data.toys import is_toy
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.training.evaluations import Evaluated
 from gan_jax.training.feed import index_batch_maker, index_batches
@@ -202,7 +201,7 @@ def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
       images=schedule.images(step),
       total_images=schedule.images(schedule.total_steps),
       wandb=run.config.wandb,
-      animated=is_toy(run.config.data.source),
+      animated=run.config.data.resolution == 1,
     )
   except OSError as error:
     raise UserError(
@@ -255,7 +254,8 @@ def _log(
   if draw:
     drawn = devices.fetch(samples.drawn)
     if devices.is_main():
-      run_log.samples(step, images, run.sampler.draw(drawn))
+      for name, picture in run.sampler.draw(drawn).items():
+        run_log.samples(step, images, picture, name)
   return line
 
 

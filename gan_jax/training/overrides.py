@@ -5,9 +5,29 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gan_jax.bounds import bound_of
 from gan_jax.config import flatten
 from gan_jax.errors import UserError
 from gan_jax.registry import accepts, choose_or_import, is_code
+
+
+def override(where: str, config: ConfigDict, key: str, value: Any) -> None:
+  """Overrides a key of a config, as its flag would."""
+  default = flatten(config.to_dict())[key]
+  wrong = isinstance(value, bool) != isinstance(default, bool)
+  wrong = wrong and default is not None
+  if value is None:
+    bound = bound_of(key)
+    wrong = bound is None or not bound.none
+  try:
+    if not wrong:
+      config.update_from_flattened_dict({key: value})
+      return
+  except (TypeError, ValueError):
+    pass
+  raise UserError(
+    f'{where}: {key}={value!r} must have the type of its default {default!r}'
+  )
 
 
 def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
@@ -49,6 +69,7 @@ def _blocks() -> Mapping[str, Mapping[str, Callable[..., Any]]]:
   return {
     'game.loss': LOSSES,
     'model.disc': MODELS.disc,
+    'model.encoder': MODELS.disc,
     'model.gen': MODELS.gen,
     'optimizer.disc': OPTIMIZERS,
     'optimizer.gen': OPTIMIZERS,
@@ -85,11 +106,14 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield key, f'config.{block}.weight is 0'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
-  segments = flat.get('schedule') or ({},)
-  segment_keys = [
-    set(segment) if isinstance(segment, Mapping) else set()
-    for segment in segments
+  segments = [
+    segment if isinstance(segment, Mapping) else {}
+    for segment in flat.get('schedule') or ({},)
   ]
+  scheduled = [segment.get('values', {}) for segment in segments]
+  for key in flat:
+    if all(key in values for values in scheduled):
+      yield key, 'config.schedule sets it: change the schedule in the file'
   for key in ('batch_size', 'gen_batch_size', 'disc_steps'):
-    if all(key in keys for keys in segment_keys):
+    if all(key in segment for segment in segments):
       yield key, 'each segment of config.schedule has its own'

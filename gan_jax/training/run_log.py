@@ -159,16 +159,25 @@ class RunLog:
       if math.isfinite(value):
         self._tensorboard.add_scalar(name, value, step)
 
-  def samples(self, step: int, images: int, picture: np.ndarray) -> None:
-    """Writes a sample grid, uint8 [h, w, c], to samples/IMAGES.png."""
+  def samples(
+    self, step: int, images: int, picture: np.ndarray, output: str = ''
+  ) -> None:
+    """Writes a sample grid, uint8 [h, w, c], to samples/IMAGES.png.
+
+    That of a named output is written to samples/IMAGES_OUTPUT.png.
+    """
     if self._workdir is None:
       return
+    suffix, tag = f'_{output}' * bool(output), f'/{output}' * bool(output)
+    folder = self._workdir / 'samples'
     with self._tolerant():
-      write_png(self._workdir / 'samples' / f'{images:010d}.png', picture)
-      self._tensorboard.add_image('samples', picture, step, dataformats='HWC')
+      write_png(folder / f'{images:010d}{suffix}.png', picture)
+      self._tensorboard.add_image(
+        f'samples{tag}', picture, step, dataformats='HWC'
+      )
       if self._animated and images >= self._total_images:
-        frames = sorted((self._workdir / 'samples').glob('*.png'))
-        write_gif(frames, self._workdir / 'training.gif')
+        frames = sorted(folder.glob(f'{"[0-9]" * 10}{suffix}.png'))
+        write_gif(frames, self._workdir / f'training{suffix}.gif')
 
   def _write_lines(self) -> None:
     """Appends all pending lines, each completely or not at all."""

@@ -99,8 +99,9 @@ class PlacedSegment:
     first_step, first_image, first_disc_step: Iterations, images and D updates
       before the segment.
     steps: Number of iterations of the segment in this run.
-    curve_steps: Number of iterations that its curves span; larger than `steps`
-      if the run ends within the segment.
+    curve_steps: Number of iterations that its curves span, a fraction if its
+      images are not whole iterations; larger than `steps` if the run ends
+      within the segment.
   """
 
   segment: Segment
@@ -108,7 +109,7 @@ class PlacedSegment:
   first_image: int
   first_disc_step: int
   steps: int
-  curve_steps: int
+  curve_steps: float
 
   @property
   def end_step(self) -> int:
@@ -289,7 +290,9 @@ def place_segments(
     _check_dispatch(steps_per_dispatch, dispatch)
     whole = lambda n, per=dispatch: math.ceil(n / per) * steps_per_dispatch
     steps = whole(left if last else min(segment.images, left))
-    curve_steps = whole(segment.images or left)
+    curve_steps = float(steps)
+    if segment.images is not None:
+      curve_steps = segment.images / segment.images_per_step
     placed.append(
       PlacedSegment(segment, step, image, disc_step, steps, curve_steps)
     )

@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
 from gan_jax import data, devices, games, memory
 from gan_jax.data.loader import fetch_all
-from gan_jax.data.on_device import read
-from gan_jax.data.order import Stream
+from gan_jax.data.on_device import make_reader
 from gan_jax.data.source import Source
 from gan_jax.files import locked, point_link
-from gan_jax.games.game import Batch, Game, Phase
+from gan_jax.games.game import Batch, Game, Phase, main_output
 from gan_jax.keys import Purpose
 from gan_jax.pair import Pair
 from gan_jax.training import optimizers, peers
@@ -95,13 +94,14 @@ def set_up(
   tx = optimizers.make(config.optimizer.to_dict())
   schedule = make_schedule(config)
   check_length(config, workdir, max(steps(workdir), default=0))
-  source = data.make(config)
-  config = cfg.with_data_size(config, source.size)
+  source = data.make(config, training=True)
+  whole = _uncropped(config, source)
+  config = cfg.with_data_size(config, _sizes(source))
   cfg.check_workdir(config, workdir)
 
-  examples = first_examples(source, Stream(config.seed, source.size))
+  examples = first_examples(config, whole)
   # The paths of the data may differ between processes, but not the data.
-  peers.agree({'data.size': source.size, 'data (images)': _digest(examples)})
+  peers.agree({'data.size': _sizes(source), 'data (images)': _digest(examples)})
   shapes = jax.eval_shape(lambda: examples)
   phase = schedule.phase(0)
   create = partial(create_state, game, tx, shapes, phase, config.seed)
@@ -111,7 +111,7 @@ def set_up(
   sizes = sizes_of(config, schedule, abstract.variables.gen, shapes)
   evaluations = None
   if config.evaluation.every_images is not None:
-    evaluations = Evaluations(config, workdir, schedule, source)
+    evaluations = Evaluations(config, workdir, schedule, whole)
 
   with contextlib.ExitStack() as stack:
     if devices.is_main():
@@ -126,7 +126,7 @@ def set_up(
     stack.enter_context(contextlib.closing(checkpoints))
     stack.enter_context(memory.report_out_of_memory())
     resident = is_resident(config, source)
-    reader = partial(read, flip=config.data.flip, draw=source.draw)
+    reader = make_reader(config, source)
     dispatch = partial(train_dispatch, game, tx, reader, strategy.axis_name)
     yield TrainingRun(
       config=config,
@@ -136,22 +136,34 @@ def set_up(
       strategy=strategy,
       checkpoints=checkpoints,
       train_dispatch=strategy.compile(dispatch),
-      sampler=make_sampler(games.make(config), config),
+      sampler=make_sampler(games.make(config), config, source),
       examples=examples,
       evaluations=evaluations,
       create=create,
       dataset=on_devices(strategy, fetch_all(source) if resident else {}),
       frozen=on_devices(strategy, game.frozen()),
-      data_diversity=float(diversity(examples['images'])),
+      data_diversity=float(diversity(examples[main_output(game).reference])),
       sizes=sizes,
       settings=settings,
     )
 
 
+def _uncropped(config: ConfigDict, source: Source) -> Source:
+  """Returns the source with images of `data.resolution`, not cropped."""
+  if config.data.get('load_resolution') is None:
+    return source
+  return data.make(config)
+
+
+def _sizes(source: Source) -> int | tuple[int, ...]:
+  """Returns the size of a source, or those of its parts."""
+  return tuple(part.size for part in source.parts.values()) or source.size
+
+
 def create_state(
-  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int
+  game: Game, tx: Pair[Any], shapes: Batch, phase: Phase, seed: int | Array
 ) -> State:
-  """Creates the initial state."""
+  """Creates the initial state; the seed may be traced."""
   key = jax.random.key(seed)
   batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   init_key = jax.random.fold_in(key, Purpose.INIT)

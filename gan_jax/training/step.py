@@ -94,26 +94,6 @@ def train_step(
     over the steps that computed it.
   """
   static = _Static(game, tx, phase, frozen, axis_name)
-
-  def keys(purpose: Purpose, batch: Batch) -> Keys:
-    return example_keys(state.key, purpose, batch['example'], state.step)
-
-  def sample_inputs(batch: Batch) -> PyTree:
-    return game.sample_inputs(keys(Purpose.INPUTS, batch), batch, phase)
-
-  def disc_step(carry: _Carry, batch: Batch, i, inputs, fakes):
-    step = phase.disc_step + i
-    step_inputs = _StepInputs(
-      batch, inputs, fakes, keys(Purpose.DISC, batch), step
-    )
-    return _update_player(static, 'disc', carry, step_inputs)
-
-  def generate_and_disc_step(carry: _Carry, batch_and_i):
-    batch, i = batch_and_i
-    inputs = sample_inputs(batch)
-    fakes, _ = game.generate(carry.variables.gen, inputs, phase)
-    return disc_step(carry, batch, i, inputs, fakes)
-
   # If G is updated on the fakes of the last D update, that D update is not in
   # the scan: its fakes are generated once, and G's gradient is pulled back
   # through them after D's update.
@@ -123,13 +103,12 @@ def train_step(
   disc_metrics = []
   if scanned:
     first = jax.tree.map(lambda x: x[:scanned], batches.disc)
-    steps = first, jnp.arange(scanned)
-    carry, metrics = jax.lax.scan(generate_and_disc_step, carry, steps)
-    disc_metrics.append(jax.tree.map(lambda x: x.sum(0), metrics))
+    carry, metrics = _scan_disc_steps(static, state, carry, first, scanned)
+    disc_metrics.append(metrics)
 
   last = jax.tree.map(lambda x: x[-1], batches.disc)
   batch = last if shared else batches.gen
-  inputs = sample_inputs(batch)
+  inputs = _sample_inputs(static, state, batch)
   gen_vars = carry.variables.gen
   fakes, pull_back, collections = jax.vjp(
     lambda params: game.generate({**gen_vars, 'params': params}, inputs, phase),
@@ -137,15 +116,16 @@ def train_step(
     has_aux=True,
   )
   if shared:
-    carry, metrics = disc_step(carry, batch, scanned, inputs, fakes)
+    carry, metrics = _disc_step(
+      static, state, carry, batch, scanned, inputs, fakes
+    )
     disc_metrics.append(metrics)
 
   # G keeps the collections (BatchNorm statistics) of this forward pass only;
   # those of the passes for D's other updates are discarded.
   carry = _replace(carry, 'gen', variables={**gen_vars, **collections})
-  step_inputs = _StepInputs(
-    batch, inputs, fakes, keys(Purpose.GEN, batch), state.step
-  )
+  keys = _keys(state, Purpose.GEN, batch)
+  step_inputs = _StepInputs(batch, inputs, fakes, keys, state.step)
   carry, gen_metrics = _update_player(
     static, 'gen', carry, step_inputs, pull_back
   )
@@ -156,6 +136,48 @@ def train_step(
     **carry._asdict(),
   )
   return state, axis.mean({**disc_metrics, **gen_metrics}, axis_name)
+
+
+def _keys(state: State, purpose: Purpose, batch: Batch) -> Keys:
+  """Returns the keys of the examples of a batch."""
+  return example_keys(state.key, purpose, batch['example'], state.step)
+
+
+def _sample_inputs(static: _Static, state: State, batch: Batch) -> PyTree:
+  """Samples the inputs of G for a batch."""
+  keys = _keys(state, Purpose.INPUTS, batch)
+  return static.game.sample_inputs(keys, batch, static.phase)
+
+
+def _disc_step(
+  static: _Static,
+  state: State,
+  carry: _Carry,
+  batch: Batch,
+  i: Scalar,
+  inputs: PyTree,
+  fakes: PyTree,
+) -> tuple[_Carry, Metrics]:
+  """Makes D's step `i` of the iteration, on given fakes."""
+  step = static.phase.disc_step + i
+  keys = _keys(state, Purpose.DISC, batch)
+  step_inputs = _StepInputs(batch, inputs, fakes, keys, step)
+  return _update_player(static, 'disc', carry, step_inputs)
+
+
+def _scan_disc_steps(
+  static: _Static, state: State, carry: _Carry, batches: Batch, count: int
+) -> tuple[_Carry, Metrics]:
+  """Makes D's first `count` steps, each on new fakes; sums their metrics."""
+
+  def body(carry: _Carry, batch_and_i):
+    batch, i = batch_and_i
+    inputs = _sample_inputs(static, state, batch)
+    fakes, _ = static.game.generate(carry.variables.gen, inputs, static.phase)
+    return _disc_step(static, state, carry, batch, i, inputs, fakes)
+
+  carry, metrics = jax.lax.scan(body, carry, (batches, jnp.arange(count)))
+  return carry, jax.tree.map(lambda x: x.sum(0), metrics)
 
 
 def _update_player(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int32, PyTree, UInt8
+from jaxtyping import Array, Float, Int32, Num, PyTree, UInt8
 
 
 class Classifier(NamedTuple):
@@ -42,11 +42,12 @@ class Classifier(NamedTuple):
     return jax.tree.unflatten(structure, arrays), sha256.hexdigest()
 
   def extract(
-    self, params: PyTree, images: UInt8[Array, 'n h w c']
+    self, params: PyTree, images: Num[Array, 'n h w c']
   ) -> dict[str, Float[Array, 'n d']]:
     """Returns 'features' [n, d] and 'probabilities' [n, k].
 
-    Accepts images of any size, grey or RGB.
+    Accepts images of any size, grey or RGB: uint8, or floats in [0, 255], with
+    which the result is differentiable.
     """
     with jax.default_matmul_precision('highest'):
       x = _to_input(images, self.size, self.channels)
@@ -61,7 +62,7 @@ def save(file: str, weights: PyTree) -> None:
 
 
 def _to_input(
-  images: UInt8[Array, 'n h w c'], size: int, channels: int
+  images: Num[Array, 'n h w c'], size: int, channels: int
 ) -> Float[Array, 'n size size channels']:
   """Converts images of any size, grey or RGB, to network inputs in [-1, 1]."""
   x = images.astype(jnp.float32)

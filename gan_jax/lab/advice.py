@@ -1,0 +1,190 @@
+"""Warnings about a running game: what is wrong, and what to try."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gan_jax.data.toys import Toy
+from gan_jax.lab.settings import PENALTY_KEYS, Settings
+
+# Rows of the history that a warning is based on, and iterations before any.
+WINDOW, QUIET_STEPS = 8, 100
+# D has won if it recognizes this share of both the reals and the fakes.
+WON = 0.97
+# A gradient of G below this norm trains nothing.
+VANISHED = 1e-2
+# Penalties that bound the gradients of D.
+BOUNDING = tuple(
+  key
+  for key in PENALTY_KEYS
+  if key.startswith('game.penalties.') and '.drift.' not in key
+)
+
+
+class Advice(NamedTuple):
+  """One warning.
+
+  Attributes:
+    text: What is wrong, and what to try.
+    tries: The label of a button, and the settings that it changes.
+  """
+
+  text: str
+  tries: tuple[tuple[str, Settings], ...] = ()
+
+
+R1 = ('add R1', {'game.penalties.r1.weight': 1.0})
+NOISE = ('add instance noise', {'game.instance_noise': 0.3})
+SLOWER = (
+  'divide both rates by 5',
+  {'optimizer.gen.learning_rate': 2e-4, 'optimizer.disc.learning_rate': 2e-4},
+)
+
+
+def advise(
+  settings: Settings, history: Sequence[Mapping[str, Any]], toy: Toy
+) -> list[Advice]:
+  """Returns the warnings about a game.
+
+  Args:
+    settings: Those of the game.
+    history: Its metrics, one row for each view, the newest last.
+    toy: Its distribution.
+  """
+  found = _unbounded_critic(settings)
+  if history and _diverged(history[-1]):
+    return [
+      *found,
+      Advice(
+        'A loss is not finite: training has diverged. Lower the learning rates '
+        'and reset.',
+        (SLOWER,),
+      ),
+    ]
+  if not history or history[-1]['step'] < QUIET_STEPS:
+    return found
+  recent = history[-WINDOW:]
+  won = _won(settings, recent)
+  return [*found, *won, *_collapsed(settings, recent, toy)] + (
+    [] if won else _blind(settings, recent)
+  )
+
+
+def _diverged(row: Mapping[str, Any]) -> bool:
+  return any(
+    name.endswith('loss') and value is None for name, value in row.items()
+  )
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+  values = [row[name] for row in rows if row.get(name) is not None]
+  return sum(values) / len(values) if values else None
+
+
+def _unbounded_critic(settings: Settings) -> list[Advice]:
+  bounded = settings['game.clip'] or any(settings[key] for key in BOUNDING)
+  if settings['game.loss.name'] != 'wasserstein' or bounded:
+    return []
+  return [
+    Advice(
+      'Nothing bounds the critic of the Wasserstein loss, so its values grow '
+      'without a limit. Add a gradient penalty, or clip its weights.',
+      (
+        (
+          'add a gradient penalty',
+          {'game.penalties.gradient_penalty.weight': 0.1},
+        ),
+        ('clip the weights', {'game.clip': 0.1}),
+      ),
+    )
+  ]
+
+
+def _won(settings: Settings, recent: Sequence[Mapping[str, Any]]):
+  real, fake = (_mean(recent, f'{side}_accuracy') for side in ('real', 'fake'))
+  if real is None or min(real, fake) < WON:
+    return []
+  norm = _mean(recent, 'gen_grad_norm')
+  if settings['game.loss.name'] == 'minimax':
+    vanish = (
+      'the gradients of the minimax G vanish'
+      if norm is not None and norm < VANISHED
+      else 'the gradients of the minimax G fall with its error'
+    )
+    cure = ('use the non-saturating loss', {'game.loss.name': 'non_saturating'})
+    return [
+      Advice(
+        f'D has won: {vanish}. Try the non-saturating loss, which is steep '
+        'where D is sure.',
+        (cure, NOISE),
+      )
+    ]
+  if settings['game.penalties.r1.weight']:
+    return [
+      Advice(
+        'D has won: it separates reals and fakes almost perfectly. Blur the '
+        'difference by instance noise.',
+        (NOISE,),
+      )
+    ]
+  return [
+    Advice(
+      'D has won: it separates reals and fakes almost perfectly, and its '
+      'gradient may no longer point to the data. Flatten D by R1, or blur the '
+      'difference by instance noise.',
+      (R1, NOISE),
+    )
+  ]
+
+
+def _collapsed(
+  settings: Settings, recent: Sequence[Mapping[str, Any]], toy: Toy
+) -> list[Advice]:
+  modes = _mean(recent, 'modes')
+  spread = _mean(recent, 'spread')
+  few = modes is not None and modes <= len(toy.modes) / 2
+  narrow = spread is not None and spread < 0.25
+  if not (few and narrow):
+    return []
+  tries = []
+  if not settings['game.penalties.r1.weight']:
+    tries.append(R1)
+  if settings['game.pack'] == 1:
+    tries.append(('pack 4 points', {'game.pack': 4}))
+  if not settings['model.disc.stddev_group']:
+    tries.append(
+      ('show D the minibatch stddev', {'model.disc.stddev_group': 4})
+    )
+  return [
+    Advice(
+      f'Mode collapse: G produces {modes:.0f} of {len(toy.modes)} modes, and '
+      'its points lie close together. Flatten D by R1, or let D see several '
+      'points at once.',
+      tuple(tries),
+    )
+  ]
+
+
+def _blind(settings: Settings, recent: Sequence[Mapping[str, Any]]):
+  real, fake = (_mean(recent, f'{side}_accuracy') for side in ('real', 'fake'))
+  distance = _mean(recent, 'js')
+  if real is None or distance is None:
+    return []
+  if (real + fake) / 2 > 0.58 or distance < 0.3:
+    return []
+  rate = settings['optimizer.disc.learning_rate']
+  return [
+    Advice(
+      'D cannot tell the reals and the fakes apart, although they differ: it '
+      'gives G no direction. Let D learn faster, or update it more often.',
+      (
+        (
+          "double D's rate",
+          {'optimizer.disc.learning_rate': min(2 * rate, 1.0)},
+        ),
+        (
+          'one more D step',
+          {'disc_steps': min(settings['disc_steps'] + 1, 10)},
+        ),
+      ),
+    )
+  ]

@@ -1,0 +1,541 @@
+"""One page of the lab: its games, what it does with them, and its messages."""
+
+import collections
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from gan_jax.errors import UserError
+from gan_jax.games.game import Phase
+from gan_jax.lab.advice import advise
+from gan_jax.lab.frames import pack
+from gan_jax.lab.measures import describe, finite, measure
+from gan_jax.lab.presets import PRESETS
+from gan_jax.lab.program import (
+  CHUNK,
+  NUM_DRAWN,
+  ONLY,
+  Program,
+  adopt,
+  stack_phases,
+)
+from gan_jax.lab.settings import Settings, check
+from gan_jax.registry import choose
+from gan_jax.training.schedule import make_schedule
+from gan_jax.training.state import State
+
+# The choices of iterations for each frame.
+SPEEDS = (1, 2, 5, 10, 20, 50)
+# Frames that were sent and are not yet drawn; then training waits for the page.
+IN_FLIGHT = 2
+# Every so many frames, the game is measured.
+MEASURE_EVERY = 5
+# Rows of the history that are kept; then every second row is dropped.
+MAX_HISTORY = 1200
+# Seconds between two pictures of slow motion, and between two status messages.
+SLOW_SECONDS, STATUS_SECONDS = 1.2, 0.5
+# The pictures of one iteration in slow motion.
+PICTURES = (
+  ('points', 'The step takes real points, and G generates fakes from latents.'),
+  ('answers', 'D answers for each point how real it looks: blue is real.'),
+  ('disc', "D follows its loss's gradient; G is frozen. D's answers change."),
+  (
+    'forces',
+    "D is frozen. The gradient of G's loss pulls at each fake.",
+  ),
+  ('gen', 'G follows this gradient through its weights: its points move.'),
+)
+# The metrics of training in the history, by their names in the step.
+METRICS = {
+  'gen/loss': 'gen_loss',
+  'disc/loss': 'disc_loss',
+  'disc/real_accuracy': 'real_accuracy',
+  'disc/fake_accuracy': 'fake_accuracy',
+  'gen/loss_grad_norm': 'gen_grad_norm',
+  'disc/loss_grad_norm': 'disc_grad_norm',
+}
+
+# (settings) -> the compiled program and its config, as soon as they are ready.
+Compile = Callable[[Settings], Future]
+Send = Callable[[str | bytes], None]
+
+
+class Game:
+  """One game of a page: its program, its state and its history."""
+
+  def __init__(self, settings: Settings):
+    self.settings = settings
+    self.program: Program | None = None
+    self.state: State | None = None
+    self.history: list[dict[str, Any]] = []
+
+  def use(
+    self, settings: Settings, program: Program, config: ConfigDict
+  ) -> None:
+    """Continues with other settings and their program."""
+    self.settings, self.program = settings, program
+    self.schedule = make_schedule(config)
+
+  def restart(self) -> None:
+    """Goes back to before the first iteration."""
+    self.state = self.program.create(np.int32(self.settings['seed']))
+    self.history = []
+
+  @property
+  def step(self) -> int:
+    return int(self.state.step)
+
+  @property
+  def phase(self) -> Phase:
+    return self.schedule.phase(self.step)
+
+  def train(self, n: int, only: str) -> None:
+    """Runs `n` iterations and adds their metrics to the history."""
+    phases = stack_phases(self.schedule, self.step, n)
+    train = self.program.function(only)
+    self.state, means = train(self.state, phases, np.int32(n))
+    row = {'step': self.step}
+    for name, short in METRICS.items():
+      if name in means:
+        row[short] = finite(means[name])
+    self.history.append(row)
+    if len(self.history) > MAX_HISTORY:
+      self.history = self.history[1::2]
+
+  def look(self, function: str, state: State) -> dict[str, np.ndarray]:
+    """Calls `view` or `inspect` of the program."""
+    found = self.program.function(function)(state, self.phase)
+    return {name: np.asarray(array) for name, array in found.items()}
+
+  def frame(self, name: str, number: int, **header: Any) -> bytes:
+    """Packs what the page shows of the state."""
+    view = self.look('view', self.state)
+    row = self.history[-1] if self.history else {'step': self.step}
+    if number % MEASURE_EVERY == 0:
+      row |= measure(self.program.real, view['fake'], self.program.toy)
+    view['fake'] = view['fake'][:NUM_DRAWN]
+    scores = view.pop('scores')
+    return pack(
+      {'game': name, 'number': number, 'row': row, **header}
+      | _score_range(scores),
+      {**view, 'map': _shown(scores, self.program)},
+    )
+
+
+def _score_range(scores: np.ndarray) -> dict[str, Any]:
+  return {'low': finite(scores.min()), 'high': finite(scores.max())}
+
+
+def _shown(scores: np.ndarray, program: Program) -> np.ndarray:
+  """Maps D's outputs to [0, 1]; 1/2 is D's decision, except of a critic."""
+  scores = np.nan_to_num(scores.astype(np.float32))
+  if program.loss.probability:
+    return scores
+  if program.loss.real_score is None:
+    low, high = scores.min(), scores.max()
+    return (scores - low) / max(high - low, 1e-6)
+  return 0.5 + 0.5 * scores / max(np.abs(scores).max(), 1e-6)
+
+
+class Session:
+  """The games of one page, and its inbox of commands.
+
+  The thread of the engine calls `tick`; other threads only call `post`.
+  """
+
+  def __init__(self, compile_settings: Compile, save: Callable, base: Settings):
+    self._compile, self._save = compile_settings, save
+    self.settings, self.other = base, None
+    self.games = {'a': Game(base)}
+    self.playing, self.only, self.speed = False, 'both', 10
+    self.inbox: collections.deque[dict[str, Any]] = collections.deque()
+    self.send: Send | None = None
+    self.used = time.monotonic()
+    self._wanted: dict[str, Settings] = {'a': base}
+    self._pending: dict[str, Future] = {}
+    self._restart, self._failed = True, False
+    self._number = 0  # of the next frame
+    self._drawn = 0  # frames that the page has drawn
+    self._once = False
+    self._dirty = True
+    self._slow, self._picture, self._slow_due = False, 0, 0.0
+    self._clock = (time.monotonic(), 0, 0)
+
+  def post(self, command: dict[str, Any]) -> None:
+    """Adds a command; the engine carries it out."""
+    self.inbox.append(command)
+
+  def tick(self) -> bool:
+    """Carries out commands and makes the next frame; returns if it did work."""
+    worked = bool(self.inbox)
+    while self.inbox:
+      command = self.inbox.popleft()
+      try:
+        self._do(command)
+      except UserError as error:
+        self._tell('error', text=str(error))
+      except (KeyError, TypeError, ValueError, AttributeError) as error:
+        self._tell('error', text=f'invalid command: {type(error).__name__}')
+    if self.send is None:
+      return worked
+    worked |= self._finish_compiling()
+    if any(game.state is None for game in self.games.values()):
+      return worked
+    if self._number - self._drawn >= IN_FLIGHT:
+      return worked
+    return self._advance() or worked
+
+  def fail(self, error: Exception) -> None:
+    """Pauses after an unexpected error, and says so."""
+    self.playing = self._once = self._dirty = False
+    line = ' '.join(str(error).split())[:200]
+    self._tell('error', text=f'the lab failed: {type(error).__name__}: {line}')
+    self._status()
+
+  # Commands.
+
+  def _do(self, command: dict[str, Any]) -> None:
+    name = command.get('do')
+    handlers = {
+      'attach': lambda command: self.attach(command['send']),
+      'detach': lambda command: self.detach(command['send']),
+      'ack': self._do_ack,
+      'compare': self._do_compare,
+      'load': self._do_load,
+      'only': self._do_only,
+      'pause': self._do_pause,
+      'play': self._do_play,
+      'preset': self._do_preset,
+      'reset': self._do_reset,
+      'save': lambda _: self._tell('saved', **self._save(self.settings)),
+      'set': lambda command: self._set(command['settings'], self.other),
+      'slow': self._do_slow,
+      'speed': self._do_speed,
+      'step': self._do_step,
+    }
+    choose('command', str(name), handlers)(command)
+    if name != 'ack':
+      self._status()
+
+  def _do_ack(self, command) -> None:
+    self._drawn = min(max(self._drawn, int(command['number'])), self._number)
+
+  def _do_play(self, command) -> None:
+    self.playing, self._slow = True, False
+
+  def _do_pause(self, command) -> None:
+    self.playing = False
+
+  def _do_step(self, command) -> None:
+    self.playing, self._slow, self._once = False, False, True
+
+  def _do_slow(self, command) -> None:
+    if not self._slow:
+      self._picture = 0
+    self.playing = bool(command.get('play', False))
+    self._slow, self._once, self._slow_due = True, True, 0.0
+
+  def _do_only(self, command) -> None:
+    choose('player', str(command['player']), ONLY)
+    self.only = command['player']
+
+  def _do_speed(self, command) -> None:
+    if command['value'] not in SPEEDS:
+      raise UserError(f'speed must be one of {", ".join(map(str, SPEEDS))}')
+    self.speed = command['value']
+
+  def _do_reset(self, command) -> None:
+    self._restart_all()
+
+  def _do_compare(self, command) -> None:
+    other = command['settings']
+    if other is not None:
+      check({**self.settings, **other})
+    self._restart = True
+    self._set({}, other)
+
+  def _do_load(self, command) -> None:
+    self._restart = True
+    self._set(command['settings'], command['compare'], replace=True)
+
+  def _do_preset(self, command) -> None:
+    preset = choose('preset', str(command['name']), PRESETS)
+    self.playing, self.only = False, 'both'
+    self._restart = True
+    self._set(preset.settings, preset.compare, replace=True)
+
+  def _set(
+    self,
+    changes: Mapping[str, Any],
+    other: Mapping[str, Any] | None,
+    replace: bool = False,
+  ) -> None:
+    """Changes settings; the games follow as soon as they are compiled."""
+    before = self.settings
+    settings = check({**({} if replace else before), **changes})
+    if other is not None:
+      compared = check({**settings, **other})
+      if compared == settings:
+        raise UserError('change one setting of the second game')
+    for key in ('seed', 'data.source'):
+      self._restart |= settings[key] != before[key]
+    self.settings, self.other = settings, dict(other) if other else None
+    self._wanted = {'a': settings}
+    if self.other is not None:
+      self._wanted['b'] = check({**settings, **self.other})
+    self._pending, self._failed = {}, False
+    self._tell_settings()
+
+  # Programs.
+
+  def _finish_compiling(self) -> bool:
+    """Requests missing programs; uses them when all are ready."""
+    same = self._wanted.keys() == self.games.keys() and all(
+      self.games[name].program is not None
+      and self.games[name].settings == settings
+      for name, settings in self._wanted.items()
+    )
+    if (same and not self._restart) or self._failed:
+      return False
+    if not self._pending:
+      self._pending = {
+        name: self._compile(settings) for name, settings in self._wanted.items()
+      }
+      self._status()
+    if not all(future.done() for future in self._pending.values()):
+      return False
+    pending, self._pending = self._pending, {}
+    try:
+      programs = {name: future.result() for name, future in pending.items()}
+    except UserError as error:
+      self._revert(str(error))
+      return True
+    except Exception as error:  # such as too little memory
+      line = ' '.join(str(error).split())[:200]
+      self._revert(f'cannot compile: {type(error).__name__}: {line}')
+      return True
+    self._use(programs)
+    return True
+
+  def _revert(self, text: str) -> None:
+    """Returns to the settings that run."""
+    self._tell('error', text=text)
+    running = self.games['a']
+    self.settings, self.other = running.settings, None
+    self._wanted, self._restart = {'a': self.settings}, False
+    self.games = {'a': running}
+    self._failed = running.program is None  # until the settings change
+    self._tell_settings()
+
+  def _use(self, programs: dict[str, tuple[Program, ConfigDict]]) -> None:
+    """Continues the games with new programs; restarts what cannot continue."""
+    restart = self._restart or programs.keys() != self.games.keys()
+    began = any(game.state is not None for game in self.games.values())
+    states, changed = {}, False
+    for name, (program, _) in programs.items():
+      game = self.games.get(name)
+      if not restart and game is not None and game.state is not None:
+        states[name] = adopt(program, game.state)
+      restart |= states.get(name) is None
+      changed |= game is None or game.program is not program
+    games = {}
+    for name, (program, config) in programs.items():
+      games[name] = self.games.get(name, Game(self._wanted[name]))
+      games[name].use(self._wanted[name], program, config)
+      if not restart:
+        games[name].state = states[name]
+    self.games = games
+    if restart:
+      self._restart_all()
+      if began:
+        self._tell('note', text='Training starts again with these settings.')
+    if restart or changed:
+      self._tell_scene()
+    self._dirty = True
+    self._status()
+
+  def _restart_all(self) -> None:
+    self._restart = False
+    if any(game.program is None for game in self.games.values()):
+      self._restart = True
+      return
+    for game in self.games.values():
+      game.restart()
+    self._number = self._drawn = 0
+    self._picture, self._dirty = 0, True
+    self._tell('restarted')
+
+  # Frames.
+
+  def _advance(self) -> bool:
+    """Makes one frame if one is due."""
+    now = time.monotonic()
+    if self._slow:
+      if not self._once and not (self.playing and now >= self._slow_due):
+        return False
+      self._once, self._slow_due = False, now + SLOW_SECONDS
+      self._slow_frame()
+      return True
+    if not (self.playing or self._once or self._dirty):
+      return False
+    n = (
+      0
+      if not (self.playing or self._once)
+      else (1 if self._once else self.speed)
+    )
+    self._once = self._dirty = False
+    for name, game in self.games.items():
+      for start in range(0, n, CHUNK):
+        game.train(min(CHUNK, n - start), self.only)
+      self._emit(game.frame(name, self._number))
+    self._number += 1
+    self._stop_if_diverged()
+    self._report(now)
+    return True
+
+  def _slow_frame(self) -> None:
+    """Shows one picture of an iteration; the last one trains."""
+    kind, text = PICTURES[self._picture]
+    for name, game in self.games.items():
+      header = {'picture': self._picture, 'text': text, 'kind': kind}
+      self._emit(self._picture_of(game, name, header))
+    self._number += 1
+    self._picture = (self._picture + 1) % len(PICTURES)
+    self._report(time.monotonic())
+
+  def _picture_of(self, game: Game, name: str, header: dict[str, Any]) -> bytes:
+    kind = header['kind']
+    if kind == 'gen':
+      game.train(1, self.only)
+      return game.frame(name, self._number, **header)
+    program, state = game.program, game.state
+    if kind in ('disc', 'forces'):
+      copy = jax.tree.map(lambda x: x.copy(), state)  # training donates it
+      phases = stack_phases(game.schedule, game.step, 1)
+      after, _ = program.function('disc')(copy, phases, np.int32(1))
+      state = state._replace(variables=after.variables)
+    view, found = game.look('view', state), game.look('inspect', state)
+    for key in ('real_scores', 'fake_scores'):
+      found[key] = _shown(found[key], program)
+    view['fake'] = view['fake'][:NUM_DRAWN]
+    scores = view.pop('scores')
+    row = {'step': game.step}
+    return pack(
+      {'game': name, 'number': self._number, 'row': row, **header}
+      | _score_range(scores),
+      {**view, **found, 'map': _shown(scores, program)},
+    )
+
+  def _stop_if_diverged(self) -> None:
+    rows = [game.history[-1] for game in self.games.values() if game.history]
+    losses = [
+      row.get(k, 0.0) for row in rows for k in ('gen_loss', 'disc_loss')
+    ]
+    if self.playing and any(loss is None for loss in losses):
+      self.playing = False
+      self._status()
+
+  def _report(self, now: float) -> None:
+    """Sends the speed and the warnings, a few times a second."""
+    since, step, number = self._clock
+    current = self.games['a'].step
+    if current < step or self._number < number:
+      self._clock = (now, current, self._number)
+    elif now - since >= STATUS_SECONDS or not self.playing:
+      seconds = max(now - since, 1e-3)
+      speeds = {
+        'iterations_per_second': round((current - step) / seconds),
+        'frames_per_second': round((self._number - number) / seconds, 1),
+      }
+      self._clock = (now, current, self._number)
+      self._status(**(speeds if self.playing else {}))
+      self._advise()
+
+  def _advise(self) -> None:
+    items = []
+    for name, game in self.games.items():
+      toy = game.program.toy
+      for advice in advise(game.settings, game.history, toy):
+        tries = [{'label': x, 'settings': y} for x, y in advice.tries]
+        items.append({'game': name, 'text': advice.text, 'tries': tries})
+    rows = self.games['a'].history
+    known = {k: v for row in rows[-MEASURE_EVERY:] for k, v in row.items()}
+    text = describe(known, self.games['a'].program.toy)
+    self._tell('advice', items=items, summary=text)
+
+  # Messages.
+
+  def attach(self, send: Send) -> None:
+    """Connects a page: tells it everything that it must know."""
+    if self.send is not None:
+      self.send('')  # an older copy of the page, which closes
+    self.send, self._dirty = send, True
+    self._drawn = self._number
+    self._tell_settings()
+    self._status()
+    if all(game.state is not None for game in self.games.values()):
+      self._tell_scene()
+
+  def detach(self, send: Send) -> None:
+    """Forgets a page that has closed; the games wait for it."""
+    if self.send is send:
+      self.send, self.used = None, time.monotonic()
+
+  def _emit(self, message: str | bytes) -> None:
+    if self.send is not None:
+      self.send(message)
+
+  def _tell(self, kind: str, **fields: Any) -> None:
+    self._emit(json.dumps({'type': kind, **fields}))
+
+  def _tell_settings(self) -> None:
+    self._tell('settings', settings=self.settings, compare=self.other)
+
+  def _status(self, **more: Any) -> None:
+    self._tell(
+      'status',
+      playing=self.playing,
+      compiling=bool(self._pending),
+      only=self.only,
+      slow=self._slow,
+      speed=self.speed,
+      **more,
+    )
+
+  def _tell_scene(self) -> None:
+    """Sends what stays the same during a run, and the history."""
+    for name, game in self.games.items():
+      program = game.program
+      loss = game.settings['game.loss.name']
+      self._tell(
+        'scene',
+        game=name,
+        games=list(self.games),
+        dim=program.toy.dim,
+        limit=round(program.toy.limit, 6),
+        num_modes=len(program.toy.modes) if len(program.toy.modes) > 1 else 0,
+        probability=program.loss.probability,
+        critic=program.loss.real_score is None,
+        optimum=_optimum(loss),
+        real=np.round(program.real[:NUM_DRAWN], 4).tolist(),
+        history=game.history,
+      )
+
+
+def _optimum(loss: str) -> dict[str, float]:
+  """Returns the losses at D = 1/2, where they are known."""
+  four, two = math.log(4), math.log(2)
+  return {
+    'minimax': {'disc': four, 'gen': -two},
+    'non_saturating': {'disc': four, 'gen': two},
+    'non_saturating_fake_is_one': {'disc': four, 'gen': two},
+    'non_saturating_half': {'disc': two, 'gen': two},
+    'relativistic': {'disc': two, 'gen': two},
+  }.get(loss, {})

@@ -1,0 +1,470 @@
+"""The networks of StyleGAN2 (Karras et al. 2020a, and with ADA 2020b).
+
+G maps z to w by a multilayer perceptron. Each layer of the synthesis network is
+modulated by its own w: `layers` of them, of which two neighbours may come from
+different z (style mixing). D is a residual network with the minibatch standard
+deviation.
+
+The names of the blocks and the defaults are those of the authors' PyTorch code;
+models/style_weights.py converts their weights.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from gan_jax.errors import UserError
+from gan_jax.keys import layer_keys
+from gan_jax.models.layers import minibatch_stddev, pixel_norm
+from gan_jax.models.style_layers import (
+  StyleConv,
+  StyleDense,
+  SynthesisLayer,
+  ToRgb,
+)
+from gan_jax.ops import axis, fir
+
+Images = Float[Array, 'n h w c']
+Styles = Float[Array, 'n layers d']  # a w for each layer
+
+ARCHITECTURES = ('orig', 'resnet', 'skip')
+NOISES = ('constant', 'none', 'random')
+
+
+def resolutions(resolution: int) -> list[int]:
+  """Returns the resolutions of the blocks: 4, 8, ..., `resolution`.
+
+  Raises:
+    UserError: The networks do not support the resolution.
+  """
+  count = resolution.bit_length()
+  if resolution != 2 ** (count - 1) or not 8 <= resolution <= 1024:
+    raise UserError(
+      'the style networks support 8, 16, 32, ... 512 or 1024 pixels, not '
+      f'{resolution}: set config.data.resolution'
+    )
+  return [2**k for k in range(2, count)]
+
+
+def truncate(
+  w_avg: Float[Array, ' d'], ws: Styles, psi: Any, cutoff: int | None = None
+) -> Styles:
+  """Moves w towards its average: w_avg + psi (w - w_avg).
+
+  Karras et al. 2019, appendix B.
+
+  Args:
+    w_avg, ws: The average, and a w for each layer.
+    psi: 0 gives the average image, 1 no truncation; one number, or one for each
+      example.
+    cutoff: The first layers, to which truncation is limited. None: all.
+  """
+  psi = jnp.asarray(psi, ws.dtype).reshape(-1, 1, 1)
+  moved = w_avg + psi * (ws - w_avg)
+  if cutoff is None:
+    return moved
+  first = jnp.arange(ws.shape[1])[:, None] < cutoff
+  return jnp.where(first, moved, ws)
+
+
+class _Widths(nn.Module):
+  """The attributes that both networks share.
+
+  Attributes:
+    resolution, channels: Those of the images.
+    features, most_features: A resolution has min(features // resolution,
+      most_features) feature maps.
+    architecture: 'orig', 'resnet' or 'skip' (Karras et al. 2020, figure 7).
+    clamp: Outputs of convolutions are clamped to +-clamp. None: they are not.
+    lowprec: Number of resolutions, the highest, that `dtype` applies to. The
+      others are float32.
+    dtype: Computation dtype; the parameters are float32.
+  """
+
+  resolution: int
+  channels: int
+  features: int = 32768
+  most_features: int = 512
+  architecture: str = 'skip'
+  clamp: float | None = None
+  lowprec: int = 4
+  dtype: Any = jnp.float32
+
+  def width(self, resolution: int) -> int:
+    return min(self.features // resolution, self.most_features)
+
+  def dtype_of(self, resolution: int, exact: Any) -> Any:
+    """Returns the dtype of a block; `exact` is that of the others."""
+    first = max(self.resolution * 2 // 2**self.lowprec, 8)
+    low = jnp.finfo(self.dtype).bits < 32
+    return self.dtype if low and resolution >= first else exact
+
+  def check(self) -> None:
+    """Raises UserError if an attribute is invalid."""
+    resolutions(self.resolution)
+    if self.architecture not in ARCHITECTURES:
+      raise UserError(
+        f'unknown architecture {self.architecture!r} of a style network '
+        f'(valid: {", ".join(ARCHITECTURES)})'
+      )
+    if self.features < self.resolution:
+      raise UserError(
+        f'features={self.features} of a style network gives no feature map at '
+        f'{self.resolution} pixels: set it to {self.resolution} or more'
+      )
+
+
+SHARED = (
+  'resolution', 'channels', 'features', 'most_features', 'architecture',
+  'clamp', 'lowprec', 'dtype',
+)  # fmt: skip
+
+
+class Mapping(nn.Module):
+  """Maps z, a class, or both to w.
+
+  Attributes:
+    features: Dimension of w, and of the embedding of the class.
+    layers: Number of dense layers.
+    multiplier: Multiplies the learning rate.
+  """
+
+  features: int
+  layers: int = 8
+  multiplier: float = 0.01
+
+  @nn.compact
+  def __call__(
+    self, z: Float[Array, 'n d'] | None, labels: Float[Array, 'n k'] | None
+  ) -> Float[Array, 'n e']:
+    parts = [] if z is None else [pixel_norm(z)]
+    if labels is not None:
+      embedded = StyleDense(self.features, name='embed')(labels)
+      parts.append(pixel_norm(embedded))
+    x = jnp.concatenate(parts, axis=1)
+    for index in range(self.layers):
+      x = StyleDense(
+        self.features,
+        activate=True,
+        multiplier=self.multiplier,
+        name=f'fc{index}',
+      )(x)
+    return x
+
+
+class _SynthesisBlock(nn.Module):
+  """The layers of one resolution; `first` is the 4x4 block."""
+
+  width: int
+  resolution: int
+  channels: int
+  architecture: str
+  first: bool
+  last: bool
+  clamp: float | None
+  fused: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Images | None,
+    images: Images | None,
+    ws: Styles,
+    noises: list[Any],
+  ) -> tuple[Images, Images | None]:
+    def layer(name: str, up: bool = False) -> SynthesisLayer:
+      return SynthesisLayer(
+        self.width, self.resolution, up, self.clamp, self.fused, name=name
+      )
+
+    if self.first:
+      shape = self.resolution, self.resolution, self.width
+      x = self.param('const', nn.initializers.normal(1.0), shape)
+      x = jnp.broadcast_to(x.astype(self.dtype), (len(ws), *shape))
+      x = layer('conv1')(x, ws[:, 0], noises[0])
+    elif self.architecture == 'resnet':
+      half = math.sqrt(0.5)
+      x = x.astype(self.dtype)
+      skip = StyleConv(self.width, 1, 'up', activate=False, name='skip')
+      y = skip(x, gain=half)
+      x = layer('conv0', up=True)(x, ws[:, 0], noises[0])
+      x = y + layer('conv1')(x, ws[:, 1], noises[1], gain=half)
+    else:
+      x = x.astype(self.dtype)
+      x = layer('conv0', up=True)(x, ws[:, 0], noises[0])
+      x = layer('conv1')(x, ws[:, 1], noises[1])
+    if images is not None:
+      images = fir.upsample(images)
+    if self.last or self.architecture == 'skip':
+      to_rgb = ToRgb(self.channels, self.clamp, self.fused, name='torgb')
+      y = to_rgb(x, ws[:, 1 if self.first else 2])
+      y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+      images = y if images is None else images + y
+    return x, images
+
+
+class Synthesis(_Widths):
+  """Maps a w for each layer to images, without an output activation.
+
+  Attributes:
+    fused: Whether modulated convolutions are grouped; see `modulated_conv`.
+  """
+
+  fused: bool = False
+
+  @nn.compact
+  def __call__(
+    self, ws: Styles, keys: Key[Array, ' n'], noise: str = 'random'
+  ) -> Images:
+    """Generates images with `noise` 'random' (from the keys), 'constant' or
+    'none'.
+    """
+    noises = self._noises(ws, keys, noise)
+    x, images, index = None, None, 0
+    for side in resolutions(self.resolution):
+      block = _SynthesisBlock(
+        self.width(side),
+        side,
+        self.channels,
+        self.architecture,
+        side == 4,
+        side == self.resolution,
+        self.clamp,
+        self.fused,
+        self.dtype_of(side, ws.dtype),
+        name=f'b{side}',
+      )
+      x, images = block(x, images, ws[:, index:], noises[index:])
+      index += 1 if side == 4 else 2
+    return images
+
+  def _noises(
+    self, ws: Styles, keys: Key[Array, ' n'], noise: str
+  ) -> list[Any]:
+    """Returns the noise of each layer, as `SynthesisLayer` takes it."""
+    if noise not in NOISES:
+      raise UserError(f'unknown noise {noise!r} (valid: {", ".join(NOISES)})')
+    sides = [s for s in resolutions(self.resolution) for _ in range(2)][1:]
+    if noise != 'random':
+      return [noise if noise == 'constant' else None] * len(sides)
+    # One call for all layers, because each takes long to compile.
+    ends = list(itertools.accumulate(side**2 for side in sides))
+    sample = lambda key: jax.random.normal(key, (ends[-1],), ws.dtype)
+    parts = jnp.split(jax.vmap(sample)(layer_keys(self, keys)), ends[:-1], 1)
+    return [
+      part.reshape(-1, side, side)
+      for part, side in zip(parts, sides, strict=True)
+    ]
+
+
+class Generator(_Widths):
+  """Maps z to images by way of w.
+
+  Attributes:
+    w_dim: Dimension of w.
+    mapping_layers: Number of layers of the mapping network.
+    w_decay: Decay of the moving average of w, per forward pass in training.
+    mixing: Probability of style mixing in training: the last layers, from a
+      random one on, get the w of a second z ~ N(0, I).
+    fused: Whether modulated convolutions are grouped; see `modulated_conv`.
+    axis_name: The device axis under pmap.
+    Others: See `_Widths`.
+  """
+
+  w_dim: int = 512
+  mapping_layers: int = 8
+  w_decay: float = 0.995
+  mixing: float = 0.9
+  fused: bool = False
+  axis_name: str | None = None
+
+  def setup(self):
+    self.check()
+    self.mapping = Mapping(self.w_dim, self.mapping_layers)
+    shared = {name: getattr(self, name) for name in SHARED}
+    self.synthesis = Synthesis(**shared, fused=self.fused)
+    zeros = lambda: jnp.zeros(self.w_dim)
+    self.w_avg = self.variable('averages', 'w_avg', zeros)
+
+  @property
+  def layers(self) -> int:
+    """Number of layers that have a w."""
+    return 2 * len(resolutions(self.resolution))
+
+  def __call__(
+    self,
+    z: Float[Array, 'n d'],
+    keys: Key[Array, ' n'],
+    train: bool,
+    labels: Float[Array, 'n k'] | None = None,
+  ) -> Images:
+    """Generates images with random noise."""
+    return self.synthesis(self.map(z, keys, train, labels), keys)
+
+  def map(
+    self,
+    z: Float[Array, 'n d'],
+    keys: Key[Array, ' n'],
+    train: bool,
+    labels: Float[Array, 'n k'] | None = None,
+  ) -> Styles:
+    """Maps z to a w for each layer.
+
+    In training, styles are mixed and the moving average of w is updated.
+    """
+    w = self.mapping(z, labels)
+    ws = jnp.repeat(w[:, None], self.layers, axis=1)
+    if not train:
+      return ws
+    batch = axis.mean(jnp.mean(w, axis=0), self.axis_name)
+    step = (1 - self.w_decay) * (batch - self.w_avg.value)
+    self.w_avg.value += jax.lax.stop_gradient(step)
+    if not self.mixing:
+      return ws
+
+    def draw(key: Key[Array, '']) -> tuple[Array, Array]:
+      z_key, mix_key, layer_key = jax.random.split(key, 3)
+      mixed = jax.random.bernoulli(mix_key, self.mixing)
+      first = jax.random.randint(layer_key, (), 1, self.layers)
+      other = jax.random.normal(z_key, z.shape[1:], z.dtype)
+      return other, jnp.where(mixed, first, self.layers)
+
+    other, first = jax.vmap(draw)(layer_keys(self, keys))
+    own = jnp.arange(self.layers) < first[:, None]
+    return jnp.where(own[..., None], ws, self.mapping(other, labels)[:, None])
+
+  def synthesize(
+    self, ws: Styles, keys: Key[Array, ' n'], noise: str = 'random'
+  ) -> Images:
+    """Generates images from a w for each layer; see `Synthesis`."""
+    return self.synthesis(ws, keys, noise)
+
+
+class _DiscriminatorBlock(nn.Module):
+  """The layers of one resolution of D; `first` has the images alone."""
+
+  width: int
+  width_below: int
+  architecture: str
+  first: bool
+  clamp: float | None
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self, x: Images | None, images: Images | None
+  ) -> tuple[Images, Images | None]:
+    def conv(name, features, kernel=3, resample=None):
+      return StyleConv(features, kernel, resample, clamp=self.clamp, name=name)
+
+    x = None if x is None else x.astype(self.dtype)
+    if self.first or self.architecture == 'skip':
+      images = images.astype(self.dtype)
+      y = conv('fromrgb', self.width, 1)(images)
+      x = y if x is None else x + y
+      skipped = self.architecture == 'skip'
+      images = fir.downsample(images) if skipped else None
+    gain = math.sqrt(0.5) if self.architecture == 'resnet' else 1.0
+    y = conv('conv0', self.width)(x)
+    y = conv('conv1', self.width_below, resample='down')(y, gain=gain)
+    if self.architecture != 'resnet':
+      return y, images
+    skip = StyleConv(self.width_below, 1, 'down', activate=False, name='skip')
+    return skip(x, gain=gain) + y, images
+
+
+class _Epilogue(nn.Module):
+  """The last block of D: 4x4 to `outputs` numbers, in at least float32."""
+
+  width: int
+  outputs: int
+  architecture: str
+  group: int
+  stddev_channels: int
+  clamp: float | None
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(
+    self, x: Images, images: Images | None
+  ) -> Float[Array, 'n outputs']:
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    x = x.astype(exact)
+    if self.architecture == 'skip':
+      from_rgb = StyleConv(self.width, 1, name='fromrgb')
+      x = x + from_rgb(images.astype(exact))
+    if self.stddev_channels:
+      # Parameters are initialized outside of pmap, where no axis exists.
+      axis_name = None if self.is_initializing() else self.axis_name
+      x = minibatch_stddev(x, self.group, axis_name, self.stddev_channels)
+    x = StyleConv(self.width, 3, clamp=self.clamp, name='conv')(x)
+    x = x.reshape(len(x), -1)
+    x = StyleDense(self.width, activate=True, name='fc')(x)
+    return StyleDense(self.outputs, name='out')(x)
+
+
+class Discriminator(_Widths):
+  """Maps images to logits.
+
+  A conditional D projects its features on a mapped class (Miyato & Koyama
+  2018).
+
+  Attributes:
+    group: Group size of the minibatch standard deviation.
+    stddev_channels: Number of its channels; 0: none.
+    mapping_layers: Number of layers that map the class.
+    axis_name: The device axis under pmap.
+    Others: See `_Widths`.
+  """
+
+  architecture: str = 'resnet'
+  group: int = 4
+  stddev_channels: int = 1
+  mapping_layers: int = 8
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    images: Images,
+    keys: Key[Array, ' n'],
+    train: bool,
+    labels: Float[Array, 'n k'] | None = None,
+  ) -> Float[Array, ' n']:
+    """Computes logits."""
+    self.check()
+    width, exact = self.width(4), images.dtype
+    x = None
+    for side in reversed(resolutions(self.resolution)[1:]):
+      block = _DiscriminatorBlock(
+        self.width(side),
+        self.width(side // 2),
+        self.architecture,
+        side == self.resolution,
+        self.clamp,
+        self.dtype_of(side, exact),
+        name=f'b{side}',
+      )
+      x, images = block(x, images)
+    epilogue = _Epilogue(
+      width,
+      1 if labels is None else width,
+      self.architecture,
+      self.group,
+      self.stddev_channels,
+      self.clamp,
+      self.axis_name,
+      name='b4',
+    )
+    out = epilogue(x, images)
+    if labels is None:
+      return out[:, 0]
+    mapping = Mapping(width, self.mapping_layers, name='mapping')
+    projected = jnp.sum(out * mapping(None, labels), axis=1)
+    return projected / math.sqrt(width)
