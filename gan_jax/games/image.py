@@ -18,6 +18,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
+  ONCE,
   DiscOutput,
   Discriminate,
   apply_training,
@@ -217,6 +218,7 @@ def image_game(
     discriminate=partial(discriminate.single, loss),
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
+    ema_copies=ONCE,  # an average of unit vectors is not a unit vector
   )
 
 
@@ -293,6 +295,7 @@ def gen_updates(
       penalty.own_keys(keys),
       context.game_state[penalty.name],
       mean,
+      params,
     )
     value, state = penalty.penalty.value(inputs)
     return weight_of(penalty, phase) * value, value, {penalty.name: state}
