@@ -20,8 +20,8 @@ neither has this config (`game.gen_penalties.orthogonal.weight`): without it,
 truncation may spoil samples (section 3.1).
 
 The paper trained on 128 to 512 cores of a TPU v3. BatchNorm statistics are
-those of all devices, there and here. Published FIDs: 4.2 (CIFAR-10, StudioGAN), 8.7
-(ImageNet, the paper). Scores of this code: not measured yet.
+those of all devices, there and here. Published FIDs: 4.2 (CIFAR-10, StudioGAN),
+8.7 (ImageNet, the paper). Scores of this code: not measured yet.
 """
 
 import math
