@@ -18,6 +18,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
+  ONCE,
   DiscOutput,
   Discriminate,
   apply_training,
@@ -233,6 +234,7 @@ def image_game(
     features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
+    ema_copies=ONCE,  # an average of unit vectors is not a unit vector
   )
 
 
@@ -327,6 +329,7 @@ def gen_updates(
       keys,
       context.game_state[penalty.name],
       mean,
+      params,
     )
     value, state = penalty.penalty.value(inputs)
     return weight_of(penalty, phase) * value, value, {penalty.name: state}
