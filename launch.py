@@ -69,6 +69,7 @@ EXPECTED = {
 RUNS = Path('runs')  # the folder of the default workdirs
 # Flags of a single mode.
 MODE_FLAGS = {
+  'train': ('init',),
   'evaluate': ('step', 'truncation'),
   'sweep': (
     'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
@@ -79,7 +80,8 @@ MODE_FLAGS = {
 # All flags of this program, to suggest one for a misspelt flag.
 FLAGS = (
   'config', 'workdir', 'mode', 'compare', 'score', 'coordinator_address',
-  'num_processes', 'process_id', *MODE_FLAGS['evaluate'], *MODE_FLAGS['sweep'],
+  'num_processes', 'process_id', *MODE_FLAGS['train'], *MODE_FLAGS['evaluate'],
+  *MODE_FLAGS['sweep'],
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -104,6 +106,12 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.'
+)
+_INIT = flags.DEFINE_string(
+  'init',
+  None,
+  'Start a new run from these weights: the workdir of a run, or FILE.pkl of '
+  'StyleGAN2-ADA or R3GAN. Short for --config.init.source.',
 )
 flags.DEFINE_string(
   'step',
@@ -284,6 +292,10 @@ def _mode_arguments() -> dict[str, Any]:
 
 def _apply_overrides() -> None:
   """Adapts the experiment's config to the overrides."""
+  if _INIT.value is not None:
+    with _CONFIG.value.unlocked():
+      block = _CONFIG.value.setdefault('init', ConfigDict())
+      block.source = _INIT.value
   for note in settle(_CONFIG.value, _overrides()):
     if devices.is_main():
       print(f'Removed: {note}', flush=True)

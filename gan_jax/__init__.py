@@ -16,7 +16,7 @@ if TYPE_CHECKING:
   from gan_jax.runs.run import Run
   from gan_jax.sweep.results import Sweep
 
-__all__ = ['compare', 'evaluate', 'load', 'load_sweep']
+__all__ = ['compare', 'evaluate', 'load', 'load_pkl', 'load_sweep']
 
 
 def load(
@@ -47,6 +47,30 @@ def load(
   from gan_jax.runs import run
 
   return run.load(workdir, step, best, trust)
+
+
+def load_pkl(path: str | Path) -> 'Run':
+  """Opens a published generator: a `.pkl` of StyleGAN2-ADA or R3GAN.
+
+  >>> run = gan_jax.load_pkl('ffhq.pkl')
+  >>> run.sample(8, truncation=0.7)
+
+  Such files hold Python source. It is ignored, and nothing in the file is run.
+
+  Args:
+    path: The file, as published by NVlabs' stylegan2-ada-pytorch or
+      brownvc/R3GAN, or trained with their code.
+
+  Returns:
+    A `Run` without metrics and training data: `sample`, `interpolate`, `show`,
+    `discriminator`; of a StyleGAN2, `w`, `mix`, `synthesize`.
+
+  Raises:
+    UserError: The file is damaged, holds another network, or requests code.
+  """
+  from gan_jax.runs import pretrained
+
+  return pretrained.load_pkl(path)
 
 
 def evaluate(

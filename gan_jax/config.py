@@ -29,7 +29,7 @@ BLOCKS = (
   'optimizer.disc',
   'optimizer.gen',
 )
-OPTIONAL_BLOCKS = ('evaluation', 'growth', 'model.disc', 'model.gen')
+OPTIONAL_BLOCKS = ('evaluation', 'growth', 'init', 'model.disc', 'model.gen')
 
 # Keys that may change when a run is resumed. None of them changes results that
 # were already computed.
@@ -82,8 +82,12 @@ OPEN = (
   'optimizer.gen.',
 )
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
-# program itself adds `data.size`, so that a changed data set is detected.
-OPTIONAL = ('data.classes', 'data.size', 'evaluation.labels', 'schedule')
+# program itself adds `data.size` and `init.digest`, so that changed data and
+# changed initial weights are detected.
+OPTIONAL = (
+  'data.classes', 'data.size', 'evaluation.labels', 'init.digest',
+  'init.players', 'init.source', 'schedule',
+)  # fmt: skip
 
 
 def check_keys(flat: Mapping[str, Any]) -> None:
@@ -130,6 +134,19 @@ def with_data_size(config: ConfigDict, size: int) -> ConfigDict:
   with config.unlocked():
     config.data.size = size
   return config
+
+
+def with_init_digest(config: ConfigDict, digest: str) -> ConfigDict:
+  """Returns a copy with the digest of the initial weights."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.init.digest = digest
+  return config
+
+
+def init_source(config: ConfigDict) -> str | None:
+  """Returns the file or run of the initial weights; None: they are random."""
+  return config.get('init', {}).get('source')
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -184,7 +201,11 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
     return
   saved = flatten(_parse(file))
   new = flatten(_jsonable(config))
-  new.setdefault('data.size', saved.get('data.size'))
+  for key in ('data.size', 'init.digest'):
+    new.setdefault(key, saved.get(key))
+  for flat in (saved, new):  # a run without initial weights says no more
+    if flat.get('init.source') is None:
+      flat.pop('init.players', None)
   differing = [
     f'{key} ({x} there, {y} here)'
     for key, x, y in differences(saved, new, ignore=CHANGEABLE)

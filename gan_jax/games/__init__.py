@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from gan_jax import models
@@ -37,8 +39,8 @@ TRAINING_VALUES = ('optimizer.', 'ema_halflife_images')
 # pipeline.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
-  'ada', 'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss',
-  'name', 'penalties', *AUGMENT_KEYS,
+  'ada', 'auxiliary', 'clip', 'freeze_disc', 'gen_penalties', 'latent',
+  'latent_dim', 'loss', 'name', 'penalties', *AUGMENT_KEYS,
 )  # fmt: skip
 
 
@@ -213,6 +215,44 @@ def advice(config: Any) -> str | None:
   )
 
 
+def _freeze_disc(config: Any, game: Game) -> Game:
+  """Freezes the first `config.game.freeze_disc` layers of D.
+
+  They are those nearest to the images: the modules of D in the order of their
+  first use. Mo et al. 2020 (Freeze the discriminator).
+  """
+  count, size = config.game.freeze_disc, config.data.resolution
+  batch = {
+    'images': jnp.zeros((2, size, size, config.data.channels)),
+    'labels': jnp.zeros(2, jnp.int32),
+  }
+  layers: list[str] = []
+
+  def record() -> None:
+    variables, _ = game.init(jax.random.key(0), batch)
+    layers.extend(variables.disc['params'])
+
+  jax.eval_shape(record)  # a tree that leaves it would be sorted
+  if count >= len(layers):
+    raise UserError(
+      f'config.game.freeze_disc={count} must be less than {len(layers)}, the '
+      f'number of layers of D ({", ".join(layers)})'
+    )
+  frozen = {*layers[:count]}
+
+  def trainable(params, phase):
+    flags = Pair(True, True)
+    if game.trainable is not None:
+      flags = game.trainable(params, phase)
+    disc = {
+      name: jax.tree.map(lambda flag, n=name: flag and n not in frozen, part)
+      for name, part in jax.tree.broadcast(flags.disc, params.disc).items()
+    }
+    return Pair(flags.gen, disc)
+
+  return game._replace(trainable=trainable)
+
+
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
   'image': _image,
   'progressive': _progressive,
@@ -224,6 +264,8 @@ def make(config: Any, axis_name: str | None = None) -> Game:
   """Makes the game that `config.game.name` names."""
   make_game = choose_or_import('config.game.name', config.game.name, GAMES)
   game = make_game(config, axis_name)
+  if config.game.get('freeze_disc'):
+    game = _freeze_disc(config, game)
   for name in sorted(_scheduled(config) - {*game.scheduled}):
     raise UserError(
       f'config.schedule: this game has no scheduled value {name!r}'
