@@ -33,8 +33,8 @@ class Pretrained(Run):
     self.params = _on_device(networks.ema.variables)
     self._game = games.make(self.config)
     self._phase = make_schedule(self.config).phase(0)
-    self._generate = jax.jit(self.generator)
-    self._points, self._classes = False, networks.ema.classes
+    self._generate = jax.jit(self.generator, static_argnames='output')
+    self.has_points, self._classes = False, networks.ema.classes
     both = networks.gen.variables, networks.disc.variables
     self._variables = Pair(*map(_on_device, both))
 
