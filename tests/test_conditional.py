@@ -18,7 +18,7 @@ from gan_jax.metrics.conditional import (
   label_accuracy,
 )
 from gan_jax.metrics.evaluator import Evaluator
-from gan_jax.training.evaluations import make_evaluator
+from gan_jax.training.evaluations import make_evaluators
 from gan_jax.training.schedule import make_schedule
 
 COUNT = 200
@@ -154,4 +154,4 @@ def test_what_does_not_fit_is_refused():
   )
   source = digits(DataSpec('', config.data.resolution, 1))
   with pytest.raises(UserError, match='need a conditional generator'):
-    make_evaluator(config, source).make_evaluate_fn(games.make(config))
+    make_evaluators(config, source)[0].make_evaluate_fn(games.make(config))
