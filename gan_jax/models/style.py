@@ -429,6 +429,15 @@ class Discriminator(_Widths):
   mapping_layers: int = 8
   axis_name: str | None = None
 
+  def check(self) -> None:
+    """Raises UserError if an attribute is invalid."""
+    super().check()
+    if self.stddev_channels and self.width(4) % self.stddev_channels:
+      raise UserError(
+        f'stddev_channels={self.stddev_channels} must divide the '
+        f'{self.width(4)} feature maps at 4 pixels: set it to 1'
+      )
+
   @nn.compact
   def __call__(
     self,
