@@ -30,6 +30,7 @@ from gan_jax.models.style_layers import (
 from gan_jax.ops import axis, fir
 
 Images = Float[Array, 'n h w c']
+Maps = Float[Array, 'n _ _ _']  # of any size: blocks change it
 Styles = Float[Array, 'n layers e']  # a w for each layer
 
 ARCHITECTURES = ('orig', 'resnet', 'skip')
@@ -174,11 +175,11 @@ class _SynthesisBlock(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: Images | None,
-    images: Images | None,
+    x: Maps | None,
+    images: Maps | None,
     ws: Styles,
     noises: list[Any],
-  ) -> tuple[Images, Images | None]:
+  ) -> tuple[Maps, Maps | None]:
     def layer(name: str, up: bool = False) -> SynthesisLayer:
       return SynthesisLayer(
         self.width, self.resolution, up, self.clamp, self.fused, name=name
@@ -359,8 +360,8 @@ class _DiscriminatorBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Images | None, images: Images | None
-  ) -> tuple[Images, Images | None]:
+    self, x: Maps | None, images: Maps | None
+  ) -> tuple[Maps, Maps | None]:
     def conv(name, features, kernel=3, resample=None):
       return StyleConv(features, kernel, resample, clamp=self.clamp, name=name)
 
@@ -392,9 +393,7 @@ class _Epilogue(nn.Module):
   axis_name: str | None
 
   @nn.compact
-  def __call__(
-    self, x: Images, images: Images | None
-  ) -> Float[Array, 'n outputs']:
+  def __call__(self, x: Maps, images: Maps | None) -> Float[Array, 'n outputs']:
     exact = jnp.promote_types(x.dtype, jnp.float32)
     x = x.astype(exact)
     if self.architecture == 'skip':
@@ -429,6 +428,15 @@ class Discriminator(_Widths):
   stddev_channels: int = 1
   mapping_layers: int = 8
   axis_name: str | None = None
+
+  def check(self) -> None:
+    """Raises UserError if an attribute is invalid."""
+    super().check()
+    if self.stddev_channels and self.width(4) % self.stddev_channels:
+      raise UserError(
+        f'stddev_channels={self.stddev_channels} must divide the '
+        f'{self.width(4)} feature maps at 4 pixels: set it to 1'
+      )
 
   @nn.compact
   def __call__(

@@ -232,7 +232,9 @@ class ToRgb(nn.Module):
   fused: bool = False
 
   @nn.compact
-  def __call__(self, x: Images, w: Float[Array, 'n d']) -> Images:
+  def __call__(
+    self, x: Images, w: Float[Array, 'n d']
+  ) -> Float[Array, 'n h w e']:
     features = x.shape[-1]
     styles = StyleDense(features, bias=1.0, name='affine')(w)
     shape = 1, 1, features, self.channels

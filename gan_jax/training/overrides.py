@@ -104,6 +104,8 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     block, _, leaf = key.rpartition('.')
     if leaf != 'weight' and flat.get(f'{block}.weight') == 0:
       yield key, f'config.{block}.weight is 0'
+    if leaf == 'lowprec' and flat.get('precision') == 'float32':
+      yield key, 'config.precision is float32'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
   if 'init.players' in flat and flat.get('init.source') is None:
