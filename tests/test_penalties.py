@@ -258,8 +258,8 @@ def test_lecam_state_is_in_the_game_and_that_of_all_devices(tmp_path):
         'consistency': {'weight': 1.0},
       }
       loop.train(config, tmp_path / parallel)
-      (state,) = checkpoint.read(tmp_path / parallel, ('game_state',), 4)
-    states.append(state['penalties/lecam'])
+      state = checkpoint.read(tmp_path / parallel, ('game_state',), 4)
+    states.append(state['game_state']['penalties/lecam'])
   one, other = states
   assert one['updates'] == 4
   assert abs(float(one['real'])) > 1e-3
