@@ -355,8 +355,9 @@ def _apply_overrides() -> None:
   """Adapts the experiment's config to the overrides."""
   if _INIT.value is not None:
     with _CONFIG.value.unlocked():
-      block = _CONFIG.value.setdefault('init', ConfigDict())
-      block.source = _INIT.value
+      if 'init' not in _CONFIG.value:
+        _CONFIG.value.init = ConfigDict()
+      _CONFIG.value.init.source = _INIT.value
   for note in settle(_CONFIG.value, overrides()):
     if devices.is_main():
       print(f'Removed: {note}', flush=True)

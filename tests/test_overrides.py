@@ -33,6 +33,7 @@ from gan_jax.training.setup import create_state
 ELSEWHERE = {*cfg.CHANGEABLE} - {'total_images'}
 # Keys whose other values mean the same, and why.
 SAME = {
+  'init.source': 'it is read where a run begins: test_initial.py',
   'data.split': "of a set that is not divided 'all' and 'train' are the same",
   'data.crop': 'what is drawn is never cropped',
   'evaluation.labels': 'of what is measured alone',

@@ -1,0 +1,202 @@
+"""Runs that start from the weights of other runs and of published files."""
+
+import json
+import shutil
+import subprocess
+
+import jax
+import network_pkls as pkls
+import numpy as np
+import pytest
+import r3gan_reference as reference
+from conftest import launch
+from runs import everything, get_config, metrics
+
+from gan_jax import config as cfg
+from gan_jax import games
+from gan_jax.errors import UserError
+from gan_jax.pair import Pair
+from gan_jax.training import checkpoint, loop
+
+DISPATCH = 4 * 16  # images
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  """A run of 600 iterations of another seed."""
+  workdir = tmp_path_factory.mktemp('source')
+  config = get_config('vanilla_mnist', 'tiny')
+  config.seed = 5
+  config.total_images = 16 * 600
+  config.checkpoint_every_images = config.sample_every_images = 16 * 600
+  loop.train(config, workdir)
+  return workdir
+
+
+def tiny(source, **changes):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.init.source = str(source)
+  for key, value in changes.items():
+    config = cfg.changed(config, key.replace('__', '.'), value)
+  return config
+
+
+def still(**changes):
+  """One dispatch that changes nothing, almost."""
+  rates = {f'optimizer__{p}__learning_rate': 1e-12 for p in ('gen', 'disc')}
+  return {'total_images': DISPATCH, **rates, **changes}
+
+
+def arrays(workdir, *names):
+  step = checkpoint.steps(workdir)[-1]
+  tree = checkpoint.read(workdir, names or ('variables', 'ema'), step)
+  return jax.tree.map(np.asarray, tree)
+
+
+def assert_close(one, other):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-7), one, other
+  )
+
+
+def test_a_run_goes_on_from_another(source, tmp_path, capsys):
+  """Both players and the average; the losses are those of the end there, not
+  those of a beginning.
+  """
+  loop.train(tiny(source, **still()), tmp_path / 'a')
+  printed = capsys.readouterr().out
+  assert f'Init:     {source}, 4 of 4 arrays of gen, 4 of 4 arrays of disc' in (
+    printed
+  )
+  there, here = arrays(source), arrays(tmp_path / 'a')
+  assert_close(here['variables'], there['variables'])
+  config = get_config('vanilla_mnist', 'tiny')
+  for key, value in still().items():
+    config = cfg.changed(config, key.replace('__', '.'), value)
+  loop.train(config, tmp_path / 'fresh')
+  last = metrics(source)[-1]['disc/loss']
+  first, fresh = (
+    metrics(tmp_path / name)[-1]['disc/loss'] for name in ('a', 'fresh')
+  )
+  assert abs(first - last) < abs(fresh - last) / 3
+  written = json.loads((tmp_path / 'a' / 'config.json').read_text())['init']
+  assert written['source'] == str(source)
+  assert written['players'] == ['gen', 'disc']
+  assert len(written['digest']) == 16
+
+
+def test_resume_does_not_read_it_again(source, tmp_path):
+  """The source is gone by then: bit for bit the run that never stopped."""
+  copy = tmp_path / 'copy'
+  shutil.copytree(source, copy)
+  config = tiny(copy)
+  loop.train(config, tmp_path / 'straight')
+  loop.train(cfg.changed(config, 'total_images', 16 * 12), tmp_path / 'b')
+  shutil.rmtree(copy)
+  loop.train(config, tmp_path / 'b')
+  end = checkpoint.steps(tmp_path / 'b')[-1]
+  assert everything(tmp_path / 'b', end) == everything(
+    tmp_path / 'straight', end
+  )
+  with pytest.raises(UserError, match=r'holds another run.*init.players'):
+    loop.train(cfg.changed(config, 'init.players', ('gen',)), tmp_path / 'b')
+  with pytest.raises(UserError, match='neither a run with a checkpoint nor'):
+    loop.train(config, tmp_path / 'new')
+
+
+def test_what_does_not_fit_is_listed(source, tmp_path, capsys):
+  config = tiny(source, **still(), model__gen__hidden=(32, 16))
+  loop.train(config, tmp_path / 'a')
+  printed = capsys.readouterr().out
+  assert '1 of 6 arrays of gen, 4 of 4 arrays of disc' in printed or (
+    '2 of 6 arrays of gen, 4 of 4 arrays of disc' in printed
+  )
+  assert 'not taken, and therefore random:' in printed
+  assert '  gen/Dense_2/kernel: (16, 784) here, none there' in printed
+  assert '  gen/Dense_1/kernel: (32, 16) here, (32, 784) there' in printed
+  with pytest.raises(UserError, match='no array that fits gen'):
+    other = tiny(source, **still(), model__gen__hidden=(48,))
+    other.game.latent_dim = 7
+    other.data.resolution = 16
+    loop.train(other, tmp_path / 'b')
+
+
+def test_one_player(source, tmp_path):
+  config = tiny(source, **still(), init__players=('disc',))
+  loop.train(config, tmp_path / 'a')
+  there, here = arrays(source), arrays(tmp_path / 'a')
+  assert_close(here['variables']['disc'], there['variables']['disc'])
+  kernel = lambda tree: tree['variables']['gen']['params']['Dense_0']['kernel']
+  assert abs(kernel(here) - kernel(there)).max() > 1e-3
+
+
+def test_frozen_layers_of_d(source, tmp_path):
+  """Those nearest to the images keep their weights; the others learn."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.init.source = str(source)
+  config.game.freeze_disc = 1
+  loop.train(config, tmp_path / 'a')
+  there, here = (
+    arrays(path, 'variables')['variables']['disc']['params']
+    for path in (source, tmp_path / 'a')
+  )
+  first, last = sorted(here)
+  assert (here[first]['kernel'] == there[first]['kernel']).all()
+  assert (here[last]['kernel'] != there[last]['kernel']).any()
+  config.game.freeze_disc = 2
+  with pytest.raises(UserError, match=r'less than 2, the number of layers'):
+    games.make(config)
+
+
+def test_layers_are_frozen_from_the_images_on():
+  config = get_config('r3gan', 'tiny')
+  config.game.freeze_disc = 3
+  game = games.make(config)
+  names = ('basis', 'block_4_0', 'block_8_0', 'embed', 'from_image', 'project')
+  params = Pair({'x': 0}, dict.fromkeys(names, 0))
+  flags = game.trainable(params, None).disc
+  assert [name for name in names if not flags[name]] == [
+    'block_4_0', 'block_8_0', 'from_image'
+  ]  # fmt: skip
+
+
+def test_a_published_file(tmp_path, capsys):
+  """R3GAN's, at other classes: all but what depends on them is taken."""
+  shapes = {'widths': (8, 8), 'groups': (2, 2)}
+  gen = reference.arrays(reference.gen_shapes(3, z=64, **shapes), np.float32)
+  disc = reference.arrays(reference.disc_shapes(3, **shapes), np.float32)
+  path = pkls.write(tmp_path / 'a.pkl', pkls.by_name, G=gen, D=disc, G_ema=gen)
+  from gan_jax.training import initial
+
+  config = get_config('r3gan', 'tiny')
+  for player in ('gen', 'disc'):
+    config.model[player].num_blocks = 2
+  game = games.make(config)
+  batch = {
+    'images': jax.numpy.zeros((2, 8, 8, 3)),
+    'labels': jax.numpy.zeros(2, int),
+  }
+  variables, _ = jax.jit(game.init)(jax.random.key(0), batch)
+  state = initial.State(0, 0, 0, None, variables, None, variables.gen, None)
+  state, lines = initial.initialize(state, initial.read(str(path)))
+  kernel = state.ema['params']['to_image']['kernel']
+  expected = gen['Model.AggregationLayer.Layer.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(kernel, expected)
+  assert lines[1:] == [
+    '          not taken, and therefore random:',
+    '  gen/embed: (10, 64) here, (3, 64) there',
+    '  disc/embed: (10, 8) here, (3, 8) there',
+  ]
+
+
+def test_the_flag(source, tmp_path):
+  flags = '--config=experiments/vanilla_mnist.py:tiny', f'--init={source}'
+  run = lambda *more: subprocess.run(
+    launch(*flags, *more), capture_output=True, text=True, check=False
+  )
+  done = run(f'--workdir={tmp_path / "a"}', f'--config.total_images={DISPATCH}')
+  assert done.returncode == 0, done.stderr
+  assert f'Settings: init.source={source}' in done.stdout
+  assert '4 of 4 arrays of gen' in done.stdout
+  refused = run('--mode=preview')
+  assert '--init needs --mode=train' in refused.stderr
