@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import gan_jax
 from gan_jax import devices
@@ -89,6 +89,12 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.'
+)
+_INIT = flags.DEFINE_string(
+  'init',
+  None,
+  'Start a new run from these weights: the workdir of a run, or FILE.pkl of '
+  'StyleGAN2-ADA or R3GAN. Short for --config.init.source.',
 )
 flags.DEFINE_string(
   'step',
@@ -347,6 +353,10 @@ def _mode_arguments() -> dict[str, Any]:
 
 def _apply_overrides() -> None:
   """Adapts the experiment's config to the overrides."""
+  if _INIT.value is not None:
+    with _CONFIG.value.unlocked():
+      block = _CONFIG.value.setdefault('init', ConfigDict())
+      block.source = _INIT.value
   for note in settle(_CONFIG.value, overrides()):
     if devices.is_main():
       print(f'Removed: {note}', flush=True)

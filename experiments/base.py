@@ -30,6 +30,13 @@ def base_config() -> ConfigDict:
   config.checkpoints_to_keep = 3
   config.wandb = False
 
+  config.init = ConfigDict(
+    {
+      'source': config_dict.placeholder(str),  # None: random; --init=SOURCE
+      'players': ('gen', 'disc'),
+    }
+  )
+
   config.evaluation = ConfigDict(
     {
       'every_images': config_dict.placeholder(int),  # None: never

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
   from gan_jax.sweep.results import Sweep
 
 __all__ = [
-  'compare', 'evaluate', 'experiment', 'load', 'load_sweep',
+  'compare', 'evaluate', 'experiment', 'load', 'load_pkl', 'load_sweep',
   'open_export', 'train',
 ]  # fmt: skip
 
@@ -116,6 +116,30 @@ def open_export(path: str | Path, trust: bool = False) -> 'Export':
   from gan_jax.runs import export
 
   return export.open_export(path, trust)
+
+
+def load_pkl(path: str | Path) -> 'Run':
+  """Opens a published generator: a `.pkl` of StyleGAN2-ADA or R3GAN.
+
+  >>> run = gan_jax.load_pkl('ffhq.pkl')
+  >>> run.sample(8, truncation=0.7)
+
+  Such files hold Python source. It is ignored, and nothing in the file is run.
+
+  Args:
+    path: The file, as published by NVlabs' stylegan2-ada-pytorch or
+      brownvc/R3GAN, or trained with their code.
+
+  Returns:
+    A `Run` without metrics and training data: `sample`, `interpolate`, `show`,
+    `discriminator`; of a StyleGAN2, `w`, `mix`, `synthesize`.
+
+  Raises:
+    UserError: The file is damaged, holds another network, or requests code.
+  """
+  from gan_jax.runs import pretrained
+
+  return pretrained.load_pkl(path)
 
 
 def evaluate(

@@ -33,6 +33,7 @@ OUTPUT_CLOSED = 141  # what a shell returns after SIGPIPE
 LAB_EXPERIMENT = f'{Path(__file__).parents[1] / "experiments" / "toy.py"}:ring'
 # Flags of some modes only.
 MODE_FLAGS = {
+  'train': ('init',),
   'apply': ('input', 'output', 'overwrite', 'step', 'to', 'trust'),
   'evaluate': ('step', 'truncation'),
   'film': (

@@ -30,7 +30,7 @@ BLOCKS = (
   'optimizer.gen',
 )
 OPTIONAL_BLOCKS = (
-  'evaluation', 'growth', 'model.disc', 'model.encoder', 'model.gen',
+  'evaluation', 'growth', 'init', 'model.disc', 'model.encoder', 'model.gen',
 )  # fmt: skip
 
 # Keys that may change when a run is resumed. None of them changes results that
@@ -84,11 +84,12 @@ OPEN = (
   'optimizer.gen.',
 )
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
-# program itself adds `data.size`, so that a changed data set is detected.
+# program itself adds `data.size` and `init.digest`, so that changed data and
+# changed initial weights are detected.
 OPTIONAL = (
   'data.a', 'data.b', 'data.classes', 'data.load_resolution',
   'data.rotate', 'data.size',
-  'evaluation.labels', 'schedule',
+  'evaluation.labels', 'init.digest', 'init.players', 'init.source', 'schedule',
 )  # fmt: skip
 
 
@@ -138,6 +139,19 @@ def with_data_size(
   with config.unlocked():
     config.data.size = size
   return config
+
+
+def with_init_digest(config: ConfigDict, digest: str) -> ConfigDict:
+  """Returns a copy with the digest of the initial weights."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.init.digest = digest
+  return config
+
+
+def init_source(config: ConfigDict) -> str | None:
+  """Returns the file or run of the initial weights; None: they are random."""
+  return config.get('init', {}).get('source')
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -192,7 +206,11 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
     return
   saved = flatten(_parse(file))
   new = flatten(_jsonable(config))
-  new.setdefault('data.size', saved.get('data.size'))
+  for key in ('data.size', 'init.digest'):
+    new.setdefault(key, saved.get(key))
+  for flat in (saved, new):  # a run without initial weights says no more
+    if flat.get('init.source') is None:
+      flat.pop('init.players', None)
   differing = [
     f'{key} ({x} there, {y} here)'
     for key, x, y in differences(saved, new, ignore=CHANGEABLE)

@@ -37,7 +37,7 @@ STORAGES = {
 }
 
 
-class _Storage(NamedTuple):
+class Storage(NamedTuple):
   """A storage as the pickle describes it."""
 
   key: str
@@ -45,25 +45,25 @@ class _Storage(NamedTuple):
   size: int  # in elements
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
   """A tensor as the pickle describes it; offset and strides in elements."""
 
-  storage: _Storage
+  storage: Storage
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
 
 
-class _Unpickler(pickle.Unpickler):
-  """Makes dicts, numbers, strings and `_Tensor`s, and calls nothing else.
+class Unpickler(pickle.Unpickler):
+  """Makes dicts, numbers, strings and `Tensor`s, and calls nothing else.
 
   Attributes:
     storages: Key -> the storage, for all storages named so far.
   """
 
-  def __init__(self, file: io.BufferedIOBase):
+  def __init__(self, file: io.BufferedIOBase | io.BytesIO):
     super().__init__(file)
-    self.storages: dict[str, _Storage] = {}
+    self.storages: dict[str, Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
     """Maps an allowed name to its replacement, and refuses all others."""
@@ -74,7 +74,7 @@ class _Unpickler(pickle.Unpickler):
       return OrderedDict
     # A new function each time, because a pickle can set its attributes.
     if full == 'torch._utils._rebuild_tensor_v2':
-      return lambda *args: _Tensor(*args[:4])
+      return lambda *args: Tensor(*args[:4])
     if full == 'torch._utils._rebuild_parameter':
       return lambda tensor, *_: tensor
     raise UserError(
@@ -82,12 +82,12 @@ class _Unpickler(pickle.Unpickler):
       'refused and nothing was run (expected the state_dict() of a network)'
     )
 
-  def persistent_load(self, pid: Any) -> _Storage:
+  def persistent_load(self, pid: Any) -> Storage:
     """Records a storage."""
     kind, dtype, key, _, size, *views = pid
     if kind != 'storage' or dtype not in STORAGES.values() or any(views):
       raise ValueError('not a storage')
-    return self.storages.setdefault(key, _Storage(key, dtype, size))
+    return self.storages.setdefault(key, Storage(key, dtype, size))
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -124,36 +124,66 @@ def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     # All members lie in one folder, whose name varies.
     members = {name.partition('/')[2]: name for name in archive.namelist()}
     member = lambda name: archive.read(members[name])
-    unpickler = _Unpickler(io.BytesIO(member('data.pkl')))
+    unpickler = Unpickler(io.BytesIO(member('data.pkl')))
     tensors = _tensors(unpickler.load())
     big_endian = 'byteorder' in members and member('byteorder') == b'big'
     contents = {
-      key: _elements(storage, member(f'data/{key}'), big_endian)
+      key: elements_of(storage, member(f'data/{key}'), big_endian)
       for key, storage in unpickler.storages.items()
     }
-  return {name: _array(x, contents) for name, x in tensors.items()}
+  return {name: to_array(x, contents) for name, x in tensors.items()}
 
 
 def _read_stream(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
   """Reads the format before PyTorch 1.6."""
-  magic, _, system = (_Unpickler(file).load() for _ in range(3))
+  unpickler, big_endian = _begin_stream(file)
+  tensors = _tensors(unpickler.load())
+  contents = _read_contents(file, unpickler, big_endian)
+  return {name: to_array(x, contents) for name, x in tensors.items()}
+
+
+def read_storage(content: bytes) -> tuple[Storage, np.ndarray]:
+  """Reads one storage in the format before PyTorch 1.6.
+
+  Raises:
+    UserError: The content requests any other code.
+    ValueError: The content is something else.
+  """
+  file = io.BytesIO(content)
+  unpickler, big_endian = _begin_stream(file)
+  storage = unpickler.load()
+  if not isinstance(storage, Storage):
+    raise ValueError('not a storage')
+  contents = _read_contents(file, unpickler, big_endian)
+  return storage, contents[storage.key]
+
+
+def _begin_stream(
+  file: io.BufferedIOBase | io.BytesIO,
+) -> tuple[Unpickler, bool]:
+  """Reads the header; returns the unpickler, and if numbers are big-endian."""
+  magic, _, system = (Unpickler(file).load() for _ in range(3))
   if magic != MAGIC_NUMBER:
     raise ValueError('another pickle')
-  big_endian = not system['little_endian']
-  unpickler = _Unpickler(file)
-  tensors = _tensors(unpickler.load())
+  return Unpickler(file), not system['little_endian']
+
+
+def _read_contents(
+  file: io.BufferedIOBase | io.BytesIO, unpickler: Unpickler, big_endian: bool
+) -> dict[str, np.ndarray]:
+  """Reads the contents of the storages that were named."""
   contents = {}
-  for key in _Unpickler(file).load():
+  for key in Unpickler(file).load():
     storage = unpickler.storages[key]
     size = int.from_bytes(file.read(8), 'big' if big_endian else 'little')
     if size != storage.size:
       raise ValueError('a storage of another size')
     content = file.read(size * np.dtype(storage.dtype).itemsize)
-    contents[key] = _elements(storage, content, big_endian)
-  return {name: _array(x, contents) for name, x in tensors.items()}
+    contents[key] = elements_of(storage, content, big_endian)
+  return contents
 
 
-def _tensors(loaded: Any) -> Mapping[str, _Tensor]:
+def _tensors(loaded: Any) -> Mapping[str, Tensor]:
   """Checks that a loaded value is a dict of tensors."""
   if not isinstance(loaded, dict):
     raise UserError(
@@ -161,7 +191,7 @@ def _tensors(loaded: Any) -> Mapping[str, _Tensor]:
       'network.state_dict() returns'
     )
   for name, value in loaded.items():
-    if not (isinstance(name, str) and isinstance(value, _Tensor)):
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
       raise UserError(
         f'holds a {type(value).__name__} as {name!r}: expected the dict of '
         'tensors that network.state_dict() returns'
@@ -169,8 +199,8 @@ def _tensors(loaded: Any) -> Mapping[str, _Tensor]:
   return loaded
 
 
-def _elements(
-  storage: _Storage, content: bytes, big_endian: bool
+def elements_of(
+  storage: Storage, content: bytes, big_endian: bool
 ) -> np.ndarray:
   """Reads a flat storage.
 
@@ -184,7 +214,7 @@ def _elements(
   return elements
 
 
-def _array(tensor: _Tensor, contents: Mapping[str, np.ndarray]) -> np.ndarray:
+def to_array(tensor: Tensor, contents: Mapping[str, np.ndarray]) -> np.ndarray:
   """Copies a tensor from its storage.
 
   Raises:

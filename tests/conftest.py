@@ -66,7 +66,7 @@ def caches(tmp_path_factory):
 # other at the end.
 LONGEST = (
   'test_progressive', 'test_devices', 'test_trust', 'test_launch',
-  'test_overrides', 'test_versions', 'test_toys', 'test_evaluation',
+  'test_overrides', 'test_evaluation', 'test_toys', 'test_sweep',
 )  # fmt: skip
 
 

@@ -33,11 +33,13 @@ def random(name, shape, scale=1.0):
 
 def weights(shapes):
   """Random weights of the reference's names and shapes."""
-  small = ('bias', 'noise_strength')
-  return {
-    name: random(name, shape, 0.3 if name.endswith(small) else 1.0)
-    for name, shape in shapes.items()
-  }
+
+  def scale(name):
+    small = 0.3 if name.endswith(('bias', 'noise_strength')) else 1.0
+    # The parameters of the mapping are stored divided by their multiplier.
+    return small * (100 if 'mapping.fc' in name else 1)
+
+  return {n: random(n, shape, scale(n)) for n, shape in shapes.items()}
 
 
 def data(spec):

@@ -139,10 +139,10 @@ def test_the_first_weights_of_layers_beyond_nine():
 
 def test_principal_directions_change_activations_the_most(run):
   """Against random directions, and in decreasing order."""
-  inputs = run.inputs(200, seed=5)
+  inputs = run.inputs(100, seed=5)
 
   def change(v):
-    moved = {**inputs, 'z': inputs['z'] + 0.5 * jnp.asarray(v, jnp.float32)}
+    moved = {**inputs, 'z': inputs['z'] + 0.5 * jnp.float32(v)[None]}
     # The activations of the last layer, before its tanh.
     layers = [
       np.arctanh(np.clip(run.generator(run.params, x), -1 + 1e-6, 1 - 1e-6))
@@ -150,10 +150,10 @@ def test_principal_directions_change_activations_the_most(run):
     ]
     return np.square(layers[1] - layers[0]).mean()
 
-  found = run.directions(20, 'pca', samples=1500).vectors
+  found = run.directions(20, 'pca', samples=500).vectors
   np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
   rng = np.random.default_rng(0)
-  others = rng.standard_normal((8, 64))
+  others = rng.standard_normal((4, 64))
   others /= np.linalg.norm(others, axis=1, keepdims=True)
   assert change(found[0]) > 2 * np.mean([change(v) for v in others])
   assert change(found[0]) > change(found[19])

@@ -317,7 +317,7 @@ def reference_of(folder, seen):
 
 def test_a_large_set_is_identified_by_its_files(tmp_path, monkeypatch, capsys):
   """A changed file makes another reference."""
-  monkeypatch.setattr('gan_jax.metrics.evaluator.MAX_HASHED_BYTES', 0)
+  monkeypatch.setattr('gan_jax.metrics.fingerprint.MAX_HASHED_BYTES', 0)
   of = lambda folder: reference_of(folder, capsys.readouterr)
   one, other = tmp_path / 'one', tmp_path / 'other'
   write_noise(one, 0)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import get_config
 
 from gan_jax.errors import UserError
 from gan_jax.games.penalties import (
@@ -11,10 +12,13 @@ from gan_jax.games.penalties import (
   GenPenaltyInputs,
   PenaltyInputs,
   WeightedPenalty,
+  consistency,
+  lecam,
   path_length,
   squared_gradients,
   value_of,
 )
+from gan_jax.training import checkpoint, loop
 
 N, SHAPE = 5, (2, 2, 3)
 
@@ -161,7 +165,7 @@ def test_penalties_use_different_keys():
   penalty = PENALTIES['gradient_penalty']()
   at = penalty_inputs(bowl(0.3), draw(2), draw(3))
   values = {
-    float(value_of(WeightedPenalty(name, penalty, 1.0), at))
+    float(value_of(WeightedPenalty(name, penalty, 1.0), at)[0])
     for name in ('one', 'other')
   }
   assert len(values) == 2
@@ -196,3 +200,70 @@ def test_path_length_gradient_is_finite_for_a_constant_generator():
     return path_length().value(GenPenaltyInputs(generate, z, keys, state))[0]
 
   assert np.isfinite(jax.grad(value)(0.0))
+
+
+def test_lecam_by_hand():
+  """Running means start at the first batch's, then move by 1 - decay."""
+  penalty = lecam(decay=0.75)
+  inputs = lambda real, fake, state: PenaltyInputs(
+    None, None, None, jnp.array(real), jnp.array(fake), None, state=state
+  )
+  value, state = penalty.value(inputs([1.0, 3.0], [-1.0, 1.0], penalty.init))
+  # Means 2 and 0: (1 + 9) / 2 of the reals to 0, (9 + 1) / 2 of the fakes to 2.
+  assert float(value) == pytest.approx(10)
+  value, state = penalty.value(inputs([6.0, 6.0], [4.0, 4.0], state))
+  # Means 2 + (6 - 2) / 4 = 3 and 0 + 4 / 4 = 1: 25 + 1.
+  assert float(value) == pytest.approx(26)
+  assert [float(state[k]) for k in ('real', 'fake', 'updates')] == [3, 1, 2]
+  # The means are constant: the gradient is 2 (6 - 1) / n for each real.
+  first = penalty.value(inputs([2.0, 2.0], [0.0, 0.0], penalty.init))[1]
+  grad = jax.grad(
+    lambda real: penalty.value(inputs(real, [4.0, 4.0], first))[0]
+  )(jnp.array([6.0, 6.0]))
+  np.testing.assert_allclose(grad, [5, 5])
+
+
+def test_consistency_by_hand():
+  """A D of one pixel: T mirrors and translates, and changes its value."""
+  n, size = 2000, 8  # translations by -1, 0 or 1
+  column = jnp.arange(size, dtype=jnp.float64)[None, None, :, None] + 1
+  real = jnp.broadcast_to(column, (n, size, size, 1))
+  keys = jax.random.split(jax.random.key(0), n)
+  disc = lambda images: images[:, 4, 3, 0]
+  fake = 10 * real
+  at = PenaltyInputs(disc, real, fake, disc(real), disc(fake), keys)
+  # The pixel is 4; mirrored 5; a translation adds -1, 0 or 1 with 1/3 each (no
+  # border reaches it). Squared changes: 0 1 1 and 1, (5 - 1 - 4) 0, (5 + 1 - 4)
+  # 4: the mean is (2 / 3 + 5 / 3) / 2. The fakes are ten times as bright.
+  expected = (2 / 3 + 5 / 3) / 2 * 101
+  assert float(consistency()(at)) == pytest.approx(expected, rel=0.1)
+  constant = lambda images: jnp.ones(len(images))
+  ones = jnp.ones(n)
+  at = PenaltyInputs(constant, real, fake, ones, ones, keys)
+  assert float(consistency()(at)) == 0
+  # The fakes go through a D with their own labels.
+  at = at._replace(discriminate_fake=lambda images: jnp.zeros(len(images)))
+  assert float(consistency()(at)) == 1
+
+
+def test_lecam_state_is_in_the_game_and_that_of_all_devices(tmp_path):
+  """One pmap run on two devices, and one jit run: the same running means."""
+  states = []
+  for parallel in ('jit', 'pmap'):
+    with jax.enable_x64(False):
+      config = get_config('vanilla_mnist', 'tiny')
+      config.parallel, config.total_images = parallel, 16 * 4
+      config.game.penalties = {
+        'lecam': {'weight': 0.1},
+        'consistency': {'weight': 1.0},
+      }
+      loop.train(config, tmp_path / parallel)
+      (state,) = checkpoint.read(tmp_path / parallel, ('game_state',), 4)
+    states.append(state['penalties/lecam'])
+  one, other = states
+  assert one['updates'] == 4
+  assert abs(float(one['real'])) > 1e-3
+  for name in ('real', 'fake'):
+    assert float(one[name]) == pytest.approx(
+      float(other[name]), rel=1e-3, abs=1e-4
+    )

@@ -7,6 +7,7 @@ import pytest
 from runs import get_config, untrained
 from scipy.stats import norm
 
+from examples import augmentation, representations
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.games import Context
@@ -200,3 +201,45 @@ def test_games_that_do_not_fit(monkeypatch):
         config.data.classes = value
     with pytest.raises(UserError, match=message):
       games.make(config)
+
+
+def test_agreement_of_codes_and_classes_by_hand():
+  """Codes that are renamed classes, but for one of eight."""
+  classes = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+  codes = np.array([3, 3, 0, 0, 1, 1, 2, 0])
+  nmi, accuracy = representations.agreement(codes, classes)
+  assert accuracy == 7 / 8
+  # Entropies and mutual information, in nats, by their definitions.
+  share = lambda x: np.bincount(x) / 8
+  entropy = lambda p: -sum(q * np.log(q) for q in p if q)
+  joint = entropy(share(codes * 4 + classes))
+  mutual = entropy(share(codes)) + entropy(share(classes)) - joint
+  mean = (entropy(share(codes)) + entropy(share(classes))) / 2
+  assert nmi == pytest.approx(mutual / mean)
+  assert representations.agreement(classes, classes) == (1, 1)
+
+
+def test_probes_on_separable_and_on_random_features():
+  rng = np.random.default_rng(0)
+  labels = np.arange(400) % 4
+  good = np.eye(4)[labels] + 0.05 * rng.standard_normal((400, 4))
+  noise = rng.standard_normal((400, 4))
+  for probe in (
+    representations.linear_probe,
+    representations.nearest_neighbors,
+  ):
+    split = lambda x: (x[:200], labels[:200], x[200:], labels[200:])
+    assert probe(*split(good)) == 1
+    assert probe(*split(noise)) < 0.4
+
+
+def test_the_digits_of_the_examples_do_not_overlap():
+  train, test = representations.read(None)
+  assert (len(train['labels']), len(test['labels'])) == (4000, 1000)
+  assert sorted(train['labels'][:10]) == list(range(10))
+  known = {x.tobytes() for x in train['images']}
+  assert sum(x.tobytes() in known for x in test['images']) < 5
+  images, labels, others, _ = augmentation.split(5, seed=1)
+  assert np.bincount(labels).tolist() == [5] * 10
+  assert len(others) == 4950
+  assert images.shape[1:] == (28, 28, 1)

@@ -13,6 +13,7 @@ from gan_jax import models
 from gan_jax.errors import UserError, suggest
 from gan_jax.games import code_config, image_config, translation_config
 from gan_jax.games.config_parts import scheduled_values
+from gan_jax.games.freeze import freeze_disc
 from gan_jax.games.game import Aux, Context, Game, Update
 from gan_jax.registry import choose_or_import
 
@@ -69,6 +70,8 @@ def make(config: Any, axis_name: str | None = None) -> Game:
   """Makes the game that `config.game.name` names."""
   make_game = choose_or_import('config.game.name', config.game.name, GAMES)
   game = make_game(config, axis_name)
+  if config.game.get('freeze_disc'):
+    game = freeze_disc(config, game)
   _check_sources(config, game)
   for name in sorted(scheduled_values(config) - {*game.scheduled}):
     raise UserError(

@@ -34,6 +34,11 @@ def color(key: Key[Array, ''], image: Image) -> Image:
   return mean + (contrast + 0.5) * (image - mean)
 
 
+def mirror(key: Key[Array, ''], image: Image) -> Image:
+  """Mirrors horizontally with probability 1/2."""
+  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
 def translation(key: Key[Array, ''], image: Image) -> Image:
   """Translates by up to 1/8 of the size in each direction, padding with 0.
 
@@ -67,6 +72,7 @@ def cutout(key: Key[Array, ''], image: Image) -> Image:
 AUGMENTATIONS: dict[str, Callable[[Key[Array, ''], Image], Image]] = {
   'color': color,
   'cutout': cutout,
+  'mirror': mirror,
   'translation': translation,
 }
 

@@ -1,6 +1,7 @@
 """The discriminator pass over the reals and the fakes of an image game."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -188,11 +189,17 @@ class Discriminate(NamedTuple):
     fake_logits, fake_classes, fake_updates = apply(
       disc_vars, fake, fake_labels, keys[:, 1], ONCE
     )
-    penalty_disc = lambda images: apply(
-      disc_vars, images, real_labels, keys[:, 0], ONCE
+    penalty_disc = lambda labels, keys, images: apply(
+      disc_vars, images, labels, keys, ONCE
     )[0]
     inputs = PenaltyInputs(
-      penalty_disc, real, fake, real_logits, fake_logits, keys[:, 0]
+      partial(penalty_disc, real_labels, keys[:, 0]),
+      real,
+      fake,
+      real_logits,
+      fake_logits,
+      keys[:, 0],
+      partial(penalty_disc, fake_labels, keys[:, 1]),
     )
     collections = {**real_updates, **fake_updates}
     return DiscOutput(inputs, real_classes, fake_classes, collections)

@@ -18,6 +18,7 @@ from gan_jax.errors import UserError
 from gan_jax.games.ada import Ada
 from gan_jax.games.augment import Augment
 from gan_jax.games.discriminate import (
+  ONCE,
   DiscOutput,
   Discriminate,
   apply_training,
@@ -42,6 +43,7 @@ from gan_jax.games.penalties import (
   GenPenalty,
   GenPenaltyInputs,
   Penalty,
+  StatefulPenalty,
   WeightedPenalty,
   value_of,
 )
@@ -212,6 +214,11 @@ def image_game(
     gen, discriminate, conditioning, latent, latent_dim, classes
   )
   state = {p.name: p.penalty.init for p in gen_penalties}
+  state |= {
+    f'penalties/{p.name}': p.penalty.init
+    for p in penalties
+    if isinstance(p.penalty, StatefulPenalty)
+  }
   if ada is not None and ada.target is not None:
     state[ADA_STATE] = ada.init()
   return Game(
@@ -227,6 +234,7 @@ def image_game(
     features=discriminate.features,
     interpolate=partial(_interpolate, latent),
     truncate=partial(_truncate, latent) if latent.truncate else None,
+    ema_copies=ONCE,  # an average of unit vectors is not a unit vector
   )
 
 
@@ -240,6 +248,15 @@ def disc_updates(
 ) -> tuple[Update, ...]:
   """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
+  def penalized(penalty, context, out):
+    """Returns a penalty without its weight, and the new game state."""
+    inputs, name = out.inputs, f'penalties/{penalty.name}'
+    if isinstance(penalty.penalty, StatefulPenalty):
+      mean = lambda x: axis.mean(jnp.mean(x), axis_name)
+      inputs = inputs._replace(state=context.game_state[name], mean=mean)
+    value, state = value_of(penalty, inputs)
+    return value, {} if state is None else {name: state}
+
   def disc_loss(params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
     out = networks.disc_output(disc_vars, context, *step_inputs)
@@ -252,21 +269,24 @@ def disc_updates(
       metrics['class_loss'] = class_loss(out.real_classes, labels)
       metrics['class_loss'] += class_loss(out.fake_classes, fake_labels)
       total += auxiliary.disc * metrics['class_loss']
-    phase = step_inputs[-1]
+    phase, new = step_inputs[-1], {}
     for penalty in penalties:
       if penalty.every == 1:
-        metrics[penalty.name] = value_of(penalty, out.inputs)
+        metrics[penalty.name], state = penalized(penalty, context, out)
         total += weight_of(penalty, phase) * metrics[penalty.name]
-    new, more = _adapt(networks, loss, context, out, phase, axis_name)
+        new.update(state)
+    adapted, more = _adapt(networks, loss, context, out, phase, axis_name)
     metrics.update(more)
+    new.update(adapted)
     return total, Aux(metrics, out.collections, _merge(context, new))
 
   def lazy_loss(penalty, params, context, *step_inputs):
     disc_vars = {**context.variables.disc, 'params': params}
     out = networks.disc_output(disc_vars, context, *step_inputs)
-    value = value_of(penalty, out.inputs)
+    value, new = penalized(penalty, context, out)
     weight = weight_of(penalty, step_inputs[-1])
-    return weight * value, Aux({penalty.name: value})
+    aux = Aux({penalty.name: value}, game_state=_merge(context, new))
+    return weight * value, aux
 
   project = None
   if clip is not None:
@@ -309,6 +329,7 @@ def gen_updates(
       keys,
       context.game_state[penalty.name],
       mean,
+      params,
     )
     value, state = penalty.penalty.value(inputs)
     return weight_of(penalty, phase) * value, value, {penalty.name: state}

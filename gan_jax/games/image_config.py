@@ -24,8 +24,8 @@ from gan_jax.registry import accepts, check_keys, choose, choose_or_import
 # Keys of `config.game`; AUGMENT_KEYS configure the augmentation pipeline.
 AUGMENT_KEYS = ('augment', 'instance_noise', 'pack')
 KEYS = (
-  'ada', 'auxiliary', 'clip', 'gen_penalties', 'latent', 'latent_dim', 'loss',
-  'name', 'penalties', *AUGMENT_KEYS,
+  'ada', 'auxiliary', 'clip', 'freeze_disc', 'gen_penalties', 'latent',
+  'latent_dim', 'loss', 'name', 'penalties', *AUGMENT_KEYS,
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
+from gan_jax.games.augment import mirror, translation
 
 Images = Float[Array, 'n *s']
 # [n]; [n, rows, columns] if D has a logit for each patch.
@@ -34,6 +35,10 @@ class PenaltyInputs(NamedTuple):
     real, fake: Images, constant for the gradient.
     real_logits, fake_logits: D's logits of these images.
     keys: One per example, for the penalty's own randomness.
+    discriminate_fake: As `discriminate`, with the labels and the random keys of
+      the fakes. None: `discriminate`.
+    state: What a StatefulPenalty returned after its previous update.
+    mean: (x [n]) -> the mean over the global batch.
   """
 
   discriminate: Callable[[Images], Logits]
@@ -42,6 +47,9 @@ class PenaltyInputs(NamedTuple):
   real_logits: Logits
   fake_logits: Logits
   keys: Key[Array, ' n']
+  discriminate_fake: Callable[[Images], Logits] | None = None
+  state: PyTree = ()
+  mean: Callable[[Logits], Scalar] = jnp.mean
 
 
 class GenPenaltyInputs(NamedTuple):
@@ -53,6 +61,7 @@ class GenPenaltyInputs(NamedTuple):
     keys: One per example, for the penalty's own randomness.
     state: What the penalty returned after its previous update.
     mean: (x [n]) -> the mean over the global batch.
+    params: G's current parameters, for which the penalty is differentiated.
   """
 
   generate: Callable[[Array], Images]
@@ -60,9 +69,22 @@ class GenPenaltyInputs(NamedTuple):
   keys: Key[Array, ' n']
   state: PyTree
   mean: Callable[[Float[Array, ' n']], Scalar] = jnp.mean
+  params: PyTree = ()
 
 
 Penalty = Callable[[PenaltyInputs], Scalar]
+
+
+class StatefulPenalty(NamedTuple):
+  """A penalty of D that remembers something between updates.
+
+  Attributes:
+    value: (inputs) -> (penalty, new state).
+    init: The state before the first update.
+  """
+
+  value: Callable[[PenaltyInputs], tuple[Scalar, PyTree]]
+  init: PyTree
 
 
 class GenPenalty(NamedTuple):
@@ -114,10 +136,13 @@ class WeightedPenalty(_WeightedPenalty, Generic[P]):
 
 
 def value_of(
-  weighted: WeightedPenalty[Penalty], inputs: PenaltyInputs
-) -> Scalar:
-  """Computes a penalty of D, without its weight."""
-  return weighted.penalty(inputs._replace(keys=weighted.own_keys(inputs.keys)))
+  weighted: WeightedPenalty[Penalty | StatefulPenalty], inputs: PenaltyInputs
+) -> tuple[Scalar, PyTree]:
+  """Computes a penalty of D, without its weight, and its new state or None."""
+  inputs = inputs._replace(keys=weighted.own_keys(inputs.keys))
+  if isinstance(weighted.penalty, StatefulPenalty):
+    return weighted.penalty.value(inputs)
+  return weighted.penalty(inputs), None
 
 
 def gradient_penalty(target: float = 1.0, one_sided: bool = False) -> Penalty:
@@ -164,9 +189,12 @@ def r2() -> Penalty:
 
   Mescheder et al. 2018, equation 10.
   """
-  return lambda inputs: (
-    jnp.mean(squared_gradients(inputs.discriminate, inputs.fake)) / 2
-  )
+
+  def penalty(inputs: PenaltyInputs) -> Scalar:
+    discriminate = inputs.discriminate_fake or inputs.discriminate
+    return jnp.mean(squared_gradients(discriminate, inputs.fake)) / 2
+
+  return penalty
 
 
 def dragan(target: float = 1.0, std: float = 0.5) -> Penalty:
@@ -199,6 +227,67 @@ def drift() -> Penalty:
   Karras et al. 2018, appendix A.1.
   """
   return lambda inputs: jnp.mean(jnp.square(inputs.real_logits))
+
+
+def lecam(decay: float = 0.99) -> StatefulPenalty:
+  """Makes the LeCam penalty, E (D(x) - a_f)^2 + E (D(G(z)) - a_r)^2.
+
+  a_r and a_f are running means of the logits of reals and of fakes, which start
+  at the means of the first batch. Tseng et al. 2021, "Regularizing generative
+  adversarial networks under limited data", equation 4. Unlike the equation, the
+  authors' code squares only the positive parts of D(x) - a_f and a_r - D(G(z)).
+
+  Args:
+    decay: Weight of the earlier batches in the running means.
+  """
+
+  def value(inputs: PenaltyInputs) -> tuple[Scalar, PyTree]:
+    state = inputs.state
+    rate = jnp.where(state['updates'] == 0, 1.0, 1 - decay)
+
+    def running(old: Scalar, logits: Logits) -> Scalar:
+      return old + rate * (inputs.mean(jax.lax.stop_gradient(logits)) - old)
+
+    new = {
+      'real': running(state['real'], inputs.real_logits),
+      'fake': running(state['fake'], inputs.fake_logits),
+      'updates': state['updates'] + 1,
+    }
+    of_reals = jnp.mean(jnp.square(inputs.real_logits - new['fake']))
+    of_fakes = jnp.mean(jnp.square(inputs.fake_logits - new['real']))
+    return of_reals + of_fakes, new
+
+  zero = jnp.float32(0)
+  return StatefulPenalty(
+    value, {'real': zero, 'fake': zero, 'updates': jnp.int32(0)}
+  )
+
+
+def consistency() -> Penalty:
+  """Makes the penalty of balanced consistency regularization (bCR).
+
+  E (D(x) - D(T(x)))^2 at reals and at fakes, where T mirrors an image with
+  probability 1/2 and translates it by up to 1/8 of its size. Zhao et al. 2020,
+  "Improved consistency regularization for GANs", algorithm 1, with equal
+  weights of reals and fakes.
+  """
+
+  def penalty(inputs: PenaltyInputs) -> Scalar:
+    pairs = jax.vmap(jax.random.split)(inputs.keys)
+
+    def transform(key: Key[Array, ''], image: Array) -> Array:
+      mirror_key, shift_key = jax.random.split(key)
+      return translation(shift_key, mirror(mirror_key, image))
+
+    moved = jax.vmap(transform)
+    of_fake = inputs.discriminate_fake or inputs.discriminate
+    real = inputs.discriminate(moved(pairs[:, 0], inputs.real))
+    fake = of_fake(moved(pairs[:, 1], inputs.fake))
+    return jnp.mean(jnp.square(inputs.real_logits - real)) + jnp.mean(
+      jnp.square(inputs.fake_logits - fake)
+    )
+
+  return penalty
 
 
 def squared_gradients(
@@ -244,14 +333,42 @@ def path_length(decay: float = 0.01, batch_shrink: int = 1) -> GenPenalty:
   return GenPenalty(value, jnp.float32(0), batch_shrink)
 
 
-PENALTIES: dict[str, Callable[..., Penalty]] = {
+def orthogonal() -> GenPenalty:
+  """Makes orthogonal regularization, the sum of |W^T W * (1 - I)|^2 / 2.
+
+  W is the kernel of each layer as a matrix [inputs, outputs]: its columns
+  should be orthogonal, of any length, so that truncated latents give good
+  samples. The embedding of the classes, `shared`, has no penalty. Brock et al.
+  2019 (BigGAN), equation 3, whose weight is 1e-4. The gradient is half of the
+  equation's, as in the authors' code.
+  """
+
+  def value(inputs: GenPenaltyInputs) -> tuple[Scalar, PyTree]:
+    total = jnp.float32(0)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(inputs.params):
+      names = [getattr(entry, 'key', None) for entry in path]
+      if names[-1] != 'kernel' or 'shared' in names:
+        continue
+      w = leaf.reshape(-1, leaf.shape[-1])
+      products = jnp.matmul(w.T, w, precision='highest')
+      off_diagonal = products - jnp.diag(jnp.diag(products))
+      total += jnp.sum(jnp.square(off_diagonal)) / 2
+    return total, ()
+
+  return GenPenalty(value)
+
+
+PENALTIES: dict[str, Callable[..., Penalty | StatefulPenalty]] = {
+  'consistency': consistency,
   'dragan': dragan,
   'drift': drift,
   'gradient_penalty': gradient_penalty,
+  'lecam': lecam,
   'r1': r1,
   'r2': r2,
 }
 
 GEN_PENALTIES: dict[str, Callable[..., GenPenalty]] = {
+  'orthogonal': orthogonal,
   'path_length': path_length,
 }

@@ -20,7 +20,7 @@ from gan_jax.models import style
 from gan_jax.pair import Variables
 
 Images = Float[Array, 'n h w c']
-Styles = Float[Array, 'n layers d']
+Styles = Float[Array, 'n layers e']
 
 # G's collections, of which the moving average of G has copies: the average of
 # w, and the constant noise.

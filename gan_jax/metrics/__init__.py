@@ -11,6 +11,12 @@ from gan_jax.metrics.classes import (
   class_coverage,
   inception_score,
 )
+from gan_jax.metrics.conditional import (
+  ClassFids,
+  classification_accuracy,
+  fid_per_class,
+  label_accuracy,
+)
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import Kid, kid
 from gan_jax.metrics.moments import Moments, merge, moments
@@ -29,6 +35,7 @@ from gan_jax.metrics.similarity import ms_ssim
 
 __all__ = [
   'ClassCoverage',
+  'ClassFids',
   'DensityCoverage',
   'InceptionScore',
   'Kid',
@@ -38,10 +45,13 @@ __all__ = [
   'PrecisionRecall',
   'SlicedWasserstein',
   'class_coverage',
+  'classification_accuracy',
   'density_coverage',
   'fid',
+  'fid_per_class',
   'inception_score',
   'kid',
+  'label_accuracy',
   'memorisation',
   'merge',
   'moments',

@@ -1,6 +1,7 @@
 """The choice of metrics and features for a config."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from gan_jax import devices
 from gan_jax.data.toys import Toy
@@ -113,3 +114,22 @@ def _needs_features(metrics: tuple[str, ...]) -> bool:
     get_metric(name) for name in metrics if name in METRICS or is_code(name)
   ]
   return any(metric.needs not in ('images', 'pairs') for metric in known)
+
+
+def needs_of(metrics: Sequence[str], held_out: Any) -> set[str]:
+  """Returns all that metrics need: `Metric.needs`, and `labels`.
+
+  Raises:
+    UserError: A metric needs held-out data, and `held_out` is None.
+  """
+  rows = {name: get_metric(name) for name in metrics}
+  for name, row in rows.items():
+    if row.needs_held_out and held_out is None:
+      raise UserError(
+        f'the metric {name} needs held-out data: set '
+        '--config.evaluation.held_out=SPLIT'
+      )
+  labels = (
+    {'labels'} if any(row.needs_labels for row in rows.values()) else set()
+  )
+  return {row.needs for row in rows.values()} | labels

@@ -1,6 +1,5 @@
 """The evaluator: applies the same metrics and protocol to every generator."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,17 @@ from gan_jax.games.game import Game, Phase, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features as networks
 from gan_jax.metrics import input_cache
-from gan_jax.metrics.choice import choose_metrics
+from gan_jax.metrics.choice import choose_metrics, needs_of
+from gan_jax.metrics.conditional import (
+  check_conditional,
+  check_labels,
+  requested_labels,
+)
+from gan_jax.metrics.fingerprint import (
+  describe,
+  fingerprint,
+  label_digest,
+)
 from gan_jax.metrics.measure import (
   MetricInputs,
   Reference,
@@ -33,14 +42,6 @@ from gan_jax.ops.pixels import quantize
 
 # Size limits of a batch: number of images, and pixels in total.
 MAX_BATCH, MAX_BATCH_PIXELS = 250, 2**22
-# Sets up to this size are identified by a hash of all pixels, larger ones by
-# their files.
-MAX_HASHED_BYTES = 2**26
-# The number of draws that identify a distribution.
-NUM_HASHED_DRAWS = 256
-# The number of images that are fetched at once for the hash.
-CHUNK = 4096
-
 # Metric -> score -> the values of all seeds.
 Values = dict[str, dict[str, list[float]]]
 Batches = Iterable[dict[str, jax.Array]]
@@ -94,23 +95,24 @@ class Evaluator:
         )
     if inputs is not None:  # each real example once
       self.num_samples = min(self.num_samples, inputs.size)
-    for name in self.metrics:
-      if get_metric(name).needs_held_out and held_out is None:
-        raise UserError(
-          f'the metric {name} needs held-out data: set '
-          '--config.evaluation.held_out=SPLIT'
-        )
-    self._needs = {get_metric(name).needs for name in self.metrics}
+    self._needs = needs_of(self.metrics, held_out)
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
       self._weights = devices.replicate(self.features.weights)
-    self._extract_rows = devices.jit_over_rows(self._extract)
-    self._image = source.fetch(np.arange(1))['images']
-    self._check_features()
+    self._extract_rows = devices.jit_over_rows(
+      lambda rows, weights: self._extract(weights, **rows)
+    )
+    example = source.fetch(np.arange(1))
+    self._image = example['images']
+    predicted = self._check_features()
+    if 'label_accuracy' not in self.metrics:
+      predicted = None
+    if 'labels' in self._needs:
+      check_labels(example.get('labels'), len(source.classes), predicted)
     self._description = {**description, 'preprocessing': VERSION}
-    self._fingerprint = _fingerprint(source)
-    self._held_out_fingerprint = held_out and _fingerprint(held_out)
+    self._fingerprint = fingerprint(source)
+    self._held_out_fingerprint = held_out and fingerprint(held_out)
     self._reference: Reference | None = None
 
   @property
@@ -142,13 +144,13 @@ class Evaluator:
     output = {} if self._output is None else {'output': self._output}
     held_out = None
     if spec.needs_held_out:
-      held_out = _source_protocol(self._held_out, self._held_out_fingerprint)
+      held_out = describe(self._held_out, self._held_out_fingerprint)
     return {
       'metric': {'name': metric, 'version': spec.version},
       'features': network,
       'reference': {
         **self._description,
-        **_source_protocol(self._source, self._fingerprint),
+        **describe(self._source, self._fingerprint),
       },
       'held_out': held_out,
       **output,
@@ -164,6 +166,8 @@ class Evaluator:
       game: The game that samples inputs and generates images.
       truncation: As in `Run.inputs`.
     """
+    if 'labels' in self._needs:
+      check_conditional(self.labels)
     size = self._batch_size(self.num_samples)
     output = main_output(game)
     if self._output is not None:
@@ -184,7 +188,8 @@ class Evaluator:
         game, game.sample_inputs(keys, batch, phase), truncation
       )
       images = self._quantize(output.sample(gen_vars, inputs, phase))
-      extracted = self._extract(images, weights)
+      asked = requested_labels(inputs) if 'labels' in self._needs else None
+      extracted = self._extract(weights, images, asked)
       if 'pairs' in self._needs:
         extracted['given'] = self._quantize(output.given(batch))
         extracted['targets'] = self._quantize(output.target(batch))
@@ -210,6 +215,8 @@ class Evaluator:
 
   def evaluate_images(self, source: Source) -> Values:
     """Computes the metrics of the first `num_samples` images of a source."""
+    if 'labels' in self._needs:
+      check_labels(source.fetch(np.arange(1)).get('labels'))
     batches = lambda seed: self._batches(source, self.num_samples)
     return self._compute_values(batches, self.num_samples)
 
@@ -271,19 +278,20 @@ class Evaluator:
     return self._reference
 
   def _load_or_compute(
-    self, source: Source, fingerprint: Fingerprint
+    self, source: Source, digests: Fingerprint
   ) -> MetricInputs:
     """Loads the metric inputs of a source from the cache, or computes them."""
     needs = self._needs - {'pairs'}
     if not needs:
       return MetricInputs(0)
     count = source.size
-    if needs <= {'features', 'images'}:
+    if needs <= {'features', 'images', 'labels'}:
       count = min(count, self.num_samples)
     cache_key = {
       'description': self._description,
       'images': source.size,
-      'data': fingerprint,
+      'data': digests,
+      'labels': label_digest(source) if 'labels' in self._needs else None,
       'features': self.features and self.features.identity,
       'needs': {need: self._versions(need) for need in sorted(needs)},
       'most': self.num_samples,
@@ -314,8 +322,10 @@ class Evaluator:
     rows = devices.process_rows()(size)
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
-      images = source.fetch(order[positions[rows]])['images']
-      yield self._extract_rows(devices.shard_rows(images), self._weights)
+      examples = source.fetch(order[positions[rows]])
+      if 'labels' not in self._needs:
+        examples = {'images': examples['images']}
+      yield self._extract_rows(devices.shard_rows(examples), self._weights)
 
   def _real_rows(
     self, reads: Sequence[str], first: int, size: int
@@ -336,11 +346,16 @@ class Evaluator:
     )
 
   def _extract(
-    self, images: Shaped[Array, 'n h w c'], weights: PyTree
+    self,
+    weights: PyTree,
+    images: Shaped[Array, 'n h w c'],
+    labels: Int32[Array, ' n'] | None = None,
   ) -> dict[str, Array]:
     """Extracts from a batch what the metrics need."""
-    inputs = {'images': images} if self._needs & {'images', 'pairs'} else {}
-    if self._needs - {'images', 'pairs'}:
+    inputs = {} if labels is None else {'labels': labels}
+    if self._needs & {'images', 'pairs'}:
+      inputs['images'] = images
+    if self._needs - {'images', 'pairs', 'labels'}:
       extracted = self.features.extract(weights, images)
       if self._needs & {'moments', 'features', 'all_features'}:
         inputs['features'] = extracted['features']
@@ -348,11 +363,15 @@ class Evaluator:
         inputs['probabilities'] = extracted['probabilities']
     return inputs
 
-  def _check_features(self) -> None:
-    """Checks the features before training, by tracing them on one image."""
+  def _check_features(self) -> int | None:
+    """Checks the features before training, by tracing them on one image.
+
+    Returns:
+      The number of classes of the probabilities; None: no metric needs them.
+    """
     shape = list(self._image.shape[1:])
     try:
-      inputs = jax.eval_shape(self._extract, self._image, self._weights)
+      inputs = jax.eval_shape(self._extract, self._weights, self._image)
     except UserError:
       raise
     except KeyError as error:
@@ -371,6 +390,9 @@ class Evaluator:
         f'config.evaluation.features={self.features.name} must return features '
         f'[n, d], not [n, {", ".join(map(str, inputs["features"].shape[1:]))}]'
       )
+    if 'probabilities' not in inputs:
+      return None
+    return inputs['probabilities'].shape[1]
 
 
 def _draw_labels(
@@ -379,31 +401,6 @@ def _draw_labels(
   """Draws a label for each key, with the frequencies of the labels."""
   index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(labels)))
   return labels[index(keys)]
-
-
-def _source_protocol(
-  source: Source, fingerprint: Fingerprint
-) -> dict[str, Any]:
-  """Describes a source in the protocol."""
-  return {'images': source.size, 'content': fingerprint.content}
-
-
-def _fingerprint(source: Source) -> Fingerprint:
-  """Computes the fingerprint of a source."""
-  small = source.size * source.example_bytes <= MAX_HASHED_BYTES
-  if source.draw is not None:  # rounded: machines differ in the last bit
-    count = min(NUM_HASHED_DRAWS, source.size)
-    images = source.fetch(np.arange(count))['images']
-    content = hashlib.sha256(images.round(3).tobytes()).hexdigest()[:16]
-    return Fingerprint(content, content)
-  if source.fingerprint is not None and not small:
-    fingerprint = source.fingerprint()
-    return Fingerprint(*(digest[:16] for digest in fingerprint))
-  pixels = hashlib.sha256()
-  for first in range(0, source.size, CHUNK):
-    rows = np.arange(first, min(first + CHUNK, source.size))
-    pixels.update(source.fetch(rows)['images'].tobytes())
-  return Fingerprint(*2 * [pixels.hexdigest()[:16]])
 
 
 def _prefetch(batches: Batches) -> Iterator[dict[str, np.ndarray]]:

@@ -4,11 +4,16 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int32, Shaped
 
 from gan_jax.data.toys import Toy
 from gan_jax.metrics import paired, points
 from gan_jax.metrics.classes import class_coverage, inception_score
+from gan_jax.metrics.conditional import (
+  classification_accuracy,
+  fid_per_class,
+  label_accuracy,
+)
 from gan_jax.metrics.frechet import fid
 from gan_jax.metrics.kernel import kid
 from gan_jax.metrics.moments import Moments, merge, moments
@@ -33,6 +38,8 @@ class MetricInputs(NamedTuple):
     features: The features of the first images; of all, for `all_features`.
     images: The first images: uint8, or points of a toy.
     probabilities: The class probabilities of all images.
+    labels: The labels of all images: of the data, or those that the fakes were
+      generated for.
     given, targets: What each of `images` was made from, and what it should
       equal, for `pairs`.
   """
@@ -42,6 +49,7 @@ class MetricInputs(NamedTuple):
   features: Float[np.ndarray, 'm d'] | None = None
   images: Shaped[np.ndarray, 'm h w c'] | None = None
   probabilities: Float[np.ndarray, 'n k'] | None = None
+  labels: Int32[np.ndarray, ' n'] | None = None
   given: Shaped[np.ndarray, 'm H W d'] | None = None
   targets: Shaped[np.ndarray, 'm h w c'] | None = None
 
@@ -70,6 +78,8 @@ class Metric(NamedTuple):
     ranks: Whether its main score ranks generators. It does not if its best
       value is that of the data, or of unseen data.
     needs_held_out: Whether it needs `Reference.held_out`.
+    needs_labels: Whether it needs `MetricInputs.labels`: it is a metric of
+      conditional generators.
     data: What it measures: `images`, `points` of a toy, `any`, or `pairs` of
       images and their targets.
     version: Raise it by one when the numbers change on purpose: scores of
@@ -82,6 +92,7 @@ class Metric(NamedTuple):
   higher_is_better: tuple[str, ...] = ()
   ranks: bool = True
   needs_held_out: bool = False
+  needs_labels: bool = False
   data: str = 'images'
   version: int = 1
 
@@ -150,6 +161,32 @@ def _classes(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   real, fakes = reference.real.probabilities, fake.probabilities
   result = class_coverage(real.argmax(1), fakes.argmax(1), fakes.shape[1])
   return {'classes_kl': result.kl, 'classes_covered': result.covered}
+
+
+def _label_accuracy(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
+  del reference
+  return {'label_accuracy': label_accuracy(fake.probabilities, fake.labels)}
+
+
+def _fid_per_class(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
+  real = reference.real
+  result = fid_per_class(real.features, real.labels, fake.features, fake.labels)
+  return {'fid_per_class': result.mean, 'fid_worst_class': result.worst}
+
+
+def _classification_accuracy(
+  reference: Reference, fake: MetricInputs
+) -> dict[str, float]:
+  test = reference.held_out
+  count = len(test.images)
+  accuracy = classification_accuracy(
+    fake.images, fake.labels, test.images, test.labels[:count]
+  )
+  return {'classification_accuracy': accuracy}
 
 
 def _memorisation(reference: Reference, fake: MetricInputs) -> dict[str, float]:
@@ -223,6 +260,14 @@ METRICS: dict[str, Metric] = {
     _classes,
     higher_is_better=('classes_covered',),
   ),
+  'classification_accuracy': Metric(
+    'images',
+    ('classification_accuracy',),
+    _classification_accuracy,
+    higher_is_better=('classification_accuracy',),
+    needs_held_out=True,
+    needs_labels=True,
+  ),
   'density_coverage': Metric(
     'features',
     ('coverage', 'density'),
@@ -233,6 +278,12 @@ METRICS: dict[str, Metric] = {
     'images', ('jensen_shannon', 'kl'), _divergence, data='points'
   ),
   'fid': Metric('moments', ('fid',), _fid),
+  'fid_per_class': Metric(
+    'all_features',
+    ('fid_per_class', 'fid_worst_class'),
+    _fid_per_class,
+    needs_labels=True,
+  ),
   'inception_score': Metric(
     'probabilities',
     ('inception_score',),
@@ -240,6 +291,13 @@ METRICS: dict[str, Metric] = {
     higher_is_better=('inception_score',),
   ),
   'kid': Metric('features', ('kid',), _kid),
+  'label_accuracy': Metric(
+    'probabilities',
+    ('label_accuracy',),
+    _label_accuracy,
+    higher_is_better=('label_accuracy',),
+    needs_labels=True,
+  ),
   'memorisation': Metric(
     'all_features',
     ('memorisation',),
@@ -296,7 +354,8 @@ def collect(
   never in memory together.
 
   Args:
-    batches: Dicts of 'features', 'probabilities', 'images', as `needs` asks.
+    batches: Dicts of 'features', 'probabilities', 'images', 'labels', as
+      `needs` asks.
       The last batch may contain surplus examples.
     needs: The needs of the metrics.
     count: The number of images.
@@ -304,7 +363,8 @@ def collect(
   """
   total_moments, remaining_count = None, count
   parts_by_name: dict[str, list[np.ndarray]] = {}
-  remaining = {'probabilities': count, 'features': num_kept, 'images': num_kept}
+  remaining = {'features': num_kept, 'images': num_kept}
+  remaining |= {'probabilities': count, 'labels': count}
   if 'pairs' in needs:
     needs = needs | {'images', 'given', 'targets'}
     remaining |= dict.fromkeys(('given', 'targets'), num_kept)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gan_jax.models import (
+  biggan,
   dcgan,
   mlp,
   progressive,
@@ -19,10 +20,11 @@ from gan_jax.models import (
 from gan_jax.pair import Pair
 from gan_jax.registry import build, choose
 
-# The generators dcgan, mlp, progressive and resnet map latents to images; the
-# others map images to images.
+# The generators rrdb, srresnet, translation_* and unet map images to images;
+# the others map latents to images.
 MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
+    'biggan': biggan.Generator,
     'dcgan': dcgan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,

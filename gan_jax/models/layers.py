@@ -217,7 +217,8 @@ class ConditionalBatchNorm(nn.Module):
     shape = labels.shape[-1], x.shape[-1]
     gain = labels @ self.param('gain', nn.initializers.ones, shape)
     bias = labels @ self.param('bias', nn.initializers.zeros, shape)
-    x = gain[:, None, None] * x.astype(jnp.float32) + bias[:, None, None]
+    exact = jnp.promote_types(self.dtype, jnp.float32)
+    x = gain[:, None, None] * x.astype(exact) + bias[:, None, None]
     return x.astype(self.dtype)
 
 

@@ -1,19 +1,21 @@
-"""The residual networks of WGAN-GP and SNGAN, optionally class-conditional.
+"""The residual networks of WGAN-GP, SNGAN, SAGAN and BigGAN's discriminator.
 
 Gulrajani et al. 2017, appendix F; Miyato et al. 2018, appendix B.4; Miyato &
 Koyama 2018 (conditional BatchNorm in G, projection in D); Odena et al. 2017
-(AC-GAN: an auxiliary classifier in D).
+(AC-GAN: an auxiliary classifier in D); Zhang et al. 2019 (SAGAN:
+self-attention, spectral normalization in both); Brock et al. 2019 (BigGAN).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from gan_jax.errors import UserError
+from gan_jax.models.attention import SelfAttention, check_attention
 from gan_jax.models.layers import ConditionalBatchNorm
 from gan_jax.models.spectral import Conv, Dense, Embed
 from gan_jax.ops.resample import average_pool, upsample_nearest
@@ -22,9 +24,29 @@ from gan_jax.registry import choose
 Images = Float[Array, 'n h w c']
 Labels = Float[Array, 'n classes']
 
-# `he_init` for the residual branches, `glorot_init` for the other layers.
-he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform')
 glorot_init = nn.initializers.glorot_uniform()
+
+
+class Inits(NamedTuple):
+  """The initializers of a network's kernels.
+
+  Attributes:
+    branch: That of the 3x3 convolutions of the residual branches.
+    other: That of all other layers.
+  """
+
+  branch: Callable
+  other: Callable
+
+
+# `he`: SNGAN's; `glorot`: SAGAN's; `orthogonal`: BigGAN's.
+INITS: dict[str, Inits] = {
+  'glorot': Inits(glorot_init, glorot_init),
+  'he': Inits(
+    nn.initializers.variance_scaling(2.0, 'fan_avg', 'uniform'), glorot_init
+  ),
+  'orthogonal': Inits(*2 * [nn.initializers.orthogonal()]),
+}
 
 # Global pooling of D's last features.
 POOLS: dict[str, Callable] = {'mean': jnp.mean, 'sum': jnp.sum}
@@ -37,43 +59,48 @@ class _Up(nn.Module):
 
   width: int
   norm: Callable
+  spectral: bool
+  inits: Inits
   dtype: Any
 
   @nn.compact
   def __call__(
-    self, x: Images, labels: Labels | None
+    self, x: Images, condition: Float[Array, 'n k'] | None
   ) -> Float[Array, 'n H W d']:
-    conv = partial(Conv, self.width, kernel_init=he_init, dtype=self.dtype)
-    y = nn.relu(self.norm()(x, labels))
+    layer = partial(Conv, self.width, self.spectral, dtype=self.dtype)
+    conv = partial(layer, kernel_init=self.inits.branch)
+    y = nn.relu(self.norm()(x, condition))
     y = conv()(upsample_nearest(y, 2))
-    y = conv()(nn.relu(self.norm()(y, labels)))
+    y = conv()(nn.relu(self.norm()(y, condition)))
     # Upsampling after a 1x1 convolution is equivalent, and faster.
-    shortcut = Conv(
-      self.width, kernel=1, kernel_init=glorot_init, dtype=self.dtype
-    )
+    shortcut = layer(kernel=1, kernel_init=self.inits.other)
     return y + upsample_nearest(shortcut(x), 2)
 
 
 class _Down(nn.Module):
   """A block of D: ReLU, conv, ReLU, conv, average pooling if `downsample`.
 
-  The first block has images as input and omits its first ReLU.
+  The first block has images as input and omits its first ReLU. If `wide`, the
+  channels change in the first convolution instead of the second.
   """
 
   width: int
   downsample: bool
   first: bool
+  wide: bool
   spectral: bool
+  inits: Inits
   dtype: Any
 
   @nn.compact
   def __call__(self, x: Images) -> Float[Array, 'n H W d']:
     layer = partial(Conv, spectral=self.spectral, dtype=self.dtype)
-    conv = partial(layer, kernel_init=he_init)
-    shortcut = layer(self.width, kernel=1, kernel_init=glorot_init)
+    conv = partial(layer, kernel_init=self.inits.branch)
+    shortcut = layer(self.width, kernel=1, kernel_init=self.inits.other)
+    wide = self.wide or self.first
     factor = 2 if self.downsample else 1
     y = x if self.first else nn.relu(x)
-    y = conv(self.width if self.first else x.shape[-1])(y)
+    y = conv(self.width if wide else x.shape[-1])(y)
     y = average_pool(conv(self.width)(nn.relu(y)), factor)
     if self.downsample or x.shape[-1] != self.width:
       x = shortcut(average_pool(x, factor))
@@ -86,6 +113,9 @@ class Generator(nn.Module):
   Attributes:
     resolution, channels: Those of the images.
     features: Channels of the dense layer's pixels, then of each block.
+    spectral: Whether to use spectral normalization.
+    attention: Resolutions of the blocks that self-attention follows.
+    initializer: Initializers of the kernels; a key of INITS.
     dtype: Computation dtype; parameters and BatchNorm statistics are float32.
     axis_name: The device axis under pmap.
   """
@@ -93,6 +123,9 @@ class Generator(nn.Module):
   resolution: int
   channels: int
   features: tuple[int, ...] = (256, 256, 256, 256)
+  spectral: bool = False
+  attention: tuple[int, ...] = ()
+  initializer: str = 'he'
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
@@ -113,14 +146,36 @@ class Generator(nn.Module):
         f'the resolution {self.resolution} is not divisible by '
         f'{2 ** len(widths)}: remove blocks, or change config.data.resolution'
       )
-    norm = partial(ConditionalBatchNorm, train, self.dtype, self.axis_name)
-    x = Dense(size * size * first, dtype=self.dtype)(z)
+    inits = choose('config.model.gen.initializer', self.initializer, INITS)
+    check_attention(
+      'config.model.gen.attention',
+      self.attention,
+      [size * 2**i for i in range(1, len(self.features))],
+    )
+    how = {'spectral': self.spectral, 'dtype': self.dtype}
+    z, conditions = self.conditions(z, labels, inits)
+    norm = self.norm(train, inits)
+    x = Dense(size * size * first, kernel_init=inits.other, **how)(z)
     x = x.reshape(-1, size, size, first)
-    for width in widths:
-      x = _Up(width, norm, self.dtype)(x, labels)
-    x = nn.relu(norm()(x, None))
-    x = Conv(self.channels, kernel_init=glorot_init, dtype=self.dtype)(x)
-    return jnp.tanh(x.astype(jnp.float32))
+    for width, condition in zip(widths, conditions, strict=True):
+      x = _Up(width, norm, inits=inits, **how)(x, condition)
+      if x.shape[1] in self.attention:
+        x = SelfAttention(kernel_init=inits.other, **how)(x)
+    x = ConditionalBatchNorm(train, self.dtype, self.axis_name)(x, None)
+    x = Conv(self.channels, kernel_init=inits.other, **how)(nn.relu(x))
+    return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+  def conditions(
+    self, z: Float[Array, 'n d'], labels: Labels | None, inits: Inits
+  ) -> tuple[Float[Array, 'n e'], list[Float[Array, 'n k'] | None]]:
+    """Returns the dense layer's input and the condition of each block."""
+    del inits
+    return z, [labels] * (len(self.features) - 1)
+
+  def norm(self, train: bool, inits: Inits) -> Callable[[], nn.Module]:
+    """Returns a function that makes a norm (x, condition) -> x."""
+    del inits
+    return partial(ConditionalBatchNorm, train, self.dtype, self.axis_name)
 
 
 class Discriminator(nn.Module):
@@ -131,6 +186,11 @@ class Discriminator(nn.Module):
     num_downsamples: Number of blocks, from the first, that downsample.
     pool: Global pooling; a key of POOLS.
     spectral: Whether to use spectral normalization.
+    wide: Whether the channels change in the first convolution of a block
+      (SAGAN, BigGAN) instead of the second.
+    attention: Resolutions of the outputs of blocks; self-attention follows the
+      first block of each.
+    initializer: Initializers of the kernels; a key of INITS.
     auxiliary: Whether D has an auxiliary classifier (AC-GAN). If not, labels
       are used by projection (Miyato & Koyama 2018, equation 3).
     dtype: See `Generator`.
@@ -140,6 +200,9 @@ class Discriminator(nn.Module):
   num_downsamples: int = 2
   pool: str = 'sum'
   spectral: bool = True
+  wide: bool = False
+  attention: tuple[int, ...] = ()
+  initializer: str = 'he'
   auxiliary: bool = False
   dtype: Any = jnp.float32
 
@@ -152,17 +215,32 @@ class Discriminator(nn.Module):
     labels: Labels | None = None,
   ) -> Any:
     """Returns logits [n]; with `auxiliary` and labels, ([n], [n, classes])."""
-    x = images
+    inits = choose('config.model.disc.initializer', self.initializer, INITS)
+    how = {'spectral': self.spectral, 'dtype': self.dtype}
+    sizes = [
+      images.shape[1] // 2 ** min(index + 1, self.num_downsamples)
+      for index in range(len(self.features))
+    ]
+    check_attention('config.model.disc.attention', self.attention, sizes)
+    x, pending = images, {*self.attention}
     for index, width in enumerate(self.features):
       downsample, first = index < self.num_downsamples, index == 0
-      x = _Down(width, downsample, first, self.spectral, self.dtype)(x)
+      x = _Down(width, downsample, first, self.wide, inits=inits, **how)(x)
+      if x.shape[1] in pending:
+        pending.remove(x.shape[1])
+        x = SelfAttention(kernel_init=inits.other, **how)(x)
     pool = choose('config.model.disc.pool', self.pool, POOLS)
-    x = pool(nn.relu(x).astype(jnp.float32), axis=(1, 2))
-    dense = partial(Dense, spectral=self.spectral, kernel_init=glorot_init)
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    x = pool(nn.relu(x).astype(exact), axis=(1, 2))
+    dense = partial(
+      Dense, spectral=self.spectral, kernel_init=inits.other, dtype=exact
+    )
     logits = dense(1)(x)[:, 0]
     if labels is None:
       return logits
     if self.auxiliary:
       return logits, dense(labels.shape[-1])(x)
-    embed = Embed(x.shape[-1], spectral=self.spectral, kernel_init=glorot_init)
+    embed = Embed(
+      x.shape[-1], spectral=self.spectral, kernel_init=inits.other, dtype=exact
+    )
     return logits + jnp.sum(embed(labels) * x, axis=-1)

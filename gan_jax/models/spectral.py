@@ -82,12 +82,14 @@ class Conv(_Layer):
 
   Attributes:
     kernel: Kernel size; odd.
+    use_bias: Whether to add a bias per channel.
   """
 
   kernel: int = 3
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n h w c']) -> Float[Array, 'n h w d']:
     w = self.weights(self.kernel, self.kernel, x.shape[-1], self.features)
     x = ops.conv(x.astype(self.dtype), w, padding=self.kernel // 2)
-    return self.biased(x)
+    return self.biased(x) if self.use_bias else x

@@ -30,7 +30,7 @@ from gan_jax.models.style_layers import (
 from gan_jax.ops import axis, fir
 
 Images = Float[Array, 'n h w c']
-Styles = Float[Array, 'n layers d']  # a w for each layer
+Styles = Float[Array, 'n layers e']  # a w for each layer
 
 ARCHITECTURES = ('orig', 'resnet', 'skip')
 NOISES = ('constant', 'none', 'random')
@@ -52,7 +52,7 @@ def resolutions(resolution: int) -> list[int]:
 
 
 def truncate(
-  w_avg: Float[Array, ' d'], ws: Styles, psi: Any, cutoff: int | None = None
+  w_avg: Float[Array, ' e'], ws: Styles, psi: Any, cutoff: int | None = None
 ) -> Styles:
   """Moves w towards its average: w_avg + psi (w - w_avg).
 
@@ -65,10 +65,11 @@ def truncate(
     cutoff: The first layers, to which truncation is limited. None: all.
   """
   psi = jnp.asarray(psi, ws.dtype).reshape(-1, 1, 1)
+  w_avg = w_avg.reshape(1, 1, -1)
   moved = w_avg + psi * (ws - w_avg)
   if cutoff is None:
     return moved
-  first = jnp.arange(ws.shape[1])[:, None] < cutoff
+  first = jnp.arange(ws.shape[1])[None, :, None] < cutoff
   return jnp.where(first, moved, ws)
 
 
@@ -336,7 +337,7 @@ class Generator(_Widths):
       return other, jnp.where(mixed, first, self.layers)
 
     other, first = jax.vmap(draw)(layer_keys(self, keys))
-    own = jnp.arange(self.layers) < first[:, None]
+    own = jnp.arange(self.layers)[None] < first[:, None]
     return jnp.where(own[..., None], ws, self.mapping(other, labels)[:, None])
 
   def synthesize(

@@ -162,7 +162,7 @@ def modulated_conv(
     )
     scale = jax.lax.rsqrt(energies + 1e-8)
   if fused:
-    filters = w * styles[:, None, None, :, None]
+    filters = w[None] * styles[:, None, None, :, None]
     if demodulate:
       filters = filters * scale[:, None, None, None]
     one = lambda x, w: resampled_conv(x[None], w, resample)[0]

@@ -31,6 +31,11 @@ def check_config(config: ConfigDict) -> None:
     raise UserError(
       "config.wandb needs Weights & Biases: pip install -e '.[wandb]'"
     )
+  players = config.get('init', {}).get('players', Pair._fields)
+  for player in players:
+    choose('player of config.init.players', player, dict.fromkeys(Pair._fields))
+  if not players:
+    raise UserError('config.init.players=() must name gen, disc or both')
   make_schedule(config)
   _check_scheduled_values(config)
   for index, segment in enumerate(config.get('schedule', ({},))):

@@ -90,7 +90,7 @@ def _train_with_rollback(
   run: TrainingRun, stop_requested: StopRequested
 ) -> State:
   """Trains to the end; rolls back after a divergence if configured."""
-  state = run.checkpoints.resume(run.create)
+  state, initial_lines = run.start()
   print_summary(
     run.config,
     run.workdir,
@@ -100,6 +100,7 @@ def _train_with_rollback(
     run.sizes,
     run.settings,
     run.evaluations,
+    initial_lines,
   )
   while True:
     attempt = int(devices.fetch(state.attempt))
@@ -116,7 +117,7 @@ def _train_with_rollback(
         warn(f'{error}. Rolling back to it, with other data and latents')
       key = jax.random.key(run.config.seed)
       restart = partial(next_attempt, key=key, attempt=attempt)
-      state = devices.create(restart, run.checkpoints.resume(run.create))
+      state = devices.create(restart, run.start()[0])
 
 
 def _loop(

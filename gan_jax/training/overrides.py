@@ -106,6 +106,8 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield key, f'config.{block}.weight is 0'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
+  if 'init.players' in flat and flat.get('init.source') is None:
+    yield 'init.players', 'the run has no initial weights: set --init'
   segments = [
     segment if isinstance(segment, Mapping) else {}
     for segment in flat.get('schedule') or ({},)

@@ -22,7 +22,7 @@ from gan_jax.files import locked, point_link
 from gan_jax.games.game import Batch, Game, Phase, main_output
 from gan_jax.keys import Purpose
 from gan_jax.pair import Pair
-from gan_jax.training import optimizers, peers
+from gan_jax.training import initial, optimizers, peers
 from gan_jax.training import state as states
 from gan_jax.training.check import check_config, check_length
 from gan_jax.training.checkpoint import Checkpoints, steps
@@ -53,6 +53,7 @@ class TrainingRun(NamedTuple):
     data_diversity: Mean distance between two real examples.
     sizes: The size of the fakes in each segment, as 4x4.
     settings: The settings that differ from the experiment's file, by key.
+    initial: The weights that a new run starts from; None: random ones.
   """
 
   config: ConfigDict
@@ -71,6 +72,18 @@ class TrainingRun(NamedTuple):
   data_diversity: float
   sizes: list[str]
   settings: Mapping[str, Any]
+  initial: initial.Initial | None
+
+  def start(self) -> tuple[State, list[str]]:
+    """Restores the newest checkpoint, or creates a new state.
+
+    Returns:
+      The state, and lines about the initial weights for the run summary.
+    """
+    state = self.checkpoints.resume(self.create)
+    if self.initial is None or int(devices.fetch(state.step)):
+      return state, []
+    return initial.initialize(state, self.initial)
 
 
 @contextlib.contextmanager
@@ -97,7 +110,9 @@ def set_up(
   source = data.make(config, training=True)
   whole = _uncropped(config, source)
   config = cfg.with_data_size(config, _sizes(source))
+  config, weights = _initial_weights(config, workdir)
   cfg.check_workdir(config, workdir)
+  peers.agree({'init.digest': config.get('init', {}).get('digest')})
 
   examples = first_examples(config, whole)
   # The paths of the data may differ between processes, but not the data.
@@ -145,6 +160,7 @@ def set_up(
       data_diversity=float(diversity(examples[main_output(game).reference])),
       sizes=sizes,
       settings=settings,
+      initial=weights,
     )
 
 
@@ -158,6 +174,23 @@ def _uncropped(config: ConfigDict, source: Source) -> Source:
 def _sizes(source: Source) -> int | tuple[int, ...]:
   """Returns the size of a source, or those of its parts."""
   return tuple(part.size for part in source.parts.values()) or source.size
+
+
+def _initial_weights(
+  config: ConfigDict, workdir: str | Path
+) -> tuple[ConfigDict, initial.Initial | None]:
+  """Reads the initial weights of a new run, and records their digest.
+
+  A run that has a checkpoint does not need them any more.
+  """
+  source = cfg.init_source(config)
+  if source is None:
+    return config, None
+  if steps(workdir):
+    digest = cfg.read(workdir).get('init', {}).get('digest')
+    return cfg.with_init_digest(config, digest), None
+  weights = initial.read(source, config.init.get('players', Pair._fields))
+  return cfg.with_init_digest(config, weights.digest), weights
 
 
 def create_state(

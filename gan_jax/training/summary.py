@@ -37,6 +37,7 @@ def print_summary(
   sizes: Sequence[str],
   settings: Mapping[str, Any],
   evaluations: Evaluations | None,
+  initial: Sequence[str] = (),
 ) -> None:
   """Prints the workdir, data, networks, devices and schedule of a run.
 
@@ -46,6 +47,7 @@ def print_summary(
     sizes: The size of the fakes in each segment; see `sizes_of`.
     settings: The settings that differ from the experiment's file, by key.
     evaluations: Those of the run; None: the run is not evaluated.
+    initial: Lines about the weights that the run starts from.
   """
   if not devices.is_main():
     return
@@ -61,6 +63,8 @@ def print_summary(
     f'Networks: G {count(params.gen):,} parameters, '
     f'D {count(params.disc):,} parameters'
   )
+  for line in initial:
+    print(line)
   print(f'Devices:  {devices.describe()} ({config.parallel})')
   print(
     f'Length:   {schedule.total_steps:,} iterations, '
