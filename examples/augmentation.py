@@ -25,8 +25,8 @@ import gan_jax
 from gan_jax.data.digits import digits
 from gan_jax.data.mnist import parse_idx, unpack
 from gan_jax.data.source import DataSpec
-from gan_jax.metrics import classifier
 from gan_jax.metrics.digits import CLASSIFIER
+from gan_jax.models import classifier
 
 EXPERIMENT = Path(__file__).parents[1] / 'experiments' / 'cgan_digits.py'
 ARMS = 'real', 'augmented', 'generated', 'both'

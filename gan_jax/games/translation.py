@@ -212,16 +212,21 @@ class CycleGAN(NamedTuple):
       value = self.loss.gen(logits(batch[target]), fake_logits)
       metrics[f'adversarial_{direction}'] = value
       total += value
-      back = 'b_to_a' if direction == 'a_to_b' else 'a_to_b'
-      returned, _ = self.translate(gen_vars, back, fakes[target], fold(keys, 1))
-      cycle = mean_absolute(returned, batch[source])
-      metrics[f'cycle_{source}'] = cycle
-      total += self.cycle[source] * cycle
+      again, given = batch[target], fakes[source]
+      if self.identity:  # one pass for both: separate ones compile slower
+        given, pass_keys = jnp.stack([given, again]), (1, 2)
+      else:
+        given, pass_keys = given[None], (1,)
+      made = jax.vmap(
+        lambda images, keys, direction=direction: self.translate(
+          gen_vars, direction, images, keys
+        )[0]
+      )(given, jnp.stack([fold(keys, salt) for salt in pass_keys]))
+      cycle = mean_absolute(made[0], again)
+      metrics[f'cycle_{target}'] = cycle
+      total += self.cycle[target] * cycle
       if self.identity:
-        same, _ = self.translate(
-          gen_vars, direction, batch[target], fold(keys, 2)
-        )
-        identity = mean_absolute(same, batch[target])
+        identity = mean_absolute(made[1], again)
         metrics[f'identity_{target}'] = identity
         total += self.identity * self.cycle[target] * identity
     return total, Aux(metrics)

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.metrics.torch_weights import Tensor, read_storage, to_array
 from gan_jax.models import r3gan_weights, style_weights
+from gan_jax.torch_weights import Tensor, read_storage, to_array
 
 Arrays = dict[str, np.ndarray]
 Weights = style_weights.StyleWeights | r3gan_weights.R3GANWeights
