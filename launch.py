@@ -268,9 +268,7 @@ def _serve_lab() -> None:
 
   workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  story = (
-    'two_players' if filename == LAB_EXPERIMENT.rpartition(':')[0] else None
-  )
+  story = 'two_players' if filename == LAB_EXPERIMENT else None
   lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
 
 

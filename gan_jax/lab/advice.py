@@ -12,6 +12,8 @@ WINDOW, QUIET_STEPS = 8, 100
 WON = 0.97
 # A gradient of G below this norm trains nothing.
 VANISHED = 1e-2
+# The Jensen-Shannon divergence (at most log 2) of clearly different densities.
+DIFFERENT = 0.5
 # Penalties that bound the gradients of D.
 BOUNDING = tuple(
   key
@@ -169,7 +171,7 @@ def _blind(settings: Settings, recent: Sequence[Mapping[str, Any]]):
   distance = _mean(recent, 'js')
   if real is None or distance is None:
     return []
-  if (real + fake) / 2 > 0.58 or distance < 0.3:
+  if (real + fake) / 2 > 0.58 or distance < DIFFERENT:
     return []
   rate = settings['optimizer.disc.learning_rate']
   return [

@@ -100,9 +100,10 @@ function makeSlider(control, exponents, zero, change) {
   let toPlace = (value) => value;
   if (exponents) {
     const [low, high] = exponents;
-    Object.assign(input, {min: zero ? low - 0.1 : low, max: high, step: 0.05});
-    toValue = (x) => (x < low ? 0 : Number((10 ** x).toPrecision(3)));
-    toPlace = (value) => (value > 0 ? Math.log10(value) : low - 0.1);
+    // Of a weight, the place below the lowest is 0.
+    Object.assign(input, {min: zero ? low - 0.05 : low, max: high, step: 0.05});
+    toValue = (x) => (x < low - 0.01 ? 0 : Number((10 ** x).toPrecision(3)));
+    toPlace = (value) => (value > 0 ? Math.log10(value) : low - 0.05);
   } else {
     const high = {b1: 0.999, b2: 0.9999, dropout: 0.9}[control.key.split('.').at(-1)]
       ?? (control.key === 'game.instance_noise' ? 2 : Math.min(control.high, 1));
