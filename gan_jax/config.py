@@ -46,7 +46,9 @@ CHANGEABLE = (
   'evaluation.labels',
   'evaluation.metrics',
   'evaluation.num_samples',
+  'evaluation.protocol',
   'evaluation.seeds',
+  'evaluation.standing_batches',
   'log_every_steps',
   'on_divergence',
   'parallel',
@@ -85,7 +87,8 @@ OPEN = (
 # program itself adds `data.size`, so that a changed data set is detected.
 OPTIONAL = (
   'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.size',
-  'evaluation.labels', 'schedule',
+  'evaluation.labels', 'evaluation.protocol', 'evaluation.standing_batches',
+  'schedule',
 )  # fmt: skip
 
 

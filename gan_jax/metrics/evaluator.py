@@ -61,6 +61,7 @@ class Evaluator:
       `source`.
     output: The evaluated output of a game with several; None: the main one.
     paired: Whether the output has targets, for paired metrics.
+    max_reals: The largest number of real images; None: all of `source`.
 
   Raises:
     UserError: A metric is unknown, or its requirements are missing.
@@ -76,6 +77,7 @@ class Evaluator:
     inputs: Source | None = None,
     output: str | None = None,
     paired: bool = False,
+    max_reals: int | None = None,
   ):
     self.choice = choose_metrics(
       block.metrics, block.features, source.toy, paired
@@ -109,6 +111,9 @@ class Evaluator:
     self._image = source.fetch(np.arange(1))['images']
     self._check_features()
     self._description = {**description, 'preprocessing': VERSION}
+    self._named_protocol = block.get('protocol')
+    self.standing_batches = block.get('standing_batches')
+    self._max_reals = max_reals
     self._fingerprint = _fingerprint(source)
     self._held_out_fingerprint = held_out and _fingerprint(held_out)
     self._reference: Reference | None = None
@@ -143,12 +148,18 @@ class Evaluator:
     held_out = None
     if spec.needs_held_out:
       held_out = _source_protocol(self._held_out, self._held_out_fingerprint)
+    if self._named_protocol is not None:
+      output['protocol'] = self._named_protocol
+    reals = {}
+    if self._max_reals is not None and self._max_reals < self._source.size:
+      reals['used'] = self._max_reals
     return {
       'metric': {'name': metric, 'version': spec.version},
       'features': network,
       'reference': {
         **self._description,
         **_source_protocol(self._source, self._fingerprint),
+        **reals,
       },
       'held_out': held_out,
       **output,
@@ -277,7 +288,7 @@ class Evaluator:
     needs = self._needs - {'pairs'}
     if not needs:
       return MetricInputs(0)
-    count = source.size
+    count = min(source.size, self._max_reals or source.size)
     if needs <= {'features', 'images'}:
       count = min(count, self.num_samples)
     cache_key = {
@@ -287,6 +298,7 @@ class Evaluator:
       'features': self.features and self.features.identity,
       'needs': {need: self._versions(need) for need in sorted(needs)},
       'most': self.num_samples,
+      **({} if count == source.size else {'count': count}),
       'process': devices.process_rows().args,
     }
     file = cache_folder() / 'references' / f'{protocol_digest(cache_key)}.npz'
