@@ -45,6 +45,8 @@ def base_config() -> ConfigDict:
       'features': config_dict.placeholder(str),  # None: inception
       'held_out': config_dict.placeholder(str),  # a held-out split
       'seeds': 1,
+      'protocol': config_dict.placeholder(str),  # None: the keys above
+      'standing_batches': config_dict.placeholder(int),  # None: running means
     }
   )
 

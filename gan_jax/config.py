@@ -48,7 +48,9 @@ CHANGEABLE = (
   'evaluation.labels',
   'evaluation.metrics',
   'evaluation.num_samples',
+  'evaluation.protocol',
   'evaluation.seeds',
+  'evaluation.standing_batches',
   'log_every_steps',
   'on_divergence',
   'parallel',
@@ -87,9 +89,10 @@ OPEN = (
 # program itself adds `data.size` and `init.digest`, so that changed data and
 # changed initial weights are detected.
 OPTIONAL = (
-  'data.a', 'data.b', 'data.classes', 'data.load_resolution',
-  'data.rotate', 'data.size',
-  'evaluation.labels', 'init.digest', 'init.players', 'init.source', 'schedule',
+  'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.rotate',
+  'data.size', 'evaluation.labels', 'evaluation.protocol',
+  'evaluation.standing_batches', 'init.digest', 'init.players', 'init.source',
+  'schedule',
 )  # fmt: skip
 
 

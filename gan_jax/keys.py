@@ -25,6 +25,7 @@ class Purpose(enum.IntEnum):
   EVALUATE = 7  # samples for metrics
   REFERENCE = 8  # real points of a toy for metrics
   LABELS = 9  # labels of samples for metrics
+  STANDING = 10  # samples for standing statistics
 
 
 def example_keys(

@@ -62,6 +62,7 @@ class Evaluator:
       `source`.
     output: The evaluated output of a game with several; None: the main one.
     paired: Whether the output has targets, for paired metrics.
+    max_reals: The largest number of real images; None: all of `source`.
 
   Raises:
     UserError: A metric is unknown, or its requirements are missing.
@@ -77,6 +78,7 @@ class Evaluator:
     inputs: Source | None = None,
     output: str | None = None,
     paired: bool = False,
+    max_reals: int | None = None,
   ):
     self.choice = choose_metrics(
       block.metrics, block.features, source.toy, paired
@@ -111,6 +113,9 @@ class Evaluator:
     if 'labels' in self._needs:
       check_labels(example.get('labels'), len(source.classes), predicted)
     self._description = {**description, 'preprocessing': VERSION}
+    self._named_protocol = block.get('protocol')
+    self.standing_batches = block.get('standing_batches')
+    self._max_reals = max_reals
     self._fingerprint = fingerprint(source)
     self._held_out_fingerprint = held_out and fingerprint(held_out)
     self._reference: Reference | None = None
@@ -145,12 +150,18 @@ class Evaluator:
     held_out = None
     if spec.needs_held_out:
       held_out = describe(self._held_out, self._held_out_fingerprint)
+    if self._named_protocol is not None:
+      output['protocol'] = self._named_protocol
+    reals = {}
+    if self._max_reals is not None and self._max_reals < self._source.size:
+      reals['used'] = self._max_reals
     return {
       'metric': {'name': metric, 'version': spec.version},
       'features': network,
       'reference': {
         **self._description,
         **describe(self._source, self._fingerprint),
+        **reals,
       },
       'held_out': held_out,
       **output,
@@ -284,7 +295,7 @@ class Evaluator:
     needs = self._needs - {'pairs'}
     if not needs:
       return MetricInputs(0)
-    count = source.size
+    count = min(source.size, self._max_reals or source.size)
     if needs <= {'features', 'images', 'labels'}:
       count = min(count, self.num_samples)
     cache_key = {
@@ -295,6 +306,7 @@ class Evaluator:
       'features': self.features and self.features.identity,
       'needs': {need: self._versions(need) for need in sorted(needs)},
       'most': self.num_samples,
+      **({} if count == source.size else {'count': count}),
       'process': devices.process_rows().args,
     }
     file = cache_folder() / 'references' / f'{protocol_digest(cache_key)}.npz'

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,17 +57,17 @@ def _cifar10() -> Features:
   return Features('cifar10', sha256, weights, cifar10.extract)
 
 
-def _inception() -> Features:
+def _inception(name: str, prepare: str) -> Features:
   network = inception.load()
 
   def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
-    outputs = inception.features(weights, images)
+    outputs = inception.features(weights, images, prepare=prepare)
     return {
       'features': outputs['2048'],
       'probabilities': nn.softmax(outputs['logits_unbiased']),
     }
 
-  return Features('inception', network.sha256, network.weights, extract)
+  return Features(name, network.sha256, network.weights, extract)
 
 
 def _pixels() -> Features:
@@ -81,7 +82,9 @@ def _pixels() -> Features:
 FEATURES: dict[str, Callable[[], Features]] = {
   'cifar10': _cifar10,
   'digits': _digits,
-  'inception': _inception,
+  'inception': partial(_inception, 'inception', 'tensorflow'),
+  'inception_clean': partial(_inception, 'inception_clean', 'clean'),
+  'inception_torch': partial(_inception, 'inception_torch', 'torch'),
   'pixels': _pixels,
 }
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from gan_jax import torch_weights
 from gan_jax.errors import UserError
 from gan_jax.files import cache_folder
+from gan_jax.ops.bicubic import pillow_weights
 from gan_jax.ops.window import LAYOUT
 from gan_jax.registry import choose
 
@@ -170,6 +171,7 @@ def features(
   weights: PyTree,
   images: UInt8[Array, 'n h w c'] | UInt8[np.ndarray, 'n h w c'],
   outputs: Sequence[str] = ('2048', 'logits_unbiased'),
+  prepare: str = 'tensorflow',
 ) -> dict[str, Float[Array, 'n _']]:
   """Computes outputs of the network, by their names in `OUTPUT_WIDTHS`.
 
@@ -180,6 +182,7 @@ def features(
     images: RGB or grey images of any size.
     outputs: FID and KID use '2048'; the Inception Score uses
       'logits_unbiased', the logits without the bias of the last layer.
+    prepare: A key of PREPARATIONS.
 
   Raises:
     UserError: The images do not have 1 or 3 channels, or an output is unknown.
@@ -188,9 +191,9 @@ def features(
     raise UserError(
       f'Inception takes images with 1 or 3 channels, not {images.shape[-1]}'
     )
-  x = resize(images.astype(jnp.float32), SIZE)
+  prepared = choose('preparation', prepare, PREPARATIONS)
+  x = prepared(images.astype(jnp.float32))
   x = jnp.repeat(x, 3 // x.shape[-1], axis=-1)
-  x = (x - 128) / 128
   results = {}
   stem = _block(weights)
   x = stem(x, 'Conv2d_1a_3x3', stride=2)
@@ -235,6 +238,51 @@ def resize(x: Float[Array, 'n h w c'], size: int) -> Float[Array, 'n s s c']:
     first, second = (jnp.take(x, i, axis, mode='clip') for i in (low, high))
     x = first + (second - first) * weight
   return x
+
+
+def resize_torch(
+  x: Float[Array, 'n h w c'], size: int
+) -> Float[Array, 'n s s c']:
+  """Resizes bilinearly as PyTorch with align_corners=False.
+
+  The centres of the pixels are aligned; reducing does not anti-alias.
+  """
+  for axis in (1, 2):
+    old_size = x.shape[axis]
+    scale = np.float32(old_size / size)
+    at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale
+    at = np.maximum(at - np.float32(0.5), 0)
+    low = np.minimum(at.astype(np.int32), old_size - 1)
+    high = np.minimum(low + 1, old_size - 1)
+    weight = np.expand_dims(at - low.astype(np.float32), (0, 3, 3 - axis))
+    first, second = (jnp.take(x, i, axis, mode='clip') for i in (low, high))
+    x = first * (1 - weight) + second * weight
+  return x
+
+
+def resize_clean(
+  x: Float[Array, 'n h w c'], size: int
+) -> Float[Array, 'n s s c']:
+  """Resizes as clean-fid: bicubic by Pillow, with antialiasing, then clips.
+
+  The result is not rounded. Parmar et al. 2022, section 3.
+  """
+  rows, columns = (
+    jnp.asarray(pillow_weights(side, size), jnp.float32)
+    for side in x.shape[1:3]
+  )
+  x = jnp.einsum('nhwc,Ww->nhWc', x, columns, precision='highest')
+  x = jnp.einsum('nhwc,Hh->nHwc', x, rows, precision='highest')
+  return jnp.clip(x, 0, 255)
+
+
+# Images of 0 to 255 -> the input of the network. `tensorflow` is the original
+# FID's, `clean` clean-fid's, and `torch` that of StudioGAN and pytorch-fid.
+PREPARATIONS: dict[str, Callable[[Array], Array]] = {
+  'clean': lambda x: (resize_clean(x, SIZE) - 128) / 128,
+  'tensorflow': lambda x: (resize(x, SIZE) - 128) / 128,
+  'torch': lambda x: resize_torch(x, SIZE) / 127.5 - 1,
+}
 
 
 def average(x: Float[Array, 'n h w c']) -> Float[Array, 'n h w c']:

@@ -55,6 +55,23 @@ def weights(size: int, scale: float | int) -> Float[np.ndarray, 'out size']:
   return matrix
 
 
+@functools.lru_cache(maxsize=64)
+def pillow_weights(size: int, out: int) -> Float[np.ndarray, 'out size']:
+  """Returns the matrix with which Pillow resizes an axis, BICUBIC.
+
+  Unlike `weights`, the kernel ends at the border of the image.
+  """
+  scale = size / out
+  stretch = max(scale, 1.0)
+  centres = (np.arange(out) + 0.5) * scale
+  first = np.maximum(np.floor(centres - 2 * stretch + 0.5), 0)
+  last = np.minimum(np.floor(centres + 2 * stretch + 0.5), size)
+  positions = np.arange(size)
+  inside = (positions >= first[:, None]) & (positions < last[:, None])
+  values = _cubic((positions + 0.5 - centres[:, None]) / stretch) * inside
+  return values / values.sum(1, keepdims=True)
+
+
 def _cubic(x: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
   """Keys' cubic of a = -1/2: Keys 1981, equation 15."""
   x = np.abs(x)

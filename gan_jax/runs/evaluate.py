@@ -15,6 +15,11 @@ from gan_jax.data.folder import folder, images_below
 from gan_jax.data.source import DataSpec, Source, in_memory
 from gan_jax.errors import UserError, suggest
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.metrics.protocols import (
+  check_settings,
+  protocol_of,
+  with_protocol,
+)
 from gan_jax.metrics.scores import Score
 from gan_jax.runs.run import Run
 from gan_jax.training.evaluations import (
@@ -31,6 +36,8 @@ DEFAULTS = {
   'seeds': 1,
   'held_out': None,
   'labels': None,
+  'protocol': None,
+  'standing_batches': None,
 }
 
 
@@ -64,12 +71,21 @@ def evaluate_here(
     resolution, channels = shape
     described = {'resolution': resolution, 'channels': channels}
     source = _source(reference, shape)
+    protocol = protocol_of(block)
+    block = with_protocol(block, source.size, classes)
     labels = labels_for(block, classes, source)
     inputs = None
     if is_run and run_or_images.reads:
       inputs = data.make(run_or_images.config)
     evaluators = (
-      Evaluator(block, source, described, labels=labels, inputs=inputs),
+      Evaluator(
+        block,
+        source,
+        described,
+        labels=labels,
+        inputs=inputs,
+        max_reals=protocol and protocol.max_reals,
+      ),
     )
   if is_run:
     run = run_or_images
@@ -78,6 +94,11 @@ def evaluate_here(
     listed = measure(gen_vars, run.step)
   else:
     evaluator = evaluators[0]
+    if evaluator.num_samples != images.size:
+      raise UserError(
+        f'protocol={block.protocol!r} takes {evaluator.num_samples:,} fakes, '
+        f'not {images.size:,}: remove protocol, or pass as many images'
+      )
     listed = evaluator.list_scores(evaluator.evaluate_images(images), {})
   return {score.name: score for score in listed}
 
@@ -97,6 +118,7 @@ def _merge_settings(
   of_run = {key: block[key] for key in DEFAULTS if key in block}
   if runs and 'features' not in settings:
     of_run['features'] = runs[0].features_of_config()
+  check_settings(settings.get('protocol'), settings)
   block = {**DEFAULTS, **of_run, **settings}
   if isinstance(block['metrics'], str):
     block['metrics'] = (block['metrics'],)

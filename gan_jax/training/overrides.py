@@ -53,6 +53,15 @@ def settle(config: ConfigDict, typed: Iterable[str]) -> list[str]:
     if f'{path}.name' in typed:
       notes += _drop(config, path, table, typed)
   flat = flatten(config.to_dict())
+  if flat.get('evaluation.protocol') is not None:
+    # A slow import, which is rarely needed.
+    from gan_jax.metrics.protocols import check_settings
+
+    prefix = 'evaluation.'
+    check_settings(
+      flat['evaluation.protocol'],
+      [key.removeprefix(prefix) for key in typed if key.startswith(prefix)],
+    )
   for key, reason in without_effect(flat):
     if key in typed:
       raise UserError(f'config.{key} has no effect: {reason}')
