@@ -255,7 +255,6 @@ ALWAYS = (
   'acgan_cifar10',
   'dcgan_celeba',
   'progressive_celeba',
-  'r3gan',
   'toy:ring',
   'vanilla_mnist',
 )
