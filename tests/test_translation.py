@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from runs import get_config
 
+from gan_jax.errors import UserError
 from gan_jax.games import image_pool
 from gan_jax.games.game import Context, Phase
 from gan_jax.games.losses import (
@@ -26,6 +28,7 @@ from gan_jax.games.translation import cyclegan_game, pix2pix_game
 from gan_jax.models.perceptual import FeatureNetwork
 from gan_jax.ops.bicubic import weights as bicubic_weights
 from gan_jax.pair import Pair
+from gan_jax.training import loop
 from gan_jax.training import state as states
 from gan_jax.training.step import train_step
 
@@ -387,3 +390,18 @@ def test_two_devices_train_as_one(index):
       )
   moved = jax.tree.map(lambda x, y: abs(x - y).max(), one.variables, variables)
   assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+@pytest.mark.parametrize(
+  'name, source, message',
+  [
+    ('pix2pix_facades', 'digits', 'trains on a and b .* set .*pairs:FOLDER'),
+    ('srgan_folder', 'digit_pairs', 'trains on images .* has a and b'),
+  ],
+)
+def test_data_of_the_wrong_kind(name, source, message, tmp_path):
+  config = get_config(name, 'tiny')
+  config.data.source = source
+  with pytest.raises(UserError, match=message):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()

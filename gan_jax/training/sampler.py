@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import stream_of
 from gan_jax.data.source import Source
+from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game, Phase
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
@@ -50,6 +51,19 @@ class Sampler(NamedTuple):
 
   sample: Callable[[State, Batch, Phase], Samples]
   draw: Callable[[PyTree], dict[str, Picture]]
+
+
+def check_entries(config: ConfigDict, game: Game, batch: Batch) -> None:
+  """Raises UserError if a batch lacks images that the game trains on."""
+  needed = game.reads or ('images',)
+  if missing := [name for name in needed if name not in batch]:
+    found = [name for name, x in batch.items() if x.ndim == 4]
+    kind = 'pairs:FOLDER' if 'a' in missing else 'folder:FOLDER'
+    raise UserError(
+      f'config.game.name={config.game.name} trains on {" and ".join(needed)} '
+      f'of each example, but config.data.source={config.data.source} has '
+      f'{" and ".join(found)}: set --config.data.source={kind}'
+    )
 
 
 def first_examples(config: ConfigDict, source: Source) -> Batch:

@@ -29,7 +29,12 @@ from gan_jax.training.checkpoint import Checkpoints, steps
 from gan_jax.training.evaluations import Evaluations
 from gan_jax.training.feed import is_resident
 from gan_jax.training.health import diversity
-from gan_jax.training.sampler import Sampler, first_examples, make_sampler
+from gan_jax.training.sampler import (
+  Sampler,
+  check_entries,
+  first_examples,
+  make_sampler,
+)
 from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.state import State
 from gan_jax.training.step import Metrics, train_dispatch
@@ -115,6 +120,7 @@ def set_up(
   peers.agree({'init.digest': config.get('init', {}).get('digest')})
 
   examples = first_examples(config, whole)
+  check_entries(config, game, examples)
   # The paths of the data may differ between processes, but not the data.
   peers.agree({'data.size': _sizes(source), 'data (images)': _digest(examples)})
   shapes = jax.eval_shape(lambda: examples)
