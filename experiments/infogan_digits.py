@@ -7,6 +7,7 @@ other settings are those of vanilla_mnist.py.
   python launch.py --config=experiments/infogan_digits.py
 
 The code of an image: run.encode(images)['class']. Scores: not measured yet.
+Dense layers may hide the codes in noise: see docs/how_to/represent.md.
 """
 
 from ml_collections import ConfigDict

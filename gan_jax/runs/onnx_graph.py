@@ -149,15 +149,17 @@ def _convert_equation(
       inner = eqn.params[key]
       consts = [np.asarray(x) for x in getattr(inner, 'consts', ())]
       return _convert(graph, getattr(inner, 'jaxpr', inner), consts, values)
-  known = all(isinstance(x, np.ndarray) for x in values)
+  known = not any(isinstance(x, str) for x in values)
   static = all(
     _integer(d) is not None for x in eqn.outvars for d in x.aval.shape
   )
   name = eqn.primitive.name
   if known and static:
-    outputs = eqn.primitive.bind(*map(jnp.asarray, values), **eqn.params)
+    arrays = map(jnp.asarray, values)
+    outputs = eqn.primitive.bind(*arrays, **eqn.params)
     outputs = outputs if eqn.primitive.multiple_results else [outputs]
-    return [np.asarray(x) for x in outputs]
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return [x if is_key(x) else np.asarray(x) for x in outputs]
   if name not in PRIMITIVES:
     raise UserError(
       f'this generator uses {name}, which the export to ONNX does not know: '
