@@ -219,7 +219,7 @@ def test_parameters_at_32():
 def test_attention_by_hand():
   """One query at a time, in NumPy; gamma = 0 is the identity."""
   layer = attention.SelfAttention(
-    False, jax.nn.initializers.normal(), 'float32'
+    False, jax.nn.initializers.normal(1.0), 'float32'
   )
   x = np.random.RandomState(2).randn(1, 4, 4, 8).astype('float32')
   variables = layer.init(jax.random.key(0), jnp.asarray(x))
