@@ -15,7 +15,7 @@ author = 'The gan_jax authors'
 copyright = 'The gan_jax authors'
 
 extensions = [
-  'myst_parser',
+  'myst_nb',  # Markdown, and the notebooks of the course
   'sphinx.ext.autodoc',
   'sphinx.ext.apidoc',
   'sphinx.ext.napoleon',
@@ -27,6 +27,10 @@ exclude_patterns = ['_build', '_ext', 'reference/api/modules.rst']
 
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
+# The pages of the course are run at each build.
+nb_execution_mode = 'force'
+nb_execution_timeout = 600  # seconds for each cell
+nb_execution_raise_on_error = True
 
 # One page a module, written at each build.
 apidoc_modules = [
