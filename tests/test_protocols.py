@@ -12,12 +12,14 @@ from PIL import Image
 from runs import get_config
 
 import gan_jax
-from gan_jax import games
+from gan_jax import data, games
 from gan_jax.errors import UserError
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.metrics import features, inception
 from gan_jax.metrics.protocols import PROTOCOLS, with_protocol
+from gan_jax.metrics.scores import comparison_digest
 from gan_jax.metrics.standing import make_standing_fn
+from gan_jax.training.evaluations import make_evaluators, of_ema
 from gan_jax.training.overrides import settle
 from gan_jax.training.schedule import make_schedule
 
@@ -158,3 +160,19 @@ def test_standing_statistics_need_batch_norm():
   phase = make_schedule(config).phase(0)
   with pytest.raises(UserError, match='needs a generator with BatchNorm'):
     make_standing_fn(game, 1, 8)({'params': {}}, phase)
+
+
+def test_standing_statistics_are_in_the_protocol():
+  """A resumed run recognizes its own scores, and no others."""
+  config = get_config('vanilla_mnist', 'tiny')
+  config.evaluation.update({'metrics': ('fid',), 'features': 'pixels'})
+  config.evaluation.standing_batches = 2
+  (evaluator,) = make_evaluators(config, data.make(config))
+
+  def digest(batches):
+    values = {'fid': {'fid': [1.0]}}
+    (score,) = evaluator.list_scores(values, of_ema(None, None, batches))
+    return comparison_digest(score.protocol)
+
+  assert digest(2) == evaluator.comparison_digest
+  assert digest(3) != evaluator.comparison_digest != digest(None)

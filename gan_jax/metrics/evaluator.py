@@ -139,7 +139,8 @@ class Evaluator:
     """
     ranking = [m for m in self.metrics if get_metric(m).ranks]
     first = ranking[0] if ranking else self.metrics[0]
-    return comparison_digest(self._protocol(first, {'labels': self.labels}))
+    fakes = {'labels': self.labels, 'standing_batches': self.standing_batches}
+    return comparison_digest(self._protocol(first, fakes))
 
   def _protocol(self, metric: str, fakes: Mapping[str, Any]) -> dict[str, Any]:
     """Describes all that a score depends on, except the generator."""
