@@ -113,6 +113,10 @@ def connect(client, tab):
 def start(page, **changes):
   """Loads the small game and waits for its picture."""
   page.send(do='load', settings={**SMALL, **changes}, compare=None)
+  # (The game of a new page may already have been drawn.)
+  while page.until('settings')['settings']['batch_size'] != 16:
+    pass
+  page.until('restarted')
   page.until('scene')
   return page.film(1)[0]
 
