@@ -13,10 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError
-from gan_jax.games.game import Phase
 from gan_jax.lab.advice import advise
 from gan_jax.lab.frames import pack
-from gan_jax.lab.measures import describe, finite, measure
+from gan_jax.lab.measures import describe
 from gan_jax.lab.presets import PRESETS
 from gan_jax.lab.program import (
   CHUNK,
@@ -27,9 +26,12 @@ from gan_jax.lab.program import (
   stack_phases,
 )
 from gan_jax.lab.settings import Settings, check
+from gan_jax.lab.trained_game import (
+  TrainedGame,
+  score_range,
+  shown_scores,
+)
 from gan_jax.registry import choose
-from gan_jax.training.schedule import make_schedule
-from gan_jax.training.state import State
 
 # The choices of iterations for each frame.
 SPEEDS = (1, 2, 5, 10, 20, 50)
@@ -37,8 +39,6 @@ SPEEDS = (1, 2, 5, 10, 20, 50)
 IN_FLIGHT = 2
 # Every so many frames, the game is measured.
 MEASURE_EVERY = 5
-# Rows of the history that are kept; then every second row is dropped.
-MAX_HISTORY = 1200
 # Seconds between two pictures of slow motion, and between two status messages.
 SLOW_SECONDS, STATUS_SECONDS = 1.2, 0.5
 # The pictures of one iteration in slow motion.
@@ -52,96 +52,9 @@ PICTURES = (
   ),
   ('gen', 'G follows this gradient through its weights: its points move.'),
 )
-# The metrics of training in the history, by their names in the step.
-METRICS = {
-  'gen/loss': 'gen_loss',
-  'disc/loss': 'disc_loss',
-  'disc/real_accuracy': 'real_accuracy',
-  'disc/fake_accuracy': 'fake_accuracy',
-  'gen/loss_grad_norm': 'gen_grad_norm',
-  'disc/loss_grad_norm': 'disc_grad_norm',
-}
-
 # (settings) -> the compiled program and its config, as soon as they are ready.
 Compile = Callable[[Settings], Future]
 Send = Callable[[str | bytes], None]
-
-
-class Game:
-  """One game of a page: its program, its state and its history."""
-
-  def __init__(self, settings: Settings):
-    self.settings = settings
-    self.program: Program | None = None
-    self.state: State | None = None
-    self.history: list[dict[str, Any]] = []
-
-  def use(
-    self, settings: Settings, program: Program, config: ConfigDict
-  ) -> None:
-    """Continues with other settings and their program."""
-    self.settings, self.program = settings, program
-    self.schedule = make_schedule(config)
-
-  def restart(self) -> None:
-    """Goes back to before the first iteration."""
-    self.state = self.program.create(np.int32(self.settings['seed']))
-    self.history = []
-
-  @property
-  def step(self) -> int:
-    return int(self.state.step)
-
-  @property
-  def phase(self) -> Phase:
-    return self.schedule.phase(self.step)
-
-  def train(self, n: int, only: str) -> None:
-    """Runs `n` iterations and adds their metrics to the history."""
-    phases = stack_phases(self.schedule, self.step, n)
-    train = self.program.function(only)
-    self.state, means = train(self.state, phases, np.int32(n))
-    row = {'step': self.step}
-    for name, short in METRICS.items():
-      if name in means:
-        row[short] = finite(means[name])
-    self.history.append(row)
-    if len(self.history) > MAX_HISTORY:
-      self.history = self.history[1::2]
-
-  def look(self, function: str, state: State) -> dict[str, np.ndarray]:
-    """Calls `view` or `inspect` of the program."""
-    found = self.program.function(function)(state, self.phase)
-    return {name: np.asarray(array) for name, array in found.items()}
-
-  def frame(self, name: str, number: int, **header: Any) -> bytes:
-    """Packs what the page shows of the state."""
-    view = self.look('view', self.state)
-    row = self.history[-1] if self.history else {'step': self.step}
-    if number % MEASURE_EVERY == 0:
-      row |= measure(self.program.real, view['fake'], self.program.toy)
-    view['fake'] = view['fake'][:NUM_DRAWN]
-    scores = view.pop('scores')
-    return pack(
-      {'game': name, 'number': number, 'row': row, **header}
-      | _score_range(scores),
-      {**view, 'map': _shown(scores, self.program)},
-    )
-
-
-def _score_range(scores: np.ndarray) -> dict[str, Any]:
-  return {'low': finite(scores.min()), 'high': finite(scores.max())}
-
-
-def _shown(scores: np.ndarray, program: Program) -> np.ndarray:
-  """Maps D's outputs to [0, 1]; 1/2 is D's decision, except of a critic."""
-  scores = np.nan_to_num(scores.astype(np.float32))
-  if program.loss.probability:
-    return scores
-  if program.loss.real_score is None:
-    low, high = scores.min(), scores.max()
-    return (scores - low) / max(high - low, 1e-6)
-  return 0.5 + 0.5 * scores / max(np.abs(scores).max(), 1e-6)
 
 
 class Session:
@@ -153,7 +66,7 @@ class Session:
   def __init__(self, compile_settings: Compile, save: Callable, base: Settings):
     self._compile, self._save = compile_settings, save
     self.settings, self.other = base, None
-    self.games = {'a': Game(base)}
+    self.games = {'a': TrainedGame(base)}
     self.playing, self.only, self.speed = False, 'both', 10
     self.inbox: collections.deque[dict[str, Any]] = collections.deque()
     self.send: Send | None = None
@@ -347,7 +260,7 @@ class Session:
       changed |= game is None or game.program is not program
     games = {}
     for name, (program, config) in programs.items():
-      games[name] = self.games.get(name, Game(self._wanted[name]))
+      games[name] = self.games.get(name, TrainedGame(self._wanted[name]))
       games[name].use(self._wanted[name], program, config)
       if not restart:
         games[name].state = states[name]
@@ -410,7 +323,9 @@ class Session:
     self._picture = (self._picture + 1) % len(PICTURES)
     self._report(time.monotonic())
 
-  def _picture_of(self, game: Game, name: str, header: dict[str, Any]) -> bytes:
+  def _picture_of(
+    self, game: TrainedGame, name: str, header: dict[str, Any]
+  ) -> bytes:
     kind = header['kind']
     if kind == 'gen':
       game.train(1, self.only)
@@ -423,14 +338,14 @@ class Session:
       state = state._replace(variables=after.variables)
     view, found = game.look('view', state), game.look('inspect', state)
     for key in ('real_scores', 'fake_scores'):
-      found[key] = _shown(found[key], program)
+      found[key] = shown_scores(found[key], program)
     view['fake'] = view['fake'][:NUM_DRAWN]
     scores = view.pop('scores')
     row = {'step': game.step}
     return pack(
       {'game': name, 'number': self._number, 'row': row, **header}
-      | _score_range(scores),
-      {**view, **found, 'map': _shown(scores, program)},
+      | score_range(scores),
+      {**view, **found, 'map': shown_scores(scores, program)},
     )
 
   def _stop_if_diverged(self) -> None:
