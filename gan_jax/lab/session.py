@@ -27,6 +27,7 @@ from gan_jax.lab.program import (
 )
 from gan_jax.lab.settings import Settings, check
 from gan_jax.lab.trained_game import (
+  MEASURE_EVERY,
   TrainedGame,
   score_range,
   shown_scores,
@@ -37,8 +38,6 @@ from gan_jax.registry import choose
 SPEEDS = (1, 2, 5, 10, 20, 50)
 # Frames that were sent and are not yet drawn; then training waits for the page.
 IN_FLIGHT = 2
-# Every so many frames, the game is measured.
-MEASURE_EVERY = 5
 # Seconds between two pictures of slow motion, and between two status messages.
 SLOW_SECONDS, STATUS_SECONDS = 1.2, 0.5
 # The pictures of one iteration in slow motion.
