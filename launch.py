@@ -45,7 +45,7 @@ from gan_jax.errors import (
   Preempted,
   UserError,
 )
-from gan_jax.experiment import read_settings
+from gan_jax.experiment_file import read_settings
 from gan_jax.training import logfile, peers
 from gan_jax.training.overrides import settle
 

@@ -18,7 +18,7 @@ from gan_jax import devices
 from gan_jax.bounds import bound_of
 from gan_jax.config import check_key
 from gan_jax.errors import UserError, suggest
-from gan_jax.experiment import read_settings
+from gan_jax.experiment_file import read_settings
 from gan_jax.training import peers
 
 # What a flag expects, by the name that the flags library gives its type.

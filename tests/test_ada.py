@@ -344,7 +344,9 @@ def test_constant_and_scheduled_p():
   gen, disc, state = at(0.3)
   assert state is None
   same = at(0.1, {'game.ada.p': jnp.float32(0.3)})
-  assert [float(x) for x in same[:2]] == pytest.approx([gen, disc], rel=1e-5)
+  assert [float(x) for x in same[:2]] == pytest.approx(
+    [float(gen), float(disc)], rel=1e-5
+  )
   assert abs(at(0.1)[1] - disc) > 1e-4
   config = tiny(target=None)
   assert not games.make(config).init(KEY, batch_of(config))[1]

@@ -11,6 +11,7 @@ from gan_jax.data.digits import digits
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
+from gan_jax.games.game import Output
 from gan_jax.metrics import conditional
 from gan_jax.metrics.conditional import (
   classification_accuracy,
@@ -84,7 +85,7 @@ def conditional_digits(labels_act):
       jax.numpy.asarray(first)[label, which % 20]
     ]
 
-  game = games.make(config)._replace(sample=sample)
+  game = games.make(config)._replace(outputs={'images': Output(sample)})
   config.evaluation.update(
     {
       'num_samples': COUNT,

@@ -87,11 +87,11 @@ def test_npz_resumes_after_a_kill(run, tmp_path, monkeypatch):
   file, real = tmp_path / 'out.npz', run.generate
   calls = []
 
-  def dies(inputs):
+  def dies(inputs, output=None):
     calls.append(1)
     if len(calls) == 4:
       raise KeyboardInterrupt
-    return real(inputs)
+    return real(inputs, output)
 
   monkeypatch.setattr(run, 'generate', dies)
   with pytest.raises(KeyboardInterrupt):

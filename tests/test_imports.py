@@ -16,7 +16,7 @@ LAYERS = [
   {'training'},
   {'metrics', 'plots'},
   {'data'},
-  {'config', 'experiment'},
+  {'config', 'experiment_file'},
   {'games'},
   {'models'},
   {'ops'},

@@ -333,7 +333,10 @@ def test_any_value_of_any_key(name_and_key, value):
     tx = optimizers.make(config.optimizer.to_dict())
     side = config.data.resolution
     batch = {
-      'images': jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32),
+      **{
+        entry: jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32)
+        for entry in ('images', 'a', 'b')
+      },
       'example': jax.ShapeDtypeStruct((2,), jnp.int32),
       'labels': jax.ShapeDtypeStruct((2,), jnp.int32),
     }

@@ -23,7 +23,7 @@ import optuna
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError
-from gan_jax.experiment import read_sweeps
+from gan_jax.experiment_file import read_sweeps
 from gan_jax.metrics.measure import METRICS, get_metric
 from gan_jax.registry import build, check_keys, choose, is_code
 from gan_jax.sweep import check

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gan_jax.config import check_key, flatten
-from gan_jax.experiment import read_config
+from gan_jax.experiment_file import read_config
 from gan_jax.training.overrides import override, settle
 
 
