@@ -144,9 +144,11 @@ def make_tiny(config: ConfigDict) -> None:
   """Makes the config one of seconds on a laptop, with digits."""
   config.data.source = 'digits'
   config.evaluation.every_images = None
+  config.data.resolution = 8
   config.game.latent_dim = config.model.gen.w_dim = 16
-  config.model.gen.features = config.model.disc.features = 128
-  config.model.gen.most_features = config.model.disc.most_features = 16
+  config.model.gen.mapping_layers = 1
+  config.model.gen.features = config.model.disc.features = 64
+  config.model.gen.most_features = config.model.disc.most_features = 8
   config.game.ada.pipeline = 'b'
   config.game.ada.adjust_images = 1000
   config.batch_size = config.gen_batch_size = 8

@@ -9,7 +9,8 @@ import pytest
 from tables import constant_table
 
 from gan_jax.data.order import Stream
-from gan_jax.games import image_game, losses
+from gan_jax.games import losses
+from gan_jax.games.image import image_game
 from gan_jax.games.latents import LATENTS
 from gan_jax.models import dcgan, mlp
 from gan_jax.modes.flops import flops

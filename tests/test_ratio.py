@@ -5,7 +5,7 @@ import pytest
 from runs import get_config, untrained
 
 import gan_jax
-from experiments import toy_gaussian
+from experiments import toy
 from gan_jax.errors import UserError
 from gan_jax.runs.ratio import auroc
 
@@ -21,7 +21,7 @@ def test_the_area_under_the_curve_by_counting():
 @pytest.fixture(scope='module')
 def gaussians(tmp_path_factory):
   """D between the data N(1, 0.5^2) and a fixed G, w z + b: N(b, w^2)."""
-  config = toy_gaussian.get_config('tiny')
+  config = toy.get_config('gaussian,tiny')
   config.model.gen.hidden = ()
   config.model.disc.hidden = (64, 64)
   config.game.penalties = {}

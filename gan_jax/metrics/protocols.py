@@ -7,7 +7,7 @@ fakes of all of them are rounded to uint8.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -95,9 +95,12 @@ def with_protocol(block: ConfigDict, size: int, classes: int) -> ConfigDict:
   return block
 
 
-def check_settings(name: str | None, typed: Iterable[str]) -> None:
-  """Raises UserError if a protocol sets one of the typed settings."""
-  if name is None:
+def check_settings(name: Any, typed: Iterable[str]) -> None:
+  """Raises UserError if a protocol sets one of the typed settings.
+
+  A name of another type is left to the check of all values.
+  """
+  if not isinstance(name, str):
     return
   settings = choose('config.evaluation.protocol', name, PROTOCOLS).settings()
   for key in typed:
