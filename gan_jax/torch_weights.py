@@ -55,7 +55,7 @@ class Tensor(NamedTuple):
 
 
 class Unpickler(pickle.Unpickler):
-  """Makes dicts, numbers, strings and `Tensor`s, and calls nothing else.
+  """Makes dicts, numbers, strings and tensors, and calls nothing else.
 
   Attributes:
     storages: Key -> the storage, for all storages named so far.

@@ -3,8 +3,8 @@
 Huang et al. 2024, "The GAN is dead; long live the GAN!", configuration E, as in
 the authors' code (github.com/brownvc/R3GAN), which differs from the paper in:
 
-- Resampling: the filter is [1, 2, 1] convolved with [1, 1], that is
-  [1, 3, 3, 1], as in StyleGAN2. Zeros lie beyond the border.
+- Resampling: the filter is that of StyleGAN2, (1, 3, 3, 1), which is (1, 2, 1)
+  convolved with (1, 1). Zeros lie beyond the border.
 - Biases: only the two activations of a block have them. The 1x1 convolutions
   between resolutions, from and to images, and the dense layers have none.
 - The classes: G appends an embedding of the size of z to z. D projects its
