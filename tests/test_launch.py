@@ -128,7 +128,7 @@ MISTAKES = [
     [VANILLA, '--mode=benchmark', '--config.data.source=digitz'],
     "did you mean 'digits'?",
   ),
-  ([VANILLA, '--step=best'], '--step needs --mode=evaluate or '),
+  ([VANILLA, '--step=best'], '--step needs --mode=apply or evaluate or '),
   ([VANILLA, '--trials=3'], '--trials needs --mode=sweep'),
   (
     [VANILLA, '--mode=sweep', '--num_processes=2'],
