@@ -1,4 +1,4 @@
-"""On-device preprocessing: index batches and uint8 examples become batches."""
+"""On-device preprocessing: indices or uint8 examples become a batch."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -27,7 +27,7 @@ def read(
   crop: int | None = None,
   parts: Collection[str] = (),
 ) -> dict[str, Any]:
-  """Makes a batch of an index batch, on the device.
+  """Makes a batch from indices or uint8 examples, on the device.
 
   Gathers the examples from the resident data set, or draws new ones. Crops and
   mirrors uint8 images, all images of a pair alike, and converts them to float
@@ -36,8 +36,9 @@ def read(
   Args:
     dataset: All examples, if they are resident; else {}. Those of a joined
       source are by the names of its parts.
-    index_batch: 'example': the numbers of the examples in the iteration; and
-      either 'index', their indices in `dataset`, or the examples themselves.
+    index_batch: 'example': the positions of the examples in the iteration, from
+      which their keys are derived; and either 'index', their indices in
+      `dataset`, or the examples themselves.
     key: The key of the run.
     step: The iteration.
     downsample: Average-pools images by this factor.
@@ -136,7 +137,8 @@ def read_unflipped(
 ) -> dict[str, Any]:
   """Fetches the examples at `indices` as a batch, without flips and crops.
 
-  `examples` are their numbers in the batch, which choose the random keys.
+  `examples` are their positions in the batch. Keys are derived from them later,
+  by `sample_inputs`.
   """
   fetched = dict(source.fetch(indices))
   fetched['example'] = examples.astype(np.int32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Int32, Key
 
 from gan_jax.errors import UserError
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
   from gan_jax.data.toys import Toy
 
 # 'images': uint8 [n, h, w, c], or float if drawn from a distribution; and
-# 'labels': int32, if the source has labels. Pairs have two entries of images, a
-# and 'b'.
+# 'labels': int32, if the source has labels. A source of pairs has two entries
+# of images, 'a' and 'b'.
 Examples = dict[str, np.ndarray]
 
 
@@ -39,15 +39,15 @@ class Source(NamedTuple):
 
   Attributes:
     size: The number of examples.
-    fetch: (indices [n]) -> the examples, in that order. Must be picklable,
-      because worker processes receive it, unless the examples are drawn.
+    fetch: (indices [n]) -> the examples, in that order. Unless the examples are
+      drawn, it must be picklable, because worker processes receive it.
     example_bytes: The size of one example.
     classes: The names of the labels; empty: no labels. Labels are int32: [n],
       the number of the class; or [n, classes], a 0 or 1 for each attribute.
     decodes: Whether `fetch` decodes images, which is worth many processes.
-    draw: (key) -> an image [h, w, c], float: every iteration draws new examples
-      on the devices, and the fetched ones are the reference for metrics. None:
-      training uses the fetched examples.
+    draw: (key) -> an image [h, w, c], float, or images by name: every iteration
+      draws new examples on the devices, and the fetched ones are the reference
+      for metrics. None: training uses the fetched examples.
     toy: The distribution of its points, for plots and metrics; None: its
       examples are images.
     parts: Several sources by name, each with its own size and order; `fetch`
@@ -63,7 +63,7 @@ class Source(NamedTuple):
   example_bytes: int
   classes: tuple[str, ...] = ()
   decodes: bool = False
-  draw: Callable[[Key[Array, '']], Float[Array, 'h w c']] | None = None
+  draw: Callable[[Key[Array, '']], Any] | None = None
   toy: Toy | None = None
   parts: Mapping[str, Source] = {}
   labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None

@@ -34,14 +34,14 @@ class Phase:
   Attributes:
     stage: The resolution stage (progressive growing); its meaning is up to the
       game.
-    disc_steps: D updates per iteration.
+    disc_steps: Steps of D per iteration; each makes all due updates of D.
     batch_size: Reals, and fakes, per D update, over all devices.
     gen_batch_size: Batch size of a separate batch for G. None: G is updated on
       the fakes of the last D update.
     learning_rate: Learning rates of both players; the optax transformations
       have none.
     ema_decay: Decay of the EMA of G, per iteration.
-    disc_step: D updates before this iteration.
+    disc_step: Steps of D before this iteration.
     values: Scheduled scalars by name: `alpha` of a stage that fades in, or the
       key of the config that the value overrides, such as `game.instance_noise`.
   """
@@ -100,9 +100,10 @@ class Update(NamedTuple):
   """One optimizer step of one player on one loss.
 
   Attributes:
-    loss: The loss. In G's first update, the gradient with respect to the fakes
-      is pulled back through `generate`. For G's later updates the fakes are
-      constant: a loss that needs their gradient generates them itself.
+    loss: The loss. In the first entry of `updates.gen`, the gradient with
+      respect to the fakes is pulled back through `generate`. For the other
+      entries the fakes are constant: a loss that needs their gradient generates
+      them itself.
     every: Interval, in steps of the player, between two of these updates.
     rescale: Whether to multiply the loss by `every`, so that a lazy penalty is
       as strong as one in every step (Karras et al. 2020, StyleGAN2, appendix
@@ -145,7 +146,7 @@ class Output(NamedTuple):
 
 
 class RealScore(NamedTuple):
-  """D's output for single examples.
+  """D's output for each example, real or fake.
 
   Attributes:
     logits: The logits, or the values of a critic.
@@ -162,7 +163,8 @@ class Style(NamedTuple):
 
   Attributes:
     map: (gen_vars, inputs) -> w of each layer [n, layers, d], truncated if the
-      inputs are. Inputs may have `ws` itself in place of `z`.
+      inputs have `psi`. Inputs that have `ws` in place of `z` return it as it
+      is.
     synthesize: (gen_vars, ws, keys, noise) -> images. `noise` is 'random' (from
       the keys), 'constant' or 'none'.
     truncate: (gen_vars, ws, psi, cutoff) -> ws, moved towards the average w in
@@ -214,8 +216,8 @@ class Game(NamedTuple):
     ema_copies: Collections of G that the EMA copies instead of averaging.
     interpolate: (inputs_a, inputs_b, t [n]) -> inputs between the two, for
       games with latents.
-    truncate: (inputs, threshold) -> inputs with better but less diverse
-      samples, for latents that can be truncated.
+    truncate: (inputs, threshold) -> inputs whose samples are better and
+      less diverse, for latents that can be truncated.
     style: The parts of a style-based generator. None: G is not one.
     encode: (variables of both players, batch, phase) -> the entries of G's
       inputs that the game infers from images, for games with an encoder.
