@@ -264,11 +264,10 @@ def _import(name: str) -> Callable[..., Any]:
 def _serve_lab() -> None:
   """Serves the lab, with the experiment of --config or a ring of Gaussians."""
   _apply_overrides()
-  from gan_jax.lab.lab import lab
-
   workdir = os.path.expanduser(_WORKDIR.value or str(RUNS / 'lab'))
   filename = config_flags.get_config_filename(flags.FLAGS['config'])
   story = 'two_players' if filename == LAB_EXPERIMENT else None
+  lab = _import(MODES['lab'])
   lab(_CONFIG.value, workdir, story=story, **_mode_arguments())
 
 

@@ -60,12 +60,17 @@ FLAGS = (
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; a mistake ends in one line instead of a traceback."""
-  if '--mode=lab' in argv and not any(x.startswith('--config=') for x in argv):
+  typed = _typed(argv)
+  if typed.get('mode') == 'lab' and 'config' not in typed:
     argv = [argv[0], f'--config={LAB_EXPERIMENT}', *argv[1:]]
   try:
     defaults = _check_overrides(argv)
     rest = flags.FLAGS([arg for arg in argv if not _keys_set_to_none([arg])])
     for key in _keys_set_to_none(argv):
+      if flags.FLAGS.config is None:
+        raise UserError(
+          f'--config.{key} needs an experiment: name --config=FILE'
+        )
       flags.FLAGS.config.update_from_flattened_dict({key: None})
     return rest
   except flags.UnrecognizedFlagError as error:
@@ -87,9 +92,7 @@ def _refuse(argv: list[str], line: str) -> NoReturn:
   The others would wait for this process for minutes.
   """
   code = print_error(line)
-  typed = dict(
-    re.findall(r'^--?(\w+)[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
-  )
+  typed = _typed(argv)
   names = 'coordinator_address', 'num_processes', 'process_id'
   address, *numbers = (typed.get(name) for name in names)
   if address and all(number and number.isdigit() for number in numbers):
@@ -98,6 +101,12 @@ def _refuse(argv: list[str], line: str) -> NoReturn:
       peers.watch()
       exit_now(code, line)
   sys.exit(code)
+
+
+def _typed(argv: list[str]) -> dict[str, str]:
+  """Returns the typed flags by name, as --NAME=VALUE or --NAME VALUE."""
+  found = re.findall(r'^--?(\w+)[=\n](.*)$', '\n'.join(argv), re.MULTILINE)
+  return dict(found)
 
 
 def _check_overrides(argv: list[str]) -> dict[str, Any]:

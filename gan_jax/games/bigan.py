@@ -4,14 +4,16 @@ D tells pairs (x, E(x)) of reals from pairs (G(z), z) of fakes; at the optimum,
 E is G's inverse (Donahue et al. 2017; Dumoulin et al. 2017, ALI).
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from gan_jax.games.discriminate import apply_training, disc_metrics
+from gan_jax.games.discriminate import ONCE, apply_training, disc_metrics
 from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
-from gan_jax.games.latents import Latent
+from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Pair, Variables
@@ -93,7 +95,7 @@ def bigan_game(
     )
     disc_vars = {**disc_vars, **new}
     fake, newer = apply_training(
-      disc, disc_vars, fakes['images'], keys[:, 1], ('spectral',), labels=z
+      disc, disc_vars, fakes['images'], keys[:, 1], ONCE, labels=z
     )
     return real, fake, {**new, **newer}
 
@@ -121,9 +123,6 @@ def bigan_game(
   def interpolate(a: PyTree, b: PyTree, t: Float[Array, ' n']) -> PyTree:
     return {**a, 'z': latent.interpolate(a['z'], b['z'], t)}
 
-  def truncate(inputs: PyTree, threshold: float) -> PyTree:
-    return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}
-
   return Game(
     init=init,
     sample_inputs=sample_inputs,
@@ -132,7 +131,8 @@ def bigan_game(
     updates=Pair(gen=(Update(gen_loss),), disc=(Update(disc_loss),)),
     encode=encode,
     interpolate=interpolate,
-    truncate=truncate if latent.truncate else None,
+    truncate=partial(truncate, latent) if latent.truncate else None,
+    ema_copies=ONCE,
   )
 
 

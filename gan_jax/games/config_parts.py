@@ -26,14 +26,16 @@ def loss_and_latents(config: Any) -> dict[str, Any]:
   }
 
 
-def both_networks(config: Any, axis_name: str | None) -> Pair[nn.Module]:
-  """Makes both networks of `config.model`."""
+def both_networks(
+  config: Any, axis_name: str | None, **more: Any
+) -> Pair[nn.Module]:
+  """Makes both networks of `config.model`; `more` as in `make_networks`."""
   for player in Pair._fields:
     if 'name' not in config.get('model', {}).get(player, {}):
       raise UserError(
         f'the config has no key model.{player}.name: add it to get_config'
       )
-  return make_networks(config, config.model.to_dict(), axis_name)
+  return make_networks(config, config.model.to_dict(), axis_name, **more)
 
 
 def make_networks(

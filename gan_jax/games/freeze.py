@@ -17,9 +17,10 @@ def freeze_disc(config: Any, game: Game) -> Game:
   first use. Mo et al. 2020 (Freeze the discriminator).
   """
   count, size = config.game.freeze_disc, config.data.resolution
+  n = config.game.get('pack', 1)
   batch = {
-    'images': jnp.zeros((2, size, size, config.data.channels)),
-    'labels': jnp.zeros(2, jnp.int32),
+    'images': jnp.zeros((n, size, size, config.data.channels)),
+    'labels': jnp.zeros(n, jnp.int32),
   }
   layers: list[str] = []
 

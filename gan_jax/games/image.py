@@ -37,7 +37,7 @@ from gan_jax.games.game import (
   Scalar,
   Update,
 )
-from gan_jax.games.latents import Latent
+from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import (
   GenPenalty,
@@ -233,7 +233,7 @@ def image_game(
     discriminate=partial(discriminate.single, loss),
     features=discriminate.features,
     interpolate=partial(_interpolate, latent),
-    truncate=partial(_truncate, latent) if latent.truncate else None,
+    truncate=partial(truncate, latent) if latent.truncate else None,
     ema_copies=ONCE,  # an average of unit vectors is not a unit vector
   )
 
@@ -436,9 +436,3 @@ def _interpolate(latent, a, b, t):
     labels = (1 - t)[:, None] * a['labels'] + t[:, None] * b['labels']
     inputs['labels'] = labels
   return inputs
-
-
-def _truncate(latent, inputs, threshold):
-  if not threshold > 0:
-    raise UserError(f'truncation={threshold} must be positive')
-  return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

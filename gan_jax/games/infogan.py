@@ -14,10 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gan_jax.games.discriminate import Discriminate, class_loss, disc_metrics
+from gan_jax.games.discriminate import (
+  ONCE,
+  Discriminate,
+  class_loss,
+  disc_metrics,
+)
 from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
 from gan_jax.games.image import ImageNetworks
-from gan_jax.games.latents import Latent
+from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
 from gan_jax.pair import Pair, Variables
 
@@ -119,9 +124,6 @@ def infogan_game(
     blended = {k: blend(a[k], b[k]) for k in ('class', 'codes')}
     return {**a, **blended, 'z': latent.interpolate(a['z'], b['z'], t)}
 
-  def truncate(inputs: PyTree, threshold: float) -> PyTree:
-    return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}
-
   def sample(gen_vars: Variables, inputs: PyTree, phase: Phase) -> Array:
     return networks.sample(gen_vars, join(inputs), phase)
 
@@ -135,7 +137,8 @@ def infogan_game(
     features=discriminate.features,
     encode=encode,
     interpolate=interpolate,
-    truncate=truncate if latent.truncate else None,
+    truncate=partial(truncate, latent) if latent.truncate else None,
+    ema_copies=ONCE,
   )
 
 

@@ -1,12 +1,14 @@
 """Latent distributions: sampling, interpolation and truncation of z."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Key
+
+from gan_jax.errors import UserError
 
 Scalar = float | Float[Array, '']
 Latents = Float[Array, 'n d']
@@ -90,3 +92,16 @@ LATENTS: dict[str, Latent] = {
   'sphere': Latent(sphere, great_circle),
   'uniform': Latent(uniform, straight, lambda u: 2 * u - 1),
 }
+
+
+def truncate(
+  latent: Latent, inputs: dict[str, Any], threshold: Scalar
+) -> dict[str, Any]:
+  """Truncates the entry `z` of inputs; see `Latent.truncate`.
+
+  Raises:
+    UserError: The threshold is not positive.
+  """
+  if not threshold > 0:
+    raise UserError(f'truncation={threshold} must be positive')
+  return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

@@ -5,6 +5,7 @@ truncated towards this average. Penalties of G differentiate with respect to w.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -99,7 +100,7 @@ def truncate(
 
 def check_psi(psi: Any) -> None:
   """Raises UserError unless psi is a finite number."""
-  is_number = isinstance(psi, int | float) and not isinstance(psi, bool)
+  is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
   if not is_number or not math.isfinite(psi):
     raise UserError(
       f'truncation={psi!r} must be a number: 0 gives the average image, 1 is '

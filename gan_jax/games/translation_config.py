@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from gan_jax.errors import UserError
 from gan_jax.games import losses
-from gan_jax.games.config_parts import make_networks
+from gan_jax.games.config_parts import both_networks
 from gan_jax.games.game import Game
 from gan_jax.games.super_resolution import (
   PIXEL_LOSSES,
@@ -86,7 +86,7 @@ def _networks(
   for key in keys:
     if key not in config.game:
       raise UserError(f'the config has no key game.{key}: add it to get_config')
-  networks = make_networks(config, config.model.to_dict(), axis_name, **more)
+  networks = both_networks(config, axis_name, **more)
   first = accepts(type(networks.gen).__call__)[1]
   if first == 'z':
     raise UserError(

@@ -53,7 +53,13 @@ def make_standing_fn(
         lambda x: jnp.full_like(x, value), gen_vars[COLLECTION]
       )
       variables = {**gen_vars, COLLECTION: filled}
-      return game.generate(variables, inputs, phase)[1][COLLECTION]
+      try:
+        return game.generate(variables, inputs, phase)[1][COLLECTION]
+      except KeyError as error:  # such as the images of an encoder
+        raise UserError(
+          f'config.evaluation.standing_batches needs a generator of latents '
+          f'alone, and this one needs {error}: set it to None'
+        ) from error
 
     # An update is momentum * old + (1 - momentum) * new, for any momentum.
     zeros, ones = updated(0.0), updated(1.0)

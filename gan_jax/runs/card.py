@@ -1,11 +1,13 @@
 """The model card beside an export: data, scores with protocols, inputs."""
 
 import json
+import keyword
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+from ml_collections import ConfigDict
 
 from gan_jax.config import flatten
 from gan_jax.metrics import scores
@@ -30,7 +32,7 @@ USES = {
     'import gan_jax\nimport jax\n\n'
     "generate = gan_jax.open_export('{file}')\n"
     '{random}\n'
-    'images = generate({arguments})  # [16, h, w, c] in [-1, 1]\n'
+    'images = generate(**{{{entries}}})  # [16, h, w, c] in [-1, 1]\n'
     '```\n\n'
     'The metadata of the file has the config of the run.\n'
   ),
@@ -64,7 +66,9 @@ def card(
   config, name = run.config, output.stem
   data, game = config.data, config.game
   weights = sum(x.size for x in jax.tree.leaves(run.params.get('params', {})))
-  size = f', {data.size:,} images' if data.get('size') else ''
+  sizes = data.get('size') or ()
+  sizes = sizes if isinstance(sizes, tuple) else (sizes,)
+  size = f', {" and ".join(f"{x:,}" for x in sizes)} images' if sizes else ''
   classes, latent = data.get('classes', 0), game.get('latent', '')
   sides = f'{data.resolution}x{data.resolution}x{data.channels}'
   front = {
@@ -85,7 +89,7 @@ def card(
       '',
       '## Data',
       '',
-      f'`{_data_name(data.source)}`, split `{data.split}`{size}'
+      f'{_data_names(data)}{size}'
       + (f', conditional on {classes} classes.' if classes else '.'),
       'The data have a licence of their own, which may also hold for samples.',
       '',
@@ -120,8 +124,15 @@ def card(
   )
 
 
-def _data_name(source: str) -> str:
-  """Returns the source without the path on the machine that trained."""
+def _data_names(data: ConfigDict) -> str:
+  """Names the sources, without their paths on the machine that trained."""
+  values = (data.get(key) for key in ('source', 'a', 'b'))
+  names = [f'`{_without_folders(value)}`' for value in values if value]
+  split = f', split `{data.split}`' if data.get('split') else ''
+  return (' and '.join(names) or 'Unknown data') + split
+
+
+def _without_folders(source: str) -> str:
   kind, _, path = source.partition(':')
   return f'{kind}:{Path(path).name}' if path and '/' in path else source
 
@@ -157,19 +168,25 @@ def _use(
       arrays.append(
         f'z = np.random.default_rng({i}).{drawn}.astype(np.float32)'
       )
-    elif len(shape) == 1:  # one-hot: all are of class 0
-      random.append(f'{name} = jax.nn.one_hot([0] * 16, {shape[0]})')
-      arrays.append(f'{name} = np.eye({shape[0]}, dtype=np.float32)[[0] * 16]')
+    elif len(shape) == 1 and name != 'codes':  # one-hot: all are of class 0
+      x = _variable(name)
+      random.append(f'{x} = jax.nn.one_hot([0] * 16, {shape[0]})')
+      arrays.append(f'{x} = np.eye({shape[0]}, dtype=np.float32)[[0] * 16]')
     else:
-      random.append(f'{name} = jax.numpy.zeros({(16, *shape)})')
-      arrays.append(f'{name} = np.zeros({(16, *shape)}, np.float32)')
+      x = _variable(name)
+      random.append(f'{x} = jax.numpy.zeros({(16, *shape)})')
+      arrays.append(f'{x} = np.zeros({(16, *shape)}, np.float32)')
   return USES[output.suffix].format(
     file=output.name,
     random='\n'.join(random),
     numpy='\n'.join(arrays),
-    entries=', '.join(f"'{name}': {name}" for name in shapes),
-    arguments=', '.join(f'{name}={name}' for name in shapes),
+    entries=', '.join(f"'{x}': {_variable(x)}" for x in shapes),
   )
+
+
+def _variable(name: str) -> str:
+  """Returns a valid name of a variable for an input, such as `class`."""
+  return f'{name}_' if keyword.iskeyword(name) else name
 
 
 def _scores(run: 'Run') -> list[str]:
@@ -190,7 +207,7 @@ def _scores(run: 'Run') -> list[str]:
   for number, protocol in enumerate(protocols, 1):
     flat = flatten(protocol)
     if 'reference.source' in flat:
-      flat['reference.source'] = _data_name(str(flat['reference.source']))
+      flat['reference.source'] = _without_folders(str(flat['reference.source']))
     entries = (f'{key} {value}' for key, value in flat.items())
     rows += ['', f'Protocol {number}: {"; ".join(entries)}.']
   return rows

@@ -120,13 +120,14 @@ def export(
       raise UserError(f'{path} exists: name another, or pass overwrite=True')
   generator = generator_of(run)
   content = write(run, generator)
+  text = card(run, output, generator.shapes, licence)
   try:
     described.parent.mkdir(parents=True, exist_ok=True)
     if is_page:
       write_page(run, output, content, generator.shapes)
     else:
       write_whole(output, content)
-    write_whole(described, card(run, output, generator.shapes, licence))
+    write_whole(described, text)
   except OSError as error:
     raise UserError(f'cannot write {output}: {error.strerror}') from error
   return output

@@ -334,8 +334,9 @@ class Run(StyleMethods):
     all; without labels, each class has a row. A toy shows its plot, with the
     trained players instead of the moving average.
     """
+    self._output(output)
     if labels is not None:
-      return show(self.sample(n, seed, labels=labels))
+      return show(self.sample(n, seed, labels=labels, output=output))
     if self.reads:
       return self._show_beside(n, seed, output)
     if self.has_points:
@@ -349,7 +350,7 @@ class Run(StyleMethods):
       labels = np.asarray(labels_by_class(self._classes, n))
       samples = self.sample(len(labels), seed, labels=labels)
       return show(samples, columns=grid_columns(self._classes, n))
-    return show(self.sample(n, seed))
+    return show(self.sample(n, seed, output=output))
 
   def _show_beside(self, n: int, seed: int, output: str | None) -> Image.Image:
     """Shows samples beside the real images that they are made from."""

@@ -1,5 +1,6 @@
 """The methods of a run whose generator is style-based (StyleGAN2)."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -89,7 +90,7 @@ class StyleMethods:
     Raises:
       UserError: The generator is not style-based, or an argument is invalid.
     """
-    style = self._style('synthesize')
+    self._style('synthesize')
     choose('noise', noise, dict.fromkeys(NOISES))
     w = jnp.asarray(w, jnp.float32)
     shape = self._shape_of_w()
@@ -102,12 +103,18 @@ class StyleMethods:
     keys = example_keys(
       jax.random.key(seed), Purpose.SAMPLE, jnp.arange(len(w))
     )
-    generate = jax.jit(
-      lambda params, part: style.synthesize(
-        params, part['ws'], part['keys'], noise
-      )
-    )
-    return self._in_batches({'ws': w, 'keys': keys}, generate)
+    inputs = {'ws': w, 'keys': keys}
+    return self._in_batches(inputs, partial(self._synthesize, noise=noise))
+
+  @functools.cached_property
+  def _synthesize(self) -> Callable[..., Array]:
+    """(params, {ws, keys}, noise) -> images; compiled once."""
+    style = self._style('synthesize')
+
+    def synthesize(params: PyTree, part: PyTree, noise: str) -> Array:
+      return style.synthesize(params, part['ws'], part['keys'], noise)
+
+    return jax.jit(synthesize, static_argnames='noise')
 
   def mix(
     self,

@@ -81,9 +81,9 @@ class _Unpickler(pickle.Unpickler):
     if full == 'dnnlib.util.EasyDict':
       return type('EasyDict', (dict,), {})
     if full == 'torch_utils.persistence._reconstruct_persistent_obj':
-      return _persistent
+      return lambda meta: _persistent(meta)
     if full == 'torch.storage._load_from_bytes':
-      return self._storage
+      return lambda content: self._storage(content)
     if full == 'torch._utils._rebuild_tensor_v2':
       return lambda *args: Tensor(*args[:4])
     if full == 'torch._utils._rebuild_parameter':
@@ -143,6 +143,12 @@ def read(path: str | Path) -> Networks:
     return Networks(*(_convert(arrays) for arrays in named.values()))
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
+  except (ArithmeticError, LookupError, ValueError) as error:
+    raise UserError(
+      f'{path} holds another network, or lacks parts of one '
+      f'({type(error).__name__}: {error}): only StyleGAN2-ADA and R3GAN can be '
+      'read'
+    ) from error
 
 
 def _part(loaded: Any, name: str) -> Any:
