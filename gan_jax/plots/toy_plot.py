@@ -145,7 +145,9 @@ def plot_mapping(images: OutputImages) -> UInt8[np.ndarray, 'h w 3']:
   axes.plot(*given.T, '.', color='C0', ms=4, label='given')
   axes.plot(*samples.T, '.', color='C2', ms=4, label='G')
   axes.legend(loc='upper right', frameon=False)
-  axes.set(xticks=(), yticks=())
+  # The given points are the same in all plots: the scale does not change.
+  edge = 1.3 * float(np.abs(given).max())
+  axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xticks=(), yticks=())
   return _pixels(figure)
 
 
