@@ -1,20 +1,25 @@
 """The networks of R3GAN, optionally class-conditional.
 
 Huang et al. 2024, "The GAN is dead; long live the GAN!", configuration E, as in
-the authors' code (github.com/brownvc/R3GAN), which differs from the paper in:
+the authors' code (github.com/brownvc/R3GAN), which differs from the paper
+in the following.
 
-- Resampling: the filter is that of StyleGAN2, (1, 3, 3, 1), which is (1, 2, 1)
-  convolved with (1, 1). Zeros lie beyond the border.
-- Biases: only the two activations of a block have them. The 1x1 convolutions
-  between resolutions, from and to images, and the dense layers have none.
-- The classes: G appends an embedding of the size of z to z. D projects its
-  features to as many dimensions as it has channels at 4x4, and takes their
-  product with an embedding of the class.
-- G's output is linear, without tanh.
-- Initialization: all weights are N(0, gain^2 / fan_in). In a block, the last
-  convolution is 0, and the gain of the others is that of the leaky ReLU,
-  divided by L^(1/4) for a network of L blocks (fix-up: Zhang et al. 2019, for
-  branches of three layers).
+Resampling: the filter is that of StyleGAN2, (1, 3, 3, 1), which is (1, 2, 1)
+convolved with (1, 1). Zeros lie beyond the border.
+
+Biases: only the two activations of a block have them. The 1x1 convolutions
+between resolutions, from and to images, and the dense layers have none.
+
+Classes: G appends an embedding of the size of z to z. D projects its features
+to as many dimensions as it has channels at 4x4, and takes their product with an
+embedding of the class.
+
+Output: that of G is linear, without tanh.
+
+Initialization: all weights are N(0, gain^2 / fan_in). In a block, the last
+convolution is 0, and the gain of the others is that of the leaky ReLU, divided
+by L^(1/4) for a network of L blocks (fix-up: Zhang et al. 2019, for branches of
+three layers).
 
 In bfloat16, the top 4 resolutions, or all but 4x4, are computed in it; the rest
 in float32.
