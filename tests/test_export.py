@@ -103,8 +103,8 @@ def test_the_card_has_scores_and_no_path_of_the_machine(
   }  # fmt: skip
   (tmp_path / 'scores.jsonl').write_text(json.dumps(score) + '\n')
   run.workdir = tmp_path
-  run.config.data.source = 'folder:/home/someone/cats'
-  run.config.data.files = '/home/someone/files'
+  run.config.data.source = 'folder:/data/someone/cats'
+  run.config.data.files = '/data/someone/files'
   run.export(tmp_path / 'g.safetensors')
   card = (tmp_path / 'g.md').read_text()
   assert '| fid | 12.5 | lowest | 1 |' in card
