@@ -6,20 +6,20 @@ filter is a buffer there, and fixed here. All sizes follow from the shapes.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from gan_jax.errors import UserError
 from gan_jax.models import r3gan
-from gan_jax.ops.fir import TAPS
-from gan_jax.pair import Variables
-
-Arrays = Mapping[str, np.ndarray]
+from gan_jax.models.reference_weights import (
+  Arrays,
+  ReferenceWeights,
+  is_low_pass,
+  shape_mismatch,
+)
+from gan_jax.pair import Pair
 
 LAYER = re.compile(r'Model\.MainLayers\.(\d+)\.Layers\.(\d+)\.(.+)')
 # A part of a residual block -> the parameter here.
@@ -31,6 +31,7 @@ PARTS = {
   'NonLinearity2.Bias': ('activation_2', 'bias'),
 }
 KERNEL = 'Resampler.Kernel'
+NETWORKS = Pair(r3gan.Generator, r3gan.Discriminator)
 # Parameters outside of the stages -> the parameter here.
 OUTER = {
   'Model.AggregationLayer.Layer.weight': ('to_image', 'kernel'),
@@ -39,32 +40,12 @@ OUTER = {
 }
 
 
-class R3GANWeights(NamedTuple):
-  """A converted network.
-
-  Attributes:
-    player: 'gen' or 'disc'.
-    variables: Its Flax variables.
-    block: `config.model.PLAYER`.
-    resolution, channels, classes: Of the images.
-    latent_dim: Dimension of z; D: None.
-  """
-
-  player: str
-  variables: Variables
-  block: dict[str, Any]
-  resolution: int
-  channels: int
-  classes: int
-  latent_dim: int | None
-
-
 def is_r3gan(arrays: Arrays) -> bool:
   """Whether the arrays have the names of an R3GAN."""
   return any(LAYER.fullmatch(name) for name in arrays)
 
 
-def from_reference(arrays: Arrays) -> R3GANWeights:
+def from_reference(arrays: Arrays) -> ReferenceWeights:
   """Converts the arrays of a reference network, G or D.
 
   Raises:
@@ -85,7 +66,9 @@ def from_reference(arrays: Arrays) -> R3GANWeights:
     block[path[-1]] = _layout(path[-1], np.asarray(array))
   try:
     found = _sizes(params, is_gen)
-    _check_shapes(found)
+    mismatch = shape_mismatch(found, NETWORKS)
+    if mismatch is not None:
+      raise ValueError(mismatch)
   except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
     raise UserError(
       f'these weights do not fit an R3GAN network ({error}): expected those '
@@ -94,7 +77,7 @@ def from_reference(arrays: Arrays) -> R3GANWeights:
   return found
 
 
-def _sizes(params: PyTree, is_gen: bool) -> R3GANWeights:
+def _sizes(params: PyTree, is_gen: bool) -> ReferenceWeights:
   """Reads the sizes of a network from its parameters."""
   blocks = [name.split('_') for name in params if name.startswith('block_')]
   sizes = sorted({int(size) for _, size, _ in blocks})
@@ -111,7 +94,7 @@ def _sizes(params: PyTree, is_gen: bool) -> R3GANWeights:
     'num_blocks': max(int(index) for _, _, index in blocks) + 1,
     'expansion': expand[0][3] // expand[0][2],
   }
-  return R3GANWeights(
+  return ReferenceWeights(
     'gen' if is_gen else 'disc',
     {'params': params},
     block,
@@ -126,35 +109,9 @@ def _sizes(params: PyTree, is_gen: bool) -> R3GANWeights:
   )
 
 
-def _check_shapes(found: R3GANWeights) -> None:
-  """Raises ValueError unless the network has exactly these parameters."""
-  block = {k: v for k, v in found.block.items() if k != 'name'}
-  is_gen = found.player == 'gen'
-  make = r3gan.Generator if is_gen else r3gan.Discriminator
-  network = make(found.resolution, found.channels, **block)
-  size = found.resolution
-  shape = (found.latent_dim,) if is_gen else (size, size, found.channels)
-  labels = jnp.zeros((1, found.classes)) if found.classes else None
-  key = jax.random.key(0)
-  expected = jax.eval_shape(
-    lambda: network.init(key, jnp.zeros((1, *shape)), key[None], False, labels)
-  )
-  shapes = lambda tree: {
-    jax.tree_util.keystr(path): array.shape
-    for path, array in jax.tree_util.tree_leaves_with_path(tree)
-  }
-  ours, theirs = shapes(expected), shapes(found.variables)
-  for name in sorted(ours.keys() | theirs.keys()):
-    if ours.get(name) != theirs.get(name):
-      raise ValueError(
-        f'{name} has shape {theirs.get(name)}, expected {ours.get(name)}'
-      )
-
-
 def _check_kernel(name: str, array: np.ndarray) -> None:
   """Refuses another resampling filter."""
-  taps = np.asarray(TAPS) / sum(TAPS)
-  if array.shape != (4, 4) or not np.allclose(array, np.outer(taps, taps)):
+  if not is_low_pass(array):
     raise UserError(
       f'{name} of these weights is another filter than [1, 2, 1], the only one '
       'that is supported'

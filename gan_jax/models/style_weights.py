@@ -6,19 +6,22 @@ by name, in PyTorch's layouts. All sizes follow from the shapes of the arrays.
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.errors import UserError
 from gan_jax.models import style
+from gan_jax.models.reference_weights import (
+  Arrays,
+  ReferenceWeights,
+  is_low_pass,
+  shape_mismatch,
+)
 from gan_jax.ops.fir import TAPS
-from gan_jax.pair import Variables
+from gan_jax.pair import Pair, Variables
 
-Arrays = Mapping[str, np.ndarray]
-
+NETWORKS = Pair(style.Generator, style.Discriminator)
 # Names of the reference, and (collection, name) here.
 LEAVES = {
   'weight': ('params', 'kernel'),
@@ -34,29 +37,10 @@ AXES = {('weight', 4): (2, 3, 1, 0), ('weight', 2): (1, 0)}
 AXES[('const', 3)] = (1, 2, 0)
 
 
-class StyleWeights(NamedTuple):
-  """A converted network.
-
-  Attributes:
-    player: 'gen' or 'disc'.
-    variables: Its Flax variables.
-    block: What the shapes say of `config.model.PLAYER`. The shapes do not say:
-      `clamp`, `lowprec`, and of D `group`.
-    resolution, channels, classes: Of the images.
-    latent_dim: Dimension of z; D: None.
-  """
-
-  player: str
-  variables: Variables
-  block: dict[str, Any]
-  resolution: int
-  channels: int
-  classes: int
-  latent_dim: int | None
-
-
-def from_reference(arrays: Arrays) -> StyleWeights:
+def from_reference(arrays: Arrays) -> ReferenceWeights:
   """Converts the arrays of a reference network, G or D.
+
+  The shapes do not say: `clamp`, `lowprec`, and of D `group`.
 
   Raises:
     UserError: They are not those of a StyleGAN2 network.
@@ -87,8 +71,11 @@ def from_reference(arrays: Arrays) -> StyleWeights:
     for part in path:
       tree = tree.setdefault(part, {})
     tree[own_leaf] = _to_ours(name, np.asarray(array))
-  _check_shapes(found, variables)
-  return found._replace(variables=variables)
+  found = found._replace(variables=variables)
+  mismatch = shape_mismatch(found, NETWORKS)
+  if mismatch is not None:
+    raise UserError(f'these weights do not fit a StyleGAN2 network: {mismatch}')
+  return found
 
 
 def to_reference(variables: Variables) -> dict[str, np.ndarray]:
@@ -128,7 +115,7 @@ def _to_theirs(name: str, array: np.ndarray) -> np.ndarray:
   return np.array(array, order='C')
 
 
-def _sizes_of_gen(arrays: Arrays) -> StyleWeights:
+def _sizes_of_gen(arrays: Arrays) -> ReferenceWeights:
   sides = _sides(arrays, r'synthesis\.b(\d+)\.conv1\.weight')
   widths = {s: len(arrays[f'synthesis.b{s}.conv1.weight']) for s in sides}
   last = max(sides)
@@ -147,7 +134,7 @@ def _sizes_of_gen(arrays: Arrays) -> StyleWeights:
     'w_dim': w_dim,
     'mapping_layers': _mapping_layers(arrays),
   }
-  return StyleWeights(
+  return ReferenceWeights(
     'gen',
     {},
     block,
@@ -158,7 +145,7 @@ def _sizes_of_gen(arrays: Arrays) -> StyleWeights:
   )
 
 
-def _sizes_of_disc(arrays: Arrays) -> StyleWeights:
+def _sizes_of_disc(arrays: Arrays) -> ReferenceWeights:
   sides = _sides(arrays, r'b(\d+)\.conv0\.weight')
   last = max(sides)
   widths = {s: len(arrays[f'b{s}.conv0.weight']) for s in sides}
@@ -178,7 +165,7 @@ def _sizes_of_disc(arrays: Arrays) -> StyleWeights:
   }
   if embed is not None:
     block['mapping_layers'] = _mapping_layers(arrays)
-  return StyleWeights(
+  return ReferenceWeights(
     'disc',
     {},
     block,
@@ -217,36 +204,8 @@ def _features(widths: Mapping[int, int]) -> dict[str, int]:
 
 
 def _check_filter(name: str, array: np.ndarray) -> None:
-  taps = np.asarray(TAPS) / sum(TAPS)
-  square = np.outer(taps, taps)
-  if np.shape(array) != square.shape or not np.allclose(array, square):
+  if not is_low_pass(array):
     raise UserError(
       f'{name} of these weights is another low-pass filter than '
       f'{[int(tap) for tap in TAPS]}, the only one that is supported'
     )
-
-
-def _check_shapes(found: StyleWeights, variables: Variables) -> None:
-  """Raises UserError unless the network has exactly these variables."""
-  block = {k: v for k, v in found.block.items() if k != 'name'}
-  make = style.Generator if found.player == 'gen' else style.Discriminator
-  network = make(resolution=found.resolution, channels=found.channels, **block)
-  first = (1, found.latent_dim)
-  if found.player == 'disc':
-    first = (1, found.resolution, found.resolution, found.channels)
-  labels = jnp.zeros((1, found.classes)) if found.classes else None
-  key = jax.random.key(0)
-  expected = jax.eval_shape(
-    lambda: network.init(key, jnp.zeros(first), key[None], False, labels)
-  )
-  shapes = lambda tree: {
-    jax.tree_util.keystr(path): array.shape
-    for path, array in jax.tree_util.tree_leaves_with_path(tree)
-  }
-  ours, theirs = shapes(expected), shapes(variables)
-  for name in sorted(ours.keys() | theirs.keys()):
-    if ours.get(name) != theirs.get(name):
-      raise UserError(
-        f'these weights do not fit a StyleGAN2 network: {name} has shape '
-        f'{theirs.get(name)}, expected {ours.get(name)}'
-      )

@@ -11,7 +11,6 @@ import io
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +18,8 @@ import numpy as np
 
 from gan_jax.errors import UserError
 from gan_jax.models import r3gan_weights, style_weights
+from gan_jax.models.reference_weights import Arrays, ReferenceWeights
 from gan_jax.torch_weights import Tensor, read_storage, to_array
-
-Arrays = dict[str, np.ndarray]
-Weights = style_weights.StyleWeights | r3gan_weights.R3GANWeights
 
 # Classes whose objects are only recorded: modules, and what they hold.
 RECORDED = re.compile(
@@ -44,9 +41,9 @@ OTHERS = {
 class Networks(NamedTuple):
   """The converted networks of a file: G, D, and the moving average of G."""
 
-  gen: Weights
-  disc: Weights
-  ema: Weights
+  gen: ReferenceWeights
+  disc: ReferenceWeights
+  ema: ReferenceWeights
 
 
 class _Recorded:
@@ -178,7 +175,7 @@ def _arrays_of(module: _Recorded, contents: Arrays, prefix: str = '') -> Arrays:
   return arrays
 
 
-def _convert(arrays: Arrays) -> Weights:
+def _convert(arrays: Arrays) -> ReferenceWeights:
   """Converts the arrays of a network, by their names.
 
   Raises:
@@ -192,7 +189,6 @@ def _convert(arrays: Arrays) -> Weights:
       raise UserError(
         f'this is a {kind}, which is not supported: StyleGAN2-ADA and R3GAN are'
       )
-  make: Callable[[Arrays], Weights] = style_weights.from_reference
   if r3gan_weights.is_r3gan(arrays):
-    make = r3gan_weights.from_reference
-  return make(arrays)
+    return r3gan_weights.from_reference(arrays)
+  return style_weights.from_reference(arrays)
