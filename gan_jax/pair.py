@@ -25,3 +25,23 @@ class Pair(_Pair, Generic[T]):
 def player_params(variables: Pair[Variables]) -> Pair[PyTree]:
   """Returns the trained parameters of both players."""
   return Pair(*(player['params'] for player in variables))
+
+
+def join_networks(networks: dict[str, Variables]) -> Variables:
+  """Joins the variables of a player's networks, by collection and network."""
+  collections = {name for variables in networks.values() for name in variables}
+  return {
+    name: {
+      network: variables[name]
+      for network, variables in networks.items()
+      if name in variables
+    }
+    for name in sorted(collections)
+  }
+
+
+def network_of(variables: Variables, network: str) -> Variables:
+  """Returns the variables of one of several joined networks."""
+  return {
+    name: tree[network] for name, tree in variables.items() if network in tree
+  }

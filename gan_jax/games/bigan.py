@@ -16,7 +16,7 @@ from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
 from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
 from gan_jax.games.penalties import PenaltyInputs
-from gan_jax.pair import Pair, Variables
+from gan_jax.pair import Pair, Variables, join_networks, network_of
 
 Logits = Float[Array, ' n']
 
@@ -50,7 +50,7 @@ def bigan_game(
       'encoder': encoder.init(encoder_key, images, keys, train=False),
     }
     disc_vars = disc.init(disc_key, images, keys, train=False, labels=z)
-    return Pair(gen=_merge(players), disc=disc_vars), ()
+    return Pair(gen=join_networks(players), disc=disc_vars), ()
 
   def sample_inputs(keys: Keys, batch: Batch, phase: Phase) -> PyTree:
     """Samples latents; in training, the encoder's images are inputs too."""
@@ -67,22 +67,22 @@ def bigan_game(
     keys = inputs['keys']
     fold = jax.vmap(lambda key: jax.random.fold_in(key, 1))
     images, new_gen = apply_training(
-      gen, _part(gen_vars, 'gen'), inputs['z'], keys
+      gen, network_of(gen_vars, 'gen'), inputs['z'], keys
     )
     outputs, new_encoder = apply_training(
       encoder,
-      _part(gen_vars, 'encoder'),
+      network_of(gen_vars, 'encoder'),
       inputs['images'],
       fold(keys),
     )
     _, z = outputs
-    collections = _merge({'gen': new_gen, 'encoder': new_encoder})
+    collections = join_networks({'gen': new_gen, 'encoder': new_encoder})
     return {'images': images, 'z': z}, collections
 
   def sample(gen_vars: Variables, inputs: PyTree, phase: Phase) -> Array:
     del phase
     z, keys = inputs['z'], inputs['keys']
-    return gen.apply(_part(gen_vars, 'gen'), z, keys, train=False)
+    return gen.apply(network_of(gen_vars, 'gen'), z, keys, train=False)
 
   def logits_of(
     disc_vars: Variables, context, fakes: PyTree, keys: Keys
@@ -116,7 +116,7 @@ def bigan_game(
     del phase
     images = batch['images']
     keys = jax.vmap(jax.random.key)(jnp.zeros(len(images), int))
-    encoder_vars = _part(variables.gen, 'encoder')
+    encoder_vars = network_of(variables.gen, 'encoder')
     _, z = encoder.apply(encoder_vars, images, keys, train=False)
     return {'z': z}
 
@@ -134,23 +134,3 @@ def bigan_game(
     truncate=partial(truncate, latent) if latent.truncate else None,
     ema_copies=ONCE,
   )
-
-
-def _merge(networks: dict[str, Variables]) -> Variables:
-  """Merges the variables of networks: {collection: {network: ...}}."""
-  names = {name for variables in networks.values() for name in variables}
-  return {
-    name: {
-      network: variables[name]
-      for network, variables in networks.items()
-      if name in variables
-    }
-    for name in sorted(names)
-  }
-
-
-def _part(variables: Variables, network: str) -> Variables:
-  """Returns the variables of one of the merged networks."""
-  return {
-    name: tree[network] for name, tree in variables.items() if network in tree
-  }

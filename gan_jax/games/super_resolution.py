@@ -5,6 +5,7 @@ published scores assume: by MATLAB's bicubic filter, to 8 bits.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.games.discriminate import apply_training
 from gan_jax.games.game import (
   Aux,
   Batch,
@@ -25,9 +25,14 @@ from gan_jax.games.game import (
   Update,
 )
 from gan_jax.games.losses import GANLoss
-from gan_jax.games.translation import critic_loss, mean_absolute
+from gan_jax.games.translation import (
+  critic_loss,
+  frozen_logits,
+  generate_from_images,
+  mean_absolute,
+  sample_from_images,
+)
 from gan_jax.models.perceptual import FeatureNetwork
-from gan_jax.ops import axis
 from gan_jax.ops.bicubic import imresize
 from gan_jax.pair import Pair, Variables
 
@@ -107,18 +112,6 @@ class SuperResolution(NamedTuple):
     del phase
     return {'images': reduce(batch['images'], self.scale), 'keys': keys}
 
-  def generate(
-    self, gen_vars: Variables, inputs: PyTree, phase: Phase
-  ) -> tuple[Images, Variables]:
-    """Applies G in training mode."""
-    del phase
-    return apply_training(self.gen, gen_vars, inputs['images'], inputs['keys'])
-
-  def sample(self, gen_vars: Variables, inputs: PyTree, phase: Phase) -> Images:
-    """Applies G in evaluation mode."""
-    del phase
-    return self.gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
-
   def disc_loss(
     self,
     params: PyTree,
@@ -160,10 +153,10 @@ class SuperResolution(NamedTuple):
       metrics['feature_loss'] = distance
       total += weights.feature * distance
     if weights.adversarial:
-      logits = lambda images: axis.gather(
-        apply_training(self.disc, context.variables.disc, images, keys)[0],
-        self.axis_name,
-      )
+      logits = partial(
+        frozen_logits, self.disc, context.variables.disc,
+        keys=keys, axis_name=self.axis_name,
+      )  # fmt: skip
       value = self.loss.gen(logits(targets), logits(fakes))
       metrics['adversarial'] = value
       total += weights.adversarial * value
@@ -191,7 +184,7 @@ def super_resolution_game(
   )  # fmt: skip
   disc_updates = (Update(networks.disc_loss),) if weights.adversarial else ()
   output = Output(
-    networks.sample,
+    partial(sample_from_images, gen),
     given=lambda batch: reduce(batch['images'], scale),
     target=lambda batch: batch['images'],
     inputs_of=lambda images, keys: {'images': images, 'keys': keys},
@@ -200,7 +193,7 @@ def super_resolution_game(
   return Game(
     init=networks.init,
     sample_inputs=networks.sample_inputs,
-    generate=networks.generate,
+    generate=partial(generate_from_images, gen),
     outputs={'images': output},
     updates=Pair(gen=(Update(networks.gen_loss),), disc=disc_updates),
     reads=('images',),

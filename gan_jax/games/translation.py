@@ -23,26 +23,12 @@ from gan_jax.games.game import (
 )
 from gan_jax.games.losses import GANLoss
 from gan_jax.ops import axis
-from gan_jax.pair import Pair, Variables
+from gan_jax.pair import Pair, Variables, join_networks, network_of
 
 Images = Float[Array, 'n h w c']
 
 # Each direction: its generator maps the images of one set to the other.
 DIRECTIONS = {'a_to_b': ('a', 'b'), 'b_to_a': ('b', 'a')}
-
-
-def part(variables: Variables, name: str) -> Variables:
-  """Returns one network's variables of a player that has several."""
-  return {kind: tree[name] for kind, tree in variables.items()}
-
-
-def join(parts: dict[str, Variables]) -> Variables:
-  """Joins the variables of several networks of a player."""
-  kinds = next(iter(parts.values()))
-  return {
-    kind: {name: variables[kind] for name, variables in parts.items()}
-    for kind in kinds
-  }
 
 
 def mean_absolute(x: Images, y: Images) -> Float[Array, '']:
@@ -81,6 +67,37 @@ def critic_loss(
     metrics['real_accuracy'] = jnp.mean(loss.real_score(real_logits) > 0)
     metrics['fake_accuracy'] = jnp.mean(loss.real_score(fake_logits) < 0)
   return loss.disc(real_logits, fake_logits), metrics, new
+
+
+def frozen_logits(
+  disc: nn.Module,
+  disc_vars: Variables,
+  images: Images,
+  keys: Keys,
+  axis_name: str | None,
+) -> Float[Array, 'm ...']:
+  """Returns D's logits for a loss of G, gathered from all devices.
+
+  D's new collections are discarded.
+  """
+  logits, _ = apply_training(disc, disc_vars, images, keys)
+  return axis.gather(logits, axis_name)
+
+
+def generate_from_images(
+  gen: nn.Module, gen_vars: Variables, inputs: PyTree, phase: Phase
+) -> tuple[Images, Variables]:
+  """Applies G, which is given images, in training mode."""
+  del phase
+  return apply_training(gen, gen_vars, inputs['images'], inputs['keys'])
+
+
+def sample_from_images(
+  gen: nn.Module, gen_vars: Variables, inputs: PyTree, phase: Phase
+) -> Images:
+  """Applies G, which is given images, in evaluation mode."""
+  del phase
+  return gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
 
 
 class CycleGAN(NamedTuple):
@@ -125,7 +142,9 @@ class CycleGAN(NamedTuple):
       name: image_pool.empty(self.pool_size, batch[name].shape[1:])
       for name in 'ab'
     }
-    return Pair(join(gen), join(disc)), pools if self.pool_size else ()
+    return Pair(
+      join_networks(gen), join_networks(disc)
+    ), pools if self.pool_size else ()
 
   def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
     """Returns the images of the batch, with keys for the networks' noise."""
@@ -136,7 +155,9 @@ class CycleGAN(NamedTuple):
     self, gen_vars: Variables, direction: str, images: Images, keys: Keys
   ) -> tuple[Images, Variables]:
     """Applies one generator in training mode."""
-    return apply_training(self.gen, part(gen_vars, direction), images, keys)
+    return apply_training(
+      self.gen, network_of(gen_vars, direction), images, keys
+    )
 
   def generate(
     self, gen_vars: Variables, inputs: PyTree, phase: Phase
@@ -148,7 +169,7 @@ class CycleGAN(NamedTuple):
       fakes[target], new[direction] = self.translate(
         gen_vars, direction, inputs[source], inputs['keys']
       )
-    return fakes, join(new)
+    return fakes, join_networks(new)
 
   def sample(
     self, direction: str, gen_vars: Variables, inputs: PyTree, phase: Phase
@@ -156,7 +177,7 @@ class CycleGAN(NamedTuple):
     """Applies one generator in evaluation mode."""
     del phase
     images = inputs[DIRECTIONS[direction][0]]
-    variables = part(gen_vars, direction)
+    variables = network_of(gen_vars, direction)
     return self.gen.apply(variables, images, inputs['keys'], False)
 
   def disc_loss(
@@ -179,12 +200,12 @@ class CycleGAN(NamedTuple):
           context.game_state[name], fake, fold(own_keys, 2), self.axis_name
         )
       value, values, new[name] = critic_loss(
-        self.loss, self.disc, part(disc_vars, name), batch[name], fake,
+        self.loss, self.disc, network_of(disc_vars, name), batch[name], fake,
         own_keys, self.axis_name,
       )  # fmt: skip
       total += value
       metrics |= {f'{key}_{name}': x for key, x in values.items()}
-    return total, Aux(metrics, join(new), pools or None)
+    return total, Aux(metrics, join_networks(new), pools or None)
 
   def gen_loss(
     self,
@@ -204,10 +225,11 @@ class CycleGAN(NamedTuple):
     gen_vars = {**context.variables.gen, 'params': params}
     total, metrics = 0.0, {}
     for direction, (source, target) in DIRECTIONS.items():
-      critic = part(context.variables.disc, target)
-      logits = lambda x, critic=critic: axis.gather(
-        apply_training(self.disc, critic, x, fold(keys, 0))[0], self.axis_name
-      )
+      critic = network_of(context.variables.disc, target)
+      logits = partial(
+        frozen_logits, self.disc, critic,
+        keys=fold(keys, 0), axis_name=self.axis_name,
+      )  # fmt: skip
       fake_logits = logits(fakes[target])
       value = self.loss.gen(logits(batch[target]), fake_logits)
       metrics[f'adversarial_{direction}'] = value
@@ -309,18 +331,6 @@ class Pix2Pix(NamedTuple):
     del phase
     return {'keys': keys, 'images': batch[self.given]}
 
-  def generate(
-    self, gen_vars: Variables, inputs: PyTree, phase: Phase
-  ) -> tuple[Images, Variables]:
-    """Applies G in training mode."""
-    del phase
-    return apply_training(self.gen, gen_vars, inputs['images'], inputs['keys'])
-
-  def sample(self, gen_vars: Variables, inputs: PyTree, phase: Phase) -> Images:
-    """Applies G in evaluation mode."""
-    del phase
-    return self.gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
-
   def _beside(self, batch: Batch, images: Images) -> Float[Array, 'n h w d']:
     """Concatenates images to the given ones, as D's inputs."""
     return jnp.concatenate([batch[self.given], images], axis=-1)
@@ -362,11 +372,8 @@ class Pix2Pix(NamedTuple):
     """
     del params, phase
     disc_vars = context.variables.disc
-    logits = lambda images: axis.gather(
-      apply_training(self.disc, disc_vars, self._beside(batch, images), keys)[
-        0
-      ],
-      self.axis_name,
+    logits = lambda images: frozen_logits(
+      self.disc, disc_vars, self._beside(batch, images), keys, self.axis_name
     )
     adversarial = self.loss.gen(logits(batch[self.target]), logits(fakes))
     pixel = mean_absolute(fakes, batch[self.target])
@@ -398,7 +405,7 @@ def pix2pix_game(
     )
   networks = Pix2Pix(gen, disc, loss, pixel, *DIRECTIONS[direction], axis_name)
   output = Output(
-    networks.sample,
+    partial(sample_from_images, gen),
     reference=networks.target,
     given=lambda batch: batch[networks.given],
     target=lambda batch: batch[networks.target],
@@ -407,7 +414,7 @@ def pix2pix_game(
   return Game(
     init=networks.init,
     sample_inputs=networks.sample_inputs,
-    generate=networks.generate,
+    generate=partial(generate_from_images, gen),
     outputs={direction: output},
     updates=Pair(
       gen=(Update(networks.gen_loss),), disc=(Update(networks.disc_loss),)
