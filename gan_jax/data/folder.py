@@ -37,22 +37,14 @@ def folder(spec: DataSpec) -> Source:
     UserError: The folder does not exist, or has fewer than 2 images.
   """
   spec = fill_split(spec)
-  root = Path(spec.path).expanduser()
-  if not spec.path or not root.is_dir():
-    raise UserError(
-      f'there is no folder {spec.path!r}: name a folder of images, as in '
-      '--config.data.source=folder:/path/to/images'
-    )
+  root = existing_folder('folder', spec)
   paths = sorted(images_below(root))
   if len(paths) < 2:
     raise UserError(
       f'{root} has {len(paths)} images, but at least 2 are needed '
       f'({", ".join(sorted(SUFFIXES))})'
     )
-  resident = len(paths) * spec.image_bytes <= spec.max_device_bytes
-  # A streamed folder needs memory for at least one image per core.
-  count = len(paths) if resident else os.cpu_count() or 1
-  check_images(count, spec.resolution, spec.image_bytes)
+  resident = stays_in_memory(spec, len(paths), spec.image_bytes)
 
   paths, images = _decode_all(root, paths, spec, resident)
   labels, classes = _labels(root, paths)
@@ -69,6 +61,39 @@ def folder(spec: DataSpec) -> Source:
     labels=partial(labels.__getitem__, 'labels') if labels else None,
     fingerprint=partial(fingerprint, root, paths),
   )
+
+
+def existing_folder(kind: str, spec: DataSpec) -> Path:
+  """Returns the folder that `config.data.source=KIND:PATH` names.
+
+  Raises:
+    UserError: It does not exist.
+  """
+  root = Path(spec.path).expanduser()
+  if not spec.path or not root.is_dir():
+    raise UserError(
+      f'there is no folder {spec.path!r}: name a folder of images, as in '
+      f'--config.data.source={kind}:/path/to/images'
+    )
+  return root
+
+
+def stays_in_memory(spec: DataSpec, size: int, example_bytes: int) -> bool:
+  """Returns whether a set of files is decoded once, and kept in memory.
+
+  Raises:
+    UserError: No memory can hold the set, or, if it is streamed, one example
+      for each core.
+  """
+  resident = size * example_bytes <= spec.max_device_bytes
+  count = size if resident else os.cpu_count() or 1
+  check_images(count, spec.resolution, example_bytes)
+  return resident
+
+
+def gone(files: object) -> UserError:
+  """Returns the error of files that could be decoded at the start."""
+  return UserError(f'{files} was deleted or damaged while in use: restore it')
 
 
 def fill_split(spec: DataSpec) -> DataSpec:
@@ -136,9 +161,7 @@ def _fetch(
   images = [decode(paths[index], spec) for index in indices]
   for index, image in zip(indices, images, strict=True):
     if image is None:
-      raise UserError(
-        f'{paths[index]} was deleted or damaged while in use: restore it'
-      )
+      raise gone(paths[index])
   return {
     'images': np.stack(images),
     **{name: array[indices] for name, array in labels.items()},

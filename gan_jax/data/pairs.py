@@ -15,7 +15,14 @@ from gan_jax.data.decode import (
   report,
   threaded,
 )
-from gan_jax.data.folder import SUFFIXES, fill_split, fingerprint, images_below
+from gan_jax.data.folder import (
+  SUFFIXES,
+  fill_split,
+  fingerprint,
+  gone,
+  images_below,
+  stays_in_memory,
+)
 from gan_jax.data.preprocess import MODES, preprocess, standardize
 from gan_jax.data.source import (
   DataSpec,
@@ -24,7 +31,6 @@ from gan_jax.data.source import (
   in_memory,
 )
 from gan_jax.errors import UserError, warn
-from gan_jax.memory import check_images
 
 # The files of one example: one with both halves, or one of each folder.
 Files = tuple[Path, ...]
@@ -57,9 +63,7 @@ def pairs(spec: DataSpec) -> Source:
       f'({", ".join(sorted(SUFFIXES))})'
     )
   example_bytes = 2 * spec.image_bytes
-  resident = len(files) * example_bytes <= spec.max_device_bytes
-  count = len(files) if resident else os.cpu_count() or 1
-  check_images(count, spec.resolution, example_bytes)
+  resident = stays_in_memory(spec, len(files), example_bytes)
 
   decoded = threaded(partial(_decode_once, resident, spec), files)
   decoded = list(progress(decoded, f'Reading {where}', len(files)))
@@ -168,8 +172,5 @@ def _fetch(files: list[Files], spec: DataSpec, indices: np.ndarray) -> Examples:
   examples = [_decode(files[index], spec) for index in indices]
   for index, example in zip(indices, examples, strict=True):
     if example is None:
-      raise UserError(
-        f'{" or ".join(map(str, files[index]))} was deleted or damaged while '
-        'in use: restore it'
-      )
+      raise gone(' or '.join(map(str, files[index])))
   return _stack(examples)

@@ -1,6 +1,5 @@
 """Patches of a folder of large images, for super-resolution."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,15 @@ from gan_jax.data.decode import (
   report,
   threaded,
 )
-from gan_jax.data.folder import SUFFIXES, fill_split, fingerprint, images_below
+from gan_jax.data.folder import (
+  SUFFIXES,
+  existing_folder,
+  fill_split,
+  fingerprint,
+  gone,
+  images_below,
+  stays_in_memory,
+)
 from gan_jax.data.preprocess import standardize, to_array
 from gan_jax.data.source import (
   DataSpec,
@@ -25,7 +32,6 @@ from gan_jax.data.source import (
   in_memory,
 )
 from gan_jax.errors import UserError, warn
-from gan_jax.memory import check_images
 
 
 class Patch(NamedTuple):
@@ -45,8 +51,7 @@ def patches(spec: DataSpec) -> Source:
   and images that are smaller than a patch, are reported and left out.
 
   `{split}` in the path stands for `config.data.split`. A set that does not fit
-  on the device is decoded at each fetch, a whole image
-  for each patch.
+  on the device is decoded at each fetch, a whole image for each patch.
 
   Raises:
     UserError: The folder does not exist, or has no image of that size.
@@ -57,12 +62,7 @@ def patches(spec: DataSpec) -> Source:
       'config.data.source=patches does not crop images: set '
       '--config.data.crop=None'
     )
-  root = Path(spec.path).expanduser()
-  if not spec.path or not root.is_dir():
-    raise UserError(
-      f'there is no folder {spec.path!r}: name a folder of images, as in '
-      '--config.data.source=patches:/path/to/images'
-    )
+  root = existing_folder('patches', spec)
   paths = sorted(images_below(root))
   if not paths:
     raise UserError(f'{root} has no images ({", ".join(sorted(SUFFIXES))})')
@@ -75,9 +75,7 @@ def patches(spec: DataSpec) -> Source:
     for top in corners(height, spec.resolution)
     for left in corners(width, spec.resolution)
   ]
-  resident = len(found) * spec.image_bytes <= spec.max_device_bytes
-  count = len(found) if resident else os.cpu_count() or 1
-  check_images(count, spec.resolution, spec.image_bytes)
+  resident = stays_in_memory(spec, len(found), spec.image_bytes)
   digest = partial(fingerprint, root, list(usable))
   if resident:
     cut = threaded(partial(_cut_all, spec), usable.items())
@@ -144,7 +142,7 @@ def _size(channels: int, path: Path) -> tuple[int, int] | None:
 def _read_again(path: Path, channels: int) -> UInt8[np.ndarray, 'h w c']:
   image = read_image(path, channels)
   if image is None:
-    raise UserError(f'{path} was deleted or damaged while in use: restore it')
+    raise gone(path)
   return image
 
 

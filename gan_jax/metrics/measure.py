@@ -250,7 +250,7 @@ def _border_and_resized(
   scale = fake.images.shape[1] // fake.given.shape[1]
   if scale == 1:
     return 0, fake.given
-  return scale, paired.enlarge(fake.given, scale)
+  return scale, paired.resize(fake.given, scale)
 
 
 METRICS: dict[str, Metric] = {

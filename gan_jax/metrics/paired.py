@@ -52,10 +52,13 @@ def mean_psnr(images: Images, targets: Targets, border: int = 0) -> float:
   return float(np.minimum(psnr(images, targets, border), MAX_PSNR).mean())
 
 
-def enlarge(images: Images, scale: int) -> UInt8[np.ndarray, 'n H W c']:
-  """Enlarges images by bicubic interpolation: the baseline of all scores."""
-  large = imresize(jnp.asarray(images, jnp.float32), scale)
-  return np.clip(np.rint(np.asarray(large)), 0, 255).astype(np.uint8)
+def resize(images: Images, scale: float | int) -> UInt8[np.ndarray, 'n H W c']:
+  """Resizes images by MATLAB's bicubic filter, to 8 bits.
+
+  It makes the small images of super-resolution, and the baseline of its scores.
+  """
+  resized = imresize(jnp.asarray(images, jnp.float32), scale)
+  return np.clip(np.rint(np.asarray(resized)), 0, 255).astype(np.uint8)
 
 
 def ssim(

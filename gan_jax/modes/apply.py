@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gan_jax.errors import UserError
-from gan_jax.runs.run import load
+from gan_jax.modes.open_run import open_run
 from gan_jax.runs.translate import apply_to_folder
 
 
@@ -29,8 +29,6 @@ def apply(
   """
   if input is None or output is None:
     raise UserError('--mode=apply needs --input=FOLDER and --output=FOLDER')
-  if step is not None and not step.isdigit():
-    raise UserError(f'--step={step} must be a number of iterations')
-  run = load(workdir, step and int(step), trust=bool(trust))
+  run = open_run(workdir, step, trust)
   saved = apply_to_folder(run, input, output, to, bool(overwrite))
   print(f'Images of {run}: {saved}')

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gan_jax.errors import UserError
+from gan_jax.modes.open_run import open_run
 from gan_jax.runs.film import default_file
-from gan_jax.runs.run import Run, load
 
 
 def generate(
@@ -32,7 +32,7 @@ def generate(
     trust: Whether to run code that the config names.
   """
   output = Path(output or Path(workdir) / 'generated')
-  run = _load(workdir, step, trust)
+  run = open_run(workdir, step, trust)
   saved = run.save_samples(
     output,
     **_given(
@@ -67,7 +67,7 @@ def film(
   if classes is not None:
     n = 16 if samples is None else samples
     classes = [classes[i % len(classes)] for i in range(n)]
-  run = _load(workdir, step, trust)
+  run = open_run(workdir, step, trust)
   saved = run.film(
     output or default_file(workdir),
     seed=numbers[0],
@@ -95,9 +95,3 @@ def _numbers(flag: str, values: Sequence[str] | None) -> list[int] | None:
       f'--{flag}={",".join(values)} must be whole numbers: --{flag}=0,1,2'
     )
   return [int(value) for value in values]
-
-
-def _load(workdir: str | Path, step: str | None, trust: bool | None) -> Run:
-  if step is not None and not step.isdigit():
-    raise UserError(f'--step={step} must be a number of iterations')
-  return load(workdir, step and int(step), trust=bool(trust))

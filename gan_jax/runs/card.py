@@ -159,6 +159,7 @@ def _use(
   draw = 'uniform' if low else 'normal'
   random, arrays = [], []
   for i, (name, shape) in enumerate(shapes.items()):
+    x = _variable(name)
     if name == 'z':
       random.append(
         f'z = jax.random.{draw}(jax.random.key({i}), {(16, *shape)}{low})'
@@ -169,11 +170,9 @@ def _use(
         f'z = np.random.default_rng({i}).{drawn}.astype(np.float32)'
       )
     elif len(shape) == 1 and name != 'codes':  # one-hot: all are of class 0
-      x = _variable(name)
       random.append(f'{x} = jax.nn.one_hot([0] * 16, {shape[0]})')
       arrays.append(f'{x} = np.eye({shape[0]}, dtype=np.float32)[[0] * 16]')
     else:
-      x = _variable(name)
       random.append(f'{x} = jax.numpy.zeros({(16, *shape)})')
       arrays.append(f'{x} = np.zeros({(16, *shape)}, np.float32)')
   return USES[output.suffix].format(

@@ -18,6 +18,7 @@ from PIL import Image
 from gan_jax import config, games
 from gan_jax.bounds import check_counts
 from gan_jax.data.on_device import read_unflipped
+from gan_jax.data.source import Source
 from gan_jax.errors import UserError
 from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
@@ -226,16 +227,23 @@ class Run(StyleMethods):
 
   def _real_examples(self, n: int, first: int = 0) -> dict[str, Array]:
     """Reads `n` examples of the data, the entries that the generator needs."""
+    source, rows = self._reals, first + np.arange(n)
+    batch = read_unflipped(source, rows % source.size, rows)
+    return {name: batch[name] for name in self.reads}
+
+  @functools.cached_property
+  def _reals(self) -> Source:
+    """The data that the generator is given; the held-out split if it has one.
+
+    Opened once: a folder is decoded when it is opened.
+    """
     from gan_jax import data
 
     settings = self.config
     held_out = settings.get('evaluation', {}).get('held_out')
     if held_out is not None:
       settings = config.changed(settings, 'data.split', held_out)
-    source = data.make(settings)
-    rows = first + np.arange(n)
-    batch = read_unflipped(source, rows % source.size, rows)
-    return {name: batch[name] for name in self.reads}
+    return data.make(settings)
 
   def interpolate(
     self,

@@ -16,7 +16,6 @@ from gan_jax.data.patches import read_image
 from gan_jax.data.preprocess import standardize, to_array
 from gan_jax.errors import UserError, warn
 from gan_jax.metrics import paired
-from gan_jax.ops.bicubic import imresize
 
 if TYPE_CHECKING:
   import pandas
@@ -124,10 +123,9 @@ def upscale_scores(run: 'Run', folder: str | Path) -> 'pandas.DataFrame':
       continue
     height, width = (n - n % scale for n in image.shape[:2])
     target = image[None, :height, :width]
-    small = imresize(jnp.asarray(target, jnp.float32), 1 / scale)
-    small = np.clip(np.rint(np.asarray(small)), 0, 255).astype(np.uint8)
+    small = paired.resize(target, 1 / scale)
     made = {'': upscale(run, small[0])[None]}
-    made['bicubic_'] = paired.enlarge(small, scale)
+    made['bicubic_'] = paired.resize(small, scale)
     rows[path.relative_to(root).as_posix()] = {
       f'{name}{score.__name__}': float(score(x, target, scale)[0])
       for name, x in made.items()
