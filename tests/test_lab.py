@@ -111,11 +111,11 @@ def connect(client, tab):
 
 
 def start(page, **changes):
-  """Loads the small game and waits for its picture."""
+  """Loads the small game on a new page, and waits for its picture."""
   page.send(do='load', settings={**SMALL, **changes}, compare=None)
-  # (The game of a new page may already have been drawn.)
-  while page.until('settings')['settings']['batch_size'] != 16:
-    pass
+  # The lab greets a page with settings, and may draw their game first.
+  page.until('settings')
+  assert page.until('settings')['settings']['batch_size'] == 16
   page.until('restarted')
   page.until('scene')
   return page.film(1)[0]
