@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -214,6 +214,11 @@ TOYS: dict[str, Callable[[], Toy]] = {
   'two_gaussians': two_gaussians,
   'uniform': uniform,
 }
+
+
+def has_points(config: Any) -> bool:
+  """Whether the data of a config are points, which are images of one pixel."""
+  return config.data.resolution == 1
 
 
 @functools.cache

@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import data
@@ -14,16 +13,8 @@ from gan_jax.data.on_device import make_reader
 from gan_jax.data.source import Source
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
-from gan_jax.games.game import Batch, Game, Phase, main_output
-from gan_jax.pair import Variables
+from gan_jax.games.game import Batch
 from gan_jax.runs.run import Run
-
-
-def generate(
-  game: Game, gen_vars: Variables, inputs: PyTree, phase: Phase
-) -> Float[Array, 'n h w c']:
-  """Generates samples in evaluation mode."""
-  return main_output(game).sample(gen_vars, inputs, phase)
 
 
 def open_toy(config: ConfigDict) -> tuple[Source, Toy]:
@@ -47,11 +38,6 @@ def check_toy(config: ConfigDict) -> None:
     )
 
 
-def has_points(config: ConfigDict) -> bool:
-  """Whether the samples of a run are points instead of images."""
-  return config.data.resolution == 1
-
-
 def reader(config: ConfigDict, source: Source) -> Callable[..., Batch]:
   """Makes (examples, key, step) -> batch, for a source that is drawn."""
   read = make_reader(config, source)
@@ -65,11 +51,6 @@ def batch_shapes(config: ConfigDict) -> dict[str, Any]:
     'images': jax.ShapeDtypeStruct((64, side, side, channels), jnp.float32),
     'example': jax.ShapeDtypeStruct((64,), jnp.int32),
   }
-
-
-def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
-  """Generates the images of inputs of a run."""
-  return run.generate(inputs)
 
 
 def between(run: Run, a: PyTree, b: PyTree, t: Float[Array, ' n']) -> PyTree:

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 
 from gan_jax import games
 from gan_jax.data.toys import Toy
-from gan_jax.games.game import Batch, Context, Game, Phase
-from gan_jax.games.latents import LATENTS
+from gan_jax.games.game import Batch, Context, Game, Phase, main_output
 from gan_jax.games.losses import LOSSES, GANLoss
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.lab import interface
 from gan_jax.pair import Pair
+from gan_jax.plots.toy_plot import disc_grid, latent_grid, reference_points
 from gan_jax.registry import build
 from gan_jax.training import optimizers
 from gan_jax.training.schedule import Schedule, make_schedule
@@ -105,7 +105,7 @@ def make_program(config: ConfigDict) -> Program:
   shapes = interface.batch_shapes(config)
   create = jax.jit(lambda seed: create_state(game, tx, shapes, phase, seed))
   state = jax.eval_shape(create, np.int32(0))
-  real = _reference_points(toy)
+  real = np.asarray(jax.jit(lambda: reference_points(toy, NUM_FAKES))())
   step_batch = partial(_step_batch, config, read)
   phases = stack_phases(schedule, 0, 1)
 
@@ -182,10 +182,7 @@ def _scores(
 
 def grid_points(toy: Toy) -> Float[np.ndarray, 'm d']:
   """Returns the points at which D is shown, row by row."""
-  side = np.linspace(-toy.limit, toy.limit, GRID[toy.dim], dtype=np.float32)
-  if toy.dim == 1:
-    return side[:, None]
-  return np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+  return disc_grid(toy, GRID).astype(np.float32)
 
 
 def density(points: Float[Array, 'n 1'], toy: Toy) -> Float[Array, ' m']:
@@ -194,13 +191,6 @@ def density(points: Float[Array, 'n 1'], toy: Toy) -> Float[Array, ' m']:
   distances = (grid_points(toy) - points[:, 0][None, :]) / width
   kernels = jnp.exp(-jnp.square(distances) / 2)
   return kernels.mean(1) / (width * np.sqrt(2 * np.pi))
-
-
-def _reference_points(toy: Toy) -> Float[np.ndarray, 'n d']:
-  """Draws real points, the same for all states."""
-  examples = jnp.arange(NUM_FAKES)
-  keys = example_keys(jax.random.key(0), Purpose.REFERENCE, examples)
-  return np.asarray(jax.jit(jax.vmap(toy.draw))(keys))
 
 
 def _forces(
@@ -234,7 +224,7 @@ def _view(
   examples = jnp.arange(NUM_FAKES)
   sample_keys = example_keys(state.key, Purpose.SAMPLE, examples)
   inputs = game.sample_inputs(sample_keys, {}, phase)
-  generate = partial(interface.generate, game, state.variables.gen)
+  generate = partial(main_output(game).sample, state.variables.gen)
   fakes = generate(inputs, phase)
   points = fakes[:, 0, 0]
   few = jax.tree.map(lambda x: x[:NUM_ARROWS], inputs)
@@ -247,7 +237,7 @@ def _view(
     'scores': _scores(game, loss, state, jnp.asarray(grid_points(toy)), phase),
     'forces': _forces(game, state, batch, few, fakes[:NUM_ARROWS], phase),
   }
-  latents = latent_lines(config)
+  latents = latent_grid(config, NUM_LINES, LINE_POINTS, margin=0.02)
   if latents is not None:
     flat = latents.reshape(-1, latents.shape[-1])
     repeated = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
@@ -257,23 +247,6 @@ def _view(
     p, q = density(jnp.asarray(real), toy), density(points, toy)
     shown |= {'p': p, 'q': q, 'optimal': p / jnp.maximum(p + q, 1e-12)}
   return shown
-
-
-def latent_lines(config: ConfigDict) -> Float[Array, 'l p z'] | None:
-  """Returns the latent grid: one line in 1-D, lines both ways in 2-D.
-
-  Neighbouring lines have equal probability between them. None: latents have
-  more than 2 coordinates, or no quantile function.
-  """
-  quantile = LATENTS[config.game.latent].quantile
-  if quantile is None or config.game.latent_dim > 2:
-    return None
-  along = jnp.linspace(0.02, 0.98, LINE_POINTS)
-  if config.game.latent_dim == 1:
-    return quantile(along)[None, :, None]
-  lines = jnp.linspace(0.02, 0.98, NUM_LINES)
-  horizontal = jnp.stack(jnp.meshgrid(along, lines), -1)
-  return quantile(jnp.concatenate([horizontal, horizontal[..., ::-1]]))
 
 
 def _inspect(

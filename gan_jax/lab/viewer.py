@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from gan_jax import config as cfg
 from gan_jax import devices
+from gan_jax.data.toys import has_points
 from gan_jax.errors import UserError
 from gan_jax.lab import interface
 from gan_jax.lab.security import Guard
@@ -63,7 +64,7 @@ class Viewer:
   def __init__(self, workdir: Path):
     self.workdir = workdir
     self.config = cfg.read(workdir)
-    if interface.has_points(self.config):
+    if has_points(self.config):
       raise UserError(
         f'{workdir} is a run of a toy, which the lab does not open: open its '
         'samples and training.gif, or train it in the lab by --config'
@@ -202,9 +203,7 @@ def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
   rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1)
   padded = jax.tree.map(lambda x: x[rows], inputs)
   parts = [
-    interface.images_of(
-      run, jax.tree.map(lambda x, i=i: x[i : i + ROWS], padded)
-    )
+    run.generate(jax.tree.map(lambda x, i=i: x[i : i + ROWS], padded))
     for i in range(0, len(rows), ROWS)
   ]
   return np.concatenate(parts)[:count]

@@ -1,6 +1,6 @@
 """Plots a toy game: real and fake points, D's output, and G's mapping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -52,25 +52,35 @@ class PlotData(NamedTuple):
   mapped_latents: Float[Array, 'l p d'] | None
 
 
-def disc_grid(toy: Toy) -> Float[np.ndarray, 'm d']:
-  """Returns the grid on which D is evaluated, row by row."""
-  side = np.linspace(-toy.limit, toy.limit, GRID_SIZE[toy.dim])
+def disc_grid(
+  toy: Toy, sizes: Mapping[int, int] = GRID_SIZE
+) -> Float[np.ndarray, 'm d']:
+  """Returns the grid on which D is evaluated, row by row.
+
+  `sizes` has the number of points in each direction, by dimension.
+  """
+  side = np.linspace(-toy.limit, toy.limit, sizes[toy.dim])
   if toy.dim == 1:
     return side[:, None]
   return np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+
+
+def reference_points(toy: Toy, n: int) -> Float[Array, 'n d']:
+  """Draws real points, the same in all plots."""
+  keys = example_keys(jax.random.key(0), Purpose.REFERENCE, jnp.arange(n))
+  return jax.vmap(toy.draw)(keys)
 
 
 def make_plot_data(
   game: Game, config: ConfigDict, toy: Toy
 ) -> Callable[[Pair[Variables], Phase], PlotData]:
   """Makes the pure function (both players' variables, phase) -> plot data."""
-  latents = _latent_grid(config)
+  latents = latent_grid(config)
   grid = jnp.asarray(disc_grid(toy), jnp.float32)
   as_images = lambda points: points[:, None, None, :]
 
   def plot_data(variables: Pair[Variables], phase: Phase) -> PlotData:
     examples = jnp.arange(NUM_POINTS)
-    keys = example_keys(jax.random.key(0), Purpose.REFERENCE, examples)
     seed_key = jax.random.key(config.seed)
     sample_keys = example_keys(seed_key, Purpose.SAMPLE, examples)
     inputs = game.sample_inputs(sample_keys, {}, phase)
@@ -94,7 +104,7 @@ def make_plot_data(
       flat = latents.reshape(-1, latents.shape[-1])
       repeated = jax.tree.map(lambda x: x[jnp.zeros(len(flat), int)], inputs)
       mapped_latents = generate({**repeated, 'z': flat}).reshape(*shape, -1)
-    real = jax.vmap(toy.draw)(keys)
+    real = reference_points(toy, NUM_POINTS)
     return PlotData(
       real, fake, disc_values, jnp.bool_(is_critic), gradients, mapped_latents
     )
@@ -102,10 +112,21 @@ def make_plot_data(
   return plot_data
 
 
-def _latent_grid(config: ConfigDict) -> Float[Array, 'l p z'] | None:
+def latent_grid(
+  config: ConfigDict,
+  num_lines: int = NUM_LINES,
+  line_points: int = LINE_POINTS,
+  margin: float = 0.01,
+) -> Float[Array, 'l p z'] | None:
   """Returns the lines of the latent grid, with equal probability between lines.
 
-  None: see `PlotData.mapped_latents`.
+  Args:
+    config: The config of the run.
+    num_lines, line_points: Lines in each direction, and points on each line.
+    margin: The probability beyond the first and the last line, each.
+
+  Returns:
+    None: see `PlotData.mapped_latents`.
   """
   name, dim = config.game.get('latent'), config.game.get('latent_dim')
   if name is None:
@@ -113,10 +134,10 @@ def _latent_grid(config: ConfigDict) -> Float[Array, 'l p z'] | None:
   quantile = choose_or_import('config.game.latent', name, LATENTS).quantile
   if quantile is None or dim > 2:
     return None
-  along = jnp.linspace(0.01, 0.99, LINE_POINTS)
+  along = jnp.linspace(margin, 1 - margin, line_points)
   if dim == 1:
     return quantile(along)[None, :, None]
-  lines = jnp.linspace(0.01, 0.99, NUM_LINES)
+  lines = jnp.linspace(margin, 1 - margin, num_lines)
   horizontal = jnp.stack(jnp.meshgrid(along, lines), -1)
   return quantile(jnp.concatenate([horizontal, horizontal[..., ::-1]]))
 

@@ -19,6 +19,7 @@ from gan_jax import config, games
 from gan_jax.bounds import check_counts
 from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.source import Source
+from gan_jax.data.toys import has_points
 from gan_jax.errors import UserError
 from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
@@ -83,7 +84,7 @@ class Run(StyleMethods):
     self._game = games.make(settings)
     self._phase = schedule.phase(step)
     self._generate = jax.jit(self.generator, static_argnames='output')
-    self.has_points = settings.data.resolution == 1
+    self.has_points = has_points(settings)
     self._classes = settings.data.get('classes', 0)
 
   def __repr__(self) -> str:

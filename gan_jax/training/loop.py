@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from gan_jax import compile_cache, devices
+from gan_jax.data.toys import has_points
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.training.evaluations import Evaluated
 from gan_jax.training.feed import index_batch_maker, index_batches
@@ -202,7 +203,7 @@ def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
       images=schedule.images(step),
       total_images=schedule.images(schedule.total_steps),
       wandb=run.config.wandb,
-      animated=run.config.data.resolution == 1,
+      animated=has_points(run.config),
     )
   except OSError as error:
     raise UserError(

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.order import stream_of
 from gan_jax.data.source import Source
+from gan_jax.data.toys import has_points
 from gan_jax.errors import UserError
 from gan_jax.games.game import Batch, Game, Phase
 from gan_jax.keys import Purpose, example_keys
@@ -102,7 +103,7 @@ def make_sampler(game: Game, config: ConfigDict, source: Source) -> Sampler:
     columns = None
     pictures = {}
     for name, images in outputs.items():
-      if config.data.resolution == 1:
+      if has_points(config):
         pictures[name] = plot_mapping(images)
         continue
       if classes:
