@@ -12,7 +12,7 @@ import r3gan_reference as reference
 
 import gan_jax
 from gan_jax.errors import UserError
-from gan_jax.models import style, style_weights
+from gan_jax.models import style, style_discriminator, style_weights
 from gan_jax.models.r3gan_weights import from_reference
 from gan_jax.training import network_pkl
 
@@ -62,7 +62,7 @@ def style_arrays():
   block = {'features': 64, 'most_features': 8}
   for make, shape in (
     (style.Generator, (1, 6)),
-    (style.Discriminator, (1, 8, 8, 3)),
+    (style_discriminator.Discriminator, (1, 8, 8, 3)),
   ):
     more = {'w_dim': 6, 'mapping_layers': 2} if shape == (1, 6) else {}
     module = make(resolution=8, channels=3, **block, **more)

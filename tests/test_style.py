@@ -26,7 +26,7 @@ from gan_jax.games.latents import LATENTS
 from gan_jax.games.losses import non_saturating
 from gan_jax.games.penalties import WeightedPenalty, path_length
 from gan_jax.games.style import style_game
-from gan_jax.models import style
+from gan_jax.models import style, style_discriminator
 from gan_jax.models.style_layers import modulated_conv
 from gan_jax.models.style_weights import from_reference, to_reference
 from gan_jax.ops import fir
@@ -123,7 +123,7 @@ def networks(key):
     style.Generator(
       **width, architecture=gen, w_dim=W, mapping_layers=LAYERS, mixing=0.0
     ),
-    style.Discriminator(
+    style_discriminator.Discriminator(
       **width, architecture=disc, group=N, stddev_channels=stddev
     ),
   )
@@ -297,7 +297,7 @@ def test_parameter_counts(features, side, classes, layers, gen, disc):
   key = jax.random.key(0)
   labels = jnp.zeros((1, classes)) if classes else None
   g = style.Generator(side, 3, features, mapping_layers=layers)
-  d = style.Discriminator(
+  d = style_discriminator.Discriminator(
     side, 3, features, architecture='orig' if side == 32 else 'resnet'
   )
   images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -341,14 +341,16 @@ def test_sizes_that_are_refused():
   with pytest.raises(UserError, match='gives no feature map'):
     style.Generator(64, 3, features=32).check()
   with pytest.raises(UserError, match='stddev_channels=3 must divide'):
-    style.Discriminator(8, 3, features=32, stddev_channels=3).check()
+    style_discriminator.Discriminator(
+      8, 3, features=32, stddev_channels=3
+    ).check()
 
 
 def make_game(**more):
   g = style.Generator(
     8, 1, features=32, most_features=4, w_dim=4, mapping_layers=1, **more
   )
-  d = style.Discriminator(8, 1, features=32, most_features=4)
+  d = style_discriminator.Discriminator(8, 1, features=32, most_features=4)
   penalty = WeightedPenalty('path_length', path_length(0.01, 2), 2.0, 4)
   game = style_game(
     g,

@@ -21,7 +21,7 @@ from gan_jax.games.discriminate import (
   disc_metrics,
 )
 from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
-from gan_jax.games.image import ImageNetworks
+from gan_jax.games.image_networks import ImageNetworks
 from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
 from gan_jax.pair import Pair, Variables

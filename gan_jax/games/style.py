@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, PyTree
 
 from gan_jax.errors import UserError
 from gan_jax.games.game import Game, Keys, Phase, Scalar, Style
-from gan_jax.games.image import ImageNetworks, image_game
+from gan_jax.games.image import image_game
+from gan_jax.games.image_networks import ImageNetworks
 from gan_jax.models import style
 from gan_jax.pair import Variables
 

@@ -14,6 +14,7 @@ from gan_jax.models import (
   r3gan,
   resnet,
   style,
+  style_discriminator,
   super_resolution,
   translation,
 )
@@ -45,7 +46,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'resnet': resnet.Discriminator,
     'patchgan': translation.PatchGAN,
     'vgg': super_resolution.VGG,
-    'style': style.Discriminator,
+    'style': style_discriminator.Discriminator,
   },
 )
 

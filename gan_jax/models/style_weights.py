@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gan_jax.errors import UserError
-from gan_jax.models import style
+from gan_jax.models import style, style_discriminator
 from gan_jax.models.reference_weights import (
   Arrays,
   ReferenceWeights,
@@ -21,7 +21,7 @@ from gan_jax.models.reference_weights import (
 from gan_jax.ops.fir import TAPS
 from gan_jax.pair import Pair, Variables
 
-NETWORKS = Pair(style.Generator, style.Discriminator)
+NETWORKS = Pair(style.Generator, style_discriminator.Discriminator)
 # Names of the reference, and (collection, name) here.
 LEAVES = {
   'weight': ('params', 'kernel'),
