@@ -14,10 +14,10 @@ from gan_jax.games.image import image_game
 from gan_jax.games.latents import LATENTS
 from gan_jax.models import dcgan, mlp
 from gan_jax.modes.flops import flops
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
 from gan_jax.training.optimizers import make
 from gan_jax.training.state import create
-from gan_jax.training.step import train_dispatch
 
 BATCH, LATENT = 8, 10
 

@@ -81,6 +81,7 @@ def test_models_losses_and_ops_never_see_a_config():
     'games/latents.py',
     'games/losses.py',
     'games/penalties.py',
+    'training/dispatch.py',
     'training/step.py',
   ):
     path = ROOT / 'gan_jax' / folder

@@ -33,9 +33,9 @@ from gan_jax.lab.engine import Engine
 from gan_jax.lab.presets import PRESETS
 from gan_jax.lab.server import description, make_app
 from gan_jax.training.check import check_config
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch_maker
 from gan_jax.training.schedule import make_schedule
-from gan_jax.training.step import train_dispatch
 
 TOKEN, PORT = 'a-secret-of-the-tests', 8642
 BASE = f'http://127.0.0.1:{PORT}'

@@ -35,9 +35,9 @@ from gan_jax.models.progressive import is_used
 from gan_jax.modes import dispatch_timer
 from gan_jax.ops.resample import average_pool
 from gan_jax.training import checkpoint, loop, optimizers
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
 from gan_jax.training.schedule import make_schedule
-from gan_jax.training.step import train_dispatch
 from gan_jax.training.summary import describe_schedule, sizes_of
 
 N, LATENT, RESOLUTION = 8, 6, 16

@@ -18,6 +18,7 @@ from gan_jax.pair import Pair
 from gan_jax.training import state
 from gan_jax.training import step as steps
 from gan_jax.training.checkpoint import Checkpoints
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
 from gan_jax.training.schedule import place_segments
 
@@ -76,7 +77,7 @@ class Trainer:
     self.now = create(game, tx) if now is None else now
     read = lambda dataset, fed, key, step, shrink: fed
     self.step = strategy.compile(
-      partial(steps.train_dispatch, game, tx, read, strategy.axis_name)
+      partial(train_dispatch, game, tx, read, strategy.axis_name)
     )
 
   def train(self, until):

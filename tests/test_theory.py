@@ -14,11 +14,11 @@ from gan_jax import data, games
 from gan_jax.data.on_device import read
 from gan_jax.devices import process_rows
 from gan_jax.training import optimizers
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
 from gan_jax.training.loop import train
 from gan_jax.training.schedule import make_schedule
 from gan_jax.training.setup import create_state
-from gan_jax.training.step import train_dispatch
 
 LOG4 = np.log(4)
 

@@ -20,12 +20,12 @@ from gan_jax.games.game import Game
 from gan_jax.modes.flops import flops
 from gan_jax.pair import Pair
 from gan_jax.training import optimizers
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch, index_batches, is_resident
 from gan_jax.training.sampler import first_examples
 from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.setup import create_state, on_devices
 from gan_jax.training.state import State
-from gan_jax.training.step import train_dispatch
 
 # Size limits of the generated data: number of images, and pixels in total.
 MAX_IMAGES, MAX_PIXELS = 1024, 2**26

@@ -159,26 +159,16 @@ def _loop(
       precompiler.wait(step)
 
       stop = stop_requested()
-      due = partial(_due, schedule, before, step)
-      # On a stop request, skip the evaluation.
-      evaluate = due(config.evaluation.every_images) and stop is None
-      save = due(config.checkpoint_every_images) or stop is not None
-      # Also save at evaluations and at the end of each stage.
-      save = save or evaluate or step in schedule.stage_ends
-      draw = due(config.sample_every_images)
-      # A checkpoint also ends the current line of metrics, so that a resumed
-      # run averages over the same intervals.
-      every = config.log_every_steps
-      line_due = save or before // every < step // every
-      if line_due or draw:
+      due = _due_after(run, before, step, stop is not None)
+      if due.line or due.draw:
         samples = run.sampler.sample(state, run.examples, schedule.phase(step))
-        images, metrics = schedule.images(step), pending if line_due else []
-        record = _LogRecord(step, images, metrics, samples, draw)
-        pending = [] if line_due else pending
-      if evaluate:
+        images, metrics = schedule.images(step), pending if due.line else []
+        record = _LogRecord(step, images, metrics, samples, due.draw)
+        pending = [] if due.line else pending
+      if due.evaluate:
         ema = run.strategy.unreplicate(state).ema
         record = record._replace(evaluated=run.evaluations.measure(ema, step))
-      if save:
+      if due.save:
         line, record = log(record), None
         run_log.keep()
         saved = run.strategy.unreplicate(state)
@@ -267,7 +257,31 @@ def _stop_error(stop: signal.Signals | None, saved: str) -> BaseException:
   return kind(saved)
 
 
-def _due(
+class _Due(NamedTuple):
+  """What follows a dispatch: metrics, a sample grid, an evaluation, a save."""
+
+  line: bool
+  draw: bool
+  evaluate: bool
+  save: bool
+
+
+def _due_after(run: TrainingRun, before: int, now: int, stopping: bool) -> _Due:
+  """Returns what is due after the dispatch from `before` to `now`."""
+  config, schedule = run.config, run.schedule
+  passed = partial(_passed, schedule, before, now)
+  # A run that stops saves at once, without an evaluation.
+  evaluate = passed(config.evaluation.every_images) and not stopping
+  save = passed(config.checkpoint_every_images) or stopping
+  save = save or evaluate or now in schedule.stage_ends
+  # A checkpoint also ends the current line of metrics, so that a resumed run
+  # averages over the same intervals.
+  every = config.log_every_steps
+  line = save or before // every < now // every
+  return _Due(line, passed(config.sample_every_images), evaluate, save)
+
+
+def _passed(
   schedule: Schedule, before: int, now: int, every_images: int | None
 ) -> bool:
   """Returns whether a multiple of `every_images` was passed or the run ends.
@@ -276,9 +290,9 @@ def _due(
   """
   if every_images is None:
     return False
-  passed = schedule.images(before) // every_images
-  due = passed < schedule.images(now) // every_images
-  return due or now == schedule.total_steps
+  multiples = schedule.images(before) // every_images
+  passed = multiples < schedule.images(now) // every_images
+  return passed or now == schedule.total_steps
 
 
 def _evaluate_missed(
@@ -306,7 +320,7 @@ def _is_missing(run: TrainingRun, step: int) -> bool:
     return False
   every = run.config.evaluation.every_images
   before = step - run.schedule.steps_per_dispatch
-  due = step == 0 or _due(run.schedule, before, step, every)
+  due = step == 0 or _passed(run.schedule, before, step, every)
   return due and not run.evaluations.is_recorded(step)
 
 

@@ -26,6 +26,7 @@ from gan_jax.training import initial, optimizers, peers
 from gan_jax.training import state as states
 from gan_jax.training.check import check_config, check_length
 from gan_jax.training.checkpoint import Checkpoints, steps
+from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.evaluations import Evaluations
 from gan_jax.training.feed import is_resident
 from gan_jax.training.health import diversity
@@ -37,7 +38,7 @@ from gan_jax.training.sampler import (
 )
 from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.state import State
-from gan_jax.training.step import Metrics, train_dispatch
+from gan_jax.training.step import Metrics
 from gan_jax.training.summary import sizes_of
 
 
@@ -135,16 +136,7 @@ def set_up(
     evaluations = Evaluations(config, workdir, schedule, whole)
 
   with contextlib.ExitStack() as stack:
-    if devices.is_main():
-      stack.enter_context(locked(workdir))
-      cfg.write(config, workdir)
-      if latest is not None:
-        point_link(latest, workdir)
-    devices.barrier('config written')
-    checkpoints = Checkpoints(
-      workdir, config.checkpoints_to_keep, always=schedule.stage_ends
-    )
-    stack.enter_context(contextlib.closing(checkpoints))
+    checkpoints = _open_workdir(stack, config, workdir, schedule, latest)
     stack.enter_context(memory.report_out_of_memory())
     resident = is_resident(config, source)
     reader = make_reader(config, source)
@@ -168,6 +160,26 @@ def set_up(
       settings=settings,
       initial=weights,
     )
+
+
+def _open_workdir(
+  stack: contextlib.ExitStack,
+  config: ConfigDict,
+  workdir: str | Path,
+  schedule: Schedule,
+  latest: Path | None,
+) -> Checkpoints:
+  """Locks the workdir until the stack closes, and writes the config."""
+  if devices.is_main():
+    stack.enter_context(locked(workdir))
+    cfg.write(config, workdir)
+    if latest is not None:
+      point_link(latest, workdir)
+  devices.barrier('config written')
+  checkpoints = Checkpoints(
+    workdir, config.checkpoints_to_keep, always=schedule.stage_ends
+  )
+  return stack.enter_context(contextlib.closing(checkpoints))
 
 
 def _uncropped(config: ConfigDict, source: Source) -> Source:

@@ -26,7 +26,7 @@ from gan_jax.games.game import (
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops import axis
 from gan_jax.pair import Pair, Variables, player_params
-from gan_jax.training.state import State, init_opt_state
+from gan_jax.training.state import State
 
 Metrics = dict[str, Any]
 
@@ -362,63 +362,3 @@ def _average(
     return averaged
   params = _select(trainable, averaged['params'], ema['params'])
   return {**averaged, 'params': params}
-
-
-def start_stage(
-  tx: Pair[optax.GradientTransformation], state: State, phase: Phase
-) -> State:
-  """Resets the optimizer states if a new stage begins (Karras et al. 2018).
-
-  The state stores its stage, so that a run that is resumed between two stages
-  resets them too.
-  """
-  changed = state.stage != phase.stage
-  opt_state = jax.tree.map(
-    lambda new, old: jnp.where(changed, new, old),
-    init_opt_state(tx, state.variables),
-    state.opt_state,
-  )
-  return state._replace(stage=jnp.int32(phase.stage), opt_state=opt_state)
-
-
-def train_dispatch(
-  game: Game,
-  tx: Pair[optax.GradientTransformation],
-  read: Callable[..., Batch],
-  axis_name: str | None,
-  state: State,
-  dataset: PyTree,
-  indices: Pair[Batch | None],
-  phases: Phase,
-  frozen: PyTree,
-) -> tuple[State, Metrics]:
-  """Runs the iterations of one dispatch, all of one stage, in a scan.
-
-  Args:
-    game, tx, axis_name: As for `train_step`.
-    read: (dataset, index batch, key, step, downsample) -> batch.
-    state: The state before the dispatch.
-    dataset: The data set if it is on the device.
-    indices: Index batches of the iterations, stacked.
-    phases: Phases of the iterations, stacked.
-    frozen: What `game.frozen` returned. It is an argument so that it does not
-      become a constant of the compiled program.
-
-  Returns:
-    The state after the dispatch, and metrics [steps, 2]: (sum, count) of each
-    iteration.
-  """
-
-  def body(state: State, indices_and_phase):
-    indices, phase = indices_and_phase
-    factor = 1 if game.downsample is None else game.downsample(phase)
-    batches = Pair(
-      *(
-        part and read(dataset, part, state.key, state.step, factor)
-        for part in indices
-      )
-    )
-    return train_step(game, tx, state, batches, phase, frozen, axis_name)
-
-  state = start_stage(tx, state, phases)
-  return jax.lax.scan(body, state, (indices, phases))
