@@ -56,6 +56,7 @@ MODES = {
   'prepare': 'gan_jax.modes.prepare:prepare',
   'preview': 'gan_jax.modes.preview:preview',
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
+  'compile': 'gan_jax.modes.compile:compile',
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
   'sweep': 'gan_jax.sweep.drive:sweep',
   'lab': 'gan_jax.lab.lab:lab',
@@ -188,6 +189,9 @@ flags.DEFINE_string(
   None,
   'With --executor=tpu: the shell command that enters the folder of launch.py '
   "on a host. Default: 'cd gan_jax'.",
+)
+flags.DEFINE_string(
+  'topology', None, 'With --mode=compile: the TPU chips, such as v5e:4x4.'
 )
 flags.DEFINE_integer(
   'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'

@@ -35,6 +35,7 @@ LAB_EXPERIMENT = f'{Path(__file__).parents[1] / "experiments" / "toy.py"}:ring'
 MODE_FLAGS = {
   'train': ('init',),
   'apply': ('input', 'output', 'overwrite', 'step', 'to', 'trust'),
+  'compile': ('topology',),
   'evaluate': ('step', 'truncation'),
   'film': (
     'labels', 'output', 'overwrite', 'samples', 'seconds', 'seeds', 'step',

@@ -15,7 +15,8 @@ from runs import get_config, metrics, setting
 from tables import constant_table
 
 import gan_jax
-from gan_jax.training import checkpoint
+from gan_jax import devices
+from gan_jax.training import checkpoint, loop
 
 EXPERIMENTS = (
   'vanilla_mnist',
@@ -118,7 +119,8 @@ def check_same(name, workdir, single):
 
 # (pmap on 8 devices is also tested below, with two processes.)
 @pytest.mark.parametrize(
-  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+  'parallel',
+  ['jit', *(pytest.param(x, marks=pytest.mark.slow) for x in ('fsdp', 'pmap'))],
 )
 @pytest.mark.parametrize(
   'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
@@ -134,6 +136,18 @@ def test_devices_make_no_difference(single, devices, parallel, tmp_path):
   assert codes == [0], outputs
   assert f'{devices} x ' in outputs[0]
   check_same(name, tmp_path, workdir)
+
+
+def test_a_divided_state_trains_the_same(vanilla, tmp_path):
+  config = get_config('vanilla_mnist', 'tiny')
+  config.parallel = 'fsdp'
+  state = loop.train(config, tmp_path)
+  for one, other in zip(metrics(vanilla), metrics(tmp_path), strict=True):
+    assert one == pytest.approx(other, rel=2e-4, abs=1e-5)
+  placed = devices.make_strategy('fsdp').place(state)
+  kernel = placed.variables.gen['params']['Dense_1']['kernel']
+  assert kernel.shape == (32, 784)
+  assert {x.data.shape for x in kernel.addressable_shards} == {(32, 392)}
 
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
@@ -176,7 +190,8 @@ def test_one_device_then_eight(single, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+  'parallel',
+  ['jit', *(pytest.param(x, marks=pytest.mark.slow) for x in ('fsdp', 'pmap'))],
 )
 def test_preemption_of_one_process_stops_all(parallel, tmp_path):
   """After SIGTERM to one process, both save and exit at the same step."""

@@ -29,7 +29,7 @@ SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 SAME = lambda tree: tree
 ONE_DEVICE = devices.Strategy(
-  None, jax.jit, SAME, replicate=SAME, unreplicate=SAME
+  None, jax.jit, SAME, replicate=SAME, place=SAME, whole=SAME, unplace=SAME
 )
 
 

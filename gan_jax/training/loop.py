@@ -129,7 +129,7 @@ def _loop(
   step = int(devices.fetch(state.step))
   # The first evaluation precedes training, so that a failure shows at once.
   missed = _evaluate_missed(run, state, step)
-  state = run.strategy.replicate(state)
+  state = run.strategy.place(state)
   batches = index_batches(config, run.source, schedule, step, attempt)
   run_log = _run_log(run, step, attempt)
   total_images = schedule.images(schedule.total_steps)
@@ -141,7 +141,7 @@ def _loop(
     if missed is not None:
       _record_missed(run, run_log, missed)
     if step == 0:
-      samples = run.sampler.sample(state, run.examples, schedule.phase(0))
+      samples = _sample(run, state, 0)
       log(_LogRecord(0, 0, [], samples, draw=True))
     pending, record = [], None
     for batch in devices.prefetch(run.strategy.shard, batches):
@@ -161,21 +161,21 @@ def _loop(
       stop = stop_requested()
       due = _due_after(run, before, step, stop is not None)
       if due.line or due.draw:
-        samples = run.sampler.sample(state, run.examples, schedule.phase(step))
+        samples = _sample(run, state, step)
         images, metrics = schedule.images(step), pending if due.line else []
         record = _LogRecord(step, images, metrics, samples, due.draw)
         pending = [] if due.line else pending
       if due.evaluate:
-        ema = run.strategy.unreplicate(state).ema
+        ema = run.strategy.unplace(state).ema
         record = record._replace(evaluated=run.evaluations.measure(ema, step))
       if due.save:
         line, record = log(record), None
         run_log.keep()
-        saved = run.strategy.unreplicate(state)
+        saved = run.strategy.unplace(state)
         run.checkpoints.save(step, saved, line, config.to_dict())
       if stop is not None:
         break
-  state = run.strategy.unreplicate(state)
+  state = run.strategy.unplace(state)
   if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
     raise _stop_error(stop, f'saved at iteration {step:,}')
@@ -201,6 +201,12 @@ def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
     ) from error
 
 
+def _sample(run: TrainingRun, state: State, step: int) -> Samples:
+  """Computes the samples of a state."""
+  whole = run.strategy.whole(state)
+  return run.sampler.sample(whole, run.examples, run.schedule.phase(step))
+
+
 def _compile(run: TrainingRun, step: int, state: State) -> None:
   """Compiles the programs of the segment that begins at `step`."""
   phases = run.schedule.dispatch(step)
@@ -212,7 +218,8 @@ def _compile(run: TrainingRun, step: int, state: State) -> None:
   del batch  # only its shapes were needed
   lowered.compile()
   phase = run.schedule.phase(step)
-  run.sampler.sample.lower(state, run.examples, phase).compile()
+  whole = run.strategy.whole(state)
+  run.sampler.sample.lower(whole, run.examples, phase).compile()
 
 
 def _log(
