@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gan_jax.models import (
   biggan,
   dcgan,
+  infogan,
   mlp,
   progressive,
   r3gan,
@@ -26,6 +27,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'biggan': biggan.Generator,
     'dcgan': dcgan.Generator,
+    'infogan': infogan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
     'r3gan': r3gan.Generator,
@@ -39,6 +41,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   },
   disc={
     'dcgan': dcgan.Discriminator,
+    'infogan': infogan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
     'r3gan': r3gan.Discriminator,
