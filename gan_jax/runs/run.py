@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config, games
-from gan_jax.bounds import check_counts
+from gan_jax.bounds import check_counts, check_seed
 from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.source import Source
 from gan_jax.data.toys import has_points
@@ -167,6 +167,8 @@ class Run(StyleMethods):
       UserError: The run is unconditional, or the labels are invalid; or `real`
         is not what the generator reads.
     """
+    check_counts(n=n)
+    check_seed(seed)
     if not real and self.reads:
       real = self._real_examples(n, first)
     if set(real) != set(self.reads):
@@ -198,7 +200,6 @@ class Run(StyleMethods):
     The arguments are those of `inputs`, and `output` as in `generator`. A toy
     returns points [n, d].
     """
-    check_counts(n=n)
     self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
     return self.generate(inputs, output)
