@@ -145,7 +145,7 @@ def test_inversion_starts_from_the_encoding(monkeypatch):
     ({'starts': 0}, 'starts=0 must be 1 or more'),
     ({'space': 'w'}, "space='w': this generator has one space, 'z'"),
     ({'loss': 'lpips'}, "'lpips'"),
-    ({'learning_rate': 0.0}, 'must be positive'),
+    ({'learning_rate': 0.0}, 'must be a positive number'),
     ({'labels': 3}, 'unconditional'),
   ],
 )
@@ -161,7 +161,7 @@ def test_spaces_that_there_are_not(style):
 
 
 def test_no_images_at_all(run):
-  with pytest.raises(UserError, match='pass one image or more'):
+  with pytest.raises(UserError, match='there are no images: pass one or more'):
     run.invert(run.sample(1)[:0])
 
 

@@ -1,5 +1,6 @@
 """Directions in latent space along which samples change in one respect."""
 
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -104,7 +105,7 @@ def walk(
     seed: The seed of the sample.
     labels: Of a conditional run: its class.
   """
-  vectors = getattr(directions, 'vectors', directions)
+  vectors = np.asarray(getattr(directions, 'vectors', directions))
   inputs = run.inputs(1, seed, labels=labels)
   if vectors.shape[1:] != inputs['z'].shape[1:]:
     raise UserError(
@@ -112,6 +113,8 @@ def walk(
       f'{list(vectors.shape)}'
     )
   check_counts(steps=steps)
+  if not isinstance(extent, numbers.Real):
+    raise UserError(f'extent={extent!r} must be a number')
   moves = np.linspace(-extent, extent, steps, dtype=np.float32)
   offsets = moves[None, :, None] * np.asarray(vectors, np.float32)[:, None]
   offsets = jnp.asarray(offsets.reshape(-1, vectors.shape[1]))

@@ -111,6 +111,8 @@ def export(
   Raises:
     UserError: The format is unknown, a package is missing, or the file exists.
   """
+  if not isinstance(licence, str):
+    raise UserError(f"licence={licence!r} must be text: 'CC0-1.0'")
   output = Path(output).expanduser()
   is_page = not output.suffix
   write = _write_onnx if is_page else _row(output, WRITERS)

@@ -1,6 +1,7 @@
 """Films: walks through latent space that end where they began."""
 
 import io
+import math
 import numbers
 import shutil
 import subprocess
@@ -66,7 +67,8 @@ def film(
   if keyframes < 2:
     raise UserError('keyframes of a film must be at least 2')
   for name, value in {'seconds': seconds, 'fps': fps}.items():
-    if not isinstance(value, numbers.Real) or not value > 0:
+    is_finite = isinstance(value, numbers.Real) and math.isfinite(value)
+    if not is_finite or not value > 0:
       raise UserError(f'{name} of a film must be a positive number')
   frames = _frames(run, n, seed, labels, truncation, seconds, keyframes, fps)
   try:

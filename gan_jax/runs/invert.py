@@ -4,6 +4,7 @@ The latents are z; of a style-based generator also w, the same for all layers,
 or w+, one w for each layer (Abdal et al. 2019, "Image2StyleGAN").
 """
 
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,9 +116,7 @@ def invert(
   _check(run, steps, starts, space, learning_rate)
   if run._classes and labels is None:
     raise UserError('this run is conditional: pass labels=, one for each image')
-  reals = run._to_disc_inputs(np.asarray(images))
-  if not len(reals):
-    raise UserError('pass one image or more: images is empty')
+  reals = run._to_disc_inputs(images)
   if labels is not None:
     labels = np.asarray(run._expand_labels(len(reals), labels))
   distance = None if loss == 'pixels' else _feature_distance(loss)
@@ -151,8 +150,10 @@ def _check(
     raise UserError(f"space={space!r}: this generator has one space, 'z'")
   choose('space', space, dict.fromkeys(SPACES))
   check_counts(steps=steps, starts=starts)
-  if not learning_rate > 0:
-    raise UserError(f'learning_rate={learning_rate} must be positive')
+  if not isinstance(learning_rate, numbers.Real) or not learning_rate > 0:
+    raise UserError(
+      f'learning_rate={learning_rate!r} must be a positive number'
+    )
   if run._game.reads or run._game.interpolate is None:
     raise UserError('run.invert needs latents, and this game has none')
   if run.has_points:

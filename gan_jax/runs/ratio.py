@@ -98,6 +98,9 @@ def calibration(
     bins: The number of bins of D(x), of equal width.
   """
   check_counts(bins=bins)
+  reals = np.asarray(reals)
+  if not reals.ndim or not len(reals):
+    raise UserError('reals of run.calibration is empty')
   fakes = run.sample(len(reals), seed)
   logits = np.concatenate([log_ratios(run, x) for x in (reals, fakes)])
   real = np.repeat([1.0, 0.0], len(reals))
