@@ -7,7 +7,9 @@ D, reads them off the fakes. Networks, weights of the codes, learning rates
 
   python launch.py --config=experiments/infogan_digits.py
 
-The code of an image: run.encode(images)['class'].
+The code of an image: run.encode(images)['class']. At half the width and batches
+of 64, after 202,000 images, the NMI of codes and classes is 0.65
+(docs/results/representations.md). The full width is not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -101,7 +101,8 @@ def export(
   Args:
     run: The run.
     output: FILE.stablehlo, FILE.safetensors or FILE.onnx, with the model card
-      FILE.md; or a folder, for a static page, with the card README.md.
+      beside it (`g.onnx.md` of `g.onnx`); or a folder, for a static page, with
+      the card README.md.
     licence: The licence of the export, for the card.
     overwrite: Whether to replace existing files.
 
@@ -116,7 +117,7 @@ def export(
   output = Path(output).expanduser()
   is_page = not output.suffix
   write = _write_onnx if is_page else _row(output, WRITERS)
-  described = output / 'README.md' if is_page else output.with_suffix('.md')
+  described = output / 'README.md' if is_page else Path(f'{output}.md')
   for path in (output, described):
     if path.exists() and not overwrite:
       raise UserError(f'{path} exists: name another, or pass overwrite=True')
