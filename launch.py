@@ -31,6 +31,8 @@ from gan_jax.command_line import (
   LAB_EXPERIMENT,
   MODE_FLAGS,
   OUTPUT_CLOSED,
+  check_compare,
+  end_with_output,
   exit_now,
   is_output_closed,
   overrides,
@@ -277,7 +279,8 @@ def _serve_lab() -> None:
 
 def _act_on_runs() -> bool:
   """Does what needs no config but finished runs; returns whether it did."""
-  if _COMPARE.value:
+  check_compare()
+  if _COMPARE.present:
     print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
     return True
   if _MODE.value == 'lab':
@@ -400,4 +403,5 @@ def default_workdir() -> str:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  with end_with_output():
+    app.run(main, flags_parser=parse)

@@ -7,7 +7,8 @@ vanilla_mnist.py.
 
   python launch.py --config=experiments/bigan_digits.py
 
-The latents of an image: run.encode(images)['z']. Scores: not measured yet.
+The latents of an image: run.encode(images)['z']. Scores of a small and
+short run: docs/results/representations.md.
 """
 
 from ml_collections import ConfigDict

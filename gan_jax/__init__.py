@@ -5,6 +5,7 @@
 >>> images = run.sample(16, seed=0)  # uint8 [16, 28, 28, 1]
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,15 @@ def train(config: 'ConfigDict', workdir: str | Path) -> 'Run':
       diverged.
     KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
   """
+  from gan_jax.errors import UserError
   from gan_jax.runs import run
   from gan_jax.training import loop
 
+  is_path = isinstance(workdir, str | os.PathLike)
+  if not hasattr(config, 'to_dict') or not is_path:
+    raise UserError(
+      'gan_jax.train takes the config of gan_jax.experiment(FILE), and a folder'
+    )
   loop.train(config, workdir)
   return run.load(workdir, trust=True)
 

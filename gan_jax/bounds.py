@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -247,8 +248,20 @@ def check_values(flat: Mapping[str, Any]) -> None:
       raise UserError(f'config.{key}={value} must be finite')
 
 
-def check_counts(**counts: int) -> None:
-  """Raises a UserError if an argument is not positive."""
-  for name, value in counts.items():
-    if value < 1:
-      raise UserError(f'{name}={value} must be 1 or more')
+def check_counts(**counts: Any) -> None:
+  """Raises a UserError if an argument is not a positive integer."""
+  _check_integers(counts, 1)
+
+
+def check_seed(seed: Any) -> None:
+  """Raises a UserError unless `seed` is an integer, 0 or more."""
+  _check_integers({'seed': seed}, 0)
+
+
+def _check_integers(arguments: Mapping[str, Any], least: int) -> None:
+  for name, value in arguments.items():
+    is_integer = isinstance(value, numbers.Integral)
+    if not is_integer or isinstance(value, bool):
+      raise UserError(f'{name}={value!r} must be an integer')
+    if value < least:
+      raise UserError(f'{name}={value} must be {least} or more')

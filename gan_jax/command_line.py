@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,6 +159,18 @@ def print_error(error: Exception | str) -> int:
   return 2
 
 
+def check_compare() -> None:
+  """Refuses `--score` without `--compare`, and other flags beside both."""
+  own = 'compare', 'score'
+  if not flags.FLAGS['compare'].present:
+    if flags.FLAGS['score'].present:
+      raise UserError('--score needs --compare=WORKDIR,WORKDIR,...')
+    return
+  for name in FLAGS:
+    if flags.FLAGS[name].present and name not in own:
+      raise UserError(f'--compare takes only --score: remove --{name}')
+
+
 def overrides() -> dict[str, Any]:
   """Returns the overrides that the user typed, by key."""
   overrides = config_flags.get_override_values(flags.FLAGS['config'])
@@ -173,6 +186,20 @@ def is_output_closed() -> bool:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
   return False
+
+
+@contextlib.contextmanager
+def end_with_output() -> Iterator[None]:
+  """Exits without a traceback if the output is closed, as `--help` may find."""
+  try:
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    if is_output_closed():
+      exit_now(OUTPUT_CLOSED)
+    raise
 
 
 def exit_now(code: int, line: str = '') -> None:

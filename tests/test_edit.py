@@ -1,5 +1,6 @@
 """Inversion, and directions in latent space."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,6 +18,15 @@ def run(monkeypatch):
 @pytest.fixture
 def conditional(monkeypatch):
   return sharpened(untrained(get_config('cgan_digits', 'tiny'), monkeypatch))
+
+
+@pytest.fixture
+def style(monkeypatch):
+  """A style-based generator of 8x8 pixels; few of them are clipped."""
+  run = untrained(get_config('stylegan2', 'tiny'), monkeypatch)
+  rgb = lambda path, x: x / 4 if 'torgb' in jax.tree_util.keystr(path) else x
+  run.params = jax.tree_util.tree_map_with_path(rgb, run.params)
+  return run
 
 
 def sharpened(run):
@@ -94,6 +104,40 @@ def test_uniform_latents_stay_in_their_range(run):
   assert np.abs(found.latents).max() <= 1
 
 
+def test_spaces_of_a_style_based_generator(style):
+  """The styles of two samples, one for each half of the layers, are found in
+  w+; neither z nor w has them.
+  """
+  ws = style.w(style.inputs(6)['z'])
+  half = ws.shape[1] // 2
+  mixed = np.concatenate([ws[:3, :half], ws[3:, half:]], axis=1)
+  images = style.synthesize(mixed, noise='none')
+  how = {'steps': 100, 'starts': 2}
+  found = {s: style.invert(images, space=s, **how) for s in ('z', 'w', 'w+')}
+  dim = ws.shape[2]
+  assert found['z'].latents.shape == (3, 16)
+  assert found['w'].latents.shape == (3, dim)
+  assert found['w+'].latents.shape == (3, ws.shape[1], dim)
+  same = np.asarray(found['w'].inputs['ws'])
+  np.testing.assert_array_equal(same, same[:, :1].repeat(ws.shape[1], 1))
+  for inversion in found.values():
+    np.testing.assert_array_equal(
+      inversion.reconstructions, style.generate(inversion.inputs)
+    )
+  psnrs = {space: np.median(x.psnr) for space, x in found.items()}
+  assert psnrs['w+'] > psnrs['w'] + 5
+  assert psnrs['w'] > psnrs['z']
+
+
+def test_inversion_starts_from_the_encoding(monkeypatch):
+  """A rate of almost 0 leaves the start, which one start is."""
+  run = untrained(get_config('bigan_digits', 'tiny'), monkeypatch)
+  images = run.sample(3, seed=1)
+  found = run.invert(images, steps=1, starts=1, learning_rate=1e-9)
+  encoded = run.encode(images)['z']
+  np.testing.assert_allclose(found.latents, encoded, atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -101,13 +145,24 @@ def test_uniform_latents_stay_in_their_range(run):
     ({'starts': 0}, 'starts=0 must be 1 or more'),
     ({'space': 'w'}, "space='w': this generator has one space, 'z'"),
     ({'loss': 'lpips'}, "'lpips'"),
-    ({'learning_rate': 0.0}, 'must be positive'),
+    ({'learning_rate': 0.0}, 'must be a positive number'),
     ({'labels': 3}, 'unconditional'),
   ],
 )
 def test_inversions_that_cannot_be(run, arguments, message):
   with pytest.raises(UserError, match=message):
     run.invert(run.sample(1), **arguments)
+
+
+def test_spaces_that_there_are_not(style):
+  message = r"unknown space 'w\*'.*\(valid: w, w\+, z\)"
+  with pytest.raises(UserError, match=message):
+    style.invert(style.sample(1), space='w*')
+
+
+def test_no_images_at_all(run):
+  with pytest.raises(UserError, match='there are no images: pass one or more'):
+    run.invert(run.sample(1)[:0])
 
 
 def test_images_of_another_size(run):

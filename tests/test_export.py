@@ -70,8 +70,9 @@ def run(monkeypatch):
 
 def test_the_card_opens_it_with_jax_alone(run, tmp_path):
   """The code of the card is run where gan_jax cannot be imported."""
+  run.export(tmp_path / 'g.safetensors')  # of the same name, with its card
   run.export(tmp_path / 'g.stablehlo', licence='CC0-1.0')
-  card = (tmp_path / 'g.md').read_text()
+  card = (tmp_path / 'g.stablehlo.md').read_text()
   code = card.split('```python\n')[1].split('```')[0]
   code = f'{PLAIN}{code}\nnp = __import__("numpy")\nnp.save("z", z)\n'
   done = subprocess.run(
@@ -106,7 +107,7 @@ def test_the_card_has_scores_and_no_path_of_the_machine(
   run.config.data.source = 'folder:/data/someone/cats'
   run.config.data.files = '/data/someone/files'
   run.export(tmp_path / 'g.safetensors')
-  card = (tmp_path / 'g.md').read_text()
+  card = (tmp_path / 'g.safetensors.md').read_text()
   assert '| fid | 12.5 | lowest | 1 |' in card
   assert 'Protocol 1: fakes.images 100.' in card
   assert '`folder:cats`' in card

@@ -155,7 +155,7 @@ def test_nothing_is_overwritten_without_a_word(run, tmp_path):
     ({'seeds': -1}, 'must be different numbers'),
     ({'seeds': ()}, 'must be different numbers'),
     ({'labels': 3}, 'unconditional'),
-    ({'truncation': -1.0}, 'must be positive'),
+    ({'truncation': -1.0}, 'must be a positive number'),
   ],
 )
 def test_mistakes_write_nothing(run, tmp_path, arguments, message):
@@ -219,9 +219,9 @@ def test_mp4_is_written_by_ffmpeg(run, tmp_path, monkeypatch):
   ('output', 'arguments', 'message'),
   [
     ('a.avi', {}, 'a film is one of FILE.gif, FILE.mp4, FILE.webp'),
-    ('a.gif', {'n': 0}, 'n of a film must be positive'),
+    ('a.gif', {'n': 0}, 'n=0 must be 1 or more'),
     ('a.gif', {'keyframes': 1}, 'keyframes of a film must be at least 2'),
-    ('a.gif', {'seconds': -1}, 'seconds of a film must be positive'),
+    ('a.gif', {'seconds': -1}, 'seconds of a film must be a positive'),
     ('a.gif', {'labels': 1}, 'unconditional'),
   ],
 )

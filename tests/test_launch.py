@@ -147,8 +147,9 @@ MISTAKES = [
     'declares no sweep',
   ),
   ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
-  (['--compare=runs/one'], 'compare needs at least two runs'),
-  (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
+  (['--compare=runs/one,runs/two'], 'only --score: remove --workdir'),
+  ([VANILLA, '--score=swd'], '--score needs --compare=WORKDIR,WORKDIR'),
+  (['--mode=generate', '--init=runs/one'], '--init needs --mode=train'),
   (
     [
       VANILLA,
@@ -257,6 +258,37 @@ def test_a_broken_experiment(forks, text, message, tmp_path):
   (line,) = result.stderr.splitlines()
   assert message in line
   assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--compare='], 'compare needs at least two runs'),
+    (['--compare=runs/one'], 'compare needs at least two runs'),
+    (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
+    (['--compare=a,b', VANILLA], '--compare takes only --score: remove --conf'),
+    (['--compare=a,b', '--mode=film'], 'only --score: remove --mode'),
+  ],
+)
+def test_runs_that_cannot_be_compared(forks, flags, message):
+  done = forks.run(*flags)
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert message in line
+
+
+@pytest.mark.parametrize('flag', ['--help', '--helpfull'])
+def test_help_whose_reader_is_gone(flag):
+  """As after `| head -1`, with a buffer that is filled, or is not."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    launch(flag), cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True,
+    check=False,
+  )  # fmt: skip
+  os.close(writer)
+  assert done.returncode
+  assert done.stderr == ''
 
 
 @pytest.mark.parametrize('flag', ['--dry_run', '--parallel_trials=0'])

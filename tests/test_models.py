@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gan_jax.errors import UserError
-from gan_jax.models import dcgan, mlp, progressive, resnet
+from gan_jax.models import dcgan, infogan, mlp, progressive, resnet
 from gan_jax.models.layers import ACTIVATIONS, Conv, ConvTranspose, PRelu
 
 N = 4
@@ -99,6 +99,35 @@ def test_dcgan_refuses_a_resolution_it_cannot_make():
       dcgan.stages(resolution)
 
 
+def test_infogan_has_the_layers_of_its_table():
+  """Chen et al. 2016, appendix C.1: 74 inputs, 28x28 grey images, and a head
+  of 10 + 2 * 2 outputs; a gain and a bias for each unit of a BatchNorm.
+  """
+  k, flat = 4 * 4, 7 * 7 * 128
+  gen = 74 * 1024 + 1024 * flat + k * (128 * 64 + 64 * 1) + 1
+  gen += 2 * (1024 + flat + 64)
+  disc = k * (1 * 64 + 64 * 128) + 64 + 128 + flat * 1024 + 1025
+  disc += 2 * (128 + 1024)
+  head = 1024 * 128 + 2 * 128 + 129 * 14
+  shapes = lambda module, x: jax.eval_shape(
+    lambda: module.init_with_output(jax.random.key(0), x, KEYS, train=False)
+  )
+  fakes, gen_vars = shapes(infogan.Generator(28, 1), jnp.zeros((N, 74)))
+  images = jnp.zeros(fakes.shape)
+  assert images.shape == (N, 28, 28, 1)
+  assert count(gen_vars['params']) == gen
+  both, disc_vars = shapes(infogan.Discriminator(28, outputs=14), images)
+  assert [x.shape for x in both] == [(N,), (N, 14)]
+  assert count(disc_vars['params']) == disc + head
+  alone, disc_vars = shapes(infogan.Discriminator(28), images)
+  assert alone.shape == (N,)
+  assert count(disc_vars['params']) == disc
+  plain = infogan.Discriminator(28, normalized=False)
+  assert list(shapes(plain, images)[1]) == ['params']
+  with pytest.raises(UserError, match='30 is no multiple of 4'):
+    shapes(infogan.Discriminator(30), jnp.zeros((N, 30, 30, 1)))
+
+
 def test_mlp_parameters():
   """(d + 1) w for each dense layer of d inputs and w units."""
   gen, images = make(mlp.Generator(28, 1, (256, 512)), jnp.zeros((N, 64)))
@@ -122,7 +151,9 @@ def test_activations_by_hand():
   np.testing.assert_allclose(slope['params']['slope'], -2.0)  # it is learnt
 
 
-@pytest.mark.parametrize('module', [mlp.Generator, dcgan.Generator])
+@pytest.mark.parametrize(
+  'module', [mlp.Generator, dcgan.Generator, infogan.Generator]
+)
 def test_bfloat16_computes_so_and_keeps_float32(module):
   gen = module(32, 1, dtype=jnp.bfloat16)
   variables, images = make(gen, jnp.ones((N, 64)))

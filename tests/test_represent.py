@@ -16,6 +16,14 @@ from gan_jax.games.infogan import gaussian_nll, split_outputs
 from gan_jax.training.schedule import make_schedule
 
 
+def dense_infogan():
+  """InfoGAN with the networks of vanilla_mnist.py, without dropout."""
+  config = get_config('infogan_digits', 'tiny')
+  config.model = get_config('vanilla_mnist', 'tiny').model
+  config.model.disc.dropout = 0.0
+  return config
+
+
 def players(config):
   """A game, its phase, variables, a batch, inputs and fakes."""
   game, phase = games.make(config), make_schedule(config).phase(0)
@@ -62,9 +70,8 @@ def test_the_bound_by_hand():
 
 
 def test_both_players_add_the_weighted_bound():
-  config = get_config('infogan_digits', 'tiny')
+  config = dense_infogan()
   config.game.class_weight, config.game.code_weight = 2.0, 0.5
-  config.model.disc.dropout = 0.0
   game, phase, batch, context, fakes, keys = players(config)
   for player in ('gen', 'disc'):
     (update,) = getattr(game.updates, player)
@@ -84,7 +91,7 @@ def test_both_players_add_the_weighted_bound():
 
 
 def test_encodings_of_an_infogan(monkeypatch):
-  run = untrained(get_config('infogan_digits', 'tiny'), monkeypatch)
+  run = untrained(dense_infogan(), monkeypatch)
   images = run.sample(300)
   found = run.encode(images)
   assert found['codes'].shape == (300, 2)

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 
 import gan_jax
 from experiments import dcgan_celeba, vanilla_mnist
+from gan_jax.bounds import check_counts, check_seed
 from gan_jax.errors import UserError
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.training import checkpoint, loop
@@ -87,6 +88,19 @@ def test_labels_of_an_unconditional_run(run):
 def test_counts_that_are_not_positive(run, method, arguments, message):
   with pytest.raises(UserError, match=message):
     getattr(run, method)(**arguments)
+
+
+def test_counts_and_seeds_that_are_no_integers():
+  """Their types are checked here: the tests check annotations as well."""
+  for value in ('x', 2.0, None, True):
+    with pytest.raises(UserError, match=f'steps={value!r} must be an integer'):
+      check_counts(n=1, steps=value)
+  check_counts(n=np.int64(1))
+  check_seed(0)
+  with pytest.raises(UserError, match="seed='x' must be an integer"):
+    check_seed('x')
+  with pytest.raises(UserError, match='seed=-1 must be 0 or more'):
+    check_seed(-1)
 
 
 def test_metrics_are_a_table(run):

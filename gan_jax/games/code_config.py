@@ -71,7 +71,7 @@ def _with_outputs(where: str, network: nn.Module, outputs: int) -> nn.Module:
   """Adds the second head to a network of D."""
   if not hasattr(network, 'outputs'):
     raise UserError(
-      f'{where} needs a network with a second head: set {where}.name to mlp or '
-      'dcgan'
+      f'{where} needs a network with a second head: set {where}.name to mlp, '
+      'dcgan or infogan'
     )
   return network.clone(outputs=outputs)

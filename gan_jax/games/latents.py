@@ -1,5 +1,6 @@
 """Latent distributions: sampling, interpolation and truncation of z."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,8 +101,8 @@ def truncate(
   """Truncates the entry `z` of inputs; see `Latent.truncate`.
 
   Raises:
-    UserError: The threshold is not positive.
+    UserError: The threshold is not a positive number.
   """
-  if not threshold > 0:
-    raise UserError(f'truncation={threshold} must be positive')
+  if not isinstance(threshold, numbers.Real) or not threshold > 0:
+    raise UserError(f'truncation={threshold!r} must be a positive number')
   return {**inputs, 'z': latent.truncate(inputs['z'], threshold)}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gan_jax.models import (
   biggan,
   dcgan,
+  infogan,
   mlp,
   progressive,
   r3gan,
@@ -27,6 +28,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   gen={
     'biggan': biggan.Generator,
     'dcgan': dcgan.Generator,
+    'infogan': infogan.Generator,
     'mlp': mlp.Generator,
     'progressive': progressive.Generator,
     'r3gan': r3gan.Generator,
@@ -40,6 +42,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
   },
   disc={
     'dcgan': dcgan.Discriminator,
+    'infogan': infogan.Discriminator,
     'mlp': mlp.Discriminator,
     'progressive': progressive.Discriminator,
     'r3gan': r3gan.Discriminator,

@@ -1,5 +1,6 @@
 """Directions in latent space along which samples change in one respect."""
 
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 from PIL import Image
 
+from gan_jax.bounds import check_counts
 from gan_jax.errors import UserError
 from gan_jax.metrics.features import make as make_features
 from gan_jax.plots.grid import show
@@ -68,9 +70,7 @@ def directions(
   """
   if run._game.interpolate is None:
     raise UserError('run.directions needs latents, and this game has none')
-  for name, value in {'n': n, 'samples': samples}.items():
-    if value < 1:
-      raise UserError(f'{name}={value} must be 1 or more')
+  check_counts(n=n, samples=samples)
   if (labels is not None) != (method == 'labels'):
     raise UserError(
       "labels= goes with method='labels': name a classifier, labels='digits', "
@@ -105,15 +105,16 @@ def walk(
     seed: The seed of the sample.
     labels: Of a conditional run: its class.
   """
-  vectors = getattr(directions, 'vectors', directions)
+  vectors = np.asarray(getattr(directions, 'vectors', directions))
   inputs = run.inputs(1, seed, labels=labels)
   if vectors.shape[1:] != inputs['z'].shape[1:]:
     raise UserError(
       f'directions of this run have the shape [n, {inputs["z"].shape[1]}], not '
       f'{list(vectors.shape)}'
     )
-  if steps < 1:
-    raise UserError(f'steps={steps} must be 1 or more')
+  check_counts(steps=steps)
+  if not isinstance(extent, numbers.Real):
+    raise UserError(f'extent={extent!r} must be a number')
   moves = np.linspace(-extent, extent, steps, dtype=np.float32)
   offsets = moves[None, :, None] * np.asarray(vectors, np.float32)[:, None]
   offsets = jnp.asarray(offsets.reshape(-1, vectors.shape[1]))

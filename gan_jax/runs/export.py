@@ -101,7 +101,8 @@ def export(
   Args:
     run: The run.
     output: FILE.stablehlo, FILE.safetensors or FILE.onnx, with the model card
-      FILE.md; or a folder, for a static page, with the card README.md.
+      beside it (`g.onnx.md` of `g.onnx`); or a folder, for a static page, with
+      the card README.md.
     licence: The licence of the export, for the card.
     overwrite: Whether to replace existing files.
 
@@ -111,10 +112,12 @@ def export(
   Raises:
     UserError: The format is unknown, a package is missing, or the file exists.
   """
+  if not isinstance(licence, str):
+    raise UserError(f"licence={licence!r} must be text: 'CC0-1.0'")
   output = Path(output).expanduser()
   is_page = not output.suffix
   write = _write_onnx if is_page else _row(output, WRITERS)
-  described = output / 'README.md' if is_page else output.with_suffix('.md')
+  described = output / 'README.md' if is_page else Path(f'{output}.md')
   for path in (output, described):
     if path.exists() and not overwrite:
       raise UserError(f'{path} exists: name another, or pass overwrite=True')

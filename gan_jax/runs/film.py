@@ -1,6 +1,8 @@
 """Films: walks through latent space that end where they began."""
 
 import io
+import math
+import numbers
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from gan_jax.bounds import check_counts
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.plots.grid import show
@@ -60,12 +63,13 @@ def film(
   """
   output = Path(output).expanduser()
   _check(run, output, overwrite)
-  for name, value in {
-    'n': n, 'seconds': seconds, 'keyframes': keyframes - 1, 'fps': fps,
-  }.items():  # fmt: skip
-    if not value > 0:
-      least = 'at least 2' if name == 'keyframes' else 'positive'
-      raise UserError(f'{name} of a film must be {least}')
+  check_counts(n=n, keyframes=keyframes)
+  if keyframes < 2:
+    raise UserError('keyframes of a film must be at least 2')
+  for name, value in {'seconds': seconds, 'fps': fps}.items():
+    is_finite = isinstance(value, numbers.Real) and math.isfinite(value)
+    if not is_finite or not value > 0:
+      raise UserError(f'{name} of a film must be a positive number')
   frames = _frames(run, n, seed, labels, truncation, seconds, keyframes, fps)
   try:
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 import rich.progress
 from jaxtyping import PyTree, Shaped
 
+from gan_jax.bounds import check_counts
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.plots.grid import write_png
@@ -81,7 +82,7 @@ def save_samples(
     UserError: An argument is invalid, or `output` holds something else.
   """
   output = Path(output).expanduser()
-  seeds = [int(seed) for seed in np.atleast_1d(seeds)]
+  seeds = np.atleast_1d(seeds).tolist()
   classes = None if labels is None else np.atleast_1d(labels)
   _check(run, n, seeds, classes)
   described = {
@@ -118,9 +119,9 @@ def classes_of(inputs: PyTree) -> Array | None:
 def _check(
   run: 'Run', n: int, seeds: Sequence[int], classes: Array | None
 ) -> None:
-  if n < 1:
-    raise UserError(f'n={n} must be 1 or more')
-  if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+  check_counts(n=n)
+  are_seeds = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+  if not seeds or len(set(seeds)) < len(seeds) or not are_seeds:
     raise UserError(f'seeds={seeds} must be different numbers from 0')
   if classes is not None and not classes.size:
     raise UserError('labels must name at least one class, or be None')

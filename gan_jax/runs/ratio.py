@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from gan_jax.bounds import check_counts
 from gan_jax.errors import UserError
 from gan_jax.games.losses import LOSSES
 from gan_jax.registry import build
@@ -96,8 +97,10 @@ def calibration(
     seed: The seed of the samples.
     bins: The number of bins of D(x), of equal width.
   """
-  if bins < 1:
-    raise UserError(f'bins={bins} must be 1 or more')
+  check_counts(bins=bins)
+  reals = np.asarray(reals)
+  if not reals.ndim or not len(reals):
+    raise UserError('reals of run.calibration is empty')
   fakes = run.sample(len(reals), seed)
   logits = np.concatenate([log_ratios(run, x) for x in (reals, fakes)])
   real = np.repeat([1.0, 0.0], len(reals))

@@ -93,7 +93,8 @@ def _layer(names: list[str], layer: str | int | None) -> str:
     return names[layer]
   if layer not in names:
     raise UserError(
-      f'there is no layer {layer!r}{suggest(layer, names)} (valid: {listed})'
+      f'there is no layer {layer!r}{suggest(str(layer), names)} '
+      f'(valid: {listed})'
     )
   return layer
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from gan_jax import config, games
-from gan_jax.bounds import check_counts
+from gan_jax.bounds import check_counts, check_seed
 from gan_jax.data.on_device import read_unflipped
 from gan_jax.data.source import Source
 from gan_jax.data.toys import has_points
@@ -167,6 +167,8 @@ class Run(StyleMethods):
       UserError: The run is unconditional, or the labels are invalid; or `real`
         is not what the generator reads.
     """
+    check_counts(n=n)
+    check_seed(seed)
     if not real and self.reads:
       real = self._real_examples(n, first)
     if set(real) != set(self.reads):
@@ -198,7 +200,6 @@ class Run(StyleMethods):
     The arguments are those of `inputs`, and `output` as in `generator`. A toy
     returns points [n, d].
     """
-    check_counts(n=n)
     self._output(output)
     inputs = self.inputs(n, seed, truncation, labels, **real)
     return self.generate(inputs, output)
@@ -412,8 +413,12 @@ class Run(StyleMethods):
   def _to_disc_inputs(
     self, images: Shaped[np.ndarray, 'n ...']
   ) -> Float[np.ndarray, 'n h w c']:
-    """Converts images or points to the inputs of D."""
-    data = self.config.data
+    """Converts images or points to the inputs of D.
+
+    Raises:
+      UserError: There are none, or they have another shape or range.
+    """
+    images, data = np.asarray(images), self.config.data
     shape = (data.resolution, data.resolution, data.channels)
     expected = shape[2:] if self.has_points else shape
     if images.shape[1:] != expected:
@@ -421,9 +426,11 @@ class Run(StyleMethods):
         f'this run takes [n, {", ".join(map(str, expected))}], not '
         f'{list(images.shape)}'
       )
+    if not len(images):
+      raise UserError('there are no images: pass one or more')
     if images.dtype == np.uint8:
       return images.astype(np.float32) / 127.5 - 1
-    if not self.has_points and np.abs(images).max(initial=0) > 2:
+    if not self.has_points and not np.abs(images).max() <= 2:  # or it is NaN
       raise UserError('images must be uint8, or floats in [-1, 1]')
     return images.reshape(len(images), *shape)
 

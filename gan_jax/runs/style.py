@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped, UInt8
 from PIL import Image
 
+from gan_jax.bounds import check_counts
 from gan_jax.errors import UserError
 from gan_jax.games.game import Style
 from gan_jax.games.style import check_psi
@@ -142,9 +143,7 @@ class StyleMethods:
       UserError: The generator is not style-based, or an argument is invalid.
     """
     style = self._style('mix')
-    for name, value in (('rows', rows), ('columns', columns)):
-      if value < 1:
-        raise UserError(f'{name}={value} must be 1 or more')
+    check_counts(rows=rows, columns=columns)
     inputs = self.inputs(rows + columns, seed, truncation, labels)
     ws = np.asarray(style.map(self.params, inputs))
     total = ws.shape[1]
