@@ -60,7 +60,7 @@ def patch_nce(
 
 def draw_places(
   keys: Keys, layers: Sequence[Float[Array, 'n _ _ _']], patches: int
-) -> list[Int[Array, 'n p']]:
+) -> list[Int[Array, 'n _']]:
   """Draws places without repetition, for each example and layer.
 
   All places, if a layer has fewer than `patches`.
@@ -74,8 +74,8 @@ def draw_places(
 
 
 def patches_at(
-  layers: Sequence[Float[Array, 'n _ _ _']], places: Sequence[Int[Array, 'n p']]
-) -> list[Patches]:
+  layers: Sequence[Float[Array, 'n _ _ _']], places: Sequence[Int[Array, 'n _']]
+) -> list[Float[Array, 'n _ _']]:
   """Returns the features of each layer at its places."""
   return [
     jnp.take_along_axis(
@@ -153,13 +153,15 @@ class CUT(NamedTuple):
     """Translates the given images, and those of the target set too."""
     del phase
     images, keys = inputs[self.given], inputs['keys']
+    count = len(images)
     if self.weights.identity:  # one pass for both: two compile slower
       images = jnp.concatenate([images, inputs[self.target]])
       keys = jnp.concatenate([keys, fold(keys, 0)])
     variables = network_of(gen_vars, 'translator')
     made, new = apply_training(self.gen, variables, images, keys)
-    count = len(inputs[self.given])
-    fakes = {'translated': made[:count], 'identity': made[count:]}
+    fakes = {'translated': made[:count]}
+    if self.weights.identity:
+      fakes['identity'] = made[count:]
     return fakes, join_networks({'translator': new})
 
   def sample(self, gen_vars: Variables, inputs: PyTree, phase: Phase) -> Images:

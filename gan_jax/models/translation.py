@@ -217,8 +217,8 @@ class PatchHeads(nn.Module):
 
   @nn.compact
   def __call__(
-    self, layers: Sequence[Float[Array, 'n p _']]
-  ) -> list[Float[Array, 'n p d']]:
+    self, layers: Sequence[Float[Array, 'n _ _']]
+  ) -> list[Float[Array, 'n _ d']]:
     embedded = []
     for x in layers:
       x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
