@@ -6,7 +6,6 @@ the features of the translation (all layers), then of the given image, then the
 heads (w1, b1, w2, b2 of each layer; the biases divided by 10), then the places.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from test_translation import (
   KEYS,
   PHASE,
   N,
+  Scale,
   Score,
   context,
   gen_step,
@@ -114,19 +114,9 @@ def test_places_of_patches():
 # -- The game --
 
 
-class Encoding(nn.Module):
-  """Multiplies images by one weight; the product and its square encode them."""
-
-  @nn.compact
-  def __call__(self, images, keys, train):
-    x = images * self.param('w', nn.initializers.constant(0.5), ())
-    self.sow('intermediates', ENCODER, jnp.concatenate([x, x**2], axis=-1))
-    return x
-
-
 def game(identity=0.3, gen=None):
   return cut.cut_game(
-    gen or Encoding(), Score(), loss=least_squares_half(), direction='a_to_b',
+    gen or Scale(), Score(), loss=least_squares_half(), direction='a_to_b',
     weights=cut.Weights(0.7, identity, 0.2, patches=9),
   )  # fmt: skip
 
