@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 from runs import get_config
 
 from gan_jax.errors import UserError
@@ -416,5 +417,17 @@ def test_data_of_the_wrong_kind(name, source, message, tmp_path):
   config = get_config(name, 'tiny')
   config.data.source = source
   with pytest.raises(UserError, match=message):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_empty_folder_of_two_is_named(tmp_path):
+  config = get_config('cyclegan_folder', 'tiny')
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+    config.data[name] = f'folder:{tmp_path}/{name}'
+  for i in range(2):
+    Image.new('L', (20, 20)).save(tmp_path / 'a' / f'{i}.png')
+  with pytest.raises(UserError, match='/b has 0 images, but at least 2'):
     loop.train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
