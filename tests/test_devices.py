@@ -56,7 +56,7 @@ def start(name, workdir, devices, *flags):
     *EVALUATED, *steady, *flags,
   )  # fmt: skip
   return subprocess.Popen(
-    ['timeout', '-s', 'KILL', '300', *command],
+    ['timeout', '-s', 'KILL', '120', *command],
     cwd=ROOT,
     env=environment(devices),
     stdout=subprocess.PIPE,
@@ -134,29 +134,6 @@ def test_devices_make_no_difference(single, devices, parallel, tmp_path):
   assert codes == [0], outputs
   assert f'{devices} x ' in outputs[0]
   check_same(name, tmp_path, workdir)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
-def test_the_image_pools_on_8_devices(parallel, tmp_path):
-  """CycleGAN's: filled in the second of six iterations, then exchanged."""
-  flags = (
-    '--config.batch_size=8', '--config.game.pool_size=12',
-    f'--config.parallel={parallel}',
-  )  # fmt: skip
-  pools = []
-  for devices in (1, 8):
-    workdir = tmp_path / str(devices)
-    process = start('cyclegan_folder', workdir, devices, *flags)
-    codes, outputs = finish(process)
-    assert codes == [0], outputs
-    pools.append(checkpoint.read(workdir, ('game_state',), 6))
-  check_same('cyclegan_folder', tmp_path / '8', tmp_path / '1')
-  one, eight = (jax.tree.leaves(pool) for pool in pools)
-  assert sorted(x.size for x in one) == [1, 1, 12 * 16 * 16, 12 * 16 * 16]
-  for x, y in zip(one, eight, strict=True):
-    np.testing.assert_allclose(x, y, atol=1e-3)
-    assert abs(x).max() > 0.1
 
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])

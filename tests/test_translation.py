@@ -1,6 +1,8 @@
 """CycleGAN, pix2pix and super-resolution: losses, the image pool, devices."""
 
 import dataclasses
+import subprocess
+import sys
 from functools import partial
 
 import flax.linen as nn
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import ROOT
 from PIL import Image
 from runs import get_config
 
@@ -211,8 +214,8 @@ def test_the_pool_is_that_of_the_authors():
 
 
 def on_devices(count, function, in_axes):
-  """Maps a function over devices: two, or vmap with the same collectives."""
-  transform = jax.pmap if count == 2 else jax.vmap
+  """Maps a function over devices, or by vmap with the same collectives."""
+  transform = jax.pmap if count <= jax.device_count() else jax.vmap
   return transform(function, axis_name='devices', in_axes=in_axes)
 
 
@@ -404,6 +407,26 @@ def test_devices_train_as_one(index, devices):
       )
   moved = jax.tree.map(lambda x, y: abs(x - y).max(), one.variables, variables)
   assert min(jax.tree.leaves(moved)) > 1e-5
+
+
+ON_8_DEVICES = """
+import os, sys
+sys.path.insert(0, 'tests')
+import conftest  # which sets two devices
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+import jax
+import test_translation as tests
+assert jax.device_count() == 8
+tests.test_the_pool_is_the_same_on_all_devices(8)
+for index in range(3):
+  tests.test_devices_train_as_one(index, 8)
+"""
+
+
+@pytest.mark.slow
+def test_8_devices_train_as_one():
+  """The tests above by pmap, which needs a process with so many devices."""
+  subprocess.run([sys.executable, '-c', ON_8_DEVICES], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(
