@@ -80,6 +80,7 @@ def get_config(arg: str = '') -> ConfigDict:
     {'name': 'srresnet', 'features': 64, 'num_blocks': 16}
   )
   config.model.disc = ConfigDict({'name': 'vgg', 'features': 64})
+  config.init.players = ('gen',)  # the first stage has no discriminator
   adam = {'name': 'adam', 'learning_rate': 1e-4, 'b1': 0.9, 'b2': 0.99}
   config.optimizer = ConfigDict({'gen': dict(adam), 'disc': dict(adam)})
   if arg == 'psnr':

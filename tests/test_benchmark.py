@@ -4,8 +4,14 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 from conftest import ROOT
+from runs import get_config
+
+from gan_jax import games
+from gan_jax.modes import dispatch_timer
+from gan_jax.training import optimizers
 
 KEYS = {
   'images_per_second', 'compile_seconds_cold', 'compile_seconds_warm',
@@ -68,3 +74,16 @@ def test_needs_no_data(tmp_path):
   assert 'the data is not present' in printed
   assert figures['images_per_second'] > 0
   assert figures['loader_images_per_second'] is None
+
+
+def test_networks_of_random_crops_have_their_resolution():
+  """CycleGAN's pools too, which the benchmark of larger images must fill."""
+  config = get_config('cyclegan_folder', 'tiny')
+  assert (config.data.load_resolution, config.data.resolution) == (18, 16)
+  source = dispatch_timer.generated_source(config)
+  tx = optimizers.make(config.optimizer.to_dict())
+  create = dispatch_timer.make_create_state(
+    games.make(config), tx, config, source
+  )
+  state = jax.eval_shape(create)
+  assert state.game_state['a'].images.shape == (6, 16, 16, 1)

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 
 import jax
+import jax.numpy as jnp
 import network_pkls as pkls
 import numpy as np
+import optax
 import pytest
 import r3gan_reference as reference
 from conftest import launch
@@ -16,7 +18,8 @@ from gan_jax import config as cfg
 from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair
-from gan_jax.training import checkpoint, loop
+from gan_jax.training import checkpoint, initial, loop
+from gan_jax.training import state as states
 
 DISPATCH = 4 * 16  # images
 
@@ -200,3 +203,25 @@ def test_the_flag(source, tmp_path):
   assert '4 of 4 arrays of gen' in done.stdout
   refused = run('--mode=preview')
   assert '--init needs --mode=train' in refused.stderr
+
+
+def test_the_gan_stage_takes_the_generator_of_the_first_stage():
+  """SRGAN's first stage has no discriminator to take."""
+  first, second = (get_config('srgan_folder', 'tiny') for _ in range(2))
+  first.game.update(pixel=1.0, feature=0.0, adversarial=0.0)
+  batch = {'images': jnp.zeros((1, 16, 16, 1)), 'example': jnp.arange(1)}
+  old, new = (
+    games.make(config).init(jax.random.key(seed), batch)[0]
+    for seed, config in enumerate((first, second))
+  )
+  taken = (
+    getattr(old, player) if player in second.init.players else None
+    for player in Pair._fields
+  )
+  found = initial.Initial('there', Pair(*taken), old.gen, 'digest')
+  tx = Pair(optax.identity(), optax.identity())
+  state = states.create(jax.random.key(2), new, (), tx, 0)
+  after, lines = initial.initialize(state, found)
+  assert len(lines) == 1  # all arrays of gen
+  assert_close(after.variables, Pair(old.gen, new.disc))
+  assert_close(after.ema, old.gen)

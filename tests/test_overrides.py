@@ -43,6 +43,7 @@ SAME = {
 OTHER = {
   'a_to_b': 'b_to_a',
   'cifar10': 'vgg19:none',
+  'cut': 'image',
   'cyclegan': 'image',
   'digit_pairs': 'pairs:nowhere',
   'instance': 'batch',

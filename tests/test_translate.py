@@ -139,6 +139,35 @@ def test_a_folder(tmp_path, capsys):
   assert (output / 'one.png').read_bytes() != b'mine'
 
 
+def test_photographs_and_grey_files(tmp_path):
+  """Of any size and mode, by a run of RGB: what training would see of them."""
+  (tmp_path / 'in').mkdir()
+  # 16 bits, grey with transparency, a palette, and one pixel.
+  grey = Image.new('LA', (5, 4), (0, 0))
+  modes = {
+    'photo.jpg': Image.new('RGB', (4000, 3000), (200, 100, 50)),
+    'grey.png': Image.new('L', (50, 40), 90),
+    'deep.png': Image.new('I;16', (9, 9), 90 * 256),
+    'clear.png': grey,
+    'palette.gif': Image.new('P', (30, 20)),
+    'one.bmp': Image.new('RGB', (1, 1), (9, 9, 9)),
+  }
+  for name, image in modes.items():
+    image.save(tmp_path / 'in' / name, quality=100)
+  run = fake_run({'b': lambda x: -x}, channels=3)
+  apply_to_folder(run, tmp_path / 'in', tmp_path / 'out')
+  found = {}
+  for path in (tmp_path / 'out').iterdir():
+    with Image.open(path) as image:
+      assert image.size == (8, 8)
+      found[path.stem] = tuple(np.asarray(image.convert('RGB'))[3, 3])
+  np.testing.assert_allclose(found.pop('photo'), (55, 155, 205), atol=3)
+  assert {name: rgb[0] for name, rgb in found.items()} == {
+    'grey': 165, 'deep': 165, 'clear': 0, 'palette': 255, 'one': 246,
+  }  # fmt: skip
+  assert all(len({*rgb}) == 1 for rgb in found.values())
+
+
 def _folders(tmp_path: Path):
   source = tmp_path / 'in'
   (source / 'deep').mkdir(parents=True)

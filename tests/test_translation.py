@@ -1,6 +1,8 @@
-"""CycleGAN, pix2pix and super-resolution: losses by hand, the image pool."""
+"""CycleGAN, pix2pix and super-resolution: losses, the image pool, devices."""
 
 import dataclasses
+import subprocess
+import sys
 from functools import partial
 
 import flax.linen as nn
@@ -9,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import ROOT
+from PIL import Image
 from runs import get_config
 
 from gan_jax.errors import UserError
-from gan_jax.games import image_pool
+from gan_jax.games import cut, image_pool
 from gan_jax.games.game import Context, Phase
 from gan_jax.games.losses import (
   least_squares_half,
@@ -26,6 +30,7 @@ from gan_jax.games.super_resolution import (
 )
 from gan_jax.games.translation import cyclegan_game, pix2pix_game
 from gan_jax.models.perceptual import FeatureNetwork
+from gan_jax.models.translation import ENCODER
 from gan_jax.ops.bicubic import weights as bicubic_weights
 from gan_jax.pair import Pair
 from gan_jax.training import loop
@@ -42,13 +47,14 @@ PHASE = Phase(
 
 
 class Scale(nn.Module):
-  """Multiplies images by one weight."""
+  """Multiplies images by one weight; product and square are its encoder."""
 
   factor: int = 1
 
   @nn.compact
   def __call__(self, images, keys, train):
     x = images * self.param('w', nn.initializers.constant(0.5), ())
+    self.sow('intermediates', ENCODER, jnp.concatenate([x, x**2], axis=-1))
     return x.repeat(self.factor, 1).repeat(self.factor, 2)
 
 
@@ -207,20 +213,26 @@ def test_the_pool_is_that_of_the_authors():
   assert made != flat  # something was exchanged
 
 
-def test_the_pool_is_the_same_on_two_devices():
+def on_devices(count, function, in_axes):
+  """Maps a function over devices, or by vmap with the same collectives."""
+  transform = jax.pmap if count <= jax.device_count() else jax.vmap
+  return transform(function, axis_name='devices', in_axes=in_axes)
+
+
+@pytest.mark.parametrize('devices', (2, 8))
+def test_the_pool_is_the_same_on_all_devices(devices):
   pool = image_pool.empty(3, (1, 1, 1))
   keys = jax.random.split(jax.random.key(7), 8)
   fakes = jnp.arange(8.0).reshape(8, 1, 1, 1)
   shown, after = image_pool.exchange(pool, fakes, keys, None)
   assert np.asarray(shown).ravel().tolist() != list(range(8))
-  halves = jax.pmap(
-    partial(image_pool.exchange, axis_name='devices'),
-    axis_name='devices',
-    in_axes=(None, 0, 0),
-  )(pool, fakes.reshape(2, 4, 1, 1, 1), keys.reshape(2, 4))
-  np.testing.assert_array_equal(halves[0].reshape(8, 1, 1, 1), shown)
-  for device in (0, 1):
-    np.testing.assert_array_equal(halves[1].images[device], after.images)
+  exchange = partial(image_pool.exchange, axis_name='devices')
+  parts = on_devices(devices, exchange, (None, 0, 0))(
+    pool, fakes.reshape(devices, -1, 1, 1, 1), keys.reshape(devices, -1)
+  )
+  np.testing.assert_array_equal(parts[0].reshape(8, 1, 1, 1), shown)
+  for device in range(devices):
+    np.testing.assert_array_equal(parts[1].images[device], after.images)
 
 
 def test_critics_see_the_pool_and_generators_do_not():
@@ -342,7 +354,7 @@ def test_small_images_have_8_bits():
 
 
 def games(axis_name):
-  """A CycleGAN with pools, and a relativistic super-resolution."""
+  """A CycleGAN with pools, a relativistic super-resolution, and CUT."""
   yield cyclegan_game(
     Scale(), Score(), loss=least_squares_half(), cycle={'a': 10.0, 'b': 4.0},
     identity=0.5, pool_size=3, axis_name=axis_name,
@@ -351,13 +363,24 @@ def games(axis_name):
     Scale(factor=2), Score(), scale=2, loss=relativistic_average(),
     pixel_loss='l2', weights=Weights(0.5, 0.0, 0.1), axis_name=axis_name,
   )  # fmt: skip
+  yield cut.cut_game(
+    Scale(), Score(), loss=least_squares_half(), direction='a_to_b',
+    weights=cut.Weights(0.5, 0.5, 0.2, patches=5), axis_name=axis_name,
+  )  # fmt: skip
 
 
-@pytest.mark.parametrize('index', (0, 1))
-def test_two_devices_train_as_one(index):
+def assert_rounded(x, y):
+  """Equal up to the rounding of the largest value."""
+  largest = max(1, abs(y).max())
+  np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize('devices', (2, 8))
+@pytest.mark.parametrize('index', (0, 1, 2))
+def test_devices_train_as_one(index, devices):
   """The same parameters and the same pool after three iterations."""
   game, mapped = list(games(None))[index], list(games('devices'))[index]
-  n, tx = 4, Pair(optax.sgd(-0.1), optax.sgd(-0.1))
+  n, tx = 8, Pair(optax.sgd(-0.1), optax.sgd(-0.1))
   phase = dataclasses.replace(
     PHASE, learning_rate=Pair(jnp.float32(1), jnp.float32(1))
   )
@@ -368,28 +391,44 @@ def test_two_devices_train_as_one(index):
   }
   variables, pools = game.init(jax.random.key(0), batch)
   one = states.create(jax.random.key(0), variables, pools, tx, 0)
-  two = jax.tree.map(lambda x: jnp.stack([x, x]), one)
+  all_ = jax.tree.map(lambda x: jnp.stack([x] * devices), one)
   step = jax.jit(partial(train_step, game, tx))
-  step_mapped = jax.pmap(
+  step_mapped = on_devices(
+    devices,
     partial(train_step, mapped, tx, axis_name='devices'),
-    axis_name='devices',
-    in_axes=(0, 0, None),
+    (0, 0, None),
   )
-  split = lambda x: x.reshape(2, 1, n // 2, *x.shape[1:])
+  split = lambda x: x.reshape(devices, 1, n // devices, *x.shape[1:])
   for _ in range(3):
     batches = Pair(None, jax.tree.map(lambda x: x[None], batch))
     one, _ = step(one, batches, phase)
-    two, _ = step_mapped(two, Pair(None, jax.tree.map(split, batch)), phase)
-  for device in (0, 1):
-    half = jax.tree.map(lambda x, i=device: x[i], two)
+    all_, _ = step_mapped(all_, Pair(None, jax.tree.map(split, batch)), phase)
+  for device in range(devices):
+    part = jax.tree.map(lambda x, i=device: x[i], all_)
     for name in ('variables', 'game_state'):
-      jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
-        getattr(half, name),
-        getattr(one, name),
-      )
+      jax.tree.map(assert_rounded, getattr(part, name), getattr(one, name))
   moved = jax.tree.map(lambda x, y: abs(x - y).max(), one.variables, variables)
-  assert min(jax.tree.leaves(moved)) > 1e-4
+  assert min(jax.tree.leaves(moved)) > 1e-5
+
+
+ON_8_DEVICES = """
+import os, sys
+sys.path.insert(0, 'tests')
+import conftest  # which sets two devices
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+import jax
+import test_translation as tests
+assert jax.device_count() == 8
+tests.test_the_pool_is_the_same_on_all_devices(8)
+for index in range(3):
+  tests.test_devices_train_as_one(index, 8)
+"""
+
+
+@pytest.mark.slow
+def test_8_devices_train_as_one():
+  """The tests above by pmap, which needs a process with so many devices."""
+  subprocess.run([sys.executable, '-c', ON_8_DEVICES], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(
@@ -403,5 +442,17 @@ def test_data_of_the_wrong_kind(name, source, message, tmp_path):
   config = get_config(name, 'tiny')
   config.data.source = source
   with pytest.raises(UserError, match=message):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_empty_folder_of_two_is_named(tmp_path):
+  config = get_config('cyclegan_folder', 'tiny')
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+    config.data[name] = f'folder:{tmp_path}/{name}'
+  for i in range(2):
+    Image.new('L', (20, 20)).save(tmp_path / 'a' / f'{i}.png')
+  with pytest.raises(UserError, match='/b has 0 images, but at least 2'):
     loop.train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

@@ -64,7 +64,7 @@ def folder(spec: DataSpec) -> Source:
 
 
 def existing_folder(kind: str, spec: DataSpec) -> Path:
-  """Returns the folder that `config.data.source=KIND:PATH` names.
+  """Returns the folder that KIND:PATH names, a value of `config.data`.
 
   Raises:
     UserError: It does not exist.
@@ -73,7 +73,7 @@ def existing_folder(kind: str, spec: DataSpec) -> Path:
   if not spec.path or not root.is_dir():
     raise UserError(
       f'there is no folder {spec.path!r}: name a folder of images, as in '
-      f'--config.data.source={kind}:/path/to/images'
+      f'{kind}:/path/to/images'
     )
   return root
 

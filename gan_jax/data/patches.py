@@ -115,7 +115,8 @@ def _usable(
   if not usable:
     raise UserError(
       f'none of the {len(paths)} files in {root} is an image of at least '
-      f'{patch}x{patch} pixels: reduce --config.data.resolution'
+      f'{patch}x{patch} pixels: reduce --config.data.load_resolution and '
+      '--config.data.resolution'
     )
   if small:
     warn(

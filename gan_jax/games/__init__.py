@@ -56,6 +56,7 @@ def _check_sources(config: Any, game: Game) -> None:
 
 GAMES: dict[str, Callable[[Any, str | None], Game]] = {
   'bigan': code_config.bigan,
+  'cut': translation_config.cut,
   'cyclegan': translation_config.cyclegan,
   'image': image_config.image,
   'infogan': code_config.infogan,

@@ -31,6 +31,19 @@ Images = Float[Array, 'n h w c']
 DIRECTIONS = {'a_to_b': ('a', 'b'), 'b_to_a': ('b', 'a')}
 
 
+def translation_direction(direction: str) -> tuple[str, str]:
+  """Returns the sets of `config.game.direction`: given, and target.
+
+  Raises:
+    UserError: The direction is unknown.
+  """
+  if direction not in DIRECTIONS:
+    raise UserError(
+      f'config.game.direction={direction!r} must be {" or ".join(DIRECTIONS)}'
+    )
+  return DIRECTIONS[direction]
+
+
 def mean_absolute(x: Images, y: Images) -> Float[Array, '']:
   """Returns the mean absolute difference, E |x - y|."""
   return jnp.mean(jnp.abs(x - y))
@@ -395,15 +408,9 @@ def pix2pix_game(
   Args:
     gen, disc, loss, pixel: See `Pix2Pix`.
     direction: A key of DIRECTIONS.
-
-  Raises:
-    UserError: The direction is unknown.
   """
-  if direction not in DIRECTIONS:
-    raise UserError(
-      f'config.game.direction={direction!r} must be {" or ".join(DIRECTIONS)}'
-    )
-  networks = Pix2Pix(gen, disc, loss, pixel, *DIRECTIONS[direction], axis_name)
+  given, target = translation_direction(direction)
+  networks = Pix2Pix(gen, disc, loss, pixel, given, target, axis_name)
   output = Output(
     partial(sample_from_images, gen),
     reference=networks.target,

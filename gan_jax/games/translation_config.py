@@ -6,6 +6,7 @@ from typing import Any
 from flax import linen as nn
 
 from gan_jax.errors import UserError
+from gan_jax.games import cut as cut_games
 from gan_jax.games import losses
 from gan_jax.games.config_parts import both_networks
 from gan_jax.games.game import Game
@@ -44,6 +45,24 @@ def pix2pix(config: Any, axis_name: str | None) -> Game:
     loss=_loss(config),
     pixel=config.game.pixel,
     direction=config.game.direction,
+    axis_name=axis_name,
+  )
+
+
+def cut(config: Any, axis_name: str | None) -> Game:
+  """Makes the game `cut`."""
+  block = config.game
+  keys = (
+    'name', 'loss', 'direction', 'nce', 'identity', 'temperature', 'patches',
+  )  # fmt: skip
+  networks = _networks(config, axis_name, keys)
+  return cut_games.cut_game(
+    **networks._asdict(),
+    loss=_loss(config),
+    weights=cut_games.Weights(
+      block.nce, block.identity, block.temperature, block.patches
+    ),
+    direction=block.direction,
     axis_name=axis_name,
   )
 

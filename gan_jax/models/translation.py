@@ -1,13 +1,16 @@
-"""Networks of CycleGAN and pix2pix: ResNet, U-Net and PatchGAN.
+"""Networks of CycleGAN, pix2pix and CUT: ResNet, U-Net, PatchGAN, heads.
 
-Zhu et al. 2017, section 7.1; Isola et al. 2017, section 6.1; with the details
-of the authors' PyTorch code. All are fully convolutional.
+Zhu et al. 2017, section 7.1; Isola et al. 2017, section 6.1; Park et al. 2020,
+section 3; with the details of the authors' PyTorch code. The networks of images
+are fully convolutional.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -19,11 +22,15 @@ from gan_jax.models.layers import (
   Dropout,
   instance_norm,
   reflect_pad,
+  weight_init,
 )
 from gan_jax.registry import choose
 
 Images = Float[Array, 'n h w c']
 MAX_WIDTH = 8  # times `features`
+# The features of a generator's encoder, in order, for losses that compare them:
+# an entry of the collection 'intermediates'.
+ENCODER = 'encoder'
 
 
 def _norm(name: str, train: bool, dtype: Any, axis_name: str | None):
@@ -37,6 +44,9 @@ class ResNet(nn.Module):
   A 7x7 convolution, two that halve the size, residual blocks, two transposed
   convolutions, a 7x7 convolution, tanh; instance norm and ReLU in between
   (Johnson et al. 2016).
+
+  The encoder's features of CUT are sown into 'intermediates': the padded
+  images, the convolutions that halve the size, the first and the fifth block.
 
   Attributes:
     channels: Those of the output.
@@ -64,12 +74,19 @@ class ResNet(nn.Module):
       'use_bias': True,
     }
     normed = lambda x: nn.relu(instance_norm(x))
-    x = normed(conv(self.features, kernel=7)(reflect_pad(images, 3)))
+    encoded = partial(self.sow, 'intermediates', ENCODER)
+    x = reflect_pad(images, 3)
+    encoded(x)
+    x = normed(conv(self.features, kernel=7)(x))
     for factor in (2, 4):
-      x = normed(Conv(factor * self.features, **resample)(x))
-    for _ in range(self.num_blocks):
+      x = Conv(factor * self.features, **resample)(x)
+      encoded(x)
+      x = normed(x)
+    for block in range(self.num_blocks):
       y = normed(conv(x.shape[-1], kernel=3)(reflect_pad(x, 1)))
       x += instance_norm(conv(x.shape[-1], kernel=3)(reflect_pad(y, 1)))
+      if block in (0, 4):
+        encoded(x)
     for factor in (2, 1):
       x = normed(ConvTranspose(factor * self.features, **resample)(x))
     x = conv(self.channels, kernel=7)(reflect_pad(x, 3))
@@ -185,6 +202,32 @@ class PatchGAN(nn.Module):
       x = nn.leaky_relu(norm()(x) if level else x, 0.2)
     exact = jnp.promote_types(self.dtype, jnp.float32)
     return conv(1, stride=1, dtype=exact, use_bias=True)(x)[..., 0]
+
+
+class PatchHeads(nn.Module):
+  """Maps the features of patches to unit vectors: an MLP for each layer.
+
+  Two dense layers with a ReLU in between (Park et al. 2020, section 3).
+
+  Attributes:
+    units: Units of both layers.
+  """
+
+  units: int = 256
+
+  @nn.compact
+  def __call__(
+    self, layers: Sequence[Float[Array, 'n _ _']]
+  ) -> list[Float[Array, 'n _ d']]:
+    embedded = []
+    for x in layers:
+      x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+      x = nn.relu(nn.Dense(self.units, kernel_init=weight_init)(x))
+      x = nn.Dense(self.units, kernel_init=weight_init)(x)
+      # The features of a constant image are 0 after instance norm.
+      squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+      embedded.append(x * jax.lax.rsqrt(squares + 1e-12))
+    return embedded
 
 
 def _check_divides(network: str, images: Images, factor: int) -> None:

@@ -169,9 +169,17 @@ def compile_dispatch(
 def make_create_state(
   game: Game, tx: Pair[Any], config: ConfigDict, source: Source
 ) -> Callable[[], State]:
-  """Makes () -> the initial state, as in training."""
-  batch = first_examples(config, source)
-  shapes = jax.eval_shape(lambda: batch)
+  """Makes () -> the initial state, as in training.
+
+  The images of the source are cropped at random in training, to the resolution
+  of the networks.
+  """
+  size = config.data.resolution
+  shapes = jax.tree.map(
+    lambda x: x[:, :size, :size] if x.ndim == 4 else x,
+    first_examples(config, source),
+  )
+  shapes = jax.eval_shape(lambda: shapes)
   phase = make_schedule(config).phase(0)
   return partial(create_state, game, tx, shapes, phase, config.seed)
 

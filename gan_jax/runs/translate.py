@@ -91,7 +91,7 @@ def output_to(run: 'Run', to: str | None) -> str:
   if not names:
     raise UserError(
       f'the generator of {run.workdir} is not given images: only runs of '
-      'cyclegan, pix2pix and super_resolution translate'
+      'cyclegan, cut, pix2pix and super_resolution translate'
     )
   if to is None:
     return next(iter(names.values()))

@@ -2,11 +2,16 @@
 
   python tests/peers/compare.py dcgan64 --batch=64 --against=torch,flax
   python tests/peers/compare.py mlp --batch=128 --against=torch
+  python tests/peers/compare.py cyclegan64 --batch=1 --against=torch,torch_tuned
+  python tests/peers/compare.py rrdb --batch=4 --against=torch,torch_tuned
 
 The others are the same networks, batch, precision and algorithm in plain
 PyTorch (`pip install torch`; `torch` is eager, as its DCGAN example has it,
 `torch_tuned` with a fused Adam and D frozen in G's move, `torch_compiled`
 torch.compile; all channels_last) and in Flax as one would first write it.
+Of the two that are given images, `torch` is not channels_last, as their
+reference code, and `torch_tuned` is. RRDB is the PSNR stage, with crops of 32
+pixels.
 Each runs in a process of its own, and waits while another is timed.
 """
 
@@ -24,6 +29,7 @@ SCRIPTS = {
   'torch_compiled': ['torch_peer.py', 'compiled'],
   'flax': ['flax_peer.py'],
 }
+FAMILIES = ('mlp', 'dcgan64', 'cyclegan64', 'rrdb')
 
 
 class Peer:
@@ -31,6 +37,8 @@ class Peer:
 
   def __init__(self, name: str, family: str, batch: int, precision: str):
     script, *rest = SCRIPTS[name]
+    if family in FAMILIES[2:]:
+      script = script.replace('torch_peer', 'torch_images_peer')
     command = [HERE / script, family, batch, precision, *rest]
     self.process = subprocess.Popen(
       [sys.executable, *map(str, command)],
@@ -53,10 +61,10 @@ class Peer:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('family', choices=['mlp', 'dcgan64'])
+  parser.add_argument('family', choices=FAMILIES)
   parser.add_argument('--batch', type=int, required=True)
   parser.add_argument('--precision', default='float32')
-  parser.add_argument('--against', default='torch,flax')
+  parser.add_argument('--against', default='torch')
   parser.add_argument('--pairs', type=int, default=7)
   args = parser.parse_args()
   given = args.family, args.batch, args.precision

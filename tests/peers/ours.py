@@ -7,14 +7,28 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from turns import take_turns
 
-from experiments import dcgan_celeba, vanilla_mnist
+from experiments import (
+  cyclegan_folder,
+  dcgan_celeba,
+  esrgan_folder,
+  vanilla_mnist,
+)
 from gan_jax import compile_cache
 from gan_jax.modes import dispatch_timer
 
 family, batch, precision = sys.argv[1:]
-config = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family].get_config()
 if family == 'mlp':
+  config = vanilla_mnist.get_config()
   config.model.disc.dropout = 0.3
+elif family == 'dcgan64':
+  config = dcgan_celeba.get_config()
+elif family == 'cyclegan64':
+  config = cyclegan_folder.get_config()
+  config.data.load_resolution, config.data.resolution = 72, 64
+  config.model.gen.num_blocks = 6
+else:
+  config = esrgan_folder.get_config('psnr')
+  config.data.load_resolution, config.data.resolution = 64, 32
 config.batch_size, config.precision = int(batch), precision
 compile_cache.enable()
 source = dispatch_timer.generated_source(config)
