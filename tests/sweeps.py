@@ -41,13 +41,9 @@ DRIVER = """
 import json, sys
 from gan_jax.errors import Preempted, UserError
 from gan_jax.sweep import drive
-from gan_jax.sweep import study as studies
 from runs import get_config
 
 kwargs = json.loads(sys.argv[1])
-studies.HEARTBEAT_SECONDS, studies.GRACE_SECONDS = kwargs.pop(
-  'heartbeats', (10, 120)
-)
 try:
   drive.sweep(get_config('vanilla_mnist', 'tiny'), **kwargs)
 except UserError as error:

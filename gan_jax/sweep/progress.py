@@ -1,6 +1,5 @@
 """Shows the progress of a sweep: a live table, or a line for each change."""
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Progress:
-  """Shows the trials of a sweep; its methods are thread-safe.
+  """Shows the trials of a sweep.
 
   Args:
     score: The metric that ranks trials.
@@ -42,7 +41,6 @@ class Progress:
     self._trials, self._parallel = trials, parallel
     self._rows: dict[int, Row] = {}
     self._seconds: list[float] = []
-    self._lock = threading.Lock()
     self._console = rich.console.Console()
     self._live = rich.live.Live(
       get_renderable=self._table, console=self._console, refresh_per_second=2
@@ -59,26 +57,22 @@ class Progress:
 
   def begin(self, trial_id: int, overrides: Mapping[str, Any]) -> None:
     """Adds a trial that is about to begin."""
-    self._set(trial_id, Row(short(overrides)))
+    self._rows[trial_id] = Row(short(overrides))
 
   def update(self, trial_id: int, **changes: Any) -> None:
     """Changes fields of the trial's row."""
-    self._set(trial_id, self._rows[trial_id]._replace(**changes))
-
-  def end(self, trial_id: int, seconds: float, **changes: Any) -> None:
-    """Marks a trial as ended after this many seconds."""
-    self._seconds.append(seconds)
-    self.update(trial_id, **changes)
-
-  def _set(self, trial_id: int, row: Row) -> None:
-    with self._lock:
-      before = self._rows.get(trial_id, row)
-      self._rows[trial_id] = row
+    before = self._rows[trial_id]
+    row = self._rows[trial_id] = before._replace(**changes)
     changed = (row.state, row.score) != (before.state, before.score)
     if changed and not self._console.is_terminal:
       _, *cells = self._cells(trial_id, row)
       line = ', '.join(filter(None, cells))
       print(f'Trial {trial_id}: {line}', flush=True)
+
+  def end(self, trial_id: int, seconds: float, **changes: Any) -> None:
+    """Marks a trial as ended after this many seconds."""
+    self._seconds.append(seconds)
+    self.update(trial_id, **changes)
 
   def _cells(self, trial_id: int, row: Row) -> list[str]:
     images = f'{row.images:,}' if row.images else ''
@@ -96,8 +90,7 @@ class Progress:
     for title in ('trial', 'parameters', 'images', self._score, 'state'):
       left = title in ('parameters', 'state')
       table.add_column(title, justify='left' if left else 'right')
-    with self._lock:
-      rows = sorted(self._rows.items())
+    rows = sorted(self._rows.copy().items())  # this is another thread
     ended = [item for item in rows if item[1].state in ENDED]
     running = [item for item in rows if item[1].state not in ENDED]
     room = max(MAX_ROWS - len(running), 1)
@@ -112,8 +105,7 @@ class Progress:
     if not ended:
       return ''
     mean = sum(self._seconds) / ended
-    remaining = (self._trials - ended) * mean / self._parallel
-    left = duration(remaining)
+    left = duration((self._trials - ended) * mean / self._parallel)
     return f'{ended} of {self._trials} trials ended, about {left} left'
 
 

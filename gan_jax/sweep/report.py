@@ -20,8 +20,8 @@ from gan_jax.config import differences, flatten
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.sweep import space as spaces
+from gan_jax.sweep.executors import Executor
 from gan_jax.sweep.plan import Plan, planned_trials, to_json
-from gan_jax.sweep.process import Worker
 from gan_jax.sweep.progress import short, short_names
 from gan_jax.sweep.results import ABOUT, AFTER, BEFORE, PICTURE, TABLE, Sweep
 from gan_jax.sweep.study import trials_by_id, workdir_of
@@ -37,7 +37,7 @@ STATES = {
 MAX_LISTED = 12
 
 
-def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
+def print_plan(plan: Plan, workdir: str, executor: Executor) -> None:
   """Prints what the sweep is about to run."""
   listed = planned_trials(plan)
   print(f'Sweep:    {plan.name} of {plan.experiment}')
@@ -69,7 +69,7 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
     )
   if plan.cost:
     print(f'Cost:     {plan.cost}')
-  print(f'Workers:  {"; ".join(worker.name for worker in workers)}', flush=True)
+  print(f'Workers:  {executor.description}', flush=True)
 
 
 def _describe(choice: Any) -> str:
@@ -79,7 +79,7 @@ def _describe(choice: Any) -> str:
   return ', '.join(map(str, choice))
 
 
-def print_commands(plan: Plan, workdir: str, workers: list[Worker]) -> None:
+def print_commands(plan: Plan, workdir: str, executor: Executor) -> None:
   """Prints the commands of the trials whose parameters are already known."""
   unknown = 0
   for trial_id, params in enumerate(planned_trials(plan)):
@@ -91,7 +91,7 @@ def print_commands(plan: Plan, workdir: str, workers: list[Worker]) -> None:
       continue
     flags = plan.flags(overrides)
     flags.append(f'--workdir={workdir_of(workdir, trial_id)}')
-    print(workers[trial_id % len(workers)].command(flags))
+    print(executor.command(flags, trial_id))
   if unknown:
     print(
       f'({unknown} more trials: the sampler chooses them by the scores of '
