@@ -33,6 +33,14 @@ def sweep():
     'search': {**of, 'trials': 4, 'space': {key: rates}},
     'seeds': {**of, 'trials': 12, 'space': {key: rates, 'seed': [0, 1]}},
     'many': {**of, 'space': {'seed': list(range(8))}},
+    'population': {
+      **of, 'space': {key: {'low': 1e-4, 'high': 1e-2, 'log': True}},
+      'fixed': {'total_images': 384},
+      'population': {'size': 4, 'interval_images': 128},
+    },
+    'twenty': {
+      **of, 'space': {'seed': list(range(20))}, 'fixed': {key: 0.001},
+    },
   }
 """
 
@@ -76,6 +84,13 @@ def run(folder, name='grid', **more):
 
   config = get_config('vanilla_mnist', 'tiny')
   drive.sweep(config, **arguments(folder, name, **more))
+
+
+def plans(experiment, name):
+  """Makes the plan of a sweep."""
+  from gan_jax.sweep import plan
+
+  return plan.make(experiment, get_config(name), {})
 
 
 def drive(folder, name='grid', **more):

@@ -6,6 +6,7 @@ This is a program of its own because the calls below belong between fork and
 exec, where a process with threads cannot safely run Python code.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -29,11 +30,9 @@ def main() -> None:
     if cores:
       os.sched_setaffinity(0, map(int, cores.split(',')))
   if os.path.exists(lock):
-    with open(lock) as file:
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-      except OSError:
-        pass  # a file system without locks
+    # A file system may have no locks.
+    with open(lock) as file, contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_EX)
   os.execvp(command[0], command)
 
 

@@ -51,6 +51,7 @@ class Driver:
   ):
     self._plan, self._folder, self._study = plan, folder, study
     self._executor, self._running = executor, dict[int, _Asked]()
+    self._left = studies.left_running(study)
     self._logs = Path(local(folder)) / 'logs'
     self._failures: list[str] = []
     self._succeeded = studies.count(study, studies.FINISHED)
@@ -76,19 +77,24 @@ class Driver:
   def _begin(self) -> bool:
     """Begins trials where there is room; returns whether more are waiting."""
     while not self.stop.asked:
-      if not studies.count(self._study, (TrialState.WAITING,)):
+      waiting = studies.count(self._study, (TrialState.WAITING,))
+      if not (self._left or waiting):
         return False
       if len(self._running) >= self._executor.parallel():
         return True
-      asked = self._study.ask()
+      # Trials that still run on a cluster occupy the room of others.
+      asked = self._left.pop(0) if self._left else self._study.ask()
+      asked.set_user_attr('ended', None)
       trial_id = asked.user_attrs[studies.TRIAL_ID]
       overrides = spaces.suggest(asked, self._plan.space)
+      inherited = studies.inherited(self._plan, self._folder, asked)
+      settings = {**overrides, **inherited}
       self._enqueue()
       workdir = studies.workdir_of(self._folder, trial_id)
       self._running[trial_id] = _Asked(
         asked,
         Trial(
-          [*self._plan.flags(overrides), f'--workdir={workdir}'],
+          [*self._plan.flags(settings), f'--workdir={workdir}'],
           workdir,
           self._logs / f'{trial_id:04}.txt',
           self._executor,
@@ -172,11 +178,11 @@ class Driver:
 
   def _tell(self, asked: optuna.Trial, how: str, scores: list[float]) -> None:
     """Tells Optuna the score of a trial, if it has one."""
-    if how in ('failed', 'stopped'):
+    if how == 'failed':
       self._study.tell(asked, state=TrialState.FAIL)
     elif how == 'pruned':
       self._study.tell(asked, state=TrialState.PRUNED)
-    else:
+    elif how != 'stopped':  # the next driver continues it
       worst = math.inf if self._plan.goal == 'min' else -math.inf
       self._study.tell(asked, worst if how == 'diverged' else scores[-1])
 

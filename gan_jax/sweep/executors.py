@@ -34,7 +34,9 @@ class Executor(Protocol):
   def parallel(self) -> int:
     """Returns the number of trials that can run at the same time now."""
 
-  def start(self, flags: Sequence[str], workdir: str, log: Path) -> RunningTrial:
+  def start(
+    self, flags: Sequence[str], workdir: str, log: Path
+  ) -> RunningTrial:
     """Starts the run of launch.py with these flags."""
 
 
