@@ -186,11 +186,11 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
   'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'
 )
-_COMPARE = flags.DEFINE_list(
+_COMPARE = flags.DEFINE_multi_string(
   'compare',
   None,
-  'Compare the scores of these runs, WORKDIR,WORKDIR,..., the best first. Only '
-  '--score goes with it.',
+  'Compare the scores of these runs, WORKDIR,WORKDIR,..., the best first; or '
+  'one flag for each WORKDIR. Only --score goes with it.',
 )
 _SCORE = flags.DEFINE_string(
   'score', 'fid', 'With --compare: the name of the score.'
@@ -268,7 +268,11 @@ def _serve_lab() -> None:
 def _act_on_runs() -> bool:
   """Does what needs no config but finished runs; returns whether it did."""
   if _COMPARE.value:
-    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    # One that contains a comma needs a flag of its own.
+    several = len(_COMPARE.value) > 1
+    workdirs = _COMPARE.value if several else _COMPARE.value[0].split(',')
+    runs = gan_jax.compare(*workdirs, name=_SCORE.value)
+    print(runs.to_string())
     return True
   if _MODE.value == 'lab':
     _serve_lab()

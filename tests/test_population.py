@@ -31,7 +31,7 @@ def fast(tmp_path, monkeypatch):
 def test_the_worst_quarter_copies_the_best():
   """Of eight, the two worst continue from the two best, perturbed."""
   before = members(5.0, 1.0, 7.0, 3.0, 2.0, 8.0, 4.0, 6.0)
-  after = next_generation(1, before, SPACE, 'min')
+  after = next_generation(0, 1, before, SPACE, 'min')
   for i in (0, 1, 3, 4, 6, 7):
     assert after[i] == ({'x': 1.0 + i, 'y': 0.5}, i)
   for i in (2, 5):
@@ -39,20 +39,20 @@ def test_the_worst_quarter_copies_the_best():
     x = {1: 2.0, 4: 5.0}[after[i].parent]
     assert after[i].params['x'] in (0.8 * x, 1.2 * x)
     assert after[i].params['y'] in (0.8 * 0.5, 1.2 * 0.5)
-  highest = next_generation(1, before, SPACE, 'max')
+  highest = next_generation(0, 1, before, SPACE, 'max')
   assert {highest[i].parent for i in (1, 4)} <= {2, 5}
-  assert after == next_generation(1, before, SPACE, 'min')
-  others = [next_generation(i, before, SPACE, 'min') for i in range(2, 9)]
+  assert after == next_generation(0, 1, before, SPACE, 'min')
+  others = [next_generation(0, i, before, SPACE, 'min') for i in range(2, 9)]
   assert any(after != other for other in others)
 
 
 def test_members_that_diverged_are_replaced():
   """All of them, however many; and a range is never left."""
-  after = next_generation(1, members(None, 2.0, None, None), SPACE, 'max')
+  after = next_generation(0, 1, members(None, 2.0, None, None), SPACE, 'max')
   assert [child.parent for child in after] == [1, 1, 1, 1]
   assert after[1].params == {'x': 2.0, 'y': 0.5}
   narrow = {'x': {'low': 1.9, 'high': 2.1}, 'y': {'low': 0.0, 'high': 1.0}}
-  after = next_generation(1, members(None, 2.0, None, None), narrow, 'max')
+  after = next_generation(0, 1, members(None, 2.0, None, None), narrow, 'max')
   assert {child.params['x'] for child in after} <= {1.9, 2.0, 2.1}
 
 

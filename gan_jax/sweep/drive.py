@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ml_collections import ConfigDict
 
 from gan_jax.errors import Preempted, UserError
@@ -53,6 +54,7 @@ def sweep(
     KeyboardInterrupt: The user pressed Ctrl-C; the trials are saved.
     Preempted: SIGTERM came; the trials are saved.
   """
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
   workdir = workdir.rstrip('/')
   options = {k: v for k, v in executor_options.items() if v is not None}
   remote_trials = options.get('executor', 'local') != 'local'

@@ -7,7 +7,8 @@ plain data:
                run completely; a space with a range is searched
   trials       of a search: the number of settings
   score, goal  the logged metric that ranks the trials, and 'min' or 'max';
-               default: the first of `config.evaluation.metrics`
+               default: the first of `config.evaluation.metrics`, or the first
+               that is measured
   fixed        {key: value} that all trials override, such as the budget
   population   {'size': N, 'interval_images': M}: trains a population, whose
                settings change during training (population.py)
@@ -38,8 +39,8 @@ KEYS = (
   'cost', 'fixed', 'goal', 'keep_pruned', 'population', 'pruner', 'sampler',
   'score', 'space', 'trials',
 )  # fmt: skip
-# A search draws its first settings at random: their number, and their seed.
-STARTUP_TRIALS, STARTUP_SEED = 10, 0
+# The number of settings of a search that are drawn at random.
+STARTUP_TRIALS = 10
 
 
 def _median(
@@ -97,6 +98,11 @@ class Plan(NamedTuple):
   cost: str
   every_images: int | None
   total_images: int | None
+
+  @property
+  def seed(self) -> int:
+    """The seed of random settings: that of all trials, if they share one."""
+    return self.base.get('seed', 0)
 
   def flags(self, overrides: Mapping[str, Any]) -> list[str]:
     """Returns the flags of `launch.py` for a trial, except its workdir."""
@@ -230,16 +236,17 @@ def _score(
   rows = {s: row for row in (*METRICS.values(), *own) for s in row.scores}
   name = block.get('score')
   if name is None:
-    mains = [row.main for row in own if row.ranks]
-    name = mains[0] if mains else None
-  if name is None:
-    block = config.evaluation
-    choice = choose_for(config, block.metrics, block.features)
-    ranking = [score for score in choice.scores if rows[score].ranks]
-    raise UserError(
-      f"{where}: set 'score' to the metric that ranks the trials (valid for "
-      f'{config.data.source}: {", ".join(ranking) or "none"})'
-    )
+    ranking = [row.main for row in own if row.ranks]
+    if not ranking:
+      evaluation = config.evaluation
+      choice = choose_for(config, evaluation.metrics, evaluation.features)
+      ranking = [score for score in choice.scores if rows[score].ranks]
+    if not ranking:
+      raise UserError(
+        f"{where}: set 'score' to a metric that ranks the trials: "
+        f'config.evaluation of {config.data.source} measures none'
+      )
+    name = ranking[0]
   plain = name.removeprefix('eval/')
   is_score = plain in rows or plain.startswith('swd_')
   score = f'eval/{plain}' if is_score else name
@@ -301,7 +308,7 @@ def make_pruner(plan: Plan) -> optuna.pruners.BasePruner:
 def planned_trials(plan: Plan) -> list[dict[str, Any] | None]:
   """Lists the planned trials, with the parameters known before any trial runs.
 
-  The first settings of a search are drawn at random, always the same ones. If
+  The first settings of a search are drawn at random, by the seed alone. If
   the space has 'seed', each setting runs with every seed, one after the other.
 
   Returns:
@@ -333,7 +340,7 @@ def planned_trials(plan: Plan) -> list[dict[str, Any] | None]:
 
 def _startup_settings(plan: Plan, number: int) -> list[dict[str, Any]]:
   space = {key: x for key, x in plan.space.items() if key != 'seed'}
-  sampler = optuna.samplers.RandomSampler(seed=STARTUP_SEED)
+  sampler = optuna.samplers.RandomSampler(seed=plan.seed)
   study = optuna.create_study(sampler=sampler)
   drawn = []
   for _ in range(number):

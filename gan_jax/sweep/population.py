@@ -25,7 +25,6 @@ KEYS = 'interval_images', 'size'
 # The share of the population that is replaced, and that is copied.
 QUANTILE = 0.25
 FACTORS = 0.8, 1.2
-SEED = 0
 
 
 class Member(NamedTuple):
@@ -75,6 +74,7 @@ def check(where: str, block: Mapping[str, Any], total_images: int) -> None:
 
 
 def next_generation(
+  seed: int,
   generation: int,
   members: Sequence[Member],
   space: spaces.Space,
@@ -83,6 +83,7 @@ def next_generation(
   """Chooses the next generation; its choices depend on the arguments only.
 
   Args:
+    seed: The seed of its random choices.
     generation: The number of the next generation.
     members: The generation before, in the order of its trials.
     space: The ranges of the hyperparameters, which are never left.
@@ -97,7 +98,7 @@ def next_generation(
   best = [member for member in order[:count] if not lost(member)]
   worst = {m.trial_id for m in order if lost(m)}
   worst |= {m.trial_id for m in order[-count:]} - {m.trial_id for m in best}
-  rng = random.Random(f'{SEED} {generation}')
+  rng = random.Random(f'{seed} {generation}')
   children = []
   for member in members:
     # All members draw, so that a draw does not depend on the other members.

@@ -118,7 +118,7 @@ def print_commands(plan: Plan, workdir: str, executor: Executor) -> None:
   if unknown:
     print(
       f'({unknown} more trials: the sampler chooses them by the scores of '
-      'these)'
+      'the others)'
     )
 
 

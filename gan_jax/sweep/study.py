@@ -11,6 +11,7 @@ number does not.
 
 import math
 from collections.abc import Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def open_study(plan: Plan, folder: str) -> optuna.Study:
   The journal of a sweep in a bucket is in the local copy of its folder: on a
   machine without it, all runs are begun again, and complete ones end at once.
   """
-  optuna.logging.set_verbosity(optuna.logging.ERROR)
   file = local(folder) / JOURNAL
   file.parent.mkdir(parents=True, exist_ok=True)
   return optuna.create_study(
@@ -140,7 +140,8 @@ def _enqueue_generation(
   if all(member.score is None for member in members):
     return  # nothing can be copied
   number = generation(plan, first)
-  children = next_generation(number, members, plan.space, plan.goal)
+  choose = partial(next_generation, plan.seed, number)
+  children = choose(members, plan.space, plan.goal)
   for trial_id, child in enumerate(children, first):
     attrs = {TRIAL_ID: trial_id, 'parent': child.parent}
     study.enqueue_trial(child.params, user_attrs=attrs)
