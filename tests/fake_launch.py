@@ -46,6 +46,7 @@ def leave(code, line=''):
   if line:
     print(line, file=sys.stderr, flush=True)
   note('end', code=code)
+  (WORKDIR / 'ended').touch()
   os._exit(code)
 
 

@@ -67,9 +67,13 @@ class TrialActor(HostActor):
     self._place, self._others = f'{os.uname().nodename} {node[:6]}', []
     if chips is not None:
       # Ray gives each host of a slice one unit of a resource with its name.
-      resources = {ray.util.tpu.get_current_pod_name(): 1, 'TPU': chips}
+      name = ray.util.tpu.get_current_pod_name()
+      hosts = sum(name in host['Resources'] for host in ray.nodes())
+      # (None on a machine without TPUs, where a slice is only declared.)
+      hosts = ray.util.tpu.get_current_pod_worker_count() or hosts
+      resources = {name: 1, 'TPU': chips}
       other = ray.remote(num_cpus=0, resources=resources)(HostActor)
-      for index in range(1, ray.util.tpu.get_current_pod_worker_count()):
+      for index in range(1, hosts):
         log = f'{host["log"].removesuffix(".txt")}.host{index}.txt'
         self._others.append(other.remote(**{**host, 'workdir': '', 'log': log}))
     self._polled = time.monotonic()
