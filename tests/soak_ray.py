@@ -19,7 +19,15 @@ import time
 from pathlib import Path
 
 import clusters
-from soak import ROOT, environment
+from soak import ROOT
+
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+# This sets the number of devices, of this process and of the nodes.
+from runs import everything, metrics  # noqa: E402
+
+import gan_jax  # noqa: E402
+from gan_jax import config as cfg  # noqa: E402
+from gan_jax.training import loop  # noqa: E402
 
 STEPS, BATCH, SAVE_STEPS = 400, 16, 40
 EXPERIMENT = """
@@ -53,7 +61,7 @@ def begin(folder, address):
   return subprocess.Popen(
     [sys.executable, str(ROOT / 'launch.py'), *flags],
     cwd=folder,
-    env={**environment(), 'PYTHONUNBUFFERED': '1'},
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
     stdout=(folder / 'output').open('a'),
     stderr=subprocess.STDOUT,
   )
@@ -119,13 +127,6 @@ def soak(folder, trials=20):
 
 def compare(folder, trials):
   """Compares each trial with an undisturbed run."""
-  sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from runs import everything, metrics
-
-  import gan_jax
-  from gan_jax import config as cfg
-  from gan_jax.training import loop
-
   table = gan_jax.load_sweep(folder / 'sweep').trials
   assert table.state.tolist() == ['done'] * trials
   assert table.seed.tolist() == list(range(trials))
@@ -143,7 +144,6 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--trials', type=int, default=20)
   args = parser.parse_args()
-  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   with tempfile.TemporaryDirectory() as folder:
     lost = soak(Path(folder), args.trials)
   print(

@@ -113,7 +113,7 @@ def events(what=None):
   return [event for event in found if what in (None, event['what'])]
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
   deadline = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < deadline, events()

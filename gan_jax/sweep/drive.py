@@ -87,7 +87,7 @@ def _refuse(workdir: str) -> None:
 
 def _run(driver: Driver) -> None:
   """Runs the trials; raises an exception if a signal stopped them."""
-  with driver.progress, _stop_on_signals(driver.stop) as received:
+  with _stop_on_signals(driver.stop) as received:
     driver.drive()
   if received:
     state = 'saved' if len(received) == 1 else 'killed'
