@@ -29,7 +29,14 @@ def cluster():
 
 def add_node(made, **resources):
   """Adds a node with these resources, such as chip=2."""
-  return made.add_node(num_cpus=0, resources=resources, **SMALL)
+  for _ in range(5):
+    try:
+      return made.add_node(num_cpus=0, resources=resources, **SMALL)
+    except Exception as error:
+      # Ray waits 30 seconds, which a busy machine may need.
+      if 'timed out during startup' not in str(error):
+        raise
+  raise TimeoutError('Ray starts no node')
 
 
 def _children():

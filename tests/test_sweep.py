@@ -54,6 +54,7 @@ def test_the_table_has_the_values_that_trials_used(tmp_path):
   """Also of keys that the chosen block does not set; no config: as planned."""
   space = {
     'model.gen.hidden': [(8, 8)],
+    'optimizer.gen.learning_rate': [1],
     'penalty': {'none': {}, 'r1': {'game.penalties.r1.weight': 2.0}},
   }
   file = tmp_path / 'swept.py'
@@ -74,6 +75,7 @@ def test_the_table_has_the_values_that_trials_used(tmp_path):
     settings = {
       'model': {'gen': {'hidden': [8, 8]}},
       'game': {'penalties': {'r1': {'weight': weight}}},
+      'optimizer': {'gen': {'learning_rate': 1.0}},
     }
     if trial_id == 0:
       (workdir / 'config.json').write_text(json.dumps(settings))
@@ -81,6 +83,10 @@ def test_the_table_has_the_values_that_trials_used(tmp_path):
     study.tell(trial, weight)
   report.write_description(plan, str(tmp_path))
   report.write_table(study, plan, str(tmp_path))
+  # As trained, not as typed.
+  lines = (tmp_path / 'sweep.csv').read_text().splitlines()
+  assert '"(8, 8)",1.0,' in lines[1]
+  assert '"(8, 8)",1,' in lines[2]
   table = gan_jax.load_sweep(tmp_path).trials
   assert table['game.penalties.r1.weight'].tolist() == [0.1, 2.0]
   assert table['model.gen.hidden'].tolist() == ['(8, 8)'] * 2

@@ -211,11 +211,11 @@ def test_what_one_types_on_slurm(tmp_path):
   (line,) = (x for x in text.splitlines() if 'launch.py' in x)
   ray, _, command = line.partition(' -- ')
   assert shlex.split(ray)[:3] == ['srun', 'ray', 'symmetric-run']
-  words = shlex.split(command.rstrip(' &'))
+  words = shlex.split(command)
   assert words[:2] == ['python', 'launch.py']
   out = tmp_path / 'out'
   out.mkdir()
-  words = [w.replace('$HOME', str(out)) for w in words[2:]]
+  words = [word.replace('$HOME', str(out)) for word in words[2:]]
   assert f'Workdir:  {out}/rates' in printed_by(words, out)
 
 
