@@ -53,6 +53,7 @@ def leave(code, line=''):
 def follow():
   """Acts as another host of a slice: ends when host 0 has ended."""
   note('follow')
+  (WORKDIR / 'followed').touch()
   while not (WORKDIR / 'ended').exists():
     time.sleep(0.02)
   os._exit(0)
@@ -70,6 +71,9 @@ def main():
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       leave(2, 'launch.py: the workdir is in use')
+    # As JAX does, host 0 waits for the other host of its slice.
+    while 'TPU_NAME' in os.environ and not (WORKDIR / 'followed').exists():
+      time.sleep(0.02)
     run(manner, stop)
 
 

@@ -134,9 +134,8 @@ def kill_running(number=signal.SIGKILL):
 def max_parallel(of=lambda event: 0):
   """Returns how many trials with the same `of` ran at once, at most."""
   running, most = collections.Counter(), 0
-  for event in sorted(
-    events(), key=lambda e: (e['time'], e['what'] == 'begin')
-  ):
+  noted = events('begin') + events('end')
+  for event in sorted(noted, key=lambda e: (e['time'], e['what'] == 'begin')):
     running[of(event)] += 1 if event['what'] == 'begin' else -1
     most = max(most, *running.values())
   return most
