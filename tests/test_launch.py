@@ -144,6 +144,7 @@ MISTAKES = [
   ),
   ([VANILLA, '--mode=evaluate'], 'is not the workdir of a run'),
   (['--compare=runs/one'], 'compare needs at least two runs'),
+  (['--compare=a,b', '--compare=c'], 'a,b is not the workdir of a run'),
   (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
   (
     [
