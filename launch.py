@@ -165,32 +165,26 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
   'dry_run', None, 'With --mode=sweep: only print the commands of the trials.'
 )
-flags.DEFINE_string(
-  'storage',
-  None,
-  'With --mode=sweep: the URL of a database that several drivers share. '
-  'Default: a file in the workdir.',
-)
 flags.DEFINE_integer(
   'parallel_trials',
   None,
   'With --mode=sweep: the number of trials that run at the same time. Default: '
-  'one for each accelerator or slice; one without accelerators.',
+  'one for each accelerator, one without accelerators; on Ray, as many as fit.',
 )
 flags.DEFINE_string(
-  'executor', None, 'With --mode=sweep: local (the default) or tpu.'
+  'executor', None, 'With --mode=sweep: local (the default) or ray.'
+)
+flags.DEFINE_string(
+  'address',
+  None,
+  'With --executor=ray: HOST:PORT of the cluster. Default: RAY_ADDRESS, or a '
+  'cluster on this machine.',
 )
 flags.DEFINE_list(
-  'slices', None, 'With --executor=tpu: the names of the slices, NAME,NAME,...'
-)
-flags.DEFINE_string(
-  'zone', None, "With --executor=tpu: the slices' zone. Default: gcloud's."
-)
-flags.DEFINE_string(
-  'remote',
+  'resources',
   None,
-  'With --executor=tpu: the shell command that enters the folder of launch.py '
-  "on a host. Default: 'cd gan_jax'.",
+  'With --executor=ray: what a trial occupies, NAME=NUMBER,... Default: GPU=1, '
+  'or CPU=1 on a cluster without GPUs.',
 )
 flags.DEFINE_string(
   'topology', None, 'With --mode=compile: the TPU chips, such as v5e:4x4.'
@@ -198,11 +192,11 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
   'port', None, 'With --mode=lab: the port of the page. Default: 8642, or any.'
 )
-_COMPARE = flags.DEFINE_list(
+_COMPARE = flags.DEFINE_multi_string(
   'compare',
   None,
-  'Compare the scores of these runs, WORKDIR,WORKDIR,..., the best first. Only '
-  '--score goes with it.',
+  'Compare the scores of these runs, WORKDIR,WORKDIR,..., the best first; or '
+  'one flag for each WORKDIR. Only --score goes with it.',
 )
 _SCORE = flags.DEFINE_string(
   'score', 'fid', 'With --compare: the name of the score.'
@@ -281,7 +275,11 @@ def _act_on_runs() -> bool:
   """Does what needs no config but finished runs; returns whether it did."""
   check_compare()
   if _COMPARE.present:
-    print(gan_jax.compare(*_COMPARE.value, name=_SCORE.value).to_string())
+    # One that contains a comma needs a flag of its own.
+    several = len(_COMPARE.value) > 1
+    workdirs = _COMPARE.value if several else _COMPARE.value[0].split(',')
+    runs = gan_jax.compare(*workdirs, name=_SCORE.value)
+    print(runs.to_string())
     return True
   if _MODE.value == 'lab':
     _serve_lab()

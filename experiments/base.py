@@ -34,6 +34,7 @@ def base_config() -> ConfigDict:
     {
       'source': config_dict.placeholder(str),  # None: random; --init=SOURCE
       'players': ('gen', 'disc'),
+      'state': False,
     }
   )
 

@@ -174,6 +174,7 @@ BOUNDS: dict[str, Bound] = {
   'init.digest': _TEXT,
   'init.players': _TEXT._replace(several=True),
   'init.source': _TEXT._replace(none=True),
+  'init.state': _FLAG,
   'log_every_steps': _integer(1, MAX_COUNT),
   'model.*.activation': _TEXT,
   'model.*.architecture': _TEXT,

@@ -47,8 +47,8 @@ MODE_FLAGS = {
     'trust',
   ),
   'sweep': (
-    'sweep', 'trials', 'dry_run', 'storage', 'parallel_trials', 'executor',
-    'slices', 'zone', 'remote',
+    'sweep', 'trials', 'dry_run', 'parallel_trials', 'executor', 'address',
+    'resources',
   ),
   'lab': ('port',),
 }  # fmt: skip

@@ -92,7 +92,7 @@ OPTIONAL = (
   'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.rotate',
   'data.size', 'evaluation.labels', 'evaluation.protocol',
   'evaluation.standing_batches', 'init.digest', 'init.players', 'init.source',
-  'schedule',
+  'init.state',  'schedule',
 )  # fmt: skip
 
 
@@ -214,6 +214,8 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   for flat in (saved, new):  # a run without initial weights says no more
     if flat.get('init.source') is None:
       flat.pop('init.players', None)
+    if not flat.get('init.state'):  # a run of before this key has none
+      flat.pop('init.state', None)
   differing = [
     f'{key} ({x} there, {y} here)'
     for key, x, y in differences(saved, new, ignore=CHANGEABLE)

@@ -17,7 +17,7 @@ from pathlib import Path
 STEPS, SAVE_EVERY = 30, 5
 PAUSE = float(os.environ.get('PAUSE', 0.01))
 # Host 0 of a slice does the work.
-HOST, CALL = int(os.environ.get('HOST', 0)), os.environ.get('CALL', '')
+HOST = int(os.environ.get('TPU_WORKER_ID', 0))
 
 
 def flag(name, default):
@@ -46,17 +46,17 @@ def leave(code, line=''):
   if line:
     print(line, file=sys.stderr, flush=True)
   note('end', code=code)
-  if CALL:
-    (WORKDIR / CALL).write_text(f'{code}')
+  (WORKDIR / 'ended').touch()
   os._exit(code)
 
 
 def follow():
-  """Acts as another host of a slice: exits when host 0 exits, likewise."""
-  signal.signal(signal.SIGTERM, lambda *_: None)
-  while not (WORKDIR / CALL).exists():
+  """Acts as another host of a slice: ends when host 0 has ended."""
+  note('follow')
+  (WORKDIR / 'followed').touch()
+  while not (WORKDIR / 'ended').exists():
     time.sleep(0.02)
-  os._exit(int((WORKDIR / CALL).read_text() or 1))
+  os._exit(0)
 
 
 def main():
@@ -71,6 +71,9 @@ def main():
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       leave(2, 'launch.py: the workdir is in use')
+    # As JAX does, host 0 waits for the other host of its slice.
+    while 'TPU_NAME' in os.environ and not (WORKDIR / 'followed').exists():
+      time.sleep(0.02)
     run(manner, stop)
 
 
@@ -83,8 +86,9 @@ def run(manner, stop):
   begin = int(saved.read_text()) if saved.exists() else 0
   lines = metrics.read_text().splitlines() if metrics.exists() else []
   metrics.write_text(''.join(f'{line}\n' for line in lines[:begin]))
-  slice = os.environ.get('SLICE')
-  note('begin', step=begin, slice=slice, argv=sys.argv)
+  if begin == STEPS:
+    os._exit(0)  # it was complete
+  note('begin', step=begin, argv=sys.argv)
   if manner == 'fail':
     leave(1, "Traceback:\nValueError: it's the config")
   for step in range(begin + 1, STEPS + 1):

@@ -33,6 +33,14 @@ def sweep():
     'search': {**of, 'trials': 4, 'space': {key: rates}},
     'seeds': {**of, 'trials': 12, 'space': {key: rates, 'seed': [0, 1]}},
     'many': {**of, 'space': {'seed': list(range(8))}},
+    'population': {
+      **of, 'space': {key: {'low': 1e-4, 'high': 1e-2, 'log': True}},
+      'fixed': {'total_images': 384},
+      'population': {'size': 4, 'interval_images': 128},
+    },
+    'twenty': {
+      **of, 'space': {'seed': list(range(20))}, 'fixed': {key: 0.001},
+    },
   }
 """
 
@@ -41,13 +49,9 @@ DRIVER = """
 import json, sys
 from gan_jax.errors import Preempted, UserError
 from gan_jax.sweep import drive
-from gan_jax.sweep import study as studies
 from runs import get_config
 
 kwargs = json.loads(sys.argv[1])
-studies.HEARTBEAT_SECONDS, studies.GRACE_SECONDS = kwargs.pop(
-  'heartbeats', (10, 120)
-)
 try:
   drive.sweep(get_config('vanilla_mnist', 'tiny'), **kwargs)
 except UserError as error:
@@ -82,6 +86,13 @@ def run(folder, name='grid', **more):
   drive.sweep(config, **arguments(folder, name, **more))
 
 
+def plans(experiment, name):
+  """Makes the plan of a sweep."""
+  from gan_jax.sweep import plan
+
+  return plan.make(experiment, get_config(name), {})
+
+
 def drive(folder, name='grid', **more):
   """Starts a sweep in a process of its own."""
   paths = [str(ROOT), str(ROOT / 'tests')]
@@ -102,7 +113,7 @@ def events(what=None):
   return [event for event in found if what in (None, event['what'])]
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
   deadline = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < deadline, events()
@@ -123,9 +134,8 @@ def kill_running(number=signal.SIGKILL):
 def max_parallel(of=lambda event: 0):
   """Returns how many trials with the same `of` ran at once, at most."""
   running, most = collections.Counter(), 0
-  for event in sorted(
-    events(), key=lambda e: (e['time'], e['what'] == 'begin')
-  ):
+  noted = events('begin') + events('end')
+  for event in sorted(noted, key=lambda e: (e['time'], e['what'] == 'begin')):
     running[of(event)] += 1 if event['what'] == 'begin' else -1
     most = max(most, *running.values())
   return most

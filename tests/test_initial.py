@@ -225,3 +225,31 @@ def test_the_gan_stage_takes_the_generator_of_the_first_stage():
   assert len(lines) == 1  # all arrays of gen
   assert_close(after.variables, Pair(old.gen, new.disc))
   assert_close(after.ema, old.gen)
+
+
+def test_a_run_continues_another(tmp_path, capsys):
+  """Bit for bit the run that never stopped; or with another rate from there."""
+  config = get_config('vanilla_mnist', 'tiny')
+  half = cfg.changed(config, 'total_images', 16 * 12)
+  loop.train(config, tmp_path / 'straight')
+  loop.train(half, tmp_path / 'half')
+  config.init.source, config.init.state = str(tmp_path / 'half'), True
+  loop.train(config, tmp_path / 'rest')
+  assert '/half, continued at iteration 12' in capsys.readouterr().out
+  assert everything(tmp_path / 'rest', 24) == everything(
+    tmp_path / 'straight', 24
+  )
+  assert metrics(tmp_path / 'rest')[0]['step'] > 12
+  rate = 'optimizer.gen.learning_rate'
+  loop.train(cfg.changed(config, rate, 0.01), tmp_path / 'other')
+  assert everything(tmp_path / 'other', 24) != everything(
+    tmp_path / 'straight', 24
+  )
+  for key, value, message in (
+    ('total_images', 16 * 12, 'iteration 12 of 192 images, which this'),
+    ('batch_size', 8, 'keep the batch sizes'),
+    ('model.gen.hidden', (8,), 'its networks or optimizers are others'),
+    ('init.source', '/nowhere', 'neither a run with a checkpoint nor'),
+  ):
+    with pytest.raises(UserError, match=message):
+      loop.train(cfg.changed(config, key, value), tmp_path / key)

@@ -135,13 +135,9 @@ MISTAKES = [
     'a sweep has one driver process: remove',
   ),
   ([VANILLA, '--mode=sweep', '--sweep=x'], 'sweep of experiments/vanilla_mnis'),
-  ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, tpu)"),
+  ([VANILLA, '--mode=sweep', '--executor=slrm'], "'slrm' (valid: local, ray)"),
   ([VANILLA, '--mode=sweep', '--parallel_trials=0'], '=0 must be 1 or more'),
   ([VANILLA, '--mode=sweep', '--trials=0'], '--trials=0 must be 1 or more'),
-  (
-    [VANILLA, '--mode=sweep', '--storage=nowhere'],
-    '--storage=nowhere cannot be opened: it must be the URL of a database',
-  ),
   (
     ['--config=experiments/cgan_digits.py', '--mode=sweep'],
     'declares no sweep',
@@ -150,6 +146,9 @@ MISTAKES = [
   (['--compare=runs/one,runs/two'], 'only --score: remove --workdir'),
   ([VANILLA, '--score=swd'], '--score needs --compare=WORKDIR,WORKDIR'),
   (['--mode=generate', '--init=runs/one'], '--init needs --mode=train'),
+  (['--compare=runs/one'], 'compare needs at least two runs'),
+  (['--compare=a,b', '--compare=c'], 'a,b is not the workdir of a run'),
+  (['--compare=nowhere,runs/two'], 'nowhere is not the workdir of a run'),
   (
     [
       VANILLA,

@@ -249,18 +249,22 @@ def test_a_score_of_a_level_is_measured(tmp_path):
     make(tmp_path, {'space': RATES, 'fixed': fixed, 'score': score}, name='one')
 
 
-def test_the_scores_of_a_toy_are_listed(tmp_path):
-  """Without a score, the message lists the scores of the toy."""
+@pytest.mark.parametrize(
+  ('name', 'metrics', 'score', 'goal'),
+  [
+    ('toy:ring', (), 'eval/jensen_shannon', 'min'),
+    ('toy:line', ('wasserstein',), 'eval/wasserstein', 'min'),
+    ('toy:grid', ('modes',), 'eval/high_quality', 'max'),
+  ],
+)
+def test_the_default_score_of_a_toy(tmp_path, name, metrics, score, goal):
+  """The first metric that ranks, of those named or of all."""
   file = tmp_path / 'swept.py'
-  sweeps = {'one': {'space': RATES}}
+  fixed = {'evaluation.metrics': metrics, **EVERY}
+  sweeps = {'one': {'space': RATES, 'fixed': fixed}}
   file.write_text(EXPERIMENT.replace('{sweeps}', repr(sweeps)))
-  expected = {
-    'toy:ring': 'jensen_shannon, kl, high_quality, modes_found, wasserstein',
-    'toy:line': 'jensen_shannon, kl, wasserstein',
-  }
-  for name, listed in expected.items():
-    with pytest.raises(UserError, match=rf': {listed}\)$'):
-      plans.make(str(file), get_config(name, 'tiny'), {})
+  plan = plans.make(str(file), get_config(name, 'tiny'), {})
+  assert (plan.score, plan.goal) == (score, goal)
 
 
 def test_typed_overrides_take_precedence(tmp_path):
@@ -325,12 +329,15 @@ def test_flags_round_trip(tmp_path, monkeypatch):
     ('toy:ring', 12),
     ('progressive_cifar10', 5 * 2),
     ('vanilla_mnist', 12),
+    ('population_digits:population', 4 * 4),
+    ('population_digits:random', 4),
   ],
 )
 def test_the_sweeps_of_the_experiments(name, trials):
-  experiment = f'{ROOT}/{setting(name)}'
+  name, _, sweep = name.partition(':') if 'toy' not in name else (name, '', '')
+  experiment, config = f'{ROOT}/{setting(name)}', get_config(name)
   # (This machine may lack the weights of Inception.)
-  plan = plans.make(experiment, get_config(name), {}, remote_trials=True)
+  plan = plans.make(experiment, config, {}, sweep or None, remote_trials=True)
   assert len(plans.planned_trials(plan)) == trials
 
 

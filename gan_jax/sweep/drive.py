@@ -7,22 +7,19 @@ was killed.
 
 import signal
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ml_collections import ConfigDict
 
-from gan_jax.errors import Preempted, UserError, warn
+from gan_jax.errors import Preempted, UserError
 from gan_jax.files import held, is_remote, local
+from gan_jax.sweep import executors, report
 from gan_jax.sweep import plan as plans
-from gan_jax.sweep import report
 from gan_jax.sweep import study as studies
 from gan_jax.sweep.driver import Driver
-from gan_jax.sweep.executors import ExecutorOptions
-from gan_jax.sweep.plan import Plan
-from gan_jax.sweep.process import Worker
 from gan_jax.sweep.trial import StopRequest
 from gan_jax.training.stopping import handling
 
@@ -37,7 +34,6 @@ def sweep(
   sweep: str | None = None,
   trials: int | None = None,
   dry_run: bool | None = None,
-  storage: str | None = None,
   **executor_options: Any,
 ) -> None:
   """Runs a sweep of an experiment; resumes it if it was begun.
@@ -51,109 +47,54 @@ def sweep(
     sweep: The name of one of the experiment's sweeps; None: its only sweep.
     trials: The number of settings of a search; None: the description's.
     dry_run: Whether to print only the commands of the trials.
-    storage: The URL of a database; None: a file in `workdir`.
-    **executor_options: Fields of `ExecutorOptions`; None: the default.
+    **executor_options: Arguments of `executors.make`; None: the default.
 
   Raises:
     UserError: The sweep cannot run, or all its trials have failed.
     KeyboardInterrupt: The user pressed Ctrl-C; the trials are saved.
     Preempted: SIGTERM came; the trials are saved.
   """
-  studies.silence_optuna()
+  optuna.logging.set_verbosity(optuna.logging.ERROR)
   workdir = workdir.rstrip('/')
   options = {k: v for k, v in executor_options.items() if v is not None}
   remote_trials = options.get('executor', 'local') != 'local'
   plan = plans.make(experiment, config, overrides, sweep, trials, remote_trials)
-  workers = ExecutorOptions(**options).workers(launcher)
-  if remote_trials:
-    _check_shared(workdir)
-  if dry_run:
-    report.print_plan(plan, workdir, workers)
-    report.print_commands(plan, workdir, workers)
-    return
-  _run_sweep(plan, workdir, workers, storage)
-
-
-def _check_shared(workdir: str) -> None:
-  """Refuses a folder that other machines cannot reach."""
-  if not (is_remote(workdir) or Path(workdir).is_absolute()):
+  executor = executors.make(launcher, **options)
+  if remote_trials and not (is_remote(workdir) or Path(workdir).is_absolute()):
     raise UserError(
       f'--workdir={workdir} is a folder of this machine: name a folder that '
-      'the driver and all hosts can reach, gs://BUCKET/... or /SHARED/...'
+      'all nodes can reach, gs://BUCKET/... or /SHARED/...'
     )
-
-
-def _run_sweep(
-  plan: Plan, workdir: str, workers: list[Worker], storage: str | None
-) -> None:
-  """Opens the study, runs the trials that it lacks, and prints the results."""
-  if storage is None and is_remote(workdir):
-    raise UserError(
-      f'{workdir} cannot hold a database: add --storage=sqlite:///FILE, on '
-      'this machine, or the URL of a database that several drivers can reach'
-    )
+  if dry_run:
+    report.print_plan(plan, workdir, executor)
+    report.print_commands(plan, workdir, executor)
+    return
   report.check_workdir(plan, workdir)
-  # An unreachable database is reported before anything is written.
-  study = storage and studies.open_study(
-    plan, storage, workdir, only_driver=False
-  )
-  report.print_plan(plan, workdir, workers)
+  executor.connect()
+  report.print_plan(plan, workdir, executor)
   report.write_description(plan, workdir)
-  with nullcontext() if storage else _lock_sweep(workdir):
-    if not storage:
-      url = f'sqlite:///{Path(workdir, "sweep.db").absolute()}'
-      study = studies.open_study(plan, url, 'sweep', only_driver=True)
-    studies.requeue_lost(study, only_driver=storage is None)
-    workers = _usable(workers)
-    with held(local(workdir), lambda: None, '.entering.lock'):
-      studies.enqueue(study, plan, workdir, retry_failed=True)
-    _run(Driver(plan, workdir, study, workers))
+  with held(local(workdir), lambda: _refuse(workdir)):
+    study = studies.open_study(plan, workdir)
+    studies.enqueue(study, plan, workdir, retry_failed=True)
+    _run(Driver(plan, workdir, study, executor))
     report.print_results(workdir, report.write_plot(study, plan, workdir))
 
 
-@contextmanager
-def _lock_sweep(workdir: str) -> Iterator[None]:
-  """Locks the sweep: each of two drivers would use the whole machine."""
-
-  def busy() -> None:
-    raise UserError(
-      f'{workdir} is in use by a sweep that is still running: stop that sweep '
-      'first, or give both the same --storage=URL'
-    )
-
-  with held(workdir, busy):
-    yield
+def _refuse(workdir: str) -> None:
+  """Refuses a second driver."""
+  raise UserError(f'{workdir} is in use by a sweep that is still running')
 
 
 def _run(driver: Driver) -> None:
   """Runs the trials; raises an exception if a signal stopped them."""
-  with driver.progress, _stop_on_signals(driver.stop) as received:
+  with _stop_on_signals(driver.stop) as received:
     driver.drive()
   if received:
-    once = len(received) == 1
-    state = 'saved' if once else 'killed'
+    state = 'saved' if len(received) == 1 else 'killed'
     is_preempted = received[0] == signal.SIGTERM
     exception = Preempted if is_preempted else KeyboardInterrupt
     raise exception(f'the running trials were {state}')
   driver.check()
-
-
-def _usable(workers: list[Worker]) -> list[Worker]:
-  """Returns the workers on which trials can run.
-
-  When this returns, trials that a lost driver left running there have ended.
-  """
-  with ThreadPoolExecutor(len(workers)) as pool:
-    problems = list(pool.map(lambda worker: worker.problem(), workers))
-  usable = []
-  for worker, problem in zip(workers, problems, strict=True):
-    if problem:
-      warn(f'{worker.name} is not used: {problem}')
-    else:
-      usable.append(worker)
-  if not usable:
-    raise UserError(f'no trial can run on {workers[0].name}: {problems[0]}')
-  return usable
 
 
 @contextmanager
@@ -167,15 +108,14 @@ def _stop_on_signals(stop: StopRequest) -> Iterator[list[signal.Signals]]:
 
   def handle(number: int, _: Any) -> None:
     received.append(signal.Signals(number))
-    if len(received) > 1:
-      stop.at_once.set()
-    else:
+    stop.at_once = len(received) > 1
+    if not stop.at_once:
       print(
         '\nStopping: the trials save their state and exit (repeat to kill them '
         'at once)',
         flush=True,
       )
-    stop.asked.set()
+    stop.asked = True
 
   with handling((signal.SIGINT, signal.SIGTERM), handle):
     yield received

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gan_jax.errors import UserError
-from gan_jax.sweep.process import Process, Worker
+from gan_jax.sweep.process import Process
 
 # libtpu's bounds for this many neighbouring chips of a host.
 CHIPS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1', 8: '2,4,1'}
@@ -36,34 +36,53 @@ class DeviceShare(NamedTuple):
   flags: Sequence[str] = ()
 
 
-def make_workers(
-  launcher: str, parallel_trials: int | None, **unused: Any
-) -> list[Worker]:
-  """Makes `parallel_trials` workers; None: one for each accelerator.
+class LocalExecutor:
+  """Runs trials on this machine, one for each share of its devices.
+
+  Args:
+    launcher: The path of `launch.py`.
+    parallel_trials: The number of shares; None: one for each accelerator.
 
   Raises:
     UserError: The machine has fewer devices.
   """
-  del unused
-  return [
-    _make_worker(launcher, share) for share in device_shares(parallel_trials)
-  ]
 
+  def __init__(self, launcher: str, parallel_trials: int | None, **unused: Any):
+    del unused
+    self._program = [sys.executable, launcher]
+    self._shares = device_shares(parallel_trials)
+    self._running: dict[int, Process] = {}
+    self.description = '; '.join(share.name for share in self._shares)
 
-def _make_worker(launcher: str, share: DeviceShare) -> Worker:
-  program = [sys.executable, launcher]
+  def connect(self) -> None:
+    """Does nothing: this machine needs no connection."""
 
-  def command(flags: Sequence[str]) -> str:
+  def command(self, flags: Sequence[str], index: int) -> str:
+    """Returns the command line that a user would type for a trial."""
+    share = self._shares[index % len(self._shares)]
     variables = [f'{key}={value}' for key, value in share.env.items()]
     pinned = ['taskset', '-c', ','.join(map(str, share.cores))]
-    full = [*program, *flags, *share.flags]
+    full = [*self._program, *flags, *share.flags]
     return shlex.join([*variables, *(pinned if share.cores else ()), *full])
 
-  def start(flags: Sequence[str], log: Path) -> Process:
-    env = {**os.environ, 'PYTHONUNBUFFERED': '1', **share.env}
-    return Process([*program, *flags, *share.flags], log, env, share.cores)
+  def parallel(self) -> int:
+    """Returns the number of trials that can run at the same time."""
+    return len(self._shares)
 
-  return Worker(share.name, command, start)
+  def start(self, flags: Sequence[str], workdir: str, log: Path) -> Process:
+    """Starts a trial on a free share."""
+    busy = [i for i, process in self._running.items() if process.is_running()]
+    index = next(i for i in range(len(self._shares)) if i not in busy)
+    share = self._shares[index]
+    self._running[index] = Process(
+      [*self._program, *flags, *share.flags],
+      workdir,
+      log,
+      env={**os.environ, 'PYTHONUNBUFFERED': '1', **share.env},
+      cores=share.cores,
+      place=share.name,
+    )
+    return self._running[index]
 
 
 def device_shares(count: int | None) -> list[DeviceShare]:

@@ -7,8 +7,11 @@ plain data:
                run completely; a space with a range is searched
   trials       of a search: the number of settings
   score, goal  the logged metric that ranks the trials, and 'min' or 'max';
-               default: the first of `config.evaluation.metrics`
+               default: the first of `config.evaluation.metrics`, or the first
+               that is measured
   fixed        {key: value} that all trials override, such as the budget
+  population   {'size': N, 'interval_images': M}: trains a population, whose
+               settings change during training (population.py)
   sampler      of a search: 'tpe' (the default) or 'random'
   pruner       {'name': 'median' or 'halving', ...}: ends bad trials early
   keep_pruned  False: the checkpoints of pruned trials are deleted
@@ -26,17 +29,18 @@ from gan_jax.errors import UserError
 from gan_jax.experiment_file import read_sweeps
 from gan_jax.metrics.measure import METRICS, get_metric
 from gan_jax.registry import build, check_keys, choose, is_code
-from gan_jax.sweep import check
+from gan_jax.sweep import check, population
 from gan_jax.sweep import space as spaces
 from gan_jax.training.evaluations import choose_for
 from gan_jax.training.overrides import override
+from gan_jax.training.schedule import make_schedule
 
 KEYS = (
-  'cost', 'fixed', 'goal', 'keep_pruned', 'pruner', 'sampler', 'score', 'space',
-  'trials',
+  'cost', 'fixed', 'goal', 'keep_pruned', 'population', 'pruner', 'sampler',
+  'score', 'space', 'trials',
 )  # fmt: skip
-# A search draws its first settings at random: their number, and their seed.
-STARTUP_TRIALS, STARTUP_SEED = 10, 0
+# The number of settings of a search that are drawn at random.
+STARTUP_TRIALS = 10
 
 
 def _median(
@@ -71,7 +75,9 @@ class Plan(NamedTuple):
     base: The overrides of all trials: 'fixed', and those that the user typed.
     score: The metric that ranks trials, as `metrics.jsonl` names it.
     goal: 'min' or 'max': which score is best.
-    settings: The number of settings of a search; None: the sweep is a grid.
+    settings: The number of settings of a search; None: the sweep is a grid, or
+      a population.
+    population: As in the description; None: the sweep is a grid or a search.
     sampler, pruner, keep_pruned, cost: As in the description.
     every_images: The images between two measurements of the score; None:
       unknown.
@@ -85,6 +91,7 @@ class Plan(NamedTuple):
   score: str
   goal: str
   settings: int | None
+  population: Mapping[str, int] | None
   sampler: str
   pruner: Mapping[str, Any] | None
   keep_pruned: bool
@@ -92,15 +99,37 @@ class Plan(NamedTuple):
   every_images: int | None
   total_images: int | None
 
+  @property
+  def seed(self) -> int:
+    """The seed of random settings: that of all trials, if they share one."""
+    return self.base.get('seed', 0)
+
   def flags(self, overrides: Mapping[str, Any]) -> list[str]:
     """Returns the flags of `launch.py` for a trial, except its workdir."""
     settings = {**self.base, **overrides}
     flags = [f'--config.{key}={_flag_value(x)}' for key, x in settings.items()]
     return [f'--config={self.experiment}', *flags]
 
+  def inherited(self, trial_id: int, parent: str | None) -> dict[str, Any]:
+    """Returns the overrides by which a member of a population trains.
+
+    Args:
+      trial_id: The member's.
+      parent: The workdir of the run that it continues; None: there is none.
+    """
+    if self.population is None:
+      return {}
+    generation = trial_id // self.population['size']
+    images = (generation + 1) * self.population['interval_images']
+    start = {'init.source': parent, 'init.state': True} if parent else {}
+    return {'total_images': images, **start}
+
   def identity(self) -> dict[str, Any]:
     """Returns the fields that a resumed sweep must share, as plain JSON."""
-    names = ('experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler')
+    names = (
+      'experiment', 'name', 'space', 'base', 'score', 'goal', 'sampler',
+      'population',
+    )  # fmt: skip
     fields = {key: to_json(getattr(self, key)) for key in names}
     return {**fields, 'searched': self.settings is not None}
 
@@ -158,6 +187,7 @@ def make(
     score=score,
     goal=goal,
     settings=_settings(where, block, space, trials),
+    population=block.get('population'),
     sampler=block.get('sampler', 'tpe'),
     pruner=block.get('pruner'),
     keep_pruned=block.get('keep_pruned', True),
@@ -165,6 +195,14 @@ def make(
     every_images=every_images,
     total_images=None if lengths_differ else config.total_images,
   )
+  if plan.population is not None:
+    if make_schedule(config).follows_its_end:
+      raise UserError(
+        f'{where}: the schedule depends on the length of the run, which the '
+        'members of a population do not know: give its last segment a length'
+      )
+    given = {'trials': trials} if trials is not None else {}
+    population.check(where, {**block, **given}, config.total_images)
   choose(f'sampler of {where}', plan.sampler, SAMPLERS)
   make_pruner(plan)
   check.check_trials(where, space, config, base, score, remote_trials)
@@ -198,16 +236,17 @@ def _score(
   rows = {s: row for row in (*METRICS.values(), *own) for s in row.scores}
   name = block.get('score')
   if name is None:
-    mains = [row.main for row in own if row.ranks]
-    name = mains[0] if mains else None
-  if name is None:
-    block = config.evaluation
-    choice = choose_for(config, block.metrics, block.features)
-    ranking = [score for score in choice.scores if rows[score].ranks]
-    raise UserError(
-      f"{where}: set 'score' to the metric that ranks the trials (valid for "
-      f'{config.data.source}: {", ".join(ranking) or "none"})'
-    )
+    ranking = [row.main for row in own if row.ranks]
+    if not ranking:
+      evaluation = config.evaluation
+      choice = choose_for(config, evaluation.metrics, evaluation.features)
+      ranking = [score for score in choice.scores if rows[score].ranks]
+    if not ranking:
+      raise UserError(
+        f"{where}: set 'score' to a metric that ranks the trials: "
+        f'config.evaluation of {config.data.source} measures none'
+      )
+    name = ranking[0]
   plain = name.removeprefix('eval/')
   is_score = plain in rows or plain.startswith('swd_')
   score = f'eval/{plain}' if is_score else name
@@ -233,6 +272,8 @@ def _settings(
   trials: int | None,
 ) -> int | None:
   """Returns the number of settings of a search; None: the sweep is a grid."""
+  if 'population' in block:
+    return None
   searched = spaces.has_range(space)
   if not searched:
     for key, value in (('trials', trials), *block.items()):
@@ -267,17 +308,25 @@ def make_pruner(plan: Plan) -> optuna.pruners.BasePruner:
 def planned_trials(plan: Plan) -> list[dict[str, Any] | None]:
   """Lists the planned trials, with the parameters known before any trial runs.
 
-  The first settings of a search are drawn at random, always the same ones. If
+  The first settings of a search are drawn at random, by the seed alone. If
   the space has 'seed', each setting runs with every seed, one after the other.
 
   Returns:
     Optuna's parameters of each trial; the sampler chooses missing ones. None:
-    the parameters of the trial with the first seed of the same setting.
+    the parameters of the trial with the first seed of the same setting, or
+    those that a generation of a population inherits.
   """
+  if plan.population is not None:
+    first = _startup_settings(plan, plan.population['size'])
+    interval = plan.population['interval_images']
+    later = len(first) * (plan.total_images // interval - 1)
+    return [*first, *([None] * later)]
   if plan.settings is None:
     return list(spaces.grid(plan.space))
   seeds = [spaces.label(seed) for seed in plan.space.get('seed', [None])]
-  drawn = _startup_settings(plan)
+  is_random = plan.sampler == 'random'
+  num_drawn = plan.settings if is_random else STARTUP_TRIALS
+  drawn = _startup_settings(plan, min(plan.settings, num_drawn))
   listed: list[dict[str, Any] | None] = []
   for index in range(plan.settings):
     known = drawn[index] if index < len(drawn) else None
@@ -289,14 +338,12 @@ def planned_trials(plan: Plan) -> list[dict[str, Any] | None]:
   return listed
 
 
-def _startup_settings(plan: Plan) -> list[dict[str, Any]]:
+def _startup_settings(plan: Plan, number: int) -> list[dict[str, Any]]:
   space = {key: x for key, x in plan.space.items() if key != 'seed'}
-  is_random = plan.sampler == 'random'
-  num_drawn = plan.settings if is_random else STARTUP_TRIALS
-  sampler = optuna.samplers.RandomSampler(seed=STARTUP_SEED)
+  sampler = optuna.samplers.RandomSampler(seed=plan.seed)
   study = optuna.create_study(sampler=sampler)
   drawn = []
-  for _ in range(min(plan.settings, num_drawn)):
+  for _ in range(number):
     trial = study.ask()
     spaces.suggest(trial, space)
     drawn.append(dict(trial.params))

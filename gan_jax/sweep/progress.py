@@ -1,18 +1,9 @@
-"""Shows the progress of a sweep: a live table, or a line for each change."""
+"""Shows the progress of a sweep, a line for each change of a trial."""
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import rich.console
-import rich.live
-import rich.table
-
 from gan_jax.training.summary import duration
-
-# Rows of the live table: all running trials, and the newest that have ended.
-MAX_ROWS = 24
-ENDED = 'done', 'pruned', 'diverged', 'failed', 'stopped'
 
 
 class Row(NamedTuple):
@@ -26,7 +17,7 @@ class Row(NamedTuple):
 
 
 class Progress:
-  """Shows the trials of a sweep; its methods are thread-safe.
+  """Prints how the trials of a sweep go on.
 
   Args:
     score: The metric that ranks trials.
@@ -42,79 +33,33 @@ class Progress:
     self._trials, self._parallel = trials, parallel
     self._rows: dict[int, Row] = {}
     self._seconds: list[float] = []
-    self._lock = threading.Lock()
-    self._console = rich.console.Console()
-    self._live = rich.live.Live(
-      get_renderable=self._table, console=self._console, refresh_per_second=2
-    )
-
-  def __enter__(self) -> 'Progress':
-    if self._console.is_terminal:
-      self._live.start()
-    return self
-
-  def __exit__(self, *exception: Any) -> None:
-    if self._console.is_terminal:
-      self._live.stop()
 
   def begin(self, trial_id: int, overrides: Mapping[str, Any]) -> None:
     """Adds a trial that is about to begin."""
-    self._set(trial_id, Row(short(overrides)))
+    self._rows[trial_id] = Row(short(overrides))
 
   def update(self, trial_id: int, **changes: Any) -> None:
-    """Changes fields of the trial's row."""
-    self._set(trial_id, self._rows[trial_id]._replace(**changes))
+    """Changes fields of a trial; prints a new state or a new score."""
+    before = self._rows[trial_id]
+    row = self._rows[trial_id] = before._replace(**changes)
+    if (row.state, row.score) == (before.state, before.score):
+      return
+    total = f'/{self._total:,}' if self._total else ''
+    images = f'{row.images:,}{total} images' if row.images else ''
+    score = '' if row.score is None else f'{self._score} {row.score:.5g}'
+    state = f'{row.state}: {row.line}' if row.line else row.state
+    cells = ', '.join(filter(None, [row.params, images, score, state]))
+    print(f'Trial {trial_id}: {cells}', flush=True)
 
   def end(self, trial_id: int, seconds: float, **changes: Any) -> None:
-    """Marks a trial as ended after this many seconds."""
+    """Marks a trial as ended after this many seconds; estimates the rest."""
     self._seconds.append(seconds)
     self.update(trial_id, **changes)
-
-  def _set(self, trial_id: int, row: Row) -> None:
-    with self._lock:
-      before = self._rows.get(trial_id, row)
-      self._rows[trial_id] = row
-    changed = (row.state, row.score) != (before.state, before.score)
-    if changed and not self._console.is_terminal:
-      _, *cells = self._cells(trial_id, row)
-      line = ', '.join(filter(None, cells))
-      print(f'Trial {trial_id}: {line}', flush=True)
-
-  def _cells(self, trial_id: int, row: Row) -> list[str]:
-    images = f'{row.images:,}' if row.images else ''
-    if self._total and row.images:
-      images = f'{row.images:,}/{self._total:,}'
-    score = '' if row.score is None else f'{row.score:.5g}'
-    if score and not self._console.is_terminal:
-      score = f'{self._score} {score}'
-      images = f'{images} images'
-    state = f'{row.state}: {row.line}' if row.line else row.state
-    return [f'{trial_id}', row.params, images, score, state]
-
-  def _table(self) -> rich.table.Table:
-    table = rich.table.Table(box=None, pad_edge=False)
-    for title in ('trial', 'parameters', 'images', self._score, 'state'):
-      left = title in ('parameters', 'state')
-      table.add_column(title, justify='left' if left else 'right')
-    with self._lock:
-      rows = sorted(self._rows.items())
-    ended = [item for item in rows if item[1].state in ENDED]
-    running = [item for item in rows if item[1].state not in ENDED]
-    room = max(MAX_ROWS - len(running), 1)
-    for trial_id, row in sorted(ended[-room:] + running):
-      table.add_row(*self._cells(trial_id, row))
-    table.caption = self._time_left()
-    return table
-
-  def _time_left(self) -> str:
-    """Estimates the remaining time from the trials that have ended."""
     ended = len(self._seconds)
-    if not ended:
-      return ''
-    mean = sum(self._seconds) / ended
-    remaining = (self._trials - ended) * mean / self._parallel
-    left = duration(remaining)
-    return f'{ended} of {self._trials} trials ended, about {left} left'
+    rest = (self._trials - ended) * sum(self._seconds) / ended / self._parallel
+    if rest > 0:
+      left = duration(rest)
+      print(f'{ended} of {self._trials} trials ended, about {left} left')
 
 
 def short(overrides: Mapping[str, Any]) -> str:

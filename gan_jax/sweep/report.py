@@ -16,15 +16,28 @@ import rich.table
 from etils import epath
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from gan_jax.config import differences, flatten
+from gan_jax.config import differences, flatten, with_tuples
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.sweep import space as spaces
-from gan_jax.sweep.plan import Plan, planned_trials, to_json
-from gan_jax.sweep.process import Worker
+from gan_jax.sweep.executors import Executor
+from gan_jax.sweep.plan import Plan, planned_trials
 from gan_jax.sweep.progress import short, short_names
-from gan_jax.sweep.results import ABOUT, AFTER, BEFORE, PICTURE, TABLE, Sweep
-from gan_jax.sweep.study import trials_by_id, workdir_of
+from gan_jax.sweep.results import (
+  ABOUT,
+  AFTER,
+  BEFORE,
+  LINEAGE,
+  PICTURE,
+  TABLE,
+  Sweep,
+)
+from gan_jax.sweep.study import (
+  generation,
+  inherited,
+  trials_by_id,
+  workdir_of,
+)
 
 STATES = {
   TrialState.COMPLETE: 'done',
@@ -37,7 +50,7 @@ STATES = {
 MAX_LISTED = 12
 
 
-def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
+def print_plan(plan: Plan, workdir: str, executor: Executor) -> None:
   """Prints what the sweep is about to run."""
   listed = planned_trials(plan)
   print(f'Sweep:    {plan.name} of {plan.experiment}')
@@ -48,6 +61,13 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
     kind = f'a search ({plan.sampler})'
     kind += (
       f', {plan.settings} settings with {seeds} seeds each' if seeds > 1 else ''
+    )
+  if plan.population is not None:
+    size = plan.population['size']
+    interval = plan.population['interval_images']
+    kind = (
+      f'a population of {size} in {len(listed) // size} generations of '
+      f'{interval:,} images'
     )
   print(f'Trials:   {len(listed)}, {kind}')
   best = {'min': 'lowest', 'max': 'highest'}[plan.goal]
@@ -61,7 +81,10 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
     options = {key: x for key, x in plan.pruner.items() if key != 'name'}
     given = ', '.join(f'{key} {x:,}' for key, x in options.items())
     print(f'Pruner:   {plan.pruner["name"]}{given and f" ({given})"}')
-  if plan.total_images:
+  if plan.population is not None:
+    total = plan.population['size'] * plan.total_images
+    print(f'Images:   {total:,} in total')
+  elif plan.total_images:
     total = len(listed) * plan.total_images
     print(
       f'Images:   at most {plan.total_images:,} in each trial, {total:,} in '
@@ -69,7 +92,7 @@ def print_plan(plan: Plan, workdir: str, workers: list[Worker]) -> None:
     )
   if plan.cost:
     print(f'Cost:     {plan.cost}')
-  print(f'Workers:  {"; ".join(worker.name for worker in workers)}', flush=True)
+  print(f'Workers:  {executor.description}', flush=True)
 
 
 def _describe(choice: Any) -> str:
@@ -79,7 +102,7 @@ def _describe(choice: Any) -> str:
   return ', '.join(map(str, choice))
 
 
-def print_commands(plan: Plan, workdir: str, workers: list[Worker]) -> None:
+def print_commands(plan: Plan, workdir: str, executor: Executor) -> None:
   """Prints the commands of the trials whose parameters are already known."""
   unknown = 0
   for trial_id, params in enumerate(planned_trials(plan)):
@@ -89,13 +112,13 @@ def print_commands(plan: Plan, workdir: str, workers: list[Worker]) -> None:
     except ValueError:
       unknown += 1
       continue
-    flags = plan.flags(overrides)
+    flags = plan.flags({**overrides, **plan.inherited(trial_id, None)})
     flags.append(f'--workdir={workdir_of(workdir, trial_id)}')
-    print(workers[trial_id % len(workers)].command(flags))
+    print(executor.command(flags, trial_id))
   if unknown:
     print(
       f'({unknown} more trials: the sampler chooses them by the scores of '
-      'these)'
+      'the others)'
     )
 
 
@@ -133,19 +156,22 @@ def write_description(plan: Plan, folder: str) -> None:
 
 def write_table(study: optuna.Study, plan: Plan, folder: str) -> None:
   """Writes `sweep.csv`, the table of all trials."""
-  columns = [*BEFORE, *spaces.titles(plan.space), *AFTER]
+  lineage = [] if plan.population is None else LINEAGE
+  columns = [*BEFORE, *lineage, *spaces.titles(plan.space), *AFTER]
   text = io.StringIO()
   writer = csv.DictWriter(text, columns, lineterminator='\n')
   writer.writeheader()
   for trial_id, trial in trials_by_id(study).items():
-    writer.writerow(_row(trial_id, trial, plan))
+    writer.writerow(_row(trial_id, trial, plan, folder))
   write_whole(epath.Path(folder) / TABLE, text.getvalue())
 
 
-def _row(trial_id: int, trial: FrozenTrial, plan: Plan) -> dict[str, Any]:
+def _row(
+  trial_id: int, trial: FrozenTrial, plan: Plan, folder: str
+) -> dict[str, Any]:
   attrs = trial.user_attrs
   state, how = STATES[trial.state], attrs.get('ended')
-  if trial.state == TrialState.FAIL and how == 'stopped':
+  if trial.state == TrialState.RUNNING and how == 'stopped':
     state = 'waiting'
   diverged = trial.state == TrialState.COMPLETE and how == 'diverged'
   reported = trial.intermediate_values.get(trial.last_step)
@@ -163,12 +189,13 @@ def _row(trial_id: int, trial: FrozenTrial, plan: Plan) -> dict[str, Any]:
     overrides = spaces.suggest(FixedTrial(trial.params), plan.space)
   except ValueError:
     return row  # the sampler has not chosen yet
-  command = shlex.join(['python', 'launch.py', *plan.flags(overrides)])
+  if plan.population is not None:
+    row['generation'] = generation(plan, trial_id)
+    row['parent'] = attrs.get('parent')
+  settings = {**overrides, **inherited(plan, folder, trial)}
+  command = shlex.join(['python', 'launch.py', *plan.flags(settings)])
   blocks = spaces.chosen_blocks(trial.params, plan.space)
-  values = dict(overrides)
-  for key, used in attrs.get('resolved', {}).items():
-    if key not in overrides or to_json(overrides[key]) != used:
-      values[key] = used
+  values = {**overrides, **with_tuples(attrs.get('resolved') or {})}
   return {**row, **values, **blocks, 'command': command}
 
 

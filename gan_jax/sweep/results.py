@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TABLE, ABOUT, PICTURE = 'sweep.csv', 'sweep.json', 'sweep.png'
 # The columns of the table before and after the varied ones.
 BEFORE = ['trial', 'state', 'score', 'images', 'seconds']
+LINEAGE = ['generation', 'parent']  # of a population
 AFTER = ['reason', 'workdir', 'command']
 
 
@@ -44,7 +45,7 @@ class Sweep:
     self.name, self.experiment = described['name'], described['experiment']
     self.score, self.goal = described['score'], described['goal']
     self.trials = pandas.read_csv(io.StringIO(table.read_text()))
-    fixed = (*BEFORE, *AFTER)
+    fixed = (*BEFORE, *LINEAGE, *AFTER)
     self.varied = [name for name in self.trials if name not in fixed]
 
   def __repr__(self) -> str:

@@ -1,13 +1,11 @@
-"""Runs one trial: starts it, watches it, stops it, and restarts it if lost.
+"""One trial: started, watched, pruned, stopped, and started again if lost.
 
-A trial is lost when its process is killed or preempted, or when its worker
+A trial is lost when its process is killed or preempted, or when its node
 vanishes. It is run again in its own workdir and resumes from its last
 checkpoint.
 """
 
 import json
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +13,10 @@ from typing import NamedTuple
 
 from etils import epath
 
-from gan_jax.errors import DIVERGED, UserError, warn
-from gan_jax.files import is_held, is_remote
-from gan_jax.sweep.process import (
-  LOST_CODES,
-  ExitStatus,
-  RunningTrial,
-  Worker,
-)
+from gan_jax.errors import DIVERGED
+from gan_jax.files import is_remote
+from gan_jax.sweep.executors import Executor
+from gan_jax.sweep.process import LOST_CODES, ExitStatus, RunningTrial
 
 # How often a trial's metrics are read; a bucket answers slowly.
 POLL_SECONDS, POLL_BUCKET_SECONDS = 0.25, 20.0
@@ -34,7 +28,7 @@ class StopRequest:
   """Whether the sweep was asked to stop, or to stop at once."""
 
   def __init__(self):
-    self.asked, self.at_once = threading.Event(), threading.Event()
+    self.asked = self.at_once = False
 
 
 class TrialResult(NamedTuple):
@@ -54,40 +48,6 @@ class LoggedPoint(NamedTuple):
 
   images: int
   score: float | None
-
-
-class WorkerPool:
-  """Lends workers to trials; a worker can vanish."""
-
-  def __init__(self, workers: Sequence[Worker]):
-    self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    self._remaining = len(workers)
-    for worker in workers:
-      self._free.put(worker)
-
-  def take(self, stop: StopRequest) -> Worker | None:
-    """Waits for a free worker; None: the sweep was asked to stop.
-
-    Raises:
-      UserError: All workers have vanished.
-    """
-    while not stop.asked.is_set():
-      if not self._remaining:
-        raise UserError(
-          'all slices have vanished: create them again and repeat the command'
-        )
-      try:
-        return self._free.get(timeout=POLL_SECONDS)
-      except queue.Empty:
-        continue
-    return None
-
-  def give_back(self, worker: Worker, lost: bool) -> None:
-    """Returns a worker to the pool, unless the worker has vanished."""
-    if lost:
-      self._remaining -= 1
-    else:
-      self._free.put(worker)
 
 
 class MetricsReader:
@@ -133,128 +93,82 @@ class MetricsReader:
     return [point.score for point in self.points if point.score is not None]
 
 
-class Monitor(NamedTuple):
-  """How the driver follows a trial.
-
-  Attributes:
-    metrics: The trial's.
-    should_prune: (points) -> whether to prune the trial; called with all points
-      whenever the metrics have changed.
-    set_state: (state) -> None: shows where the trial runs, or why it does not.
-  """
-
-  metrics: MetricsReader
-  should_prune: Callable[[list[LoggedPoint]], bool]
-  set_state: Callable[[str], None]
-
-
-def run_trial(
-  flags: Sequence[str],
-  workdir: str,
-  log: Path,
-  pool: WorkerPool,
-  monitor: Monitor,
-  stop: StopRequest,
-) -> TrialResult:
-  """Runs a trial to its end on free workers, again whenever it is lost.
+class Trial:
+  """A trial on its way to its end.
 
   Args:
     flags: Flags of `launch.py`, `workdir` included.
     workdir: The trial's.
     log: The file to which the trial's output is appended.
-    pool: Lends the workers.
-    monitor: Follows the trial and can prune it.
-    stop: The stop request of the whole sweep.
+    executor: Starts the trial.
+    metrics: Reads its metrics.
+    should_prune: (points) -> whether to prune the trial; called with all points
+      whenever the metrics have changed.
   """
-  times_lost, reached = 0, -1
-  while True:
-    worker = pool.take(stop)
-    if worker is None:
-      return TrialResult('stopped')
-    worker_lost = False
-    try:
-      if not _wait_for_lock(workdir, stop):
+
+  def __init__(
+    self,
+    flags: Sequence[str],
+    workdir: str,
+    log: Path,
+    executor: Executor,
+    metrics: MetricsReader,
+    should_prune: Callable[[list[LoggedPoint]], bool],
+  ):
+    self.metrics, self.begun, self.state = metrics, time.monotonic(), ''
+    self._start = lambda: executor.start(flags, workdir, log)
+    self._should_prune = should_prune
+    self._pause = POLL_BUCKET_SECONDS if is_remote(workdir) else POLL_SECONDS
+    self._running: RunningTrial | None = None
+    self._reason, self._last_read, self._killed = '', -self._pause, False
+    self._times_lost, self._reached = 0, -1
+
+  def step(self, stop: StopRequest) -> TrialResult | None:
+    """Looks at the trial, and acts; returns how it ended, or None."""
+    if self._running is None:
+      if stop.asked:
         return TrialResult('stopped')
-      monitor.set_state(f'on {worker.name}')
-      running = worker.start(flags, log)
-      status, reason = _follow(running, workdir, monitor, stop)
-      worker_lost = status.worker_lost
-    finally:
-      pool.give_back(worker, worker_lost)
+      self._running = self._start()
+    # Polled before the metrics are read: what an ended run wrote is complete.
+    status = self._running.poll()
+    self.state = f'on {self._running.place}' if self._running.place else ''
+    self._read_metrics(ended=status is not None)
+    if status is not None:
+      return self._result(status)
+    if stop.asked and not self._reason:
+      self._reason = 'stopped'
+    if self._reason:
+      self._running.stop()
+    if stop.at_once and not self._killed:
+      self._killed = True
+      self._running.kill()
+    return None
+
+  def _read_metrics(self, ended: bool) -> None:
+    now = time.monotonic()
+    if ended or now - self._last_read >= self._pause:
+      self._last_read = now
+      changed = self.metrics.read()
+      if changed and self._should_prune(self.metrics.points) and not ended:
+        self._reason = self._reason or 'pruned'
+
+  def _result(self, status: ExitStatus) -> TrialResult | None:
+    """Returns how the trial ended; None: it was lost, and starts again."""
+    self._running = None
     if status.code == 0:
       return TrialResult('done')
-    if reason:
-      return TrialResult(reason)
+    if self._reason:
+      return TrialResult(self._reason)
     line = status.line.removeprefix('launch.py: ')
     if status.code == DIVERGED:
       return TrialResult('diverged', line)
-    if status.code not in LOST_CODES and not worker_lost:
+    if status.code not in LOST_CODES:
       return TrialResult('failed', line)
-    images = monitor.metrics.images()
-    times_lost = times_lost + 1 if images <= reached else 0
-    reached = max(reached, images)
-    if times_lost >= MAX_LOST:
-      line = f'lost {times_lost + 1} times without progress ({status.line})'
+    images = self.metrics.images()
+    self._times_lost = self._times_lost + 1 if images <= self._reached else 0
+    self._reached = max(self._reached, images)
+    if self._times_lost >= MAX_LOST:
+      line = f'lost {self._times_lost + 1} times without progress ({line})'
       return TrialResult('failed', line)
-    if worker_lost:
-      warn(
-        f'{worker.name} has vanished ({status.line}): {workdir} continues on '
-        'another worker'
-      )
-    monitor.set_state('lost, runs again')
-
-
-def _wait_for_lock(workdir: str, stop: StopRequest) -> bool:
-  """Waits until no process of a killed driver holds the workdir.
-
-  Returns:
-    False: the sweep was asked to stop.
-  """
-  while not is_remote(workdir) and is_held(workdir):
-    if stop.asked.wait(POLL_SECONDS):
-      return False
-  return True
-
-
-def _follow(
-  running: RunningTrial, workdir: str, monitor: Monitor, stop: StopRequest
-) -> tuple[ExitStatus, str]:
-  """Watches a trial until it ends.
-
-  Returns:
-    How it ended; why the driver stopped it, 'pruned' or 'stopped', or ``.
-  """
-  try:
-    return _watch(running, workdir, monitor, stop)
-  except BaseException:
-    running.stop()  # nobody else would
-    while running.poll() is None:
-      time.sleep(POLL_SECONDS)
-    raise
-
-
-def _watch(
-  running: RunningTrial, workdir: str, monitor: Monitor, stop: StopRequest
-) -> tuple[ExitStatus, str]:
-  pause = POLL_BUCKET_SECONDS if is_remote(workdir) else POLL_SECONDS
-  reason, last_read, killed = '', -pause, False
-  while True:
-    # Polled before the metrics are read: what an ended run wrote is complete.
-    status = running.poll()
-    now = time.monotonic()
-    if status is not None or now - last_read >= pause:
-      last_read = now
-      changed = monitor.metrics.read()
-      prune = changed and monitor.should_prune(monitor.metrics.points)
-      if prune and not reason and status is None:
-        reason = 'pruned'
-        running.stop()
-    if status is not None:
-      return status, reason
-    if stop.asked.is_set() and not reason:
-      reason = 'stopped'
-      running.stop()
-    if stop.at_once.is_set() and not killed:
-      killed = True
-      running.kill()
-    time.sleep(POLL_SECONDS)
+    self.state = 'lost, runs again'
+    return None

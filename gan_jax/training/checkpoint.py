@@ -303,6 +303,30 @@ def steps(workdir: str | Path) -> list[int]:
   return sorted(int(path.name) for path in found)
 
 
+def read_state(
+  workdir: str | Path, create: Callable[[], State], step: int
+) -> State:
+  """Reads the whole state of a checkpoint.
+
+  Raises:
+    UserError: The checkpoint is damaged, or of other networks or optimizers.
+  """
+  if problem := damage(workdir, step):
+    raise UserError(
+      f'the checkpoint of {workdir} at step {step} is damaged: {problem}'
+    )
+  abstract = devices.replicated_shapes(jax.eval_shape(create))
+  with ocp.v1.training.Checkpointer(folder(workdir)) as checkpointer:
+    try:
+      return State(**checkpointer.load(step, abstract._asdict()))
+    except (KeyError, TypeError, ValueError) as error:
+      line = ' '.join(f'{error}'.split())[:200]
+      raise UserError(
+        f'the state of {workdir} does not fit: its networks or optimizers are '
+        f'others; set --config.init.state=False to take weights only ({line})'
+      ) from error
+
+
 def read(workdir: str | Path, names: tuple[str, ...], step: int) -> PyTree:
   """Reads only the named parts of the state, onto one device.
 

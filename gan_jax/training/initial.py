@@ -1,18 +1,21 @@
 """The initial weights of a run: those of another run, or of a .pkl file."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
+from ml_collections import ConfigDict
 
 from gan_jax import devices
+from gan_jax.config import read as read_config
 from gan_jax.errors import UserError
 from gan_jax.pair import Pair, Variables
 from gan_jax.training import checkpoint, network_pkl
+from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.state import State
 
 # Upper limit of the arrays that the summary names.
@@ -105,6 +108,35 @@ def initialize(state: State, initial: Initial) -> tuple[State, list[str]]:
   not_taken = ['          not taken, and therefore random:', *lines]
   state = state._replace(variables=Pair(*both), ema=ema)
   return state, [taken, *(not_taken if lines else [])]
+
+
+def continue_run(
+  config: ConfigDict, schedule: Schedule, create: Callable[[], State]
+) -> tuple[State, list[str]]:
+  """Takes the whole state of the run in `config.init.source`.
+
+  Returns:
+    The state, and a line for the run summary.
+
+  Raises:
+    UserError: The source is not a run, its state does not fit, or its
+      iterations show another number of images.
+  """
+  source = config.init.source
+  steps = checkpoint.steps(source)
+  if not steps:
+    raise UserError(
+      f'--config.init.state needs a run: {source} has no checkpoints'
+    )
+  state = checkpoint.read_state(source, create, step := steps[-1])
+  images = make_schedule(read_config(source)).images(step)
+  if step >= schedule.total_steps or images != schedule.images(step):
+    raise UserError(
+      f'{source} is at iteration {step:,} of {images:,} images, which this '
+      'schedule does not continue: increase config.total_images, and keep '
+      'the batch sizes'
+    )
+  return state, [f'Init:     {source}, continued at iteration {step:,}']
 
 
 def _take(new: PyTree, old: PyTree) -> tuple[PyTree, int, list[str]]:

@@ -306,7 +306,8 @@ def _evaluate_missed(
   run: TrainingRun, state: State, step: int
 ) -> Evaluated | None:
   """Evaluates the state if an evaluation was due at `step` but is missing."""
-  if not _is_missing(run, step):
+  continues_another = step > 0 and run.initial is not None
+  if continues_another or not _is_missing(run, step):
     return None
   return run.evaluations.measure(state.ema, step)
 

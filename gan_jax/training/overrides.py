@@ -107,6 +107,14 @@ def _drop(
   return [f'{path}.name={block.name} does not take {names}'] if left else []
 
 
+def _without_initial(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+  for key in ('init.players', 'init.state'):
+    if key in flat and flat.get('init.source') is None:
+      yield key, 'the run has no initial weights: set --init'
+  if flat.get('init.state') and 'init.players' in flat:
+    yield 'init.players', 'config.init.state takes the whole state'
+
+
 def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   """Yields the keys of a flat config that have no effect, and the reasons."""
   for key in flat:
@@ -117,8 +125,7 @@ def without_effect(flat: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
       yield key, 'config.precision is float32'
     if leaf == 'negative_slope' and flat.get(f'{block}.activation') == 'relu':
       yield key, f'config.{block}.activation is relu'
-  if 'init.players' in flat and flat.get('init.source') is None:
-    yield 'init.players', 'the run has no initial weights: set --init'
+  yield from _without_initial(flat)
   segments = [
     segment if isinstance(segment, Mapping) else {}
     for segment in flat.get('schedule') or ({},)

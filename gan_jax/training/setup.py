@@ -89,6 +89,8 @@ class TrainingRun(NamedTuple):
     state = self.checkpoints.resume(self.create)
     if self.initial is None or int(devices.fetch(state.step)):
       return state, []
+    if self.config.init.get('state', False):
+      return initial.continue_run(self.config, self.schedule, self.create)
     return initial.initialize(state, self.initial)
 
 
