@@ -7,12 +7,22 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from turns import take_turns
 
-from experiments import dcgan_celeba, vanilla_mnist
+from experiments import dcgan_celeba, stylegan2, vanilla_mnist
 from gan_jax import compile_cache
 from gan_jax.modes import dispatch_timer
 
 family, batch, precision = sys.argv[1:]
-config = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family].get_config()
+if family.startswith('stylegan64'):
+  config = stylegan2.get_config('auto64')
+  config.model.gen.features = config.model.disc.features = 2048
+  del config.game.ada
+  config.steps_per_dispatch = 16
+  if family == 'stylegan64':
+    del config.game.penalties.r1, config.game.gen_penalties.path_length
+    config.steps_per_dispatch = 4
+else:
+  experiment = {'mlp': vanilla_mnist, 'dcgan64': dcgan_celeba}[family]
+  config = experiment.get_config()
 if family == 'mlp':
   config.model.disc.dropout = 0.3
 config.batch_size, config.precision = int(batch), precision
