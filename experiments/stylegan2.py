@@ -73,6 +73,7 @@ def networks(features: int, group: int, mapping_layers: int) -> ConfigDict:
     'mapping_layers': mapping_layers,
     'w_decay': 0.995,
     'mixing': 0.9,
+    'fused': False,  # the form of modulated convolutions
   }
   disc = {'architecture': 'resnet', 'group': group, 'stddev_channels': 1}
   return ConfigDict({'gen': {**network, **gen}, 'disc': {**network, **disc}})

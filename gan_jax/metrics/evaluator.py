@@ -190,9 +190,10 @@ class Evaluator:
     Args:
       game: The game that samples inputs and generates images.
       truncation: As in `Run.inputs`.
-      exact: The game in float32, for path lengths.
+      exact: The game in float32, for path lengths. None: `game`.
     """
     check_game(self._paths, game)
+    exact = exact or game
     if 'labels' in self._needs:
       check_conditional(self.labels)
     size = self._batch_size(self.num_samples)
