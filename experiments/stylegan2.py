@@ -73,6 +73,7 @@ def networks(features: int, group: int, mapping_layers: int) -> ConfigDict:
     'mapping_layers': mapping_layers,
     'w_decay': 0.995,
     'mixing': 0.9,
+    'fused': False,  # the form of modulated convolutions
   }
   disc = {'architecture': 'resnet', 'group': group, 'stddev_channels': 1}
   return ConfigDict({'gen': {**network, **gen}, 'disc': {**network, **disc}})
@@ -142,6 +143,16 @@ def get_config(arg: str = '') -> ConfigDict:
 
 def make_tiny(config: ConfigDict) -> None:
   """Makes the config one of seconds on a laptop, with digits."""
+  make_small(config)
+  config.game.ada.pipeline = 'b'
+  config.game.ada.adjust_images = 1000
+  config.game.penalties.r1.every = config.optimizer.disc.lazy_interval = 4
+  config.game.gen_penalties.path_length.every = 2
+  config.optimizer.gen.lazy_interval = 2
+
+
+def make_small(config: ConfigDict) -> None:
+  """Makes networks and run small, for digits."""
   config.data.source = 'digits'
   config.evaluation.every_images = None
   config.data.resolution = 8
@@ -149,13 +160,8 @@ def make_tiny(config: ConfigDict) -> None:
   config.model.gen.mapping_layers = 1
   config.model.gen.features = config.model.disc.features = 64
   config.model.gen.most_features = config.model.disc.most_features = 8
-  config.game.ada.pipeline = 'b'
-  config.game.ada.adjust_images = 1000
   config.batch_size = config.gen_batch_size = 8
   config.ema_halflife_images = 100
-  config.game.penalties.r1.every = config.optimizer.disc.lazy_interval = 4
-  config.game.gen_penalties.path_length.every = 2
-  config.optimizer.gen.lazy_interval = 2
   config.steps_per_dispatch = 1
   config.total_images = 8 * 12
   config.log_every_steps = 2

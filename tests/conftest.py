@@ -112,7 +112,7 @@ def scripted(monkeypatch):
 
   values = []
 
-  def make_evaluate_fn(self, game, truncation=None):
+  def make_evaluate_fn(self, game, truncation=None, exact=None):
     def measure(gen_vars, phase):
       value = values.pop(0)
       return {m: {METRICS[m].main: [value]} for m in self.metrics}

@@ -109,7 +109,7 @@ def test_the_initial_score_is_no_result_of_a_trial(straight):
 def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   """An evaluation takes half a second; the logged speed is that of training."""
 
-  def make_evaluate_fn(self, game, truncation=None):
+  def make_evaluate_fn(self, game, truncation=None, exact=None):
     def measure(gen_vars, phase):
       time.sleep(0.5)
       return {'ms_ssim': {'ms_ssim': [0.5]}}

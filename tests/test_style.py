@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from style_reference import (
   FEATURES,
   LAYERS,
@@ -20,6 +21,9 @@ from style_reference import (
   weights,
 )
 
+import gan_jax
+from gan_jax import data as data_sources
+from gan_jax.data.order import Stream
 from gan_jax.errors import UserError
 from gan_jax.games.game import Context, Phase, main_output
 from gan_jax.games.latents import LATENTS
@@ -392,6 +396,23 @@ def test_the_average_of_w_and_truncation():
   np.testing.assert_array_equal(half[:, 1:], ws[:, 1:])
   with pytest.raises(UserError, match='truncation=nan must be a number'):
     game.truncate(inputs, float('nan'))
+
+
+def test_few_images_and_classes_without_labels(tmp_path):
+  """Classes need labels; a batch larger than the set takes images again."""
+  for shade in (0, 100, 200):
+    Image.new('RGB', (8, 8), (shade,) * 3).save(tmp_path / f'{shade}.png')
+  config = gan_jax.experiment('experiments/stylegan2.py:tiny')
+  config.data.source = f'folder:{tmp_path}'
+  assert config.batch_size == 8
+  source = data_sources.make(config)
+  assert source.size == 3
+  counts = np.bincount(Stream(0, 3).indices(np.arange(8)))
+  assert sorted(counts) == [2, 3, 3]
+  with config.unlocked():
+    config.data.classes = 2
+  with pytest.raises(UserError, match=r'classes=2, but .* has no labels'):
+    data_sources.make(config)
 
 
 def test_style_mixing():

@@ -19,6 +19,7 @@ from gan_jax.games.game import Game, Keys, Phase, Scalar, Style
 from gan_jax.games.image import image_game
 from gan_jax.games.image_networks import ImageNetworks
 from gan_jax.models import style
+from gan_jax.models.layers import pixel_norm
 from gan_jax.pair import Variables
 
 Images = Float[Array, 'n h w c']
@@ -72,6 +73,7 @@ def style_game(gen: nn.Module, disc: nn.Module, **image: Any) -> Game:
   game = image_game(gen, disc, networks=StyleNetworks, **image)
   return game._replace(
     ema_copies=COPIED,
+    interpolate=partial(_interpolate, game.interpolate),
     truncate=_truncate,
     style=Style(partial(map_inputs, gen), partial(synthesize, gen), truncate),
   )
@@ -112,6 +114,12 @@ def check_psi(psi: Any) -> None:
 def _truncate(inputs: PyTree, psi: Scalar) -> PyTree:
   check_psi(psi)
   return {**inputs, 'psi': jnp.full(len(inputs['keys']), psi, jnp.float32)}
+
+
+def _interpolate(interpolate, a, b, t):
+  # Only the direction of z counts: the angle moves evenly with t.
+  a, b = ({**inputs, 'z': pixel_norm(inputs['z'])} for inputs in (a, b))
+  return interpolate(a, b, t)
 
 
 def _map(gen, gen_vars, inputs, train, **apply):

@@ -1,6 +1,7 @@
 """The evaluator: applies the same metrics and protocol to every generator."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,6 +37,13 @@ from gan_jax.metrics.measure import (
   Reference,
   collect,
   get_metric,
+)
+from gan_jax.metrics.path_length import (
+  PATHS,
+  check_game,
+  distance_features,
+  path_lengths,
+  sample_paths,
 )
 from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
 from gan_jax.ops.pixels import quantize
@@ -97,7 +105,9 @@ class Evaluator:
         )
     if inputs is not None:  # each real example once
       self.num_samples = min(self.num_samples, inputs.size)
-    self._needs = needs_of(self.metrics, held_out)
+    needs = needs_of(self.metrics, held_out)
+    self._paths = sorted(needs & PATHS.keys())
+    self._needs = needs.difference(self._paths)
     self._source, self._held_out = source, held_out
     self._weights = ()
     if self.features:
@@ -170,14 +180,20 @@ class Evaluator:
     }
 
   def make_evaluate_fn(
-    self, game: Game, truncation: float | None = None
+    self,
+    game: Game,
+    truncation: float | None = None,
+    exact: Game | None = None,
   ) -> Callable[[PyTree, Phase], Values]:
     """Makes a function (variables of G, on every device; phase) -> values.
 
     Args:
       game: The game that samples inputs and generates images.
       truncation: As in `Run.inputs`.
+      exact: The game in float32, for path lengths. None: `game`.
     """
+    check_game(self._paths, game)
+    exact = exact or game
     if 'labels' in self._needs:
       check_conditional(self.labels)
     size = self._batch_size(self.num_samples)
@@ -205,7 +221,11 @@ class Evaluator:
       if 'pairs' in self._needs:
         extracted['given'] = self._quantize(output.given(batch))
         extracted['targets'] = self._quantize(output.target(batch))
-      return extracted
+      unit = partial(distance_features, self.features, weights)
+      sample = partial(sample_paths, exact, keys, batch, phase, truncation)
+      return extracted | path_lengths(
+        self._paths, exact, gen_vars, sample, phase, unit
+      )
 
     def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
       def batches(seed: int) -> Batches:
@@ -227,6 +247,11 @@ class Evaluator:
 
   def evaluate_images(self, source: Source) -> Values:
     """Computes the metrics of the first `num_samples` images of a source."""
+    if self._paths:
+      raise UserError(
+        f'the metric {self._paths[0]} measures a generator, not images: pass a '
+        'run, or another metric'
+      )
     if 'labels' in self._needs:
       check_labels(source.fetch(np.arange(1)).get('labels'))
     batches = lambda seed: self._batches(source, self.num_samples)
@@ -269,7 +294,8 @@ class Evaluator:
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
       batches_of_seed = _prefetch(batches(seed))
-      fake = collect(batches_of_seed, self._needs, count, self.num_samples)
+      needs = self._needs.union(self._paths)
+      fake = collect(batches_of_seed, needs, count, self.num_samples)
       for metric in self.metrics:
         computed = get_metric(metric).compute(self.reference, fake)
         for name, value in computed.items():
@@ -382,9 +408,13 @@ class Evaluator:
     Returns:
       The number of classes of the probabilities; None: no metric needs them.
     """
-    shape = list(self._image.shape[1:])
+    shape, kind = list(self._image.shape[1:]), 'uint8'
     try:
       inputs = jax.eval_shape(self._extract, self._weights, self._image)
+      if self._paths:
+        kind = 'float'
+        unit = partial(distance_features, self.features)
+        jax.eval_shape(unit, self._weights, self._image / np.float32(255))
     except UserError:
       raise
     except KeyError as error:
@@ -395,8 +425,8 @@ class Evaluator:
     except Exception as error:  # a custom function can raise anything
       line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
       raise UserError(
-        f'config.evaluation.features={self.features.name} must accept uint8 '
-        f'images [n, {", ".join(map(str, shape))}], but raises {line}'
+        f'config.evaluation.features={self.features.name} must accept '
+        f'{kind} images [n, {", ".join(map(str, shape))}], but raises {line}'
       ) from error
     if 'features' in inputs and inputs['features'].ndim != 2:
       raise UserError(

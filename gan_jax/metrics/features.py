@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, Num, PyTree
 
 from gan_jax.errors import UserError
 from gan_jax.metrics import cifar10, digits, inception
 from gan_jax.registry import choose, choose_or_import
 
+# uint8, or floats in [0, 255] for path lengths.
+Images = Num[Array, 'n h w c']
 # Name ('features', 'probabilities') -> array [n, d].
 FeatureDict = dict[str, Float[Array, 'n d']]
 # A user's function (uint8 images [n, h, w, c]) -> features [n, d].
@@ -29,7 +31,7 @@ class Features(NamedTuple):
     sha256: The hash of its weights or source code: scores with different hashes
       are not comparable.
     weights: Its arrays.
-    extract: (weights, uint8 images [n, h, w, c]) -> 'features' [n, d], and, for
+    extract: (weights, images [n, h, w, c]) -> 'features' [n, d], and, for
       a classifier, 'probabilities' [n, classes].
     version: Raise it by one when `extract` gives other numbers with the same
       weights. Part of the protocol of a score.
@@ -38,7 +40,7 @@ class Features(NamedTuple):
   name: str
   sha256: str
   weights: PyTree
-  extract: Callable[[PyTree, UInt8[Array, 'n h w c']], FeatureDict]
+  extract: Callable[[PyTree, Images], FeatureDict]
   version: int = 1
 
   @property
@@ -60,7 +62,7 @@ def _cifar10() -> Features:
 def _inception(name: str, prepare: str) -> Features:
   network = inception.load()
 
-  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
+  def extract(weights: PyTree, images: Images) -> FeatureDict:
     outputs = inception.features(weights, images, prepare=prepare)
     return {
       'features': outputs['2048'],
@@ -71,7 +73,7 @@ def _inception(name: str, prepare: str) -> Features:
 
 
 def _pixels() -> Features:
-  def extract(weights: PyTree, images: UInt8[Array, 'n h w c']) -> FeatureDict:
+  def extract(weights: PyTree, images: Images) -> FeatureDict:
     del weights
     flat = images.reshape(len(images), -1)
     return {'features': flat.astype(jnp.float32) / 127.5 - 1}

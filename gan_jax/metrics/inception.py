@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, Num, PyTree
 
 from gan_jax import torch_weights
 from gan_jax.errors import UserError
@@ -169,7 +169,7 @@ def fold(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
 
 def features(
   weights: PyTree,
-  images: UInt8[Array, 'n h w c'] | UInt8[np.ndarray, 'n h w c'],
+  images: Num[Array, 'n h w c'] | Num[np.ndarray, 'n h w c'],
   outputs: Sequence[str] = ('2048', 'logits_unbiased'),
   prepare: str = 'tensorflow',
 ) -> dict[str, Float[Array, 'n _']]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int32, Shaped
 
 from gan_jax.data.toys import Toy
-from gan_jax.metrics import paired, points
+from gan_jax.metrics import paired, path_length, points
 from gan_jax.metrics.classes import class_coverage, inception_score
 from gan_jax.metrics.conditional import (
   classification_accuracy,
@@ -42,6 +42,7 @@ class MetricInputs(NamedTuple):
       generated for.
     given, targets: What each of `images` was made from, and what it should
       equal, for `pairs`.
+    lengths: Path lengths of a generator, by the keys of path_length.PATHS.
   """
 
   count: int
@@ -52,6 +53,7 @@ class MetricInputs(NamedTuple):
   labels: Int32[np.ndarray, ' n'] | None = None
   given: Shaped[np.ndarray, 'm H W d'] | None = None
   targets: Shaped[np.ndarray, 'm h w c'] | None = None
+  lengths: dict[str, Float[np.ndarray, ' n']] | None = None
 
 
 class Reference(NamedTuple):
@@ -70,7 +72,8 @@ class Metric(NamedTuple):
 
   Attributes:
     needs: The required field of `MetricInputs`, or `all_features`; or `pairs`,
-      the images with what they were made from and their targets.
+      the images with what they were made from and their targets; or a key of
+      path_length.PATHS.
     scores: The names of its scores; the first one is the main score.
     compute: (reference, fake) -> its scores.
     higher_is_better: The scores that improve as they rise; the others improve
@@ -240,6 +243,14 @@ def _ssim(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   return {'ssim': float(values.mean())}
 
 
+def _path_length(name: str) -> Metric:
+  def compute(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+    del reference
+    return {name: path_length.mean_length(fake.lengths[name])}
+
+  return Metric(name, (name,), compute)
+
+
 def _border_and_resized(
   fake: MetricInputs,
 ) -> tuple[int, Shaped[np.ndarray, 'm h w c']]:
@@ -313,6 +324,7 @@ METRICS: dict[str, Metric] = {
     data='points',
   ),
   'ms_ssim': Metric('images', ('ms_ssim',), _ms_ssim, ranks=False),
+  **{name: _path_length(name) for name in path_length.PATHS},
   'precision_recall': Metric(
     'features',
     ('precision', 'recall'),
@@ -354,8 +366,8 @@ def collect(
   never in memory together.
 
   Args:
-    batches: Dicts of 'features', 'probabilities', 'images', 'labels', as
-      `needs` asks.
+    batches: Dicts of 'features', 'probabilities', 'images', 'labels', and path
+      lengths, as `needs` asks.
       The last batch may contain surplus examples.
     needs: The needs of the metrics.
     count: The number of images.
@@ -365,6 +377,7 @@ def collect(
   parts_by_name: dict[str, list[np.ndarray]] = {}
   remaining = {'features': num_kept, 'images': num_kept}
   remaining |= {'probabilities': count, 'labels': count}
+  remaining |= dict.fromkeys(path_length.PATHS, count)
   if 'pairs' in needs:
     needs = needs | {'images', 'given', 'targets'}
     remaining |= dict.fromkeys(('given', 'targets'), num_kept)
@@ -385,4 +398,5 @@ def collect(
   joined = {
     name: np.concatenate(parts) for name, parts in parts_by_name.items()
   }
-  return MetricInputs(count, total_moments, **joined)
+  lengths = {n: joined.pop(n) for n in path_length.PATHS if n in joined}
+  return MetricInputs(count, total_moments, **joined, lengths=lengths or None)

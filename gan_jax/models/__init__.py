@@ -15,6 +15,7 @@ from gan_jax.models import (
   r3gan,
   resnet,
   style,
+  style_2019,
   style_discriminator,
   super_resolution,
   translation,
@@ -39,6 +40,7 @@ MODELS: Pair[dict[str, type[nn.Module]]] = Pair(
     'translation_resnet': translation.ResNet,
     'unet': translation.UNet,
     'style': style.Generator,
+    'style_2019': style_2019.Generator,
   },
   disc={
     'dcgan': dcgan.Discriminator,

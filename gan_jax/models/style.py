@@ -10,6 +10,7 @@ models/style_weights.py converts their weights.
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -126,6 +127,35 @@ SHARED = (
 )  # fmt: skip
 
 
+def layer_noises(
+  module: nn.Module,
+  sides: Sequence[int],
+  dtype: Any,
+  keys: Key[Array, ' n'],
+  noise: str,
+) -> list[Any]:
+  """Returns the noise of each layer, as `SynthesisLayer` takes it.
+
+  Args:
+    module: The synthesis network, which the random noise depends on.
+    sides: The resolution of each layer.
+    dtype, keys: Of the random noise.
+    noise: A name in NOISES.
+  """
+  if noise not in NOISES:
+    raise UserError(f'unknown noise {noise!r} (valid: {", ".join(NOISES)})')
+  if noise != 'random':
+    return [noise if noise == 'constant' else None] * len(sides)
+  # One call for all layers, because each takes long to compile.
+  ends = list(itertools.accumulate(side**2 for side in sides))
+  sample = lambda key: jax.random.normal(key, (ends[-1],), dtype)
+  parts = jnp.split(jax.vmap(sample)(layer_keys(module, keys)), ends[:-1], 1)
+  return [
+    part.reshape(-1, side, side)
+    for part, side in zip(parts, sides, strict=True)
+  ]
+
+
 class Mapping(nn.Module):
   """Maps z, a class, or both to w.
 
@@ -226,7 +256,8 @@ class Synthesis(Widths):
     """Generates images with `noise` 'random' (from the keys), 'constant' or
     'none'.
     """
-    noises = self._noises(ws, keys, noise)
+    sides = [s for s in resolutions(self.resolution) for _ in range(2)][1:]
+    noises = layer_noises(self, sides, ws.dtype, keys, noise)
     x, images, index = None, None, 0
     for side in resolutions(self.resolution):
       block = _SynthesisBlock(
@@ -245,51 +276,33 @@ class Synthesis(Widths):
       index += 1 if side == 4 else 2
     return images
 
-  def _noises(
-    self, ws: Styles, keys: Key[Array, ' n'], noise: str
-  ) -> list[Any]:
-    """Returns the noise of each layer, as `SynthesisLayer` takes it."""
-    if noise not in NOISES:
-      raise UserError(f'unknown noise {noise!r} (valid: {", ".join(NOISES)})')
-    sides = [s for s in resolutions(self.resolution) for _ in range(2)][1:]
-    if noise != 'random':
-      return [noise if noise == 'constant' else None] * len(sides)
-    # One call for all layers, because each takes long to compile.
-    ends = list(itertools.accumulate(side**2 for side in sides))
-    sample = lambda key: jax.random.normal(key, (ends[-1],), ws.dtype)
-    parts = jnp.split(jax.vmap(sample)(layer_keys(self, keys)), ends[:-1], 1)
-    return [
-      part.reshape(-1, side, side)
-      for part, side in zip(parts, sides, strict=True)
-    ]
 
+class StyleBased(nn.Module):
+  """A generator that maps z to w, and w to images.
 
-class Generator(Widths):
-  """Maps z to images by way of w.
+  A subclass calls `prepare` in its `setup` and adds `synthesis`.
 
   Attributes:
+    resolution, channels: Those of the images.
     w_dim: Dimension of w.
     mapping_layers: Number of layers of the mapping network.
     w_decay: Decay of the moving average of w, per forward pass in training.
     mixing: Probability of style mixing in training: the last layers, from a
       random one on, get the w of a second z ~ N(0, I).
-    fused: Whether modulated convolutions are grouped; see `modulated_conv`.
     axis_name: The device axis under pmap.
-    Others: See `Widths`.
   """
 
+  resolution: int
+  channels: int
   w_dim: int = 512
   mapping_layers: int = 8
   w_decay: float = 0.995
   mixing: float = 0.9
-  fused: bool = False
   axis_name: str | None = None
 
-  def setup(self):
-    self.check()
+  def prepare(self) -> None:
+    """Adds the mapping network and the average of w."""
     self.mapping = Mapping(self.w_dim, self.mapping_layers)
-    shared = {name: getattr(self, name) for name in SHARED}
-    self.synthesis = Synthesis(**shared, fused=self.fused)
     zeros = lambda: jnp.zeros(self.w_dim)
     self.w_avg = self.variable('averages', 'w_avg', zeros)
 
@@ -345,3 +358,20 @@ class Generator(Widths):
   ) -> Images:
     """Generates images from a w for each layer; see `Synthesis`."""
     return self.synthesis(ws, keys, noise)
+
+
+class Generator(Widths, StyleBased):
+  """The generator of StyleGAN2.
+
+  Attributes:
+    fused: Whether modulated convolutions are grouped; see `modulated_conv`.
+    Others: See `Widths` and `StyleBased`.
+  """
+
+  fused: bool = False
+
+  def setup(self):
+    self.check()
+    self.prepare()
+    shared = {name: getattr(self, name) for name in SHARED}
+    self.synthesis = Synthesis(**shared, fused=self.fused)

@@ -210,12 +210,13 @@ def make_measure(
 ) -> Callable[[PyTree, int], list[Score]]:
   """Makes a function (EMA of G, on every device; step) -> scores."""
   schedule, game = make_schedule(config), games.make(config)
+  exact = games.make(cfg.changed(config, 'precision', 'float32'))
   standing = evaluators[0].standing_batches
   use_standing = None
   if standing is not None:
     use_standing = make_standing_fn(game, standing, config.batch_size)
   measures = [
-    (evaluator, evaluator.make_evaluate_fn(game, truncation))
+    (evaluator, evaluator.make_evaluate_fn(game, truncation, exact))
     for evaluator in evaluators
   ]
 

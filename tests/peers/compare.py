@@ -4,6 +4,8 @@
   python tests/peers/compare.py mlp --batch=128 --against=torch
   python tests/peers/compare.py cyclegan64 --batch=1 --against=torch,torch_tuned
   python tests/peers/compare.py rrdb --batch=4 --against=torch,torch_tuned
+  python tests/peers/compare.py stylegan64 --batch=8 --against=nvlabs \
+    --reference=/path/to/stylegan2-ada-pytorch
 
 The others are the same networks, batch, precision and algorithm in plain
 PyTorch (`pip install torch`; `torch` is eager, as its DCGAN example has it,
@@ -12,6 +14,8 @@ torch.compile; all channels_last) and in Flax as one would first write it.
 Of the two that are given images, `torch` is not channels_last, as their
 reference code, and `torch_tuned` is. RRDB is the PSNR stage, with crops of 32
 pixels.
+StyleGAN2 at 64 pixels (with `_lazy`: and its lazy penalties) is compared with
+the authors' code, `nvlabs`. `--python` is an interpreter that has PyTorch.
 Each runs in a process of its own, and waits while another is timed.
 """
 
@@ -21,6 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+FAMILIES = ['mlp', 'dcgan64', 'stylegan64', 'stylegan64_lazy']
 HERE = Path(__file__).parent
 SCRIPTS = {
   'ours': ['ours.py'],
@@ -28,20 +33,22 @@ SCRIPTS = {
   'torch_tuned': ['torch_peer.py', 'tuned'],
   'torch_compiled': ['torch_peer.py', 'compiled'],
   'flax': ['flax_peer.py'],
+  'nvlabs': ['style_peer.py'],
 }
-FAMILIES = ('mlp', 'dcgan64', 'cyclegan64', 'rrdb')
+IMAGES = 'cyclegan64', 'rrdb'  # families of networks that are given images
+FAMILIES = ('mlp', 'dcgan64', *IMAGES, 'stylegan64', 'stylegan64_lazy')
 
 
 class Peer:
   """A process that trains for a while whenever it is asked to."""
 
-  def __init__(self, name: str, family: str, batch: int, precision: str):
+  def __init__(self, name: str, given: tuple, python: str, *more: str):
     script, *rest = SCRIPTS[name]
-    if family in FAMILIES[2:]:
+    if given[0] in IMAGES:
       script = script.replace('torch_peer', 'torch_images_peer')
-    command = [HERE / script, family, batch, precision, *rest]
+    command = [python, HERE / script, *given, *rest, *more]
     self.process = subprocess.Popen(
-      [sys.executable, *map(str, command)],
+      list(map(str, command)),
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -66,11 +73,13 @@ def main() -> None:
   parser.add_argument('--precision', default='float32')
   parser.add_argument('--against', default='torch')
   parser.add_argument('--pairs', type=int, default=7)
+  parser.add_argument('--python', default=sys.executable)
+  parser.add_argument('--reference', action='append', default=[])
   args = parser.parse_args()
   given = args.family, args.batch, args.precision
-  ours = Peer('ours', *given)
+  ours = Peer('ours', given, sys.executable)
   for name in args.against.split(','):
-    theirs = Peer(name, *given)
+    theirs = Peer(name, given, args.python, *args.reference)
     ratios = []
     for pair in range(args.pairs):
       a, b = ours.images_per_second(), theirs.images_per_second()

@@ -11,6 +11,7 @@ from experiments import (
   cyclegan_folder,
   dcgan_celeba,
   esrgan_folder,
+  stylegan2,
   vanilla_mnist,
 )
 from gan_jax import compile_cache
@@ -26,9 +27,17 @@ elif family == 'cyclegan64':
   config = cyclegan_folder.get_config()
   config.data.load_resolution, config.data.resolution = 72, 64
   config.model.gen.num_blocks = 6
-else:
+elif family == 'rrdb':
   config = esrgan_folder.get_config('psnr')
   config.data.load_resolution, config.data.resolution = 64, 32
+else:
+  config = stylegan2.get_config('auto64')
+  config.model.gen.features = config.model.disc.features = 2048
+  del config.game.ada
+  config.steps_per_dispatch = 16
+  if family == 'stylegan64':
+    del config.game.penalties.r1, config.game.gen_penalties.path_length
+    config.steps_per_dispatch = 4
 config.batch_size, config.precision = int(batch), precision
 compile_cache.enable()
 source = dispatch_timer.generated_source(config)
