@@ -25,7 +25,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-FAMILIES = ['mlp', 'dcgan64', 'stylegan64', 'stylegan64_lazy']
 HERE = Path(__file__).parent
 SCRIPTS = {
   'ours': ['ours.py'],
