@@ -360,7 +360,7 @@ class StyleBased(nn.Module):
     return self.synthesis(ws, keys, noise)
 
 
-class Generator(Widths, StyleBased):
+class Generator(StyleBased, Widths):
   """The generator of StyleGAN2.
 
   Attributes:
