@@ -65,8 +65,8 @@ def caches(tmp_path_factory):
 # Files that take longest: they begin first, so that no worker waits for the
 # other at the end.
 LONGEST = (
-  'test_progressive', 'test_devices', 'test_trust', 'test_launch',
-  'test_overrides', 'test_evaluation', 'test_toys', 'test_sweep',
+  'test_progressive', 'test_devices', 'test_ada', 'test_launch', 'test_loader',
+  'test_trust', 'test_initial', 'test_step', 'test_evaluation', 'test_style',
 )  # fmt: skip
 
 

@@ -321,7 +321,12 @@ def losses(config, state=None, values=None):
 
 
 @pytest.mark.parametrize(
-  'name', ['cgan_digits', 'progressive_celebahq', 'acgan_cifar10']
+  'name',
+  [
+    'cgan_digits',
+    'progressive_celebahq',
+    pytest.param('acgan_cifar10', marks=pytest.mark.slow),
+  ],
 )
 def test_any_image_game(name):
   """Both players' losses depend on p, which is in the game state."""

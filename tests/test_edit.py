@@ -104,6 +104,7 @@ def test_uniform_latents_stay_in_their_range(run):
   assert np.abs(found.latents).max() <= 1
 
 
+@pytest.mark.slow  # trains a style-based network
 def test_spaces_of_a_style_based_generator(style):
   """The styles of two samples, one for each half of the layers, are found in
   w+; neither z nor w has them.

@@ -34,7 +34,7 @@ KINDS = [
   ('vanilla_mnist', 0),
   ('cgan_digits', 0),
   ('dcgan_celeba', 0),
-  ('projection_cifar10', 0),
+  pytest.param('projection_cifar10', 0, marks=pytest.mark.slow),
   ('progressive_celeba', 0),
   ('progressive_celeba', 1),
   ('progressive_celeba', -1),

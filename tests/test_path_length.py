@@ -211,6 +211,7 @@ def test_images_have_no_paths(tmp_path):
     gan_jax.evaluate(images, images, metrics='ppl_z_end', features='pixels')
 
 
+@pytest.mark.slow  # trains a style-based network
 def test_runs_have_scores(tmp_path):
   """Of a style game all four, and all are stamped with their features."""
   config = gan_jax.experiment('experiments/stylegan2.py:tiny')
