@@ -1,11 +1,11 @@
-"""Devices and processes: the only file that names them.
+"""Devices and processes: the parallel strategies, and JAX's devices.
 
 A train step is written once, for any number of devices. The strategy `jit`
 compiles the step as one global-view program over a mesh: every array has its
 global shape, and XLA divides the work. `fsdp` is the same program, with the
 large arrays of the state divided among the devices. `pmap` compiles one program
-for each device, which averages gradients over a named axis. All compute the
-same run.
+for each device, which averages gradients over a named axis. All compute
+the same training run.
 
 Images per second of the vanilla MLP with jit and pmap: 3,210 and 3,240 on one
 device of two CPU cores; 1,630 and 2,470 on 2 fake devices that share the cores;
@@ -61,19 +61,20 @@ class Strategy(NamedTuple):
     shard: (index batch) -> the index batch, divided among the devices.
     replicate: (tree) -> the tree, copied to every device, as the compiled
       function takes it.
-    place: As `replicate`, for the state.
-    whole: (state) -> the state, copied to every device, for other programs.
-    unplace: The inverse of `place`: (state) -> global arrays, as checkpoints
-      store them.
+    shard_state: (state) -> the state in the layout of the compiled function.
+    replicate_state: (state) -> the state, replicated on every device, for other
+      programs.
+    unshard_state: The inverse of `shard_state`: (state) -> global arrays, as
+      checkpoints store them.
   """
 
   axis_name: str | None
   compile: Callable[[Callable], Callable]
   shard: Callable[[PyTree], PyTree]
   replicate: Callable[[PyTree], PyTree]
-  place: Callable[[PyTree], PyTree]
-  whole: Callable[[PyTree], PyTree]
-  unplace: Callable[[PyTree], PyTree]
+  shard_state: Callable[[PyTree], PyTree]
+  replicate_state: Callable[[PyTree], PyTree]
+  unshard_state: Callable[[PyTree], PyTree]
 
 
 def _sharding(
@@ -109,7 +110,7 @@ def _shard(batch: PyTree) -> PyTree:
 def _fsdp() -> Strategy:
   def divide(state: PyTree) -> PyTree:
     constrain = jax.lax.with_sharding_constraint
-    return jax.tree.map(lambda x: constrain(x, _divided(x)), state)
+    return jax.tree.map(lambda x: constrain(x, _fsdp_sharding(x)), state)
 
   def compile(function: Callable) -> Callable:
     def step(state: PyTree, *args: PyTree) -> tuple[PyTree, PyTree]:
@@ -123,10 +124,13 @@ def _fsdp() -> Strategy:
   return Strategy(None, compile, _shard, same, jax.jit(divide), whole, whole)
 
 
-def _divided(
+def _fsdp_sharding(
   x: jax.Array, devices: Sequence[jax.Device] | None = None
 ) -> NamedSharding:
-  """Returns a sharding that divides the longest axis it can among devices."""
+  """Returns a sharding over the longest axis that the devices divide.
+
+  Small arrays are replicated.
+  """
   count = len(devices or jax.devices())
   axes = [axis for axis, n in enumerate(x.shape) if n % count == 0]
   if x.size < MIN_DIVIDED or not axes:
@@ -164,9 +168,9 @@ def _pmap() -> Strategy:
     compile,
     shard,
     replicate=to_local,
-    place=to_local,
-    whole=lambda state: state,
-    unplace=partial(jax.tree.map, partial(_rewrap, _sharding())),
+    shard_state=to_local,
+    replicate_state=lambda state: state,
+    unshard_state=partial(jax.tree.map, partial(_rewrap, _sharding())),
   )
 
 
@@ -388,7 +392,7 @@ def device_memory_bytes() -> int | None:
 
 
 def topology(name: str) -> list[jax.Device]:
-  """Returns the TPU chips of a topology, such as v5e:4x4; none need exist.
+  """Returns the TPU chips of a topology, such as v5e:4x4; none is needed.
 
   Programs can be compiled for them, but not run.
 
@@ -401,7 +405,7 @@ def topology(name: str) -> list[jax.Device]:
       f'--topology={name} needs the compiler of TPUs: pip install '
       "'gan_jax[tpu]'"
     )
-  # No TPU of this machine is asked.
+  # With these, libtpu does not search for TPUs.
   for key, value in {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
     'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
@@ -447,7 +451,7 @@ def compile_for(
   ]
   state, dataset, batch, phases, frozen = args
   state_shardings = jax.tree.map(
-    lambda x: _divided(x, devices) if parallel == 'fsdp' else whole, state
+    lambda x: _fsdp_sharding(x, devices) if parallel == 'fsdp' else whole, state
   )
 
   def shapes(tree: PyTree, sharding: Sharding) -> PyTree:

@@ -36,6 +36,9 @@ def test_transfers_are_listed_with_their_bytes():
     Collective('all-gather', (('f32', (16, 8)),)),
   ]
   assert [x.bytes for x in found] == [4 * 64 * 128 + 4, 30, 4 * 16 * 8]
+  # A ring of 4: a reduction goes around twice, each time 3 of 4 parts.
+  assert modes.sent_bytes(found[1], 4) == 2 * 3 / 4 * 30
+  assert modes.sent_bytes(found[2], 4) == 3 / 4 * 512
 
 
 def shapes_of(config):
@@ -119,7 +122,7 @@ def test_the_mode_prints_what_to_expect(tmp_path):
 
 def test_bad_input_is_one_line(monkeypatch):
   config = get_config('vanilla_mnist', 'tiny')
-  with pytest.raises(UserError, match='--topology=v5e:2x4'):
+  with pytest.raises(UserError, match='add --topology=v5e:2x4'):
     modes.compile(config, '', None)
   with pytest.raises(UserError, match=r"unknown TPU 'v99'.*v5e"):
     modes.compile(config, '', 'v99:2x2')

@@ -144,7 +144,7 @@ def test_a_divided_state_trains_the_same(vanilla, tmp_path):
   state = loop.train(config, tmp_path)
   for one, other in zip(metrics(vanilla), metrics(tmp_path), strict=True):
     assert one == pytest.approx(other, rel=2e-4, abs=1e-5)
-  placed = devices.make_strategy('fsdp').place(state)
+  placed = devices.make_strategy('fsdp').shard_state(state)
   kernel = placed.variables.gen['params']['Dense_1']['kernel']
   assert kernel.shape == (32, 784)
   assert {x.data.shape for x in kernel.addressable_shards} == {(32, 392)}

@@ -29,7 +29,13 @@ SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 SAME = lambda tree: tree
 ONE_DEVICE = devices.Strategy(
-  None, jax.jit, SAME, replicate=SAME, place=SAME, whole=SAME, unplace=SAME
+  None,
+  jax.jit,
+  SAME,
+  replicate=SAME,
+  shard_state=SAME,
+  replicate_state=SAME,
+  unshard_state=SAME,
 )
 
 

@@ -46,36 +46,37 @@ def disc_updates(
 ) -> tuple[Update, ...]:
   """Makes D's updates: its loss with penalties, then each lazy penalty."""
 
-  def disc_loss(params, context, *step_inputs):
+  def disc_loss(params, context, batch, fakes, keys, phase):
     disc_vars = {**context.variables.disc, 'params': params}
-    out = networks.disc_output(disc_vars, context, *step_inputs)
+    out = networks.disc_output(disc_vars, context, batch, fakes, keys, phase)
     metrics = disc_metrics(loss, out.inputs)
     total = loss.disc(out.inputs.real_logits, out.inputs.fake_logits)
     if auxiliary is not None:
-      batch, phase = step_inputs[0], step_inputs[-1]
       labels = one_hot_labels(batch, networks.classes)
       fake_labels = context.inputs['labels']
       metrics['class_loss'] = class_loss(out.real_classes, labels)
       metrics['class_loss'] += class_loss(out.fake_classes, fake_labels)
       total += auxiliary.disc * metrics['class_loss']
-    phase, new = step_inputs[-1], {}
+    new_state = {}
     for penalty in penalties:
       if penalty.every == 1:
         metrics[penalty.name], state = _disc_penalty(
           penalty, context, out, axis_name
         )
         total += weight_of(penalty, phase) * metrics[penalty.name]
-        new.update(state)
-    adapted, more = _adapt(networks, loss, context, out, phase, axis_name)
-    metrics.update(more)
-    new.update(adapted)
-    return total, Aux(metrics, out.collections, _merge(context, new))
+        new_state.update(state)
+    ada_state, ada_metrics = _adapt(
+      networks, loss, context, out, phase, axis_name
+    )
+    metrics.update(ada_metrics)
+    new_state.update(ada_state)
+    return total, Aux(metrics, out.collections, _merge(context, new_state))
 
-  def lazy_loss(penalty, params, context, *step_inputs):
+  def lazy_loss(penalty, params, context, batch, fakes, keys, phase):
     disc_vars = {**context.variables.disc, 'params': params}
-    out = networks.disc_output(disc_vars, context, *step_inputs)
+    out = networks.disc_output(disc_vars, context, batch, fakes, keys, phase)
     value, new = _disc_penalty(penalty, context, out, axis_name)
-    weight = weight_of(penalty, step_inputs[-1])
+    weight = weight_of(penalty, phase)
     aux = Aux({penalty.name: value}, game_state=_merge(context, new))
     return weight * value, aux
 
@@ -169,10 +170,10 @@ def _gen_penalty(
       f'per device, {len(keys)}: set it to 1, or another batch size'
     )
   part, keys = jax.tree.map(lambda x: x[::shrink], (context.inputs, keys))
-  make, latents = networks.penalty_inputs(gen_vars, part, phase)
+  generate, latents = networks.penalty_inputs(gen_vars, part, phase)
   mean = lambda x: axis.mean(jnp.mean(x), axis_name)
   state = context.game_state[penalty.name]
-  inputs = GenPenaltyInputs(make, latents, keys, state, mean, params)
+  inputs = GenPenaltyInputs(generate, latents, keys, state, mean, params)
   value, state = penalty.penalty.value(inputs)
   return weight_of(penalty, phase) * value, value, {penalty.name: state}
 
@@ -199,7 +200,7 @@ def _adapt(
 
 
 def weight_of(penalty: WeightedPenalty, phase: Phase) -> Scalar:
-  """Returns the scheduled weight of a penalty, or else its constant one."""
+  """Returns the weight of a penalty: the scheduled one if there is one."""
   return phase.values.get(penalty.schedule_key, penalty.weight)
 
 

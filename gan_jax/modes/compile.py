@@ -1,4 +1,4 @@
-"""Compiles an experiment for TPUs that are not there, and says what to expect.
+"""Compiles an experiment for TPUs, without having any, and estimates its cost.
 
 XLA's compiler of TPUs runs on any machine. It shows whether a run fits into the
 memory of a chip, and what the chips must send to each other. With the chip's
@@ -110,6 +110,18 @@ def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
   return math.prod(shape) * bits // 8
 
 
+def sent_bytes(collective: Collective, chips: int) -> float:
+  """Returns the bytes that each chip sends, in a ring."""
+  factor = {
+    'all-gather': (chips - 1) / chips,
+    'all-reduce': 2 * (chips - 1) / chips,
+    'all-to-all': (chips - 1) / chips,
+    'collective-permute': 1.0,
+    'reduce-scatter': chips - 1.0,  # of the part that a chip keeps
+  }[collective.kind]
+  return factor * collective.bytes
+
+
 def compile_step(
   config: ConfigDict, chips: list[jax.Device]
 ) -> jax.stages.Compiled:
@@ -150,7 +162,9 @@ def compile(
   """
   del workdir
   if topology is None:
-    raise UserError('--mode=compile needs the chips: --topology=v5e:2x4')
+    raise UserError(
+      '--mode=compile needs TPUs to compile for: add --topology=v5e:2x4'
+    )
   check_config(config)
   chip = choose('TPU', topology.partition(':')[0], CHIPS)
   chips = devices.topology(topology)
@@ -166,7 +180,10 @@ def compile(
 def measure(
   config: ConfigDict, topology: str, chip: Chip, chips: list[jax.Device]
 ) -> dict[str, Any]:
-  """Compiles an iteration and derives its figures; see `compile`."""
+  """Compiles an iteration and derives its figures; see `compile`.
+
+  A loop of D updates is counted once, except in the FLOPs.
+  """
   schedule, first = endless_schedule(config)
   segment = schedule.segment_at(first).segment
   for size in (segment.batch_size, segment.gen_batch_size):
@@ -183,12 +200,10 @@ def measure(
   one = cfg.changed(config, 'steps_per_dispatch', 1)
   flops = flops_per_dispatch(one, generated_source(config)) / len(chips)
   moved = compiled.cost_analysis()['bytes accessed']
-  reduced = sum(x.bytes for x in sent)
-  around = 2 * (len(chips) - 1) / len(chips)  # a ring: reduce, then gather
   limits = {
-    'products': flops / chip.flops,
+    'compute': flops / chip.flops,
     'memory': moved / chip.bandwidth,
-    'transfers': around * reduced / chip.link,
+    'transfers': sum(sent_bytes(x, len(chips)) for x in sent) / chip.link,
   }
   images = segment.images_per_step
   return {
@@ -233,20 +248,20 @@ def _rows(figures: dict[str, Any], chip: Chip) -> list[tuple[str, str]]:
   limits = figures['roofline_seconds']
   return [
     ('chips', f'{chips} ({figures["topology"]})'),
-    ('images an iteration', f'{images:,} ({images / chips:g} a chip)'),
+    ('images per iteration', f'{images:,} ({images / chips:g} per chip)'),
     ('compiled in', f'{figures["compile_seconds"]:.0f} s'),
     (
-      'memory a chip',
-      f'{used / 1e9:.2f} GB of {chip.memory / 1e9:.0f}, of it '
-      f'{figures["temporary_bytes"] / 1e9:.2f} temporary'
-      + (': TOO MUCH' if used > chip.memory else ''),
+      'memory per chip',
+      f'{used / 1e9:.2f} GB of {chip.memory / 1e9:.0f} GB '
+      f'({figures["temporary_bytes"] / 1e9:.2f} GB temporary)'
+      + (': DOES NOT FIT' if used > chip.memory else ''),
     ),
-    ('GFLOP a chip', f'{figures["flops_per_chip"] / 1e9:,.2f}'),
-    ('GB moved a chip', f'{figures["bytes_moved_per_chip"] / 1e9:,.2f}'),
+    ('GFLOP per chip', f'{figures["flops_per_chip"] / 1e9:,.2f}'),
+    ('GB moved per chip', f'{figures["bytes_moved_per_chip"] / 1e9:,.2f}'),
     ('parameters', f'{figures["parameter_bytes"] / 1e6:,.2f} MB'),
-    ('sent by each chip', ', '.join(sent) or 'nothing'),
+    ('arrays exchanged', ', '.join(sent) or 'nothing'),
     *(
-      (f'{name} alone', f'{1e3 * value:.3f} ms an iteration')
+      (f'{name} alone', f'{1e3 * value:.3f} ms per iteration')
       for name, value in limits.items()
     ),
     (

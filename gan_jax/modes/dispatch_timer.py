@@ -127,7 +127,7 @@ def compile_dispatch(
   schedule, first = endless_schedule(config, first)
   phases = schedule.dispatch(first)
   create = make_create_state(game, tx, config, source)
-  state = strategy.place(devices.create(create))
+  state = strategy.shard_state(devices.create(create))
   resident = is_resident(config, source)
   dataset = on_devices(strategy, fetch_all(source) if resident else {})
   frozen = on_devices(strategy, game.frozen())

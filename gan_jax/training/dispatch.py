@@ -1,4 +1,4 @@
-"""A dispatch: the iterations that the devices run in one call, in a scan."""
+"""A dispatch: several iterations that one call runs on the devices, a scan."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,8 @@ def start_stage(
 ) -> State:
   """Resets the optimizer states if a new stage begins (Karras et al. 2018).
 
-  The state stores its stage, so that a run that is resumed between two stages
-  resets them too.
+  The state stores its stage. So the optimizer states are also reset if a run
+  stops at the end of a stage and resumes in the next.
   """
   changed = state.stage != phase.stage
   opt_state = jax.tree.map(
@@ -47,7 +47,7 @@ def train_dispatch(
     game, tx, axis_name: As for `train_step`.
     read: (dataset, index batch, key, step, downsample) -> batch.
     state: The state before the dispatch.
-    dataset: The data set if it is on the device.
+    dataset: The data set if it is on the devices; otherwise {}.
     indices: Index batches of the iterations, stacked.
     phases: Phases of the iterations, stacked.
     frozen: What `game.frozen` returned. It is an argument so that it does not
@@ -60,10 +60,10 @@ def train_dispatch(
 
   def body(state: State, indices_and_phase):
     indices, phase = indices_and_phase
-    factor = 1 if game.downsample is None else game.downsample(phase)
+    downsample = 1 if game.downsample is None else game.downsample(phase)
     batches = Pair(
       *(
-        part and read(dataset, part, state.key, state.step, factor)
+        part and read(dataset, part, state.key, state.step, downsample)
         for part in indices
       )
     )

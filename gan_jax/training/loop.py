@@ -129,7 +129,7 @@ def _loop(
   step = int(devices.fetch(state.step))
   # The first evaluation precedes training, so that a failure shows at once.
   missed = _evaluate_missed(run, state, step)
-  state = run.strategy.place(state)
+  state = run.strategy.shard_state(state)
   batches = index_batches(config, run.source, schedule, step, attempt)
   run_log = _run_log(run, step, attempt)
   total_images = schedule.images(schedule.total_steps)
@@ -166,16 +166,16 @@ def _loop(
         record = _LogRecord(step, images, metrics, samples, due.draw)
         pending = [] if due.line else pending
       if due.evaluate:
-        ema = run.strategy.unplace(state).ema
+        ema = run.strategy.unshard_state(state).ema
         record = record._replace(evaluated=run.evaluations.measure(ema, step))
       if due.save:
         line, record = log(record), None
         run_log.keep()
-        saved = run.strategy.unplace(state)
+        saved = run.strategy.unshard_state(state)
         run.checkpoints.save(step, saved, line, config.to_dict())
       if stop is not None:
         break
-  state = run.strategy.unplace(state)
+  state = run.strategy.unshard_state(state)
   if stop is not None and not _is_complete(run, step):
     run.checkpoints.finish()
     raise _stop_error(stop, f'saved at iteration {step:,}')
@@ -203,7 +203,7 @@ def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
 
 def _sample(run: TrainingRun, state: State, step: int) -> Samples:
   """Computes the samples of a state."""
-  whole = run.strategy.whole(state)
+  whole = run.strategy.replicate_state(state)
   return run.sampler.sample(whole, run.examples, run.schedule.phase(step))
 
 
@@ -218,7 +218,7 @@ def _compile(run: TrainingRun, step: int, state: State) -> None:
   del batch  # only its shapes were needed
   lowered.compile()
   phase = run.schedule.phase(step)
-  whole = run.strategy.whole(state)
+  whole = run.strategy.replicate_state(state)
   run.sampler.sample.lower(whole, run.examples, phase).compile()
 
 

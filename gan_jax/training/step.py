@@ -50,7 +50,7 @@ class _Carry(NamedTuple):
 
 
 class _StepInputs(NamedTuple):
-  """The inputs of one player's updates in one step of this player.
+  """The inputs that all updates of a player share in one of its steps.
 
   Attributes:
     batch: Real examples.
@@ -79,11 +79,11 @@ def train_step(
   """Runs one iteration (Goodfellow et al. 2014, algorithm 1).
 
   Args:
-    game: The game; each player's updates are made in order.
+    game: The game. Each player's updates are applied in their order.
     tx: The players' optimizers, without learning rates.
     state: The state before the iteration.
-    batches: Real examples. disc: leaves [disc_steps, n, ...]; gen: leaves
-      [n', ...], or None: G is updated on the fakes and the batch of the last D
+    batches: Real examples. disc has leaves [disc_steps, n, ...]. gen has leaves
+      [n', ...], or is None: then G reuses the fakes and the batch of the last D
       update.
     phase: The phase of this iteration.
     frozen: What `game.frozen` returned.
@@ -187,18 +187,19 @@ def _update_player(
   step_inputs: _StepInputs,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None = None,
 ) -> tuple[_Carry, Metrics]:
-  """Makes all updates that are due for one player, with the other frozen."""
+  """Applies all due updates of one player, with the other player frozen."""
   fakes = jax.lax.stop_gradient(step_inputs.fakes)
   step_inputs = step_inputs._replace(fakes=fakes)
   metrics = {}
   for index, update in enumerate(getattr(static.game.updates, player)):
 
-    def make(carry, update=update, index=index):
+    def apply(carry, update=update, index=index):
       fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-      inputs = step_inputs._replace(keys=fold(step_inputs.keys, index))
+      own_keys = fold(step_inputs.keys, index)
+      update_inputs = step_inputs._replace(keys=own_keys)
       pull = pull_back if index == 0 else None
       grads, values, aux = _gradients(
-        static, player, carry, inputs, update, pull
+        static, player, carry, update_inputs, update, pull
       )
       values[f'{update.name}_grad_norm'] = optax.tree.norm(grads)
       carry = _apply_update(static, player, carry, grads, aux, update)
@@ -207,16 +208,16 @@ def _update_player(
         for name, x in values.items()
       }
 
-    def skip(carry, make=make):
-      shapes = jax.eval_shape(make, carry)[1]
+    def skip(carry, apply=apply):
+      shapes = jax.eval_shape(apply, carry)[1]
       zeros = lambda x: jnp.zeros(x.shape, x.dtype)
       return carry, jax.tree.map(zeros, shapes)
 
     if update.every == 1:
-      carry, values = make(carry)
+      carry, values = apply(carry)
     else:
       due = step_inputs.step % update.every == 0
-      carry, values = jax.lax.cond(due, make, skip, carry)
+      carry, values = jax.lax.cond(due, apply, skip, carry)
     metrics.update(values)
   return carry, metrics
 
@@ -229,7 +230,7 @@ def _gradients(
   update: Update,
   pull_back: Callable[[PyTree], tuple[PyTree]] | None,
 ) -> tuple[PyTree, Metrics, Aux]:
-  """Computes the gradient of an update, for G including that of the fakes.
+  """Computes the gradient of one update; G's includes that through the fakes.
 
   Returns:
     The gradient (averaged over devices), the metrics, and the loss's Aux.
@@ -315,7 +316,7 @@ def _replace(carry: _Carry, player: str, **fields: PyTree) -> _Carry:
 def _trainable(
   static: _Static, player: str, variables: Pair[Variables]
 ) -> PyTree | None:
-  """Returns a flag per parameter of the player; None: all are trainable."""
+  """Returns a bool per parameter of the player; None: all are trainable."""
   if static.game.trainable is None:
     return None
   params = player_params(variables)
