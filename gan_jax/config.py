@@ -92,7 +92,7 @@ OPTIONAL = (
   'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.rotate',
   'data.size', 'evaluation.labels', 'evaluation.protocol',
   'evaluation.standing_batches', 'init.digest', 'init.players', 'init.source',
-  'init.state',  'schedule',
+  'init.state', 'schedule',
 )  # fmt: skip
 
 

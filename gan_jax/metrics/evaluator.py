@@ -193,7 +193,6 @@ class Evaluator:
       exact: The game in float32, for path lengths. None: `game`.
     """
     check_game(self._paths, game)
-    exact = exact or game
     if 'labels' in self._needs:
       check_conditional(self.labels)
     size = self._batch_size(self.num_samples)
@@ -206,12 +205,7 @@ class Evaluator:
 
     @devices.jit_over_rows
     def generate_and_extract(rows, gen_vars, weights, labels, phase, key):
-      batch = dict(rows)  # without labels, the game samples classes equally
-      examples = batch.pop('example')
-      keys = example_keys(key, Purpose.EVALUATE, examples)
-      if labels is not None:
-        label_keys = example_keys(key, Purpose.LABELS, examples)
-        batch['labels'] = _draw_labels(labels, label_keys)
+      keys, batch = _keys_and_batch(rows, labels, key)
       inputs = truncated(
         game, game.sample_inputs(keys, batch, phase), truncation
       )
@@ -221,11 +215,9 @@ class Evaluator:
       if 'pairs' in self._needs:
         extracted['given'] = self._quantize(output.given(batch))
         extracted['targets'] = self._quantize(output.target(batch))
-      unit = partial(distance_features, self.features, weights)
-      sample = partial(sample_paths, exact, keys, batch, phase, truncation)
-      return extracted | path_lengths(
-        self._paths, exact, gen_vars, sample, phase, unit
-      )
+      return extracted
+
+    measure_paths = self._make_path_fn(exact or game, truncation)
 
     def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
       def batches(seed: int) -> Batches:
@@ -233,13 +225,37 @@ class Evaluator:
         for first in range(0, self.num_samples, size):
           rows = self._real_rows(game.reads, first, size)
           rows['example'] = jnp.arange(first, first + size)
-          yield generate_and_extract(
-            rows, gen_vars, self._weights, labels, phase, key
-          )
+          args = rows, gen_vars, self._weights, labels, phase, key
+          yield generate_and_extract(*args) | measure_paths(*args)
 
       return self._compute_values(batches, self.num_samples)
 
     return evaluate
+
+  def _make_path_fn(
+    self, game: Game, truncation: float | None
+  ) -> Callable[..., dict[str, Array]]:
+    """Makes a function that measures the path lengths of a batch.
+
+    Its arguments are those of `generate_and_extract`.
+    """
+
+    @devices.jit_over_rows
+    def measure(rows, gen_vars, weights, labels, phase, key):
+      keys, batch = _keys_and_batch(rows, labels, key)
+      unit = partial(distance_features, self.features, weights)
+      sample = partial(sample_paths, game, keys, batch, phase, truncation)
+      return path_lengths(self._paths, game, gen_vars, sample, phase, unit)
+
+    def measure_exactly(*args: PyTree) -> dict[str, Array]:
+      if not self._paths:
+        return {}
+      # By default, accelerators round products by more than the images of two
+      # cuts differ.
+      with jax.default_matmul_precision('highest'):
+        return measure(*args)
+
+    return measure_exactly
 
   def _quantize(self, images: Array) -> Array:
     """Quantizes images to uint8, but not points."""
@@ -436,6 +452,21 @@ class Evaluator:
     if 'probabilities' not in inputs:
       return None
     return inputs['probabilities'].shape[1]
+
+
+def _keys_and_batch(
+  rows: Mapping[str, Array], labels: Array | None, key: Key[Array, '']
+) -> tuple[Key[Array, ' n'], dict[str, Array]]:
+  """Returns the keys of examples, and the batch that G's inputs follow.
+
+  Without labels, a conditional game samples the classes equally.
+  """
+  batch = dict(rows)
+  examples = batch.pop('example')
+  if labels is not None:
+    label_keys = example_keys(key, Purpose.LABELS, examples)
+    batch['labels'] = _draw_labels(labels, label_keys)
+  return example_keys(key, Purpose.EVALUATE, examples), batch
 
 
 def _draw_labels(

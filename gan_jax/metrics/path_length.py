@@ -98,8 +98,10 @@ def distance_features(
   factor = images.shape[1] // SIDE
   if factor > 1:
     n, height, width, channels = images.shape
-    shape = n, height // factor, factor, width // factor, factor, channels
-    images = images.reshape(shape).mean((2, 4))
+    rows, columns = height // factor, width // factor
+    whole = images[:, : rows * factor, : columns * factor]
+    shape = n, rows, factor, columns, factor, channels
+    images = whole.reshape(shape).mean((2, 4))
   pixels = (images + 1) * 127.5
   found = features.extract(weights, pixels)['features']
   norms = jnp.linalg.norm(found, axis=1, keepdims=True)
@@ -147,8 +149,6 @@ def path_lengths(
     sample: Samples the paths, which are the same for all kinds.
     extract: `distance_features` of images.
   """
-  if not names:
-    return {}
   a, b, uniform = sample()
 
   def generate(space: str, t: Float[Array, ' n']) -> Float[Array, 'n h w c']:

@@ -59,7 +59,7 @@ class Driver:
     self.progress = Progress(
       plan.score, plan.total_images, remaining, executor.parallel()
     )
-    self.stop = StopRequest()
+    self.stop, self._is_cut_short = StopRequest(), True
 
   def drive(self) -> None:
     """Runs trials until all have ended, or until a stop is requested."""
@@ -68,6 +68,7 @@ class Driver:
       while self._begin() or self._running:
         self._step()
         time.sleep(LOOK_SECONDS)
+      self._is_cut_short = self.stop.asked
     finally:  # after an error, nobody else would stop the trials
       self.stop.asked = True
       while self._running:
@@ -193,8 +194,17 @@ class Driver:
     """Refuses to report a sweep without a finished trial.
 
     Raises:
-      UserError: All trials have failed.
+      UserError: All trials, or all members of a generation, have failed.
     """
+    known = studies.trials_by_id(self._study)
+    planned = len(plans.planned_trials(self._plan))
+    is_short = len(known) < planned and not self._is_cut_short
+    if self._plan.population and is_short:
+      generation = studies.generation(self._plan, max(known, default=0))
+      raise UserError(
+        f'all members of generation {generation} have diverged or failed '
+        f'(their output is in {self._logs})'
+      )
     if self._failures and not self._succeeded:
       same = len(set(self._failures)) == 1
       raise UserError(

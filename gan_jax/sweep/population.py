@@ -50,6 +50,10 @@ class Child(NamedTuple):
 
 def check(where: str, block: Mapping[str, Any], total_images: int) -> None:
   """Refuses a description that does not fit a population."""
+  if not isinstance(block['population'], Mapping):
+    raise UserError(
+      f"{where}: 'population' must be a dictionary of {' and '.join(KEYS)}"
+    )
   check_keys(f"'population' of {where}", block['population'], KEYS)
   for key in KEYS:
     value = block['population'].get(key)

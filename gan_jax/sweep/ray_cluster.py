@@ -8,6 +8,7 @@ and a cluster never runs a trial twice.
 """
 
 import importlib.util
+import math
 import os
 import shlex
 import signal
@@ -22,8 +23,11 @@ from gan_jax.errors import PREEMPTED, UserError
 from gan_jax.sweep.process import ExitStatus, Process
 
 NAMESPACE = 'gan_jax'
+RESERVED = 'memory', 'object_store_memory'  # resources of Ray's own kind
 # A trial whose driver is lost frees its resources this long after its end.
 ABANDONED_SECONDS = 600.0
+# A trial that does not answer for so long has no node.
+SILENT_SECONDS = 10.0
 
 
 class HostActor:
@@ -97,16 +101,13 @@ class TrialActor(HostActor):
     """Asks the run to save and exit; its other hosts follow it."""
     self._process.stop()
 
-  def kill(self) -> None:
-    """Ends the run at once."""
-    self._process.kill()
-
 
 class RayTrial:
   """A trial as the driver sees it."""
 
   def __init__(self, actor: Any):
     self._actor, self._answer, self._status = actor, None, None
+    self._asked, self._stopped = 0.0, None
     self.place = ''
 
   def poll(self) -> ExitStatus | None:
@@ -115,13 +116,16 @@ class RayTrial:
 
     if self._status is not None:
       return self._status
-    self._answer = self._answer or self._actor.poll.remote()
+    if self._answer is None:
+      self._answer, self._asked = self._actor.poll.remote(), time.monotonic()
     if not ray.wait([self._answer], timeout=0)[0]:
+      if time.monotonic() - self._asked > SILENT_SECONDS:
+        self.place = ''  # its node is lost, and it waits for another
       return None
     try:
       self.place, self._status = ray.get(self._answer)
     except ray.exceptions.RayActorError as error:
-      line = str(error).splitlines()[0]
+      line = str(error).strip().splitlines()[-1]
       self._status = ExitStatus(-signal.SIGKILL, line)
     self._answer = None
     if self._status is not None:
@@ -132,15 +136,19 @@ class RayTrial:
     """Asks the trial to save its state and exit."""
     import ray
 
-    if self.place:
+    if self.place and self._stopped != self.place:
       self._actor.stop.remote()
-    elif self._status is None:  # it waits for a node
+      self._stopped = self.place
+    elif not self.place and self._status is None:  # it waits for a node
       ray.kill(self._actor)
       self._status = ExitStatus(PREEMPTED, 'not started')
 
   def kill(self) -> None:
     """Ends the trial at once."""
-    self._actor.kill.remote()
+    import ray
+
+    ray.kill(self._actor)  # the run dies with it
+    self._status = ExitStatus(-signal.SIGKILL, 'killed')
 
 
 class RayExecutor:
@@ -211,7 +219,7 @@ class RayExecutor:
     if self._limit is not None:
       return self._limit
     room = lambda node: min(
-      int(node['Resources'].get(name, 0) // number)
+      int(node['Resources'].get(name, 0) / number + 1e-6)  # 1 / 0.2 is 5
       for name, number in self._resources.items()
     )
     return max(1, sum(room(node) for node in ray.nodes() if node['Alive']))
@@ -256,9 +264,12 @@ def _parse(resources: Sequence[str]) -> Mapping[str, float]:
       parsed[name] = float(number)
     except ValueError:
       parsed[name] = 0.0
-    if not name or parsed[name] <= 0:
+    number = parsed[name]
+    is_whole = number <= 1 or number == int(number)
+    if not (name and 0 < number < math.inf and is_whole) or name in RESERVED:
       raise UserError(
-        f'--resources={text} must be NAME=NUMBER, for example GPU=1,CPU=4'
+        f'--resources={text} must be NAME=NUMBER, for example GPU=1,CPU=4; a '
+        'number above 1 is whole'
       )
   if any(name.endswith('-head') for name in parsed) and 'TPU' not in parsed:
     raise UserError(

@@ -103,6 +103,7 @@ def _train_with_rollback(
     run.evaluations,
     initial_lines,
   )
+  first_attempt = int(devices.fetch(state.attempt))
   while True:
     attempt = int(devices.fetch(state.attempt))
     try:
@@ -110,7 +111,9 @@ def _train_with_rollback(
     except Diverged as error:
       attempt += 1
       stop = stop_requested()
-      if run.config.on_divergence == 'stop' or attempt > MAX_ATTEMPTS:
+      if run.config.on_divergence == 'stop' or (
+        attempt - first_attempt > MAX_ATTEMPTS
+      ):
         raise
       if stop is not None:
         raise _stop_error(stop, 'at its last checkpoint') from error
@@ -166,7 +169,7 @@ def _loop(
         record = _LogRecord(step, images, metrics, samples, due.draw)
         pending = [] if due.line else pending
       if due.evaluate:
-        ema = run.strategy.unshard_state(state).ema
+        ema = run.strategy.unshard_state(state.ema)
         record = record._replace(evaluated=run.evaluations.measure(ema, step))
       if due.save:
         line, record = log(record), None
@@ -203,8 +206,13 @@ def _run_log(run: TrainingRun, step: int, attempt: int) -> RunLog:
 
 def _sample(run: TrainingRun, state: State, step: int) -> Samples:
   """Computes the samples of a state."""
-  whole = run.strategy.replicate_state(state)
+  whole = run.strategy.replicate_state(_sampled(state))
   return run.sampler.sample(whole, run.examples, run.schedule.phase(step))
+
+
+def _sampled(state: State) -> State:
+  """Returns what the samples depend on: a state without that of training."""
+  return state._replace(opt_state=(), game_state=())
 
 
 def _compile(run: TrainingRun, step: int, state: State) -> None:
@@ -218,7 +226,9 @@ def _compile(run: TrainingRun, step: int, state: State) -> None:
   del batch  # only its shapes were needed
   lowered.compile()
   phase = run.schedule.phase(step)
-  whole = run.strategy.replicate_state(state)
+  whole = _sampled(state)
+  if run.config.parallel != 'pmap':  # its arrays are those of its process
+    whole = devices.replicated_shapes(whole)
   run.sampler.sample.lower(whole, run.examples, phase).compile()
 
 
