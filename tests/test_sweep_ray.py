@@ -177,7 +177,8 @@ def test_what_one_types_on_kubernetes(tmp_path):
   gpus, cpus = (int(x.rpartition('=')[2]) for x in resources.split(','))
   assert gpus <= int(limits['nvidia.com/gpu'])
   assert cpus <= int(limits['cpu'])
-  printed = printed_by(words[5:], tmp_path)
+  # The page shows it with the address of its first command.
+  printed = printed_by([*words[5:], '--address=HEAD:6379'], tmp_path)
   (shown,) = re.findall(r'```\n(Sweep: .*?)```', PAGE, re.S)
   assert shown.splitlines() == [x for x in printed if x in shown.splitlines()]
   commands = [line for line in printed if line.startswith('python launch.py')]
