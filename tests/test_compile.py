@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -101,9 +102,9 @@ def test_tpus_reduce_the_gradients_of_a_player_at_once(topology):
   chips = devices.topology(topology)
   found = collectives(compile_step(config, chips).as_text())
   assert [x.kind for x in found] == ['all-reduce'] * 2
-  sent = [shape for x in found for _, shape in x.arrays]
-  matrices = lambda shapes: sorted(s for s in shapes if len(s) > 1)
-  assert matrices(sent) == matrices(shapes_of(config))
+  # Each parameter once, in float32, and a few numbers: the metrics.
+  parameters = 4 * sum(math.prod(shape) for shape in shapes_of(config))
+  assert 0 <= sum(x.bytes for x in found) - parameters <= 64
 
 
 @pytest.mark.slow
