@@ -21,7 +21,6 @@ from gan_jax.games.game import (
   Context,
   Game,
   Keys,
-  Output,
   Phase,
   Update,
 )
@@ -32,6 +31,8 @@ from gan_jax.games.translation import (
   fold,
   frozen_logits,
   translation_direction,
+  unpaired_inputs,
+  unpaired_output,
 )
 from gan_jax.models.translation import ENCODER, PatchHeads
 from gan_jax.pair import Pair, Variables, join_networks, network_of
@@ -140,12 +141,6 @@ class CUT(NamedTuple):
     gen['heads'] = self.heads.init(heads_key, patches_at(layers, places))
     disc = self.disc.init(disc_key, target, keys, False)
     return Pair(join_networks(gen), disc), ()
-
-  def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
-    """Returns the images of the batch, with keys for the networks' noise."""
-    del phase
-    names = (self.given, self.target)
-    return {'keys': keys, **{x: batch[x] for x in names if x in batch}}
 
   def generate(
     self, gen_vars: Variables, inputs: PyTree, phase: Phase
@@ -278,17 +273,11 @@ def cut_game(
   """
   given, target = translation_direction(direction)
   networks = CUT(gen, disc, loss, weights, given, target, axis_name)
-  output = Output(
-    networks.sample,
-    reference=target,
-    given=lambda batch: batch[given],
-    inputs_of=lambda images, keys: {given: images, 'keys': keys},
-  )
   return Game(
     init=networks.init,
-    sample_inputs=networks.sample_inputs,
+    sample_inputs=unpaired_inputs,
     generate=networks.generate,
-    outputs={direction: output},
+    outputs={direction: unpaired_output(networks.sample, direction)},
     updates=Pair(
       gen=(Update(networks.gen_loss),), disc=(Update(networks.disc_loss),)
     ),

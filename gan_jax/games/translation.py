@@ -1,5 +1,6 @@
 """Translation between two sets of images: CycleGAN and pix2pix."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -113,6 +114,25 @@ def sample_from_images(
   return gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
 
 
+def unpaired_inputs(keys: Keys, batch: Batch, phase: Phase) -> PyTree:
+  """Returns the images of both sets, with keys for the networks' noise."""
+  del phase
+  return {'keys': keys, **{x: batch[x] for x in 'ab' if x in batch}}
+
+
+def unpaired_output(
+  sample: Callable[[Variables, PyTree, Phase], Images], direction: str
+) -> Output:
+  """Makes the output of a direction: translations of one set to the other."""
+  given, target = DIRECTIONS[direction]
+  return Output(
+    sample,
+    reference=target,
+    given=lambda batch: batch[given],
+    inputs_of=lambda images, keys: {given: images, 'keys': keys},
+  )
+
+
 class CycleGAN(NamedTuple):
   """The networks and weights of CycleGAN (Zhu et al. 2017).
 
@@ -158,11 +178,6 @@ class CycleGAN(NamedTuple):
     return Pair(
       join_networks(gen), join_networks(disc)
     ), pools if self.pool_size else ()
-
-  def sample_inputs(self, keys: Keys, batch: Batch, phase: Phase) -> PyTree:
-    """Returns the images of the batch, with keys for the networks' noise."""
-    del phase
-    return {'keys': keys, **{x: batch[x] for x in 'ab' if x in batch}}
 
   def translate(
     self, gen_vars: Variables, direction: str, images: Images, keys: Keys
@@ -284,19 +299,11 @@ def cyclegan_game(
   networks = CycleGAN(gen, disc, loss, cycle, identity, pool_size, axis_name)
   return Game(
     init=networks.init,
-    sample_inputs=networks.sample_inputs,
+    sample_inputs=unpaired_inputs,
     generate=networks.generate,
     outputs={
-      direction: Output(
-        partial(networks.sample, direction),
-        reference=target,
-        given=lambda batch, source=source: batch[source],
-        inputs_of=lambda images, keys, source=source: {
-          source: images,
-          'keys': keys,
-        },
-      )
-      for direction, (source, target) in DIRECTIONS.items()
+      direction: unpaired_output(partial(networks.sample, direction), direction)
+      for direction in DIRECTIONS
     },
     updates=Pair(
       gen=(Update(networks.gen_loss),), disc=(Update(networks.disc_loss),)
