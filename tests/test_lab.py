@@ -30,6 +30,7 @@ from gan_jax.games.penalties import GEN_PENALTIES, PENALTIES
 from gan_jax.lab import frames, lab, program, security, settings, uploads
 from gan_jax.lab.advice import advise
 from gan_jax.lab.engine import Engine
+from gan_jax.lab.measures import describe, measure
 from gan_jax.lab.presets import PRESETS
 from gan_jax.lab.server import description, make_app
 from gan_jax.training.check import check_config
@@ -557,6 +558,31 @@ def test_slow_motion_shows_an_iteration_in_order(client):
   np.testing.assert_allclose(arrays[4]['map'], arrays[2]['map'], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+  ('only', 'expected'),
+  [
+    ('disc', ['points', 'answers', 'gen', 'points']),
+    ('gen', ['points', 'answers', 'forces', 'gen', 'points']),
+  ],
+)
+def test_slow_motion_of_one_player(client, only, expected):
+  with connect(client, f'slow-{only}') as socket:
+    page = Page(socket)
+    before = frames.unpack(start(page))[1]
+    page.send(do='only', player=only)
+    kinds, arrays = [], []
+    for _ in expected:
+      page.send(do='slow')
+      header, found = frames.unpack(page.film(1)[0])
+      kinds.append(header['kind'])
+      arrays.append(found)
+  assert kinds == expected
+  frozen, moved = ('fake', 'map') if only == 'disc' else ('map', 'fake')
+  for found in arrays:
+    np.testing.assert_array_equal(found[frozen], before[frozen])
+  assert not np.array_equal(arrays[-1][moved], before[moved])
+
+
 def test_side_by_side_games_differ_in_one_thing(client):
   with connect(client, 'two') as socket:
     page = Page(socket)
@@ -721,7 +747,10 @@ RING = TOYS['ring']()
       None,
       None,
     ),
-    ({}, {'modes': 1, 'spread': 0.1}, 'Mode collapse', 'game.pack'),
+    ({}, {'modes': 4, 'spread': 0.1}, 'Mode collapse', 'game.pack'),
+    ({}, {'modes': 2, 'spread': 1.5}, 'Mode collapse', 'game.pack'),
+    ({}, {'modes': 3, 'spread': 1.5}, None, None),
+    ({}, {'modes': 2, 'spread': 1.5, 'step': 400}, None, None),
     ({}, {'real_accuracy': 0.5, 'js': 0.6}, 'cannot tell', 'disc_steps'),
     (
       {'game.loss.name': 'wasserstein'},
@@ -744,6 +773,29 @@ def test_advice(changes, row, words, tries):
   assert tries in changed
   for _, change in advice.tries:  # each button works
     assert settings.check({**chosen, **change}) != chosen
+
+
+@pytest.mark.parametrize(
+  ('only', 'row', 'words'),
+  [
+    ('disc', {'real_accuracy': 1.0, 'fake_accuracy': 1.0}, []),
+    ('disc', {'modes': 0, 'spread': 0.1}, []),
+    ('gen', {'js': 0.1, 'real_accuracy': 0.5}, []),
+    ('gen', {'js': 0.6, 'real_accuracy': 0.5}, ['Set Train to both']),
+  ],
+)
+def test_advice_about_one_player(only, row, words):
+  found = advise(settings.check({}), [{**ROW, **row}] * 8, RING, only)
+  assert len(found) == len(words)
+  for advice, part in zip(found, words, strict=True):
+    assert part in advice.text
+
+
+def test_fakes_off_the_picture_are_counted():
+  fake = np.array([[0.0, 0.0], [RING.limit * 1.1, 0], [0, -50], [0.1, 0.2]])
+  found = measure(np.ones((4, 2)) * [[0.1], [0.2], [0.3], [0.4]], fake, RING)
+  assert found['outside'] == 0.5
+  assert '50% of the fakes are off the picture' in describe(found, RING)
 
 
 def test_frames_are_packed_and_unpacked():

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 from gan_jax.data.toys import Toy
 from gan_jax.lab.settings import PENALTY_KEYS, Settings
 
-# Rows of the history that a warning is based on, and iterations before any.
-WINDOW, QUIET_STEPS = 8, 100
+# Rows of the history that a warning is based on, iterations before any, and
+# iterations after which G should produce more than a quarter of the modes.
+WINDOW, QUIET_STEPS, MODES_STEPS = 8, 100, 500
 # D has won if it recognizes this share of both the reals and the fakes.
 WON = 0.97
 # A gradient of G below this norm trains nothing.
@@ -43,7 +44,10 @@ SLOWER = (
 
 
 def advise(
-  settings: Settings, history: Sequence[Mapping[str, Any]], toy: Toy
+  settings: Settings,
+  history: Sequence[Mapping[str, Any]],
+  toy: Toy,
+  only: str = 'both',
 ) -> list[Advice]:
   """Returns the warnings about a game.
 
@@ -51,6 +55,7 @@ def advise(
     settings: Those of the game.
     history: Its metrics, one row for each view, the newest last.
     toy: Its distribution.
+    only: Which players are trained: a key of `program.ONLY`.
   """
   found = _unbounded_critic(settings)
   if history and _diverged(history[-1]):
@@ -65,6 +70,10 @@ def advise(
   if not history or history[-1]['step'] < QUIET_STEPS:
     return found
   recent = history[-WINDOW:]
+  if only == 'disc':  # a D that wins against a frozen G is no fault
+    return found
+  if only == 'gen':
+    return [*found, *_unopposed(recent)]
   won = _won(settings, recent)
   return [*found, *won, *_collapsed(settings, recent, toy)] + (
     [] if won else _blind(settings, recent)
@@ -97,6 +106,18 @@ def _unbounded_critic(settings: Settings) -> list[Advice]:
         ),
         ('clip the weights', {'game.clip': 0.1}),
       ),
+    )
+  ]
+
+
+def _unopposed(recent: Sequence[Mapping[str, Any]]) -> list[Advice]:
+  distance = _mean(recent, 'js')
+  if distance is None or distance < DIFFERENT:
+    return []
+  return [
+    Advice(
+      'Only G is trained, so that D does not answer: G leaves the data for '
+      'where this D says real. Set Train to both.'
     )
   ]
 
@@ -143,9 +164,11 @@ def _collapsed(
 ) -> list[Advice]:
   modes = _mean(recent, 'modes')
   spread = _mean(recent, 'spread')
-  few = modes is not None and modes <= len(toy.modes) / 2
-  narrow = spread is not None and spread < 0.25
-  if not (few and narrow):
+  if modes is None:
+    return []
+  narrow = modes <= len(toy.modes) / 2 and spread is not None and spread < 0.25
+  late = recent[-1]['step'] >= MODES_STEPS and modes <= len(toy.modes) / 4
+  if not (narrow or late):
     return []
   tries = []
   if not settings['game.penalties.r1.weight']:
@@ -158,9 +181,8 @@ def _collapsed(
     )
   return [
     Advice(
-      f'Mode collapse: G produces {modes:.0f} of {len(toy.modes)} modes, and '
-      'its points lie close together. Flatten D by R1, or let D see several '
-      'points at once.',
+      f'Mode collapse: G produces {modes:.0f} of {len(toy.modes)} modes. '
+      'Flatten D by R1, or let D see several points at once.',
       tuple(tries),
     )
   ]

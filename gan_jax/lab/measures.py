@@ -19,8 +19,9 @@ def measure(
   """Measures fakes against reals; a value that is not finite is None.
 
   `js` and `kl` are those of histograms, `wasserstein` is the exact distance of
-  300 points, and `spread` the standard deviation of the fakes divided by that
-  of the reals. `modes` and `quality` are given for toys with several modes.
+  300 points, `spread` the standard deviation of the fakes divided by that of
+  the reals, and `outside` the share of fakes beyond the limits of the picture.
+  `modes` and `quality` are given for toys with several modes.
   """
   divergence = points.divergence(real, fake, toy.limit)
   found = {'js': divergence.jensen_shannon, 'kl': divergence.kl}
@@ -28,6 +29,7 @@ def measure(
     real[:NUM_TRANSPORTED], fake[:NUM_TRANSPORTED]
   )
   found['spread'] = np.mean(fake.std(0)) / np.mean(real.std(0))
+  found['outside'] = np.mean(np.abs(fake).max(1) > toy.limit)
   if len(toy.modes) > 1:
     modes = points.modes(fake, np.asarray(toy.modes), toy.std)
     found |= {'modes': modes.found, 'quality': modes.high_quality}
@@ -52,4 +54,6 @@ def describe(values: Mapping[str, Any], toy: Toy) -> str:
     parts.append(f'G produces {values["modes"]:.0f} of {len(toy.modes)} modes')
   if values.get('wasserstein') is not None:
     parts.append(f'the Wasserstein distance is {values["wasserstein"]:.2f}')
+  if values.get('outside'):
+    parts.append(f'{values["outside"]:.0%} of the fakes are off the picture')
   return '; '.join(parts)

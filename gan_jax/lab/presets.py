@@ -22,18 +22,17 @@ class Preset(NamedTuple):
 
 
 R1_R2 = {'game.penalties.r1.weight': 0.1, 'game.penalties.r2.weight': 0.1}
-# D learns five times more slowly than G, and nothing regularizes it.
+# D learns ten times more slowly than G, and nothing regularizes it.
 COLLAPSE = {
   'optimizer.gen.b1': 0.5,
   'optimizer.disc.b1': 0.5,
   'optimizer.gen.b2': 0.999,
   'optimizer.disc.b2': 0.999,
-  'optimizer.disc.learning_rate': 2e-4,
+  'optimizer.disc.learning_rate': 1e-4,
 }
-# The data and G share no support at first, and D learns fast.
+# The data and G hardly overlap at first, and D learns fast.
 FAR = {
-  'data.source': 'toy:line',
-  'game.latent_dim': 1,
+  'data.source': 'toy:ring',
   'optimizer.disc.learning_rate': 4e-3,
   'optimizer.gen.learning_rate': 2e-4,
 }
@@ -55,11 +54,11 @@ PRESETS: dict[str, Preset] = {
   ),
   'vanishing': Preset(
     'Vanishing gradients',
-    'D learns fast here and soon separates the fakes from the data. In the '
-    'minimax loss, log(1 - D(G(z))) is flat where D is sure, so that the '
-    'arrows at the fakes shrink to nothing. The second game differs only in '
-    "its loss, -log D(G(z)), which is steep exactly there, and G's points "
-    'move.',
+    'D learns fast here and soon recognizes nearly all fakes. In the minimax '
+    'loss, log(1 - D(G(z))) is flat where D is sure, so that the arrows at '
+    'most fakes shrink to nothing. The second game differs only in its loss, '
+    '-log D(G(z)), which is steep exactly there: its arrows stay long, and G '
+    'finds more modes.',
     {**FAR, 'game.loss.name': 'minimax'},
     {'game.loss.name': 'non_saturating'},
   ),
@@ -96,10 +95,11 @@ PRESETS: dict[str, Preset] = {
   ),
   'wasserstein': Preset(
     'Wasserstein against Jensen-Shannon',
-    'The data is a line, and the fakes begin away from it. The Jensen-Shannon '
-    'divergence is then log 2 however far they are, and a sure D gives G no '
-    'slope. The critic of the second game measures how far the points must '
-    'move, and its slope is about 1 everywhere on the way.',
+    'The modes are narrow, and most fakes lie away from them. Where the two '
+    'do not overlap, the Jensen-Shannon divergence is log 2 however far they '
+    'are, and a sure D gives G no slope. The critic of the second game '
+    'measures how far the points must move, and slopes towards the data '
+    'everywhere on the way.',
     {**FAR, 'game.loss.name': 'minimax'},
     CRITIC,
   ),
@@ -119,11 +119,11 @@ PRESETS: dict[str, Preset] = {
   ),
   'frozen': Preset(
     'What is frozen',
-    'Choose "D only": G stands still, and D approaches the dashed curve, the '
-    'best answer to this G. Choose "G only": G runs up the slope of a D that '
-    'no longer learns, and overshoots. Training alternates so that neither '
-    'goes too far.',
-    {'data.source': 'toy:gaussian', **IN_1D},
+    'Choose "D only" and play 300 iterations: G stands still, and D approaches '
+    'the dashed curve, the best answer to this G. Then choose "G only": G runs '
+    'up the slope of a D that no longer learns, and its points leave the data '
+    'behind. Training alternates so that neither goes too far.',
+    {'data.source': 'toy:gaussian', 'game.latent_dim': 1},
   ),
   'grid': Preset(
     '25 Gaussians',

@@ -40,17 +40,27 @@ SPEEDS = (1, 2, 5, 10, 20, 50)
 IN_FLIGHT = 2
 # Seconds between two pictures of slow motion, and between two status messages.
 SLOW_SECONDS, STATUS_SECONDS = 1.2, 0.5
-# The pictures of one iteration in slow motion.
-PICTURES = (
+# The pictures of one iteration in slow motion, by the players that are trained.
+# The last one trains.
+BEGINNING = (
   ('points', 'The step takes real points, and G generates fakes from latents.'),
   ('answers', 'D answers for each point how real it looks: blue is real.'),
-  ('disc', "D follows its loss's gradient; G is frozen. D's answers change."),
+)
+ENDING = (
   (
     'forces',
-    "D is frozen. The gradient of G's loss pulls at each fake.",
+    "D is frozen. G's loss falls fastest along the arrow of each fake.",
   ),
-  ('gen', 'G follows this gradient through its weights: its points move.'),
+  ('gen', 'G follows the arrows as far as its weights can: its points move.'),
 )
+DISC_MOVES = (
+  "D's weights follow D's loss; G is frozen. The map changes a little."
+)
+PICTURES = {
+  'both': (*BEGINNING, ('disc', DISC_MOVES), *ENDING),
+  'disc': (*BEGINNING, ('gen', DISC_MOVES)),
+  'gen': (*BEGINNING, *ENDING),
+}
 # (settings) -> the compiled program and its config, as soon as they are ready.
 Compile = Callable[[Settings], Future]
 Send = Callable[[str | bytes], None]
@@ -156,7 +166,8 @@ class Session:
 
   def _do_only(self, command) -> None:
     choose('player', str(command['player']), ONLY)
-    self.only = command['player']
+    if self.only != command['player']:
+      self.only, self._picture = command['player'], 0
 
   def _do_speed(self, command) -> None:
     if command['value'] not in SPEEDS:
@@ -314,12 +325,13 @@ class Session:
 
   def _slow_frame(self) -> None:
     """Shows one picture of an iteration; the last one trains."""
-    kind, text = PICTURES[self._picture]
+    pictures = PICTURES[self.only]
+    kind, text = pictures[self._picture]
     for name, game in self.games.items():
       header = {'picture': self._picture, 'text': text, 'kind': kind}
       self._emit(self._picture_of(game, name, header))
     self._number += 1
-    self._picture = (self._picture + 1) % len(PICTURES)
+    self._picture = (self._picture + 1) % len(pictures)
     self._report(time.monotonic())
 
   def _picture_of(
@@ -330,7 +342,7 @@ class Session:
       game.train(1, self.only)
       return game.frame(name, self._number, **header)
     program, state = game.program, game.state
-    if kind in ('disc', 'forces'):
+    if kind in ('disc', 'forces') and self.only == 'both':
       copy = jax.tree.map(lambda x: x.copy(), state)  # training donates it
       phases = stack_phases(game.schedule, game.step, 1)
       after, _ = program.function('disc')(copy, phases, np.int32(1))
@@ -376,7 +388,7 @@ class Session:
     items = []
     for name, game in self.games.items():
       toy = game.program.toy
-      for advice in advise(game.settings, game.history, toy):
+      for advice in advise(game.settings, game.history, toy, self.only):
         tries = [{'label': x, 'settings': y} for x, y in advice.tries]
         items.append({'game': name, 'text': advice.text, 'tries': tries})
     rows = self.games['a'].history

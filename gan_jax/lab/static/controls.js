@@ -16,7 +16,7 @@ const LABELS = {
 };
 const LEAVES = {
   activation: 'activation', b1: 'momentum (b1)', b2: 'b2',
-  learning_rate: 'learning rate', name: 'optimizer', hidden: 'layers',
+  learning_rate: 'learning rate', name: 'optimizer', hidden: 'hidden',
 };
 const GROUPS = [
   ['Game', (key) => ['game.loss.name', 'game.loss.real_label', 'batch_size', 'disc_steps', 'seed'].includes(key), true],
@@ -39,7 +39,7 @@ export function fullLabel(key) {
   return player + (key.endsWith('.weight') ? 'penalty ' : '') + label(key);
 }
 
-const show = (value) => (value === 0 ? '0' : Number(value.toPrecision(2)).toString());
+const show = (value) => (value === 0 ? '0' : Number(value.toPrecision(4)).toString());
 
 // Makes the input of one setting. Returns {element, get, set}.
 export function makeInput(control, change) {
@@ -78,7 +78,7 @@ function makeLayers(control, change) {
     box.append(input, document.createTextNode(name));
     return input;
   };
-  const layers = make('layers', control.layers, 0);
+  const layers = make('layers of', control.layers, 0);
   const units = make('units', control.units, 1);
   return {
     element: box, input: null,

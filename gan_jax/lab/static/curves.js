@@ -5,7 +5,7 @@ import {color, fit} from './board.js';
 const PLOTS = [
   {title: 'Losses', lines: [['disc_loss', 'D', 'disc'], ['gen_loss', 'G', 'fake']], optimum: true},
   {title: "D's accuracy", lines: [['real_accuracy', 'reals', 'real'], ['fake_accuracy', 'fakes', 'fake']], low: 0, high: 1},
-  {title: 'Distances', lines: [['js', 'JS', 'disc'], ['kl', 'KL', 'soft'], ['wasserstein', 'Wasserstein', 'fake']], low: 0},
+  {title: 'Distances', lines: [['js', 'JS', 'text'], ['kl', 'KL', 'soft'], ['wasserstein', 'Wasserstein', 'fake']], low: 0},
   {title: 'Modes found', lines: [['modes', 'modes', 'fake']], low: 0, modes: true},
   {title: 'Gradient norms', lines: [['disc_grad_norm', 'D', 'disc'], ['gen_grad_norm', 'G', 'fake']], log: true},
 ];
@@ -93,7 +93,9 @@ export class Curves {
       context.stroke();
       context.fillStyle = context.strokeStyle;
       const name = {1.386: 'log 4', 0.693: 'log 2', '-0.693': '−log 2'}[value.toFixed(3)] ?? '';
-      context.fillText(name, width - 42 * scale, y(value) - 2 * scale);
+      // D's mark is never below G's, so their names do not meet.
+      const shift = player === 'disc' ? -2 : 11;
+      context.fillText(name, width - 42 * scale, y(value) + shift * scale);
     }
     games.forEach((game, index) => {
       context.setLineDash(index ? [2 * scale, 3 * scale] : []);

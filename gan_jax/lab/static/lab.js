@@ -126,10 +126,14 @@ const handlers = {
       $('#boards').classList.toggle('two', two);
     }
     scenes[message.game] = message;
+    $('#legend').textContent = legend(message);
     curves.draw(scenes);
   },
   restarted() {
     for (const scene of Object.values(scenes)) scene.history = [];
+    $('#summary').textContent = '';
+    $('#board-a canvas').setAttribute('aria-label', 'The game');
+    showAdvice([]);
   },
   advice(message) {
     $('#summary').textContent = message.summary;
@@ -145,9 +149,28 @@ const handlers = {
   },
 };
 
+// What the layers mean; they are not the same in 1-D and for a critic.
+function legend(scene) {
+  const answer = scene.critic
+    ? 'the critic\'s value: blue is high, orange is low'
+    : 'D\'s answer: blue is real, orange is fake, pale is undecided';
+  const arrows = 'Arrows: where G\'s loss falls fastest, for each fake.';
+  if (scene.dim === 2) {
+    const line = scene.critic ? '' : ' Purple line: undecided.';
+    return `Map: ${answer}.${line} ${arrows}`;
+  }
+  const best = scene.probability ? ' Dashed: the best D, p / (p + q).' : '';
+  return `Filled: the densities p of reals and q of fakes. Purple: D\'s answer.${best} ${arrows}`;
+}
+
 function showStatus() {
-  const step = frames.a?.header.row.step ?? 0;
+  if (!frames.a) {
+    $('#status').textContent = 'Compiling the game: this takes some seconds …';
+    return;
+  }
+  const {step} = frames.a.header.row;
   const parts = [`Iteration ${step.toLocaleString('en')}`];
+  if (!step && !status.playing && !status.slow) parts.push('press Play to train');
   if (status.compiling) parts.push('compiling …');
   else if (status.playing && status.iterations_per_second) {
     parts.push(`${status.iterations_per_second} iterations/s`, `${status.frames_per_second} frames/s`);
