@@ -4,13 +4,12 @@ import importlib.util
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 
 import jax
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch, with_devices
 from runs import get_config
 
 from gan_jax import devices
@@ -80,7 +79,7 @@ def test_only_gradients_and_statistics_are_sent(name):
 @pytest.mark.slow  # a process and a compilation each
 @pytest.mark.parametrize('count', [8, 64, 256])
 def test_only_gradients_are_sent_between_many(count):
-  flags = re.sub('count=[0-9]+', f'count={count}', os.environ['XLA_FLAGS'])
+  flags = with_devices(count)
   code = f"""
 import os, jax
 from test_compile import check_transfers, get_config

@@ -1,7 +1,6 @@
 """A run is the same on any number of devices and processes."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch, with_devices
 from runs import get_config, metrics, setting
 from tables import constant_table
 
@@ -45,8 +44,7 @@ STEADY = (
 
 def environment(devices):
   """Returns the environment of a process with this number of devices."""
-  flags = re.sub('count=[0-9]+', f'count={devices}', os.environ['XLA_FLAGS'])
-  return {**os.environ, 'XLA_FLAGS': flags}
+  return {**os.environ, 'XLA_FLAGS': with_devices(devices)}
 
 
 def start(name, workdir, devices, *flags):

@@ -1,7 +1,6 @@
 """Tests of distributed runs: consistency checks and lost processes."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch, with_devices
 from PIL import Image
 
 from gan_jax.training import checkpoint
@@ -36,8 +35,7 @@ def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
   for process in range(2):
     where = folder / f'of_{process}'
     where.mkdir(exist_ok=True)
-    count = f'count={devices[process]}'
-    xla = re.sub('count=[0-9]+', count, os.environ['XLA_FLAGS'])
+    xla = with_devices(devices[process])
     processes.append(
       subprocess.Popen(
         launch(
