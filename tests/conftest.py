@@ -13,10 +13,9 @@ import tempfile
 from pathlib import Path
 
 # Before jax is imported: two devices, threads enough that collectives on more
-# devices than cores do not wait for each other for ever, and code that is
-# compiled fast rather than fast: most of the time of these tests is compilation.
-# (Without optimization, XLA's older emitters and LLVM in one piece, it takes
-# half as long.)
+# devices than cores do not wait for each other for ever, and the shortest
+# compilation, which most of the time of these tests is: without optimization,
+# by XLA's older emitters and by LLVM in one piece it takes half as long.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
     '--xla_force_host_platform_device_count=2',
