@@ -25,8 +25,8 @@ def conv(
   if window.groups > 1:
     parts = _split(x, window), _split(w, window)
     return _join(_each_group(conv, window, *parts))
-  if winograd.applies(window, w.shape[2:], w.dtype):
-    return winograd.conv(x, w)
+  if winograd.applies(window, len(x), w.shape[2:], w.dtype):
+    return winograd.conv(window, x, w)
   return conv_xla.conv(window, x, w)
 
 
@@ -37,8 +37,8 @@ def conv_transpose(
   if window.groups > 1:
     parts = _split(y, window), _split(w, window)
     return _join(_each_group(conv_transpose, window, *parts))
-  if winograd.applies(window, w.shape[2:], w.dtype):
-    return winograd.conv_transpose(y, w)
+  if winograd.applies(window, len(y), w.shape[2:], w.dtype):
+    return winograd.conv_transpose(window, y, w)
   padding = []
   for axis in (0, 1):
     first = window.kernel[axis] - 1 - window.padding[axis][0]
@@ -62,8 +62,9 @@ def filter_grad(
   if window.groups > 1:
     parts = _split(x, window), _split(y, window)
     return _join(_each_group(filter_grad, window, *parts))
-  if winograd.applies(window, (x.shape[-1], y.shape[-1]), x.dtype):
-    return winograd.filter_grad(x, y)
+  channels = x.shape[-1], y.shape[-1]
+  if winograd.applies(window, len(x), channels, x.dtype):
+    return winograd.filter_grad(window, x, y)
   padding = []
   for axis in (0, 1):
     first = window.padding[axis][0]
