@@ -183,7 +183,7 @@ class Viewer:
     if not isinstance(inputs, dict) or 'z' not in inputs:
       raise UserError('this game has no latents to move')
     z = inputs['z']
-    moved = z + jnp.asarray(moves) @ directions(z.shape[1], len(moves))
+    moved = z + jnp.asarray([moves]) @ directions(z.shape[1], len(moves))
     return [encode(images_of(run, {**inputs, 'z': moved})[0])]
 
   def nearest(self, step: int | None, n: int, seed: int, k: int) -> list[str]:
