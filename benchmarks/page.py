@@ -1,0 +1,170 @@
+"""Writes a table of results as Markdown: a page, and the README's block."""
+
+import re
+import shlex
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import Row, Table
+from gan_jax.config import PER_MACHINE, flatten
+
+# Keys that the protocol records, or that do not change a result.
+RECORDED = {*PER_MACHINE, 'data.crop', 'data.resolution', 'data.source',
+            'data.split'}  # fmt: skip
+# The README's block: it names the file whose table it shows.
+BLOCK = re.compile(
+  r'(<!-- results: (?P<file>\S+) -->\n).*?(<!-- end of results -->)', re.DOTALL
+)
+
+
+def page(table: Table, command: str) -> str:
+  """Returns the page of a table.
+
+  Args:
+    table: The results.
+    command: The command that wrote the table.
+  """
+  runs = [run for row in table.rows for run in row.runs]
+  seeds = [
+    (_experiment(row), run.seed, _number(run.value, run.std),
+     f'{run.images:,}', f'{run.hours:.3g}', run.hardware)
+    for row in table.rows
+    for run in row.runs
+  ]  # fmt: skip
+  versions = {
+    ', '.join(f'{name} {x}' for name, x in run.versions.items()): None
+    for run in runs
+  }
+  stamp = flatten(table.protocol)
+  data = stamp.get('reference.source', 'no data yet')
+  return '\n'.join(
+    [
+      f'# Table of results: {data}',
+      '',
+      'One command trained, evaluated and wrote this table. It continues where '
+      'it stopped; a row with a changed setting is not mixed with older ones.',
+      '',
+      f'```\n{command}\n```',
+      '',
+      *summary(table),
+      '',
+      'Hours are those of training, compilation included and evaluations not. '
+      'Scores are of the newest checkpoint, of the moving average of the '
+      'generator.',
+      '',
+      '## Each seed',
+      '',
+      *_lines(
+        ('experiment', 'settings', 'seed', table.score, 'images', 'hours',
+         'hardware'),
+        seeds,
+      ),
+      '',
+      '## Protocol',
+      '',
+      *_lines(
+        ('key', 'value'), [(f'`{k}`', x) for k, x in stamp.items() if x is not None]
+      ),
+      '',
+      '## Versions',
+      '',
+      *(f'- {text}' for text in versions),
+      '',
+      '## Commands of the first seeds',
+      '',
+      '```',
+      *(line for row in table.rows for run in row.runs[:1]
+        for line in run.commands),
+      '```',
+      '',
+    ]
+  )  # fmt: skip
+
+
+def summary(table: Table) -> list[str]:
+  """Returns the lines of the table with one line for each row."""
+  head = f'{table.score}, median (range)'
+  names = 'experiment', 'settings', 'images', 'hours', head, 'seeds', 'hardware'
+  return _lines(names, [_summarized(row) for row in table.rows if row.runs])
+
+
+def _summarized(row: Row) -> tuple[Any, ...]:
+  values = [run.value for run in row.runs if run.value is not None]
+  score = 'diverged'
+  if values:
+    score = f'**{_number(statistics.median(values))}**'
+  if len(values) > 1:
+    score += f' ({_number(min(values))} to {_number(max(values))})'
+  if values and len(values) < len(row.runs):
+    score += f', {len(row.runs) - len(values)} diverged'
+  hours = statistics.median(run.hours for run in row.runs)
+  hardware = dict.fromkeys(run.hardware for run in row.runs)
+  return (
+    _experiment(row),
+    _shown_settings(row),
+    f'{max(run.images for run in row.runs):,}',
+    f'{hours:.2g}',
+    score,
+    len(row.runs),
+    '; '.join(hardware),
+  )
+
+
+def _experiment(row: Row) -> str:
+  file, colon, argument = row.experiment.partition(':')
+  return f'`{Path(file).name}{colon}{argument}`'
+
+
+def _shown_settings(row: Row) -> str:
+  """Returns the overrides that the protocol does not record."""
+  settings = [
+    f'`{key}={value}`'
+    for key, value in row.overrides.items()
+    if not key.startswith('evaluation.') and key not in RECORDED
+  ]
+  return ', '.join(settings) or 'as in the file'
+
+
+def _number(value: float | None, std: float | None = None) -> str:
+  if value is None:
+    return 'diverged'
+  return f'{value:.4g}' + ('' if std is None else f' ± {std:.2g}')
+
+
+def _lines(
+  names: tuple[str, ...], rows: Iterable[tuple[Any, ...]]
+) -> list[str]:
+  """Returns a Markdown table."""
+  line = lambda cells: f'| {" | ".join(map(str, cells))} |'
+  return [line(names), f'|{"---|" * len(names)}', *map(line, rows)]
+
+
+def with_block(text: str, name: str, table: Table) -> str:
+  """Returns a text with its block of results written again.
+
+  Args:
+    text: A README; without a block that names the file, it stays as it is.
+    name: The file of the results, as the block names it.
+    table: The results.
+  """
+  content = '\n'.join(summary(table))
+
+  def replaced(match: re.Match[str]) -> str:
+    if match['file'] != name:
+      return match[0]
+    return f'{match[1]}{content}\n{match[3]}'
+
+  return BLOCK.sub(replaced, text)
+
+
+def shown(command: Iterable[str]) -> str:
+  """Returns a command line as a user types it, broken into lines."""
+  lines = ['']
+  for word in map(shlex.quote, command):
+    if lines[-1] and len(lines[-1]) + len(word) > 78:
+      lines[-1] += ' \\'
+      lines.append(' ')
+    lines[-1] += f' {word}' if lines[-1] else word
+  return '\n'.join(lines)
