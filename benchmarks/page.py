@@ -37,7 +37,8 @@ def page(table: Table, command: str) -> str:
     ', '.join(f'{name} {x}' for name, x in run.versions.items()): None
     for run in runs
   }
-  stamp = flatten(table.protocol)
+  flat = flatten(table.protocol)
+  stamp = {key: value for key, value in flat.items() if value is not None}
   data = stamp.get('reference.source', 'no data yet')
   return '\n'.join(
     [
@@ -65,7 +66,7 @@ def page(table: Table, command: str) -> str:
       '## Protocol',
       '',
       *_lines(
-        ('key', 'value'), [(f'`{k}`', x) for k, x in stamp.items() if x is not None]
+        ('key', 'value'), [(f'`{key}`', x) for key, x in stamp.items()]
       ),
       '',
       '## Versions',
