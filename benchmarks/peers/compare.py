@@ -1,29 +1,37 @@
-"""Times our training step and others' in turns, and prints the ratios.
+r"""Times our training step and others' in turns, and prints the ratios.
 
-  python tests/peers/compare.py dcgan64 --batch=64 --against=torch,flax
-  python tests/peers/compare.py mlp --batch=128 --against=torch
-  python tests/peers/compare.py cyclegan64 --batch=1 --against=torch,torch_tuned
-  python tests/peers/compare.py rrdb --batch=4 --against=torch,torch_tuned
-  python tests/peers/compare.py stylegan64 --batch=8 --against=nvlabs \
+  python benchmarks/peers/compare.py dcgan64 --batch=64 --against=torch,flax
+  python benchmarks/peers/compare.py mlp --batch=128 --against=torch
+  python benchmarks/peers/compare.py cyclegan64 --batch=1 \
+    --against=torch,torch_tuned
+  python benchmarks/peers/compare.py rrdb --batch=4 --against=torch,torch_tuned
+  python benchmarks/peers/compare.py stylegan64 --batch=8 --against=nvlabs \
     --reference=/path/to/stylegan2-ada-pytorch
 
 The others are the same networks, batch, precision and algorithm in plain
 PyTorch (`pip install torch`; `torch` is eager, as its DCGAN example has it,
-`torch_tuned` with a fused Adam and D frozen in G's move, `torch_compiled`
-torch.compile; all channels_last) and in Flax as one would first write it.
+`torch_tuned` with a fused Adam and D frozen in G's move, `torch_compiled` with
+torch.compile too, `torch_graphs` with CUDA graphs; all channels_last, or NCHW
+where that does not compile) and in Flax as one would first write it.
 Of the two that are given images, `torch` is not channels_last, as their
 reference code, and `torch_tuned` is. RRDB is the PSNR stage, with crops of 32
 pixels.
 StyleGAN2 at 64 pixels (with `_lazy`: and its lazy penalties) is compared with
 the authors' code, `nvlabs`. `--python` is an interpreter that has PyTorch.
-Each runs in a process of its own, and waits while another is timed.
+Each runs in a process of its own, and waits while another is timed. A peer that
+ends is named, and the others go on. PEER_SECONDS is the length of a turn.
 """
 
 import argparse
+import json
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 SCRIPTS = {
@@ -31,6 +39,7 @@ SCRIPTS = {
   'torch': ['torch_peer.py', 'eager'],
   'torch_tuned': ['torch_peer.py', 'tuned'],
   'torch_compiled': ['torch_peer.py', 'compiled'],
+  'torch_graphs': ['torch_peer.py', 'graphs'],
   'flax': ['flax_peer.py'],
   'nvlabs': ['style_peer.py'],
 }
@@ -38,31 +47,80 @@ IMAGES = 'cyclegan64', 'rrdb'  # families of networks that are given images
 FAMILIES = ('mlp', 'dcgan64', *IMAGES, 'stylegan64', 'stylegan64_lazy')
 
 
+class Ended(Exception):
+  """A peer has ended; the message is the last line of its errors."""
+
+
 class Peer:
-  """A process that trains for a while whenever it is asked to."""
+  """A process that trains for a while whenever it is asked to.
+
+  Attributes:
+    note: What it says about itself.
+
+  Raises:
+    Ended: It cannot run.
+  """
 
   def __init__(self, name: str, given: tuple, python: str, *more: str):
     script, *rest = SCRIPTS[name]
     if given[0] in IMAGES:
       script = script.replace('torch_peer', 'torch_images_peer')
     command = [python, HERE / script, *given, *rest, *more]
-    self.process = subprocess.Popen(
-      list(map(str, command)),
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    self._answer()
+    self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115
+    try:
+      self.process = subprocess.Popen(
+        list(map(str, command)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=self._errors,
+        text=True,
+      )
+    except OSError as error:
+      raise Ended(f'cannot start {python}: {error.strerror}') from error
+    self.note = self._answer()
 
-  def _answer(self) -> float:
+  def _answer(self) -> str:
     line = self.process.stdout.readline()
     if not line:
-      sys.exit(f'{self.process.args[1]} has ended: see above')
-    return float(line)
+      self._errors.seek(0)
+      raise Ended(reason(self._errors.read()))
+    return line.strip()
 
   def images_per_second(self) -> float:
     print('go', file=self.process.stdin, flush=True)
-    return self._answer()
+    return float(self._answer())
+
+
+def reason(errors: str) -> str:
+  """Returns the line of a program's errors that says why it has ended."""
+  lines = [line.strip() for line in errors.splitlines() if line.strip()]
+  for sign in ('RESOURCE_EXHAUSTED', 'OutOfMemoryError', 'MemoryError'):
+    if sign in errors:
+      return f'out of memory ({sign})'
+  # The lines of an exception follow its trace, which is indented.
+  found = [
+    x for x in lines if re.match(r'[\w.]+(Error|Exception|Exhausted)\b', x)
+  ]
+  return (found or lines or ['it was killed'])[-1][:200]
+
+
+def compare(
+  ours: Peer, theirs: Peer, pairs: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+  """Times two peers in turns; returns the median ratio and its range."""
+  figures = []
+  for pair in range(pairs):
+    a, b = ours.images_per_second(), theirs.images_per_second()
+    figures.append((a / b, a, b))
+    say(f'pair {pair}: ours {a:,.1f}, {b:,.1f} images/s, ratio {a / b:.2f}')
+  ratios, mine, others = zip(*figures, strict=True)
+  return {
+    'ratio': statistics.median(ratios),
+    'range': [min(ratios), max(ratios)],
+    'ours_images_per_second': statistics.median(mine),
+    'images_per_second': statistics.median(others),
+    'note': theirs.note,
+  }
 
 
 def main() -> None:
@@ -74,25 +132,32 @@ def main() -> None:
   parser.add_argument('--pairs', type=int, default=7)
   parser.add_argument('--python', default=sys.executable)
   parser.add_argument('--reference', action='append', default=[])
+  parser.add_argument('--json', action='store_true')
   args = parser.parse_args()
   given = args.family, args.batch, args.precision
-  ours = Peer('ours', given, sys.executable)
+  say = lambda line: None if args.json else print(line, flush=True)
+  try:
+    ours = Peer('ours', given, sys.executable)
+  except Ended as error:
+    sys.exit(f'ours: {error}')
   for name in args.against.split(','):
-    theirs = Peer(name, given, args.python, *args.reference)
-    ratios = []
-    for pair in range(args.pairs):
-      a, b = ours.images_per_second(), theirs.images_per_second()
-      ratios.append(a / b)
-      print(
-        f'{args.family} batch {args.batch} {args.precision}, pair {pair}: '
-        f'ours {a:,.1f}, {name} {b:,.1f} images/s, ratio {a / b:.2f}',
-        flush=True,
+    say(f'{args.family} batch {args.batch} {args.precision}, against {name}:')
+    theirs = None
+    try:
+      theirs = Peer(name, given, args.python, *args.reference)
+      found = compare(ours, theirs, args.pairs, say)
+      low, high = found['range']
+      say(
+        f'{name}: median ratio {found["ratio"]:.2f} ({low:.2f} to {high:.2f})'
+        f' {found["note"]}'
       )
-    theirs.process.kill()
-    print(
-      f'{name}: median ratio {statistics.median(ratios):.2f} '
-      f'({min(ratios):.2f} to {max(ratios):.2f})'
-    )
+    except Ended as error:
+      found = {'problem': str(error)}
+      say(f'{name}: {error}')
+    if theirs is not None:
+      theirs.process.kill()
+    if args.json:
+      print(json.dumps({name: found}), flush=True)
   ours.process.kill()
 
 
