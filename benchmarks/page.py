@@ -28,8 +28,9 @@ def page(table: Table, command: str) -> str:
   """
   runs = [run for row in table.rows for run in row.runs]
   seeds = [
-    (_experiment(row), run.seed, _number(run.value, run.std),
-     f'{run.images:,}', f'{run.hours:.3g}', run.hardware)
+    (_experiment(row), _shown_settings(row), run.seed,
+     _number(run.value, run.std), f'{run.images:,}', f'{run.hours:.2g}',
+     run.hardware)
     for row in table.rows
     for run in row.runs
   ]  # fmt: skip
@@ -51,13 +52,14 @@ def page(table: Table, command: str) -> str:
       '',
       *summary(table),
       '',
-      'Hours are those of training, compilation included and evaluations not. '
+      'Hours are those of training, compilation included and evaluations not, '
+      'on machines that other programs may have used too. '
       'Scores are of the newest checkpoint, of the moving average of the '
       'generator.',
       '',
       '## Each seed',
       '',
-      *_lines(
+      *markdown_table(
         ('experiment', 'settings', 'seed', table.score, 'images', 'hours',
          'hardware'),
         seeds,
@@ -65,7 +67,7 @@ def page(table: Table, command: str) -> str:
       '',
       '## Protocol',
       '',
-      *_lines(
+      *markdown_table(
         ('key', 'value'), [(f'`{key}`', x) for key, x in stamp.items()]
       ),
       '',
@@ -88,7 +90,9 @@ def summary(table: Table) -> list[str]:
   """Returns the lines of the table with one line for each row."""
   head = f'{table.score}, median (range)'
   names = 'experiment', 'settings', 'images', 'hours', head, 'seeds', 'hardware'
-  return _lines(names, [_summarized(row) for row in table.rows if row.runs])
+  return markdown_table(
+    names, [_summarized(row) for row in table.rows if row.runs]
+  )
 
 
 def _summarized(row: Row) -> tuple[Any, ...]:
@@ -134,7 +138,7 @@ def _number(value: float | None, std: float | None = None) -> str:
   return f'{value:.4g}' + ('' if std is None else f' ± {std:.2g}')
 
 
-def _lines(
+def markdown_table(
   names: tuple[str, ...], rows: Iterable[tuple[Any, ...]]
 ) -> list[str]:
   """Returns a Markdown table."""

@@ -92,16 +92,14 @@ class Peer:
 
 
 def reason(errors: str) -> str:
-  """Returns the line of a program's errors that says why it has ended."""
-  lines = [line.strip() for line in errors.splitlines() if line.strip()]
+  """Returns a line of what a program wrote to stderr: why it has ended."""
   for sign in ('RESOURCE_EXHAUSTED', 'OutOfMemoryError', 'MemoryError'):
     if sign in errors:
       return f'out of memory ({sign})'
-  # The lines of an exception follow its trace, which is indented.
-  found = [
-    x for x in lines if re.match(r'[\w.]+(Error|Exception|Exhausted)\b', x)
-  ]
-  return (found or lines or ['it was killed'])[-1][:200]
+  lines = [line.strip() for line in errors.splitlines() if line.strip()]
+  # Other lines may follow that of the exception.
+  named = [x for x in lines if re.match(r'[\w.]+(Error|Exception)\b', x)]
+  return (named or lines or ['it was killed'])[-1][:200]
 
 
 def compare(
