@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accelerator_page import page
+from benchmarks.accelerator_page import in_digits, page
 from benchmarks.peers.compare import reason
 
 ROOT = Path(__file__).parents[1]
@@ -115,14 +115,18 @@ def measure(
   args: argparse.Namespace, rows: Rows, write: Callable[[dict], None]
 ) -> dict[str, Any]:
   """Measures all; `write` gets the report after each row."""
-  torch, problem = torch_version(args.python)
+  torch, problem = torch_version(args.python) if args.peers else ('', None)
   report: dict[str, Any] = {
-    'machine': rows.measure(*MEASUREMENT, 'machine'),
-    'torch': torch or problem,
-    'roofs': rows.measure(*MEASUREMENT, 'roofs', *['tiny'] * args.tiny),
+    'machine': rows.measure(*MEASUREMENT, 'machine', *['tiny'] * args.tiny),
+    'torch': torch,
+    'torch_problem': problem,
     'experiments': [], 'peers': [], 'stages': [], 'profile': None,
   }  # fmt: skip
   reserve = 0.0 if args.tiny else PROFILE_SECONDS
+  peers = PEERS if args.peers and torch else ()
+
+  if problem:
+    print(f'Not compared with PyTorch: {problem}', flush=True)
 
   def add(part: str, about: dict[str, Any], figures: dict[str, Any]) -> None:
     report[part].append({**about, **figures})
@@ -133,7 +137,7 @@ def measure(
   def add_peers(family: str, precision: str, batch: int) -> None:
     batch = 2 if args.tiny else batch
     about = {'family': family, 'precision': precision, 'batch_size': batch}
-    figures = {'problem': problem} if problem else rows.measure(
+    figures = rows.measure(
       'benchmarks/peers/compare.py', family, f'--batch={batch}',
       f'--precision={precision}', f'--against={",".join(AGAINST)}',
       '--pairs=3', f'--python={args.python}', '--json', reserve=reserve,
@@ -148,9 +152,9 @@ def measure(
       )
       add('experiments', {'experiment': name, 'precision': precision}, figures)
       lengths = str(figures.get('steps_per_dispatch_best', ''))
-    if index == 0 and args.peers:
-      add_peers(*PEERS[0])
-  for peer in PEERS[1:] if args.peers else ():
+    if index == 0 and peers:
+      add_peers(*peers[0])
+  for peer in peers[1:]:
     add_peers(*peer)
   for row in list(report['experiments']):
     if row.get('num_stages', 1) > 1 and row['precision'] == PRECISIONS[0]:
@@ -170,10 +174,10 @@ def torch_version(python: str) -> tuple[str, str | None]:
   try:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
   except OSError as error:
-    return '', f'not compared: cannot start {python}: {error.strerror}'
+    return '', f'cannot start {python}: {error.strerror}'
   if done.returncode:
     return '', (
-      f'not compared: {python} has no PyTorch: pip install torch, or name an '
+      f'{python} has no PyTorch: pip install torch, or name an '
       'interpreter that has it by --python'
     )
   return done.stdout.strip(), None
@@ -182,10 +186,8 @@ def torch_version(python: str) -> tuple[str, str | None]:
 def summary(figures: dict[str, Any]) -> str:
   """Says a row in a few words, for the terminal."""
   if 'images_per_second' in figures:
-    share = figures['share_of_matmul']
-    return (
-      f'{figures["images_per_second"]:,.4g} images/s, {share:.0%} of the roof'
-    )
+    speed, share = figures['images_per_second'], figures['share_of_matmul']
+    return f'{in_digits(speed)} images/s, {share:.0%} of the roof'
   return 'measured'
 
 

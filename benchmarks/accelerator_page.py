@@ -10,17 +10,17 @@ NONE = '-'
 def page(report: dict[str, Any]) -> str:
   """Returns the page of a report, complete or not."""
   machine = report['machine']
-  versions = {**machine.get('versions', {}), 'PyTorch': report['torch']}
+  versions = {**machine.get('versions', {}), 'PyTorch': report['torch'] or NONE}
   return '\n'.join(
     [
       f'# Speed on {machine.get("hardware", "an unknown machine")}',
       '',
-      *(f'{name} {version}.' for name, version in versions.items()),
+      f'{", ".join(f"{name} {x}" for name, x in versions.items())}.',
       f'Measured in {report["seconds"]} s by `{report["command"]}`.',
       '',
       '## Roofs',
       '',
-      *_roofs(report['roofs']),
+      *_roofs(machine),
       '',
       '## Experiments',
       '',
@@ -36,7 +36,7 @@ def page(report: dict[str, Any]) -> str:
       '',
       'The ratio is gan_jax to PyTorch: the median of pairs, and their range.',
       '',
-      *_peers(report['peers']),
+      *_peers(report['peers'], report['torch_problem']),
       '',
       '## Kernels of the slowest',
       '',
@@ -78,7 +78,7 @@ def _experiments(rows: list[dict[str, Any]]) -> list[str]:
         f'`{row["experiment"]}`',
         row['precision'],
         row['batch_size'],
-        f'**{row["images_per_second"]:,.4g}**',
+        f'**{in_digits(row["images_per_second"])}**',
         f'{row["share_of_matmul"]:.0%}',
         _number(row['flops_per_image'], 1e9),
         _number(row['peak_memory_bytes'], 1e9),
@@ -86,7 +86,7 @@ def _experiments(rows: list[dict[str, Any]]) -> list[str]:
         _percent(row['share_waiting_for_input']),
         row['steps_per_dispatch_best'],
         ', '.join(
-          f'{length}: {speed:,.4g}'
+          f'{length}: {in_digits(speed)}'
           for length, speed in row[
             'images_per_second_by_steps_per_dispatch'
           ].items()
@@ -108,7 +108,7 @@ def _stages(rows: list[dict[str, Any]]) -> list[str]:
         [
           (
             stage['size'],
-            f'{stage["images_per_second"]:,.4g}',
+            f'{in_digits(stage["images_per_second"])}',
             _number(stage['flops_per_image'], 1e9),
             _number(stage['program_bytes'], 1e9),
             f'{stage["compile_seconds"]:.0f}',
@@ -120,7 +120,9 @@ def _stages(rows: list[dict[str, Any]]) -> list[str]:
   return lines
 
 
-def _peers(rows: list[dict[str, Any]]) -> list[str]:
+def _peers(rows: list[dict[str, Any]], problem: str | None) -> list[str]:
+  if problem:
+    return [f'Not compared: {problem}.']
   listed = []
   for row in rows:
     for name, found in row.items():
@@ -140,8 +142,8 @@ def _compared(found: dict[str, Any]) -> tuple[str, ...]:
   low, high = found['range']
   return (
     f'**{found["ratio"]:.2f}** ({low:.2f} to {high:.2f})',
-    f'{found["ours_images_per_second"]:,.4g}',
-    f'{found["images_per_second"]:,.4g}',
+    f'{in_digits(found["ours_images_per_second"])}',
+    f'{in_digits(found["images_per_second"])}',
     found['note'] or NONE,
   )
 
@@ -176,10 +178,14 @@ def _problems(report: dict[str, Any]) -> list[str]:
       if 'problem' in row:
         name = row.get('experiment') or row['family']
         lines.append(f'- {part}, {name}, {row["precision"]}: {row["problem"]}')
-  for part in ('machine', 'roofs'):
-    if 'problem' in report[part]:
-      lines.append(f'- {part}: {report[part]["problem"]}')
+  if 'problem' in report['machine']:
+    lines.append(f'- the machine: {report["machine"]["problem"]}')
   return ['## Not measured', '', *lines, ''] if lines else []
+
+
+def in_digits(speed: float) -> str:
+  """Writes a speed with three digits or more: 1,234 or 12.3."""
+  return f'{speed:,.0f}' if speed >= 100 else f'{speed:.3g}'
 
 
 def _number(value: float | None, unit: float) -> str:

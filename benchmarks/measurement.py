@@ -1,7 +1,6 @@
 """One measurement of benchmarks/accelerator.py, in a process of its own.
 
   python -m benchmarks.measurement machine
-  python -m benchmarks.measurement roofs
   python -m benchmarks.measurement experiment FILE.py PRECISION LENGTHS
   python -m benchmarks.measurement stages FILE.py PRECISION
   python -m benchmarks.measurement profile FILE.py PRECISION LENGTH
@@ -48,8 +47,11 @@ COPIED_BYTES = {'cpu': 2**26, 'gpu': 2**31, 'tpu': 2**31}
 PROFILED_SECONDS = 0.5
 
 
-def roofs(size: str = 'full') -> dict[str, Any]:
-  """Measures the speed of matrix products and of the memory, on all devices."""
+def describe(size: str = 'full') -> dict[str, Any]:
+  """Describes the machine, with the speed of its products and its memory.
+
+  All devices together are measured.
+  """
   if size == 'tiny':
     shorten()
   figures = {
@@ -60,6 +62,7 @@ def roofs(size: str = 'full') -> dict[str, Any]:
   }
   return benchmark.rounded(
     {
+      **machine.describe(),
       **figures,
       'memory_bytes_per_second': _bandwidth(),
       'memory_bytes': devices.device_memory_bytes(),
@@ -157,8 +160,7 @@ def profile(name: str, precision: str, length: str) -> dict[str, Any]:
 
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
-  'machine': machine.describe,
-  'roofs': roofs,
+  'machine': describe,
   'experiment': experiment,
   'stages': stages,
   'profile': profile,

@@ -76,6 +76,7 @@ class Peer:
         text=True,
       )
     except OSError as error:
+      self._errors.close()
       raise Ended(f'cannot start {python}: {error.strerror}') from error
     self.note = self._answer()
 
@@ -83,8 +84,16 @@ class Peer:
     line = self.process.stdout.readline()
     if not line:
       self._errors.seek(0)
-      raise Ended(reason(self._errors.read()))
+      errors = self._errors.read()
+      self.close()
+      raise Ended(reason(errors))
     return line.strip()
+
+  def close(self) -> None:
+    """Ends the peer."""
+    self.process.kill()
+    self.process.communicate()
+    self._errors.close()
 
   def images_per_second(self) -> float:
     print('go', file=self.process.stdin, flush=True)
@@ -153,10 +162,10 @@ def main() -> None:
       found = {'problem': str(error)}
       say(f'{name}: {error}')
     if theirs is not None:
-      theirs.process.kill()
+      theirs.close()
     if args.json:
       print(json.dumps({name: found}), flush=True)
-  ours.process.kill()
+  ours.close()
 
 
 if __name__ == '__main__':
