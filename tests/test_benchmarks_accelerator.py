@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from benchmarks import accelerator, accelerator_page
+from benchmarks import accelerator, accelerator_page, measurement
 from benchmarks.kernels import top_kernels
 from benchmarks.peers import compare
 
@@ -20,6 +20,7 @@ def rows(seconds=60):
   return accelerator.Rows(time.monotonic() + seconds)
 
 
+@pytest.mark.slow
 def test_a_report_at_toy_sizes(tmp_path, monkeypatch, capsys):
   """A row that runs out of memory says so, and the rest goes on."""
   monkeypatch.setattr(accelerator, 'PRECISIONS', ('float32',))
@@ -55,6 +56,69 @@ def test_a_report_at_toy_sizes(tmp_path, monkeypatch, capsys):
   assert f'| `{ROW}:tiny` | float32 | 16 |' in text
   assert f'{large}:tiny, float32: out of memory' in text
   assert 'out of memory' in capsys.readouterr().out
+
+
+# In place of benchmarks/measurement.py: the figures of a row are those given.
+FAKE = """
+import json, sys
+kind, *words = sys.argv[1:]
+if words and words[0].startswith('large'):
+  sys.exit('RESOURCE_EXHAUSTED: 1 TB')
+if kind == 'profile':
+  sys.exit('CPUs have none')
+figures = json.loads('{figures}')
+print(json.dumps({{'words': words, **figures}}))
+"""
+
+
+def test_all_rows_are_measured_and_the_rest_goes_on(
+  tmp_path, monkeypatch, capsys
+):
+  """With measurements that are given; PyTorch's are taken for present."""
+  figures = {
+    'images_per_second': 50.0, 'share_of_matmul': 0.25, 'num_stages': 2,
+    'flops_per_image': 1e9, 'peak_memory_bytes': 1e9, 'batch_size': 16,
+    'compile_seconds_cold': 2.0, 'compile_seconds_warm': 1.0,
+    'share_waiting_for_input': 0.1, 'steps_per_dispatch_best': 4,
+    'images_per_second_by_steps_per_dispatch': {'1': 20.0, '4': 50.0},
+  }  # fmt: skip
+  program = FAKE.format(figures=json.dumps(figures))
+  monkeypatch.setattr(accelerator, 'MEASUREMENT', ('-c', program))
+  monkeypatch.setattr(accelerator, 'torch_version', lambda _: ('2.9', None))
+  monkeypatch.setattr(accelerator, 'PEERS', (('none', 'float32', 1),))
+  accelerator.main([f'--experiments=large.py,{ROW}', f'--output={tmp_path}'])
+  report = json.loads((tmp_path / 'accelerator.json').read_text())
+  one, two, three, four = report['experiments']
+  for failed in (one, two):
+    assert failed['problem'] == 'out of memory (RESOURCE_EXHAUSTED)'
+  # The second precision is timed at the best length of the first.
+  assert three['words'] == [ROW, 'bfloat16', accelerator.LENGTHS]
+  assert four['words'] == [ROW, 'float32', '4']
+  (peers,) = report['peers']
+  assert "invalid choice: 'none'" in peers['problem']
+  (stages,) = report['stages']
+  assert stages['words'] == [ROW, 'bfloat16']
+  assert report['profile']['problem'] == 'CPUs have none'
+  text = (tmp_path / 'accelerator.md').read_text()
+  assert (
+    f'| `{ROW}` | bfloat16 | 16 | **50** | 25% | 1 | 1 | 2, 1 | 10% | 4 '
+    '| 1: 20, 4: 50 |'
+  ) in text
+  assert 'large.py, float32: out of memory' in text
+  assert f'{ROW} float32: 50 images/s, 25% of the roof' in (
+    capsys.readouterr().out
+  )
+
+
+def test_the_roofs_of_this_machine(monkeypatch):
+  for name in ('WINDOW_SECONDS', 'PROFILED_SECONDS'):
+    monkeypatch.setattr(measurement, name, 1.0)
+  monkeypatch.setattr(measurement.benchmark, 'MATMUL_SIZE', {'cpu': 64})
+  monkeypatch.setattr(measurement, 'COPIED_BYTES', {'cpu': 2**16})
+  figures = measurement.describe('tiny')
+  assert figures['memory_bytes_per_second'] > 1e6
+  assert figures['matmul_flops_per_second_float32'] > 1e6
+  assert figures['matmul_flops_per_second_bfloat16'] > 1e6
 
 
 def test_what_does_not_fit_is_skipped():
