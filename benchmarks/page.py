@@ -19,13 +19,8 @@ BLOCK = re.compile(
 )
 
 
-def page(table: Table, command: str) -> str:
-  """Returns the page of a table.
-
-  Args:
-    table: The results.
-    command: The command that wrote the table.
-  """
+def page(table: Table) -> str:
+  """Returns the page of a table."""
   runs = [run for row in table.rows for run in row.runs]
   seeds = [
     (_experiment(row), _shown_settings(row), run.seed,
@@ -45,10 +40,10 @@ def page(table: Table, command: str) -> str:
     [
       f'# Table of results: {data}',
       '',
-      'One command trained, evaluated and wrote this table. It continues where '
+      'One command trains, evaluates and writes this table. It continues where '
       'it stopped; a row with a changed setting is not mixed with older ones.',
       '',
-      f'```\n{command}\n```',
+      f'```\n{_command(table)}\n```',
       '',
       *summary(table),
       '',
@@ -84,6 +79,20 @@ def page(table: Table, command: str) -> str:
       '',
     ]
   )  # fmt: skip
+
+
+def _command(table: Table) -> str:
+  """Returns the command that makes the table anew."""
+  words = [word for row in table.rows for word in shlex.split(row.title)]
+  seeds = sorted({run.seed for row in table.rows for run in row.runs})
+  flags = [f'--seeds={",".join(map(str, seeds))}']
+  for name, value in (
+    ('metric', table.protocol.get('metric', {}).get('name')),
+    ('protocol', table.protocol.get('protocol')),
+  ):
+    if value:
+      flags.append(f'--{name}={value}')
+  return shown(['python', '-m', 'benchmarks.table', *words, *flags])
 
 
 def summary(table: Table) -> list[str]:

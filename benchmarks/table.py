@@ -183,12 +183,11 @@ class Writer:
 
   Args:
     output: The page; the results are in the .json beside it.
-    metric: The metric; None: as in the existing table.
-    command: The command line, for the page.
+    metric: The metric, a row of METRICS.
   """
 
-  def __init__(self, output: Path, metric: str, command: str):
-    self._output, self._command = output, command
+  def __init__(self, output: Path, metric: str):
+    self._output = output
     self.file = output.with_suffix('.json')
     self.main = get_metric(metric).main
     if self.file.exists():
@@ -210,7 +209,7 @@ class Writer:
     """Writes the results, the page, and the README's block if it has one."""
     self.file.parent.mkdir(parents=True, exist_ok=True)
     results.write(self.file, self.table)
-    write_whole(self._output, page.page(self.table, self._command))
+    write_whole(self._output, page.page(self.table))
     readme = ROOT / 'README.md'
     if readme.exists() and self.file.resolve().is_relative_to(ROOT):
       name = self.file.resolve().relative_to(ROOT).as_posix()
@@ -322,10 +321,9 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit code."""
   try:
     args = parse_arguments(argv)
-    command = page.shown(['python', '-m', 'benchmarks.table', *argv])
     devices.use_cpu_only()  # the runs need the accelerators
     writer, rows = (
-      Writer(args.output, args.metric, command),
+      Writer(args.output, args.metric),
       parse_rows(args.rows, args.metric, args.protocol),
     )
     if args.merge:

@@ -171,7 +171,7 @@ def test_a_diverged_run_is_a_result(command, tmp_path):
     {'images': 9000, 'images_per_second': 4.0},
   ]
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-  writer = table.Writer(tmp_path / 'one.md', 'fid', '')
+  writer = table.Writer(tmp_path / 'one.md', 'fid')
   result = TrialResult('diverged', 'a loss is not finite')
   assert table._end(job, result, dict(ABOUT), writer)
   (run,) = results.read(tmp_path / 'one.json').rows[0].runs
@@ -186,7 +186,7 @@ def test_a_stop_leaves_the_runs_that_have_not_begun(
   stop = StopRequest()
   stop.asked = True
   rows = table.parse_rows([*FEW, ROW], 'fid', None)
-  writer = table.Writer(tmp_path / 'one.md', 'fid', '')
+  writer = table.Writer(tmp_path / 'one.md', 'fid')
   jobs = [table.Job(rows[0], 0, str(tmp_path / 'run'), 'fid', None)]
   assert table.run_jobs(jobs, executor, stop, writer) == 0
   assert not (tmp_path / 'run').exists()
@@ -284,3 +284,15 @@ def test_the_machine_is_described():
   about = machine.ask()
   assert 'core' in about['hardware']
   assert about['versions']['jax'] and about['versions']['gan_jax']
+
+
+def test_the_readme_shows_the_committed_results():
+  """And the pages are those of their results."""
+  readme = (ROOT / 'README.md').read_text()
+  named = [match['file'] for match in page.BLOCK.finditer(readme)]
+  assert named
+  for name in named:
+    found = results.read(ROOT / name)
+    assert page.with_block(readme, name, found) == readme
+    lines = (ROOT / name).with_suffix('.md').read_text().splitlines()
+    assert all(line in lines for line in page.summary(found))
