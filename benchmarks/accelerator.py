@@ -123,7 +123,8 @@ def measure(
     'experiments': [], 'peers': [], 'stages': [], 'profile': None,
   }  # fmt: skip
   reserve = 0.0 if args.tiny else PROFILE_SECONDS
-  peers = PEERS if args.peers and torch else ()
+  chosen = PEERS[-1:] if args.tiny else PEERS
+  peers = chosen if args.peers and torch else ()
 
   if problem:
     print(f'Not compared with PyTorch: {problem}', flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Row, Table
+from benchmarks.results import Row, Run, Table
 from gan_jax.config import PER_MACHINE, flatten
 
 # Keys that the protocol records, or that do not change a result.
@@ -29,10 +29,6 @@ def page(table: Table) -> str:
     for row in table.rows
     for run in row.runs
   ]  # fmt: skip
-  versions = {
-    ', '.join(f'{name} {x}' for name, x in run.versions.items()): None
-    for run in runs
-  }
   flat = flatten(table.protocol)
   stamp = {key: value for key, value in flat.items() if value is not None}
   data = stamp.get('reference.source', 'no data yet')
@@ -68,7 +64,7 @@ def page(table: Table) -> str:
       '',
       '## Versions',
       '',
-      *(f'- {text}' for text in versions),
+      *_versions(runs),
       '',
       '## Commands of the first seeds',
       '',
@@ -79,6 +75,15 @@ def page(table: Table) -> str:
       '',
     ]
   )  # fmt: skip
+
+
+def _versions(runs: Iterable[Run]) -> list[str]:
+  """Returns a line for each set of versions."""
+  texts = {
+    ', '.join(f'{name} {version}' for name, version in run.versions.items())
+    for run in runs
+  }
+  return [f'- {text}' for text in sorted(texts)]
 
 
 def _command(table: Table) -> str:
