@@ -156,12 +156,12 @@ class Job(NamedTuple):
     """Returns the finished run; `score` None: it diverged."""
     file = Path(self.workdir) / 'metrics.jsonl'
     images, seconds = 0, 0.0
-    for line in map(json.loads, file.read_text().splitlines()):
+    # A run that diverged at once has no line.
+    lines = file.read_text().splitlines() if file.exists() else ()
+    for line in map(json.loads, lines):
       if new := line['images'] - images:
-        images, seconds = (
-          images + new,
-          seconds + new / line['images_per_second'],
-        )
+        images += new
+        seconds += new / line['images_per_second']
     commands = [
       page.shown(['python', 'launch.py', *_portable(flags)])
       for flags in self.flags()
@@ -322,10 +322,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     args = parse_arguments(argv)
     devices.use_cpu_only()  # the runs need the accelerators
-    writer, rows = (
-      Writer(args.output, args.metric),
-      parse_rows(args.rows, args.metric, args.protocol),
-    )
+    writer = Writer(args.output, args.metric)
+    rows = parse_rows(args.rows, args.metric, args.protocol)
     if args.merge:
       other = results.read(args.merge)
       writer.table = writer.table.merged(other, str(args.merge))
