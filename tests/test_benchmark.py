@@ -12,6 +12,7 @@ from runs import get_config
 from gan_jax import games
 from gan_jax.modes import dispatch_timer
 from gan_jax.training import optimizers
+from gan_jax.training.schedule import make_schedule
 
 KEYS = {
   'images_per_second', 'compile_seconds_cold', 'compile_seconds_warm',
@@ -87,3 +88,16 @@ def test_networks_of_random_crops_have_their_resolution():
   )
   state = jax.eval_shape(create)
   assert state.game_state['a'].images.shape == (6, 16, 16, 1)
+
+
+def test_a_stage_is_timed_without_the_next_one():
+  """The tiny stages are shorter than a measurement, and differ in batches."""
+  config = get_config('progressive_cifar10', 'tiny')
+  placed = make_schedule(config).segments[0]
+  schedule, first = dispatch_timer.endless_schedule(config, placed.first_step)
+  later = schedule.phase(placed.end_step + 1000)
+  assert first == placed.first_step
+  assert schedule.total_steps > placed.end_step + 1000
+  assert schedule.total_steps % schedule.steps_per_dispatch == 0
+  assert later.stage == placed.segment.stage
+  assert later.batch_size == placed.segment.batch_size

@@ -58,7 +58,7 @@ def test_imports_follow_the_layers():
     own = layer_of(name.removesuffix('.__init__'))
     assert own is not None, f'{name} is in no layer'
     for module in imported(path):
-      if module.startswith(('gan_jax', 'experiments', 'launch')):
+      if module.startswith(('gan_jax', 'experiments', 'launch', 'benchmarks')):
         other = layer_of(module)
         assert other is not None, f'{module} is in no layer'
         assert other >= own, f'{name} imports {module}'

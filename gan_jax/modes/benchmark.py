@@ -57,16 +57,31 @@ def benchmark(config: ConfigDict, workdir: str | Path) -> None:
   del workdir
   check_config(config)
   with compile_cache.temporary():
-    figures = _measure(config.copy_and_resolve_references())
+    config = config.copy_and_resolve_references()
+    source = data.make(config) if data.is_ready(config) else None
+    if source is not None and source.draw is not None:
+      source = None  # points are drawn on the device, without a loader
+    figures = {
+      **measure(config, source),
+      **_loader_figures(config, source),
+      'stages': time_stages(config),
+    }
   if devices.is_main():
     _print_figures(config, figures)
     print(json.dumps(figures))
 
 
-def _measure(config: ConfigDict) -> dict[str, Any]:
-  source = data.make(config) if data.is_ready(config) else None
-  if source is not None and source.draw is not None:
-    source = None  # points are drawn on the device, without a loader
+def measure(config: ConfigDict, source: Source | None) -> dict[str, Any]:
+  """Measures the train step on generated images.
+
+  The compilation is measured twice, so that an empty cache
+  (`compile_cache.temporary`) gives the cold and the warm time.
+
+  Args:
+    config: The experiment's, resolved.
+    source: The data with which the step is timed too, as the run would read
+      them; None: it is timed without a loader only.
+  """
   generated = generated_source(config)
   on_device = cfg.changed(config, 'data.max_device_bytes', 2**62)
   cold = compile_dispatch(on_device, generated).compile_seconds
@@ -86,7 +101,7 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
   with_loader = speeds.pop(WITH_LOADER, None)
   share = None if with_loader is None else max(0.0, 1 - with_loader / speed)
   per_image = flops_per_dispatch(on_device, generated) / dispatch.images
-  matmul = _matmul_flops_per_second(config.precision)
+  matmul = matmul_flops_per_second(config.precision)
   figures = {
     'images_per_second': speed,
     'devices': devices.describe(),
@@ -100,18 +115,17 @@ def _measure(config: ConfigDict) -> dict[str, Any]:
     'share_of_matmul': per_image * speed / matmul,
     'peak_memory_bytes': memory,
     **_length_figures(config.steps_per_dispatch, speeds),
-    **_loader_figures(config, source, share),
-    'stages': _time_stages(on_device, generated),
+    'share_waiting_for_input': share,
   }
-  return _rounded(figures)
+  return rounded(figures)
 
 
-def _rounded(figures: Any) -> Any:
+def rounded(figures: Any) -> Any:
   """Rounds to four digits, which is more than two measurements share."""
   if isinstance(figures, dict):
-    return {name: _rounded(value) for name, value in figures.items()}
+    return {name: rounded(value) for name, value in figures.items()}
   if isinstance(figures, list):
-    return [_rounded(value) for value in figures]
+    return [rounded(value) for value in figures]
   return float(f'{figures:.4g}') if isinstance(figures, float) else figures
 
 
@@ -139,13 +153,13 @@ def _race(workloads: Mapping[Any, Workload]) -> dict[Any, float]:
   }
 
 
-def _time_stages(
-  config: ConfigDict, source: Source
-) -> list[dict[str, Any]] | None:
+def time_stages(config: ConfigDict) -> list[dict[str, Any]] | None:
   """Measures each segment of the schedule; None: it has only one stage."""
   schedule = make_schedule(config)
   if not schedule.stage_ends:
     return None
+  source = generated_source(config)
+  config = cfg.changed(config, 'data.max_device_bytes', 2**62)
   batch = first_examples(config, source)
   shapes = jax.eval_shape(lambda: batch)
   tx = optimizers.make(config.optimizer.to_dict())
@@ -164,7 +178,7 @@ def _time_stages(
     about = {'stage': row.segment.stage, 'size': size, 'images': images}
     hours = images / figures['images_per_second'] / 3600
     stages.append({**about, **figures, 'hours': hours})
-  return stages
+  return rounded(stages)
 
 
 def _time_stage(
@@ -187,7 +201,7 @@ def _time_stage(
   }
 
 
-def _matmul_flops_per_second(precision: str) -> float:
+def matmul_flops_per_second(precision: str) -> float:
   """Measures the best speed of a large matrix product, on all devices."""
   size = MATMUL_SIZE.get(jax.default_backend(), max(MATMUL_SIZE.values()))
   make = lambda: jnp.full((size, size), 1 / size, PRECISIONS[precision])
@@ -251,9 +265,9 @@ def _length_figures(
 
 
 def _loader_figures(
-  config: ConfigDict, source: Source | None, share: float | None
+  config: ConfigDict, source: Source | None
 ) -> dict[str, Any]:
-  """Measures the loader alone, and the share of time spent waiting for it."""
+  """Measures the loader alone."""
   speeds = {}
   if source is not None:
     streamed = cfg.changed(config, 'data.max_device_bytes', 0)
@@ -263,11 +277,12 @@ def _loader_figures(
       )
       for workers in (None, 0, 1, 2)
     }
-  return {
-    'loader_images_per_second': speeds.pop('as configured', None),
-    'loader_images_per_second_by_workers': speeds or None,
-    'share_waiting_for_input': share,
-  }
+  return rounded(
+    {
+      'loader_images_per_second': speeds.pop('as configured', None),
+      'loader_images_per_second_by_workers': speeds or None,
+    }
+  )
 
 
 def _loader_speed(config: ConfigDict, source: Source) -> float:

@@ -1,5 +1,6 @@
 """Compiles a dispatch of an experiment and times it."""
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Generator
@@ -10,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import config as cfg
 from gan_jax import data, devices, games
 from gan_jax.data.loader import fetch_all
 from gan_jax.data.on_device import make_reader
@@ -84,16 +84,23 @@ def _generated_part(config: ConfigDict, name: str) -> Source:
 def endless_schedule(
   config: ConfigDict, first: int | None = None
 ) -> tuple[Schedule, int]:
-  """Returns a schedule that is long enough to time, and a step to begin at.
+  """Returns a schedule that ends in the segment of a step, and the step.
+
+  The segment is long enough to be timed.
 
   `first` None: the first step of the last segment.
   """
   schedule = make_schedule(config)
   if first is None:
     first = schedule.segments[-1].first_step
-  total_images = schedule.images(schedule.total_steps) + 2**28
-  config = cfg.changed(config, 'total_images', total_images)
-  return make_schedule(config), first
+  index = schedule.segments.index(schedule.segment_at(first))
+  last = schedule.segments[index]
+  dispatches = 2**28 // last.segment.images_per_step
+  last = dataclasses.replace(
+    last, steps=last.steps + dispatches * schedule.steps_per_dispatch
+  )
+  segments = (*schedule.segments[:index], last)
+  return dataclasses.replace(schedule, segments=segments), first
 
 
 def images_per_dispatch(schedule: Schedule, first: int) -> int:

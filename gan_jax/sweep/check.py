@@ -102,7 +102,7 @@ def check_trials(
     remote_trials: Whether trials run on other machines, which may have weights
       of feature networks that this machine does not have.
   """
-  scores_of: dict[Any, tuple[str, ...]] = {}
+  known: dict[Any, tuple[str, ...]] = {}
   listed = spaces.cover(space)
   if not spaces.has_range(space):
     points = spaces.grid(space)[:MAX_CHECKED]
@@ -119,16 +119,20 @@ def check_trials(
       if trial.evaluation.every_images is not None and not remote_trials:
         block = trial.evaluation
         key = trial.data.to_json(), block.metrics, block.features
-        if key not in scores_of:
-          scores_of[key] = _scores_of(trial)
-        _check_score(score, scores_of[key])
+        if key not in known:
+          known[key] = scores_of(trial)
+        _check_score(score, known[key])
     except UserError as error:
       values = ', '.join(f'{key}={x}' for key, x in overrides.items())
       raise UserError(f'{where}, with {values}: {error}') from error
 
 
-def _scores_of(config: ConfigDict) -> tuple[str, ...]:
-  """Returns the scores that a run gets; loads their features."""
+def scores_of(config: ConfigDict) -> tuple[str, ...]:
+  """Returns the scores that a run gets; loads their features.
+
+  Raises:
+    UserError: A metric is unknown, or its weights are missing.
+  """
   block = config.evaluation
   choice = evaluations.choose_for(config, block.metrics, block.features)
   if choice.features is not None:

@@ -87,7 +87,7 @@ def _refuse(workdir: str) -> None:
 
 def _run(driver: Driver) -> None:
   """Runs the trials; raises an exception if a signal stopped them."""
-  with _stop_on_signals(driver.stop) as received:
+  with stop_on_signals(driver.stop) as received:
     driver.drive()
   if received:
     state = 'saved' if len(received) == 1 else 'killed'
@@ -98,7 +98,7 @@ def _run(driver: Driver) -> None:
 
 
 @contextmanager
-def _stop_on_signals(stop: StopRequest) -> Iterator[list[signal.Signals]]:
+def stop_on_signals(stop: StopRequest) -> Iterator[list[signal.Signals]]:
   """Makes Ctrl-C and SIGTERM stop the trials; the second signal kills them.
 
   Yields:

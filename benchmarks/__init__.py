@@ -1,0 +1,1 @@
+"""Measurements of this code: tables of scores, speed, and other programs."""
