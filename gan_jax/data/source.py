@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +34,18 @@ class Fingerprint(NamedTuple):
   here: str
 
 
+class Blocks(NamedTuple):
+  """Runs of consecutive examples that are stored, and read, together.
+
+  Attributes:
+    sizes: The numbers of examples of the blocks, in the order of the examples.
+    window: The number of blocks whose examples are shuffled together.
+  """
+
+  sizes: tuple[int, ...]
+  window: int
+
+
 class Source(NamedTuple):
   """A set of examples with random access.
 
@@ -56,6 +68,11 @@ class Source(NamedTuple):
       labels, or only `fetch` returns them.
     fingerprint: () -> the fingerprint of the set, without decoding images.
       None: the evaluator hashes all fetched images instead.
+    blocks: How the examples are stored, on which their order in training
+      depends. None: it does not depend on it.
+    ahead: (numbers of blocks) -> None: announces the blocks that are read next,
+      so that they are fetched in time; of a joined source, by name. None: the
+      examples are at hand, and may be read in any order.
   """
 
   size: int
@@ -68,6 +85,8 @@ class Source(NamedTuple):
   parts: Mapping[str, Source] = {}
   labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None
   fingerprint: Callable[[], Fingerprint] | None = None
+  blocks: Blocks | None = None
+  ahead: Callable[[Any], None] | None = None
 
 
 class DataSpec(NamedTuple):
@@ -81,6 +100,9 @@ class DataSpec(NamedTuple):
     dir: The folder of prepared sets; None: the default folder of TFDS.
     files: The folder of the official files; None: they are downloaded.
     max_device_bytes: Larger sets are streamed.
+    shuffle_window: The number of images that are shuffled together; None: all.
+    cache_bytes: The limit of the local cache of a set whose shards are fetched
+      as they are needed; None: the set is copied to the local disk.
   """
 
   path: str
@@ -91,6 +113,8 @@ class DataSpec(NamedTuple):
   dir: str | None = None
   files: str | None = None
   max_device_bytes: int = 2**31
+  shuffle_window: int | None = None
+  cache_bytes: int | None = None
 
   @property
   def image_bytes(self) -> int:
@@ -132,6 +156,7 @@ def joined(parts: Mapping[str, Source]) -> Source:
       f'config.data.{one} is drawn on the devices, but config.data.{other} has '
       'stored images: choose two sources of the same kind'
     )
+  fetched_ahead = any(part.ahead is not None for part in parts.values())
   return Source(
     size=max(part.size for part in parts.values()),
     fetch=partial(_fetch_parts, dict(parts)),
@@ -139,7 +164,16 @@ def joined(parts: Mapping[str, Source]) -> Source:
     decodes=any(part.decodes for part in parts.values()),
     draw=partial(_draw_parts, dict(parts)) if drawn else None,
     parts=dict(parts),
+    ahead=partial(_announce_parts, dict(parts)) if fetched_ahead else None,
   )
+
+
+def _announce_parts(
+  parts: Mapping[str, Source], blocks: Mapping[str, Sequence[int]]
+) -> None:
+  for name, part in parts.items():
+    if part.ahead is not None:
+      part.ahead(blocks[name])
 
 
 def _fetch_parts(

@@ -104,6 +104,8 @@ def index_batch(
     indices = stream.indices(positions)
     if source is None:
       return {**batch, 'index': indices}
+    if source.ahead is not None:
+      source.ahead(stream.upcoming(positions.min()))
     fetched = source.fetch(jax.tree.map(np.ravel, indices))
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
     return {**batch, **fetched}
