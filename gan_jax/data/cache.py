@@ -4,9 +4,10 @@ All processes of a machine that read a set share its cache. They agree through
 the files alone, so a killed process leaves nothing that the others wait for:
 
 - `.lock` is held while space is reserved, for milliseconds.
-- `NAME.part` is a shard that is being fetched. Who fetches it holds its lock,
-  and renames it to `NAME` when it is whole. The kernel releases the lock of a
-  killed process; the next process that needs space removes such a file.
+- `NAME.part` is the space of a shard that is being fetched, into `NAME.new`.
+  Who fetches it holds the lock of `NAME.part`, and renames `NAME.new` to `NAME`
+  when it is whole. The kernel releases the lock of a killed process; the next
+  process that needs space removes such files.
 - The modification time of `NAME` is the time of its last use. The shard that
   was used least recently is removed first.
 
@@ -27,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import fsspec
 from etils import epath
 
 from gan_jax.errors import UserError
@@ -36,12 +38,10 @@ from gan_jax.files import held, write_whole
 DOWNLOADS = 4
 # A read that fails is repeated after 0.2, 0.4 and 0.8 seconds.
 ATTEMPTS, FIRST_WAIT_SECONDS = 4, 0.2
-# The number of bytes that a request asks for.
-CHUNK = 2**24
 # The interval at which a process looks for space again.
 POLL_SECONDS = 0.02
 
-PART = '.part'
+PART, NEW = '.part', '.new'
 
 T = TypeVar('T')
 READ: Callable[[str], BinaryIO] = partial(open, mode='rb')
@@ -66,8 +66,9 @@ class Cache:
   ):
     self._args = remote, folder, dict(sizes), limit
     self._remote, self.folder, self.sizes, self.limit = self._args
+    self._files, self._path = fsspec.core.url_to_fs(str(remote))
     self._planned: frozenset[str] = frozenset()
-    self._plan: Sequence[str] = ()
+    self._number = -1
     self._queue: deque[str] = deque()
     self._threads = 0
     self._mutex = threading.Lock()
@@ -100,15 +101,20 @@ class Cache:
         write_whole(note, hashlib.file_digest(file, 'sha256').hexdigest())
     return note.read_text()
 
-  def ahead(self, names: Sequence[str]) -> None:
-    """Fetches files in threads, in this order; forgets the earlier order.
+  def ahead(self, number: int, names: Sequence[str]) -> None:
+    """Fetches files in threads, in this order.
 
     Until the next call, other files are removed before these are.
+
+    Args:
+      number: It grows along the stream. What a thread announces that lags
+        behind the others is ignored.
+      names: The files.
     """
     with self._mutex:
-      if names == self._plan:
+      if number <= self._number <= number + 2:
         return
-      self._plan, self._planned = names, frozenset(names)
+      self._number, self._planned = number, frozenset(names)
       self._queue = deque(names)
       missing = DOWNLOADS - self._threads
       self._threads = DOWNLOADS
@@ -122,9 +128,9 @@ class Cache:
         if not self._queue:
           self._threads -= 1
           return
-        plan, name = self._plan, self._queue.popleft()
+        number, name = self._number, self._queue.popleft()
       try:
-        while self._plan is plan and not self._fetch(name, wait=False):
+        while number == self._number and not self._fetch(name, wait=False):
           time.sleep(POLL_SECONDS)
       except UserError:
         pass  # who needs the file will raise it
@@ -155,12 +161,13 @@ class Cache:
         if wait:
           fcntl.flock(file, fcntl.LOCK_EX)  # until it is whole, or failed
         return not wait
+      new = self.folder / f'{name}{NEW}'
       try:
-        self._download(name, file)
-        part.replace(target)
-      except BaseException:
+        self._download(name, new)
+        new.replace(target)
+      finally:
+        new.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
-        raise
     return True
 
   def _make_room(self, name: str, needed: bool) -> bool:
@@ -191,18 +198,14 @@ class Cache:
       if name in self.sizes:
         yield name, file
 
-  def _download(self, name: str, file: BinaryIO) -> None:
-    """Writes a file of the bucket to an open local file."""
+  def _download(self, name: str, new: Path) -> None:
+    """Copies a file as a whole; repeats it if it fails."""
     for attempt in range(ATTEMPTS):
       if attempt:
         time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
       try:
-        file.truncate(0)
-        with (self._remote / name).open('rb') as source:
-          while chunk := source.read(CHUNK):
-            file.write(chunk)
-        file.flush()
-        size = os.fstat(file.fileno()).st_size
+        self._files.get_file(f'{self._path}/{name}', str(new))
+        size = new.stat().st_size
         if size == self.sizes[name]:
           return
         problem = f'{size:,} bytes, not {self.sizes[name]:,}'
@@ -262,5 +265,6 @@ def _remove_if_abandoned(part: Path) -> bool:
   with part.open('ab') as file:
     abandoned = _try_lock(file)
     if abandoned:
+      part.with_suffix(NEW).unlink(missing_ok=True)
       part.unlink()
   return abandoned

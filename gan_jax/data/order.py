@@ -10,7 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gan_jax.data.source import Blocks, Source
+from gan_jax.data.source import Blocks, Source, Upcoming
+
+# The share of a window after which the next one is announced.
+LAG = 1 / 8
 
 
 class Stream:
@@ -96,14 +99,24 @@ class Stream:
         indices[taken] = order[offsets[taken] - start]
     return indices
 
-  def upcoming(self, position: int) -> tuple[int, ...]:
-    """Returns the blocks of the window of a position, and of the next one."""
-    epoch, offset = divmod(int(position), self.size)
+  def upcoming(self, position: int) -> Upcoming:
+    """Returns the blocks that are read from a position on.
+
+    Those of the next window are only among them after a share of its own
+    window: other processes may still read the one before.
+    """
+    epoch, offset = divmod(position, self.size)
     windows, ends = self._windows(epoch)
     window = int(np.searchsorted(ends, offset, side='right'))
+    start = ends[window - 1] if window else 0
+    is_early = offset - start < LAG * (ends[window] - start)
+    number = 2 * (epoch * len(windows) + window)
+    if is_early:
+      return Upcoming(number, windows[window])
     later = window + 1 < len(windows)
     following = windows[window + 1] if later else self._windows(epoch + 1)[0][0]
-    return tuple(dict.fromkeys(windows[window] + following))
+    both = dict.fromkeys(windows[window] + following)
+    return Upcoming(number + 1, tuple(both))
 
 
 class JointStream:
@@ -122,8 +135,8 @@ class JointStream:
       name: stream.indices(positions) for name, stream in self._streams.items()
     }
 
-  def upcoming(self, position: int) -> dict[str, tuple[int, ...]]:
-    """Returns the blocks of this and the next window of each source."""
+  def upcoming(self, position: int) -> dict[str, Upcoming]:
+    """Returns the blocks that are read from a position on, by source."""
     return {
       name: stream.upcoming(position) for name, stream in self._streams.items()
     }

@@ -31,13 +31,12 @@ with epy.lazy_imports():  # TFDS takes a quarter of a second
 def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
   """Opens the prepared data set, and prepares it first if necessary."""
   folder = _folder(info, spec)
-  cached = None
+  local_folder, cached = local(folder), None
   if spec.cache_bytes is not None:
     if not store.is_prepared(folder):
       _ensure_prepared(info, spec, replace_incomplete=False)
     cached, builder = store.stream(folder, spec.cache_bytes)
   else:
-    local_folder = local(folder)
     # No lock is taken for a prepared set, which may be on a read-only disk.
     if is_remote(folder) or not store.is_prepared(local_folder):
       _ensure_prepared(info, spec, replace_incomplete=False)

@@ -14,7 +14,7 @@ from jaxtyping import Int32
 
 from gan_jax.data import cache
 from gan_jax.data.cache import Cache
-from gan_jax.data.source import Blocks, DataSpec, Fingerprint
+from gan_jax.data.source import Blocks, DataSpec, Fingerprint, Upcoming
 from gan_jax.errors import UserError, suggest
 from gan_jax.files import sha256_of
 
@@ -118,10 +118,11 @@ class Records:
     digest = hashlib.sha256(''.join(lines).encode()).hexdigest()
     return Fingerprint(digest, digest)
 
-  def ahead(self, numbers: Sequence[int]) -> None:
+  def ahead(self, upcoming: Upcoming) -> None:
     """Announces the shards that are read next, if they must be fetched."""
     if self._cached is not None:
-      self._cached.ahead([self.shards[number].name for number in numbers])
+      names = [self.shards[number].name for number in upcoming.blocks]
+      self._cached.ahead(upcoming.number, names)
 
   def blocks(self, spec: DataSpec) -> Blocks | None:
     """Returns how the order depends on the shards; None: it does not.

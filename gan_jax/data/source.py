@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +46,18 @@ class Blocks(NamedTuple):
   window: int
 
 
+class Upcoming(NamedTuple):
+  """The blocks that a stream reads next.
+
+  Attributes:
+    number: It grows along the stream, and is the same for the same blocks.
+    blocks: The numbers of the blocks.
+  """
+
+  number: int
+  blocks: tuple[int, ...]
+
+
 class Source(NamedTuple):
   """A set of examples with random access.
 
@@ -70,9 +82,9 @@ class Source(NamedTuple):
       None: the evaluator hashes all fetched images instead.
     blocks: How the examples are stored, on which their order in training
       depends. None: it does not depend on it.
-    ahead: (numbers of blocks) -> None: announces the blocks that are read next,
-      so that they are fetched in time; of a joined source, by name. None: the
-      examples are at hand, and may be read in any order.
+    ahead: (Upcoming) -> None: announces the blocks that are read next, so that
+      they are fetched in time; of a joined source, by name. None: the examples
+      are at hand, and may be read in any order.
   """
 
   size: int
@@ -169,11 +181,11 @@ def joined(parts: Mapping[str, Source]) -> Source:
 
 
 def _announce_parts(
-  parts: Mapping[str, Source], blocks: Mapping[str, Sequence[int]]
+  parts: Mapping[str, Source], upcoming: Mapping[str, Upcoming]
 ) -> None:
   for name, part in parts.items():
     if part.ahead is not None:
-      part.ahead(blocks[name])
+      part.ahead(upcoming[name])
 
 
 def _fetch_parts(

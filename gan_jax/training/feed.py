@@ -105,7 +105,7 @@ def index_batch(
     if source is None:
       return {**batch, 'index': indices}
     if source.ahead is not None:
-      source.ahead(stream.upcoming(positions.min()))
+      source.ahead(stream.upcoming(int(positions.min())))
     fetched = source.fetch(jax.tree.map(np.ravel, indices))
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
     return {**batch, **fetched}
