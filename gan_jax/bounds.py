@@ -112,6 +112,7 @@ BOUNDS: dict[str, Bound] = {
   'data.flip': _FLAG,
   'data.load_resolution': _integer(1, 4096, none=True),
   'data.max_device_bytes': _integer(0, MAX_COUNT),
+  'data.pyramid': _FLAG,
   'data.resolution': _integer(1, 4096),
   'data.rotate': _FLAG,
   'data.shards': _TEXT,

@@ -42,6 +42,7 @@ CHANGEABLE = (
   'data.dir',
   'data.files',
   'data.max_device_bytes',
+  'data.pyramid',
   'data.workers',
   'evaluation.every_images',
   'evaluation.features',
@@ -91,9 +92,9 @@ OPEN = (
 # changed data, a changed order and changed initial weights are detected.
 OPTIONAL = (
   'data.a', 'data.b', 'data.cache_gb', 'data.classes', 'data.load_resolution',
-  'data.rotate', 'data.shards', 'data.shuffle_window', 'data.size',
-  'evaluation.labels', 'evaluation.protocol', 'evaluation.standing_batches',
-  'init.digest', 'init.players', 'init.source',
+  'data.pyramid', 'data.rotate', 'data.shards', 'data.shuffle_window',
+  'data.size', 'evaluation.labels', 'evaluation.protocol',
+  'evaluation.standing_batches', 'init.digest', 'init.players', 'init.source',
   'init.state', 'schedule',
 )  # fmt: skip
 

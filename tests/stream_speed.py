@@ -105,7 +105,7 @@ def measure(block, workers):
     'speed': (count - 2 - skipped) * BATCH / (end - start),
     'first': waited,
     'memory': peak_megabytes(os.getpid()),
-    'worker_memory': max(map(peak_megabytes, children()), default=0),
+    'worker_memory': max(map(peak_megabytes, children())) if workers else 0,
   }
   batches.close()
   print(json.dumps(result))

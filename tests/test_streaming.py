@@ -14,18 +14,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import fake_bucket
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch
 from etils import epath
 from fsspec.implementations.local import LocalFileSystem
 from ml_collections import ConfigDict
-from official_files import write_mnist
+from official_files import cifar10_batches, write_cifar10, write_mnist
 from runs import everything, get_config, metrics
 from tables import constant_table
 
 from gan_jax import data
 from gan_jax.data import cache as caches
+from gan_jax.data import on_device, pyramid
 from gan_jax.data.cache import Cache, open_cache
 from gan_jax.data.order import Stream, stream_of
 from gan_jax.data.records import Records
@@ -395,7 +398,7 @@ def test_each_shard_is_fetched_once_in_an_epoch(mnist, monkeypatch):
   stream, size = stream_of(source, 0), 680
   for first in range(0, size, 4):
     positions = np.arange(first, first + 4)
-    source.ahead(stream.upcoming(first))
+    source.ahead(stream.upcoming(first), 1)
     source.fetch(stream.indices(positions))
     time.sleep(0.002)
   # Windows of both epochs, and perhaps the next one; fewer if neighbouring
@@ -430,7 +433,7 @@ def test_two_sources_share_the_cache(mnist):
   )  # fmt: skip
   source = data.make(config)
   stream = stream_of(source, 0)
-  source.ahead(stream.upcoming(0))
+  source.ahead(stream.upcoming(0), 1)
   fetched = source.fetch(stream.indices(np.arange(20)))
   assert fetched['a'].shape == fetched['b'].shape == (20, 28, 28, 1)
   assert (fetched['a'] != fetched['b']).any()
@@ -509,6 +512,127 @@ def test_reference_statistics_are_of_the_same_images(mnist):
   assert (np.diff(remote[:64]) > 0).all() and (np.diff(remote[64:]) > 0).all()
   assert sorted(local[:64]) == remote[:64].tolist()
   assert sorted(local[64:]) == remote[64:].tolist()
+
+
+# The pyramid
+
+
+@pytest.fixture(scope='module')
+def pyramid_set(tmp_path_factory):
+  """A prepared set of 120 noise images of 16x16, in 6 shards, with levels."""
+  from gan_jax.data import builder
+
+  folder = tmp_path_factory.mktemp('pyramids')
+  given = tmp_path_factory.mktemp('noise')
+  rng = np.random.default_rng(0)
+  batches = {}
+  for name, content in cifar10_batches(20).items():
+    records = np.frombuffer(content, np.uint8).reshape(-1, 3073).copy()
+    records[:, 1:] = rng.integers(0, 256, (len(records), 3072))
+    batches[name] = records.tobytes()
+  write_cifar10(given, batches)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(builder, 'SHARD_BYTES', 20 * 16 * 16 * 3)
+    data.prepare(pyramid_config(folder, files=str(given), pyramid=False))
+    data.prepare(pyramid_config(folder))  # levels are added to a prepared set
+  return folder
+
+
+def pyramid_config(folder, **more):
+  options = {'source': 'cifar10', 'resolution': 16, 'channels': 3}
+  return mnist_config(folder, **options, **{'pyramid': True} | more)
+
+
+def test_the_levels_are_exact_sums(pyramid_set):
+  source = data.make(pyramid_config(pyramid_set))
+  rows = np.random.default_rng(1).permutation(120)
+  whole = source.fetch(rows)
+  for factor, size in ((2, 8), (4, 4)):
+    sums = source.fetch_sums(rows, factor)
+    squares = whole['images'].reshape(120, size, factor, size, factor, 3)
+    np.testing.assert_array_equal(
+      sums['images'], squares.astype(np.int64).sum((2, 4))
+    )
+    assert sums['images'].dtype == np.uint16
+    np.testing.assert_array_equal(sums['labels'], whole['labels'])
+  assert pyramid.factors(1024) == (2, 4, 8, 16, 32, 64, 128, 256)
+  white = np.full((1, 32, 32, 1), 255, np.uint8)
+  for _ in range(4):
+    white = pyramid.sum_squares(white)
+  assert white.max() == 255 * 256 <= np.iinfo(np.uint16).max
+
+
+def test_a_small_stage_reads_few_bytes(pyramid_set):
+  """A level is as large as its sums and labels, but for six short headers."""
+  total = lambda pattern: sum(
+    file.stat().st_size for file in pyramid_set.rglob(pattern)
+  )
+  headers = 192 * 6  # of .npy
+  assert total('*.sums4.npy') == headers + 120 * (4 * 4 * 3 * 2 + 4)
+  assert total('*.sums2.npy') == headers + 120 * (8 * 8 * 3 * 2 + 4)
+
+
+@pytest.mark.parametrize('flip', [False, True])
+def test_the_devices_get_the_same_images(pyramid_set, flip):
+  """Bit for bit: the averages of whole images, and the sums divided."""
+  source = data.make(pyramid_config(pyramid_set))
+  rows = np.arange(120)
+  read = jax.jit(
+    partial(on_device.read, flip=flip, parts=()), static_argnames='downsample'
+  )
+  key, step = jax.random.key(3), jnp.int32(5)
+  for factor in (2, 4):
+    whole, sums = (
+      read({}, {'example': rows, **fetched}, key, step, downsample=factor)
+      for fetched in (source.fetch(rows), source.fetch_sums(rows, factor))
+    )
+    assert whole['images'].shape == (120, 16 // factor, 16 // factor, 3)
+    for name in whole:
+      np.testing.assert_array_equal(whole[name], sums[name])
+
+
+@pytest.mark.slow  # it compiles six programs
+def test_a_progressive_run_with_a_pyramid_is_the_same_run(
+  pyramid_set, tmp_path
+):
+  """Local and whole; and streamed by levels, resumed within a stage."""
+  config = get_config('progressive_cifar10', 'tiny')
+  config.data.update(
+    {
+      'source': 'cifar10', 'split': 'all', 'dir': str(pyramid_set),
+      'max_device_bytes': 0, 'shuffle_window': 40, 'workers': 0,
+      'resolution': 16,
+    }
+  )  # fmt: skip
+  config.total_images = None
+  loop.train(config, tmp_path / 'whole')
+  (*_, end) = checkpoint.steps(tmp_path / 'whole')
+  read = []
+
+  def fetch(records, indices, factor, whole=pyramid.fetch):
+    read.append(factor)
+    return whole(records, indices, factor)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(pyramid, 'fetch', fetch)
+    config.data.update(
+      {'pyramid': True, 'cache_gb': 4.1 * shard_gb(pyramid_set)}
+    )
+    config.total_images = 100
+    loop.train(config, tmp_path / 'levels')
+    config.total_images = None
+    loop.train(config, tmp_path / 'levels')
+  assert {2, 4} <= set(read)
+  assert everything(tmp_path / 'whole', end) == everything(
+    tmp_path / 'levels', end
+  )
+
+
+def test_a_bucket_without_a_pyramid(pyramid_set, mnist):
+  with pytest.raises(UserError, match='has no pyramid: run the same command'):
+    streamed(mnist, pyramid=True)
+  with pytest.raises(UserError, match=r'digits has no pyramid: set config\.'):
+    data.make(mnist_config(mnist, source='digits', pyramid=True))
 
 
 @pytest.mark.slow

@@ -268,12 +268,8 @@ def _find(config: Any, key: str) -> tuple[SourceType, DataSpec]:
     )
   if data.files is not None and not source_type.takes_files:
     raise UserError(f'{where}={name} does not use config.data.files: remove it')
-  window, cache_gb = data.get('shuffle_window'), data.get('cache_gb')
-  for name_, value_ in (('shuffle_window', window), ('cache_gb', cache_gb)):
-    if value_ is not None and not source_type.has_shards:
-      raise UserError(
-        f'{where}={name} is not stored in shards: remove config.data.{name_}'
-      )
+  _check_storage(config, where, name, source_type)
+  cache_gb = data.get('cache_gb')
   if cache_gb is not None:  # two sources share it
     cache_gb /= len(source_names(config))
   spec = DataSpec(
@@ -285,7 +281,23 @@ def _find(config: Any, key: str) -> tuple[SourceType, DataSpec]:
     dir=data.dir,
     files=data.files,
     max_device_bytes=data.max_device_bytes,
-    shuffle_window=window,
+    shuffle_window=data.get('shuffle_window'),
+    pyramid=data.get('pyramid', False),
     cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
   )
   return source_type, spec
+
+
+def _check_storage(
+  config: Any, where: str, name: str, source_type: SourceType
+) -> None:
+  """Raises UserError for keys of storage that a source does not have."""
+  for key in ('shuffle_window', 'cache_gb'):
+    if config.data.get(key) is not None and not source_type.has_shards:
+      raise UserError(
+        f'{where}={name} is not stored in shards: remove config.data.{key}'
+      )
+  if config.data.get('pyramid') and not source_type.takes_files:
+    raise UserError(
+      f'{where}={name} has no pyramid: set config.data.pyramid=False'
+    )

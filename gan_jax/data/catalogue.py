@@ -15,7 +15,7 @@ from gan_jax.data import store
 from gan_jax.data.cache import Cache
 from gan_jax.data.decode import decode
 from gan_jax.data.records import Records, open_records
-from gan_jax.data.source import DataSpec, Examples, Source
+from gan_jax.data.source import DataSpec, Examples, Source, Upcoming
 from gan_jax.errors import UserError
 from gan_jax.files import is_remote, local
 
@@ -129,8 +129,13 @@ def _source(builder: Any, spec: DataSpec, cached: Cache | None) -> Source:
     labels=partial(records.labels, label) if label else None,
     fingerprint=records.fingerprint,
     blocks=records.blocks(spec),
-    ahead=records.ahead if cached else None,
+    ahead=partial(_ahead, records) if cached else None,
   )
+
+
+def _ahead(records: Records, upcoming: Upcoming, factor: int) -> None:
+  """Announces shards; there are only whole images (factor 1)."""
+  records.ahead(upcoming)
 
 
 def _fetch(

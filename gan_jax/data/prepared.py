@@ -16,11 +16,11 @@ import rich.console
 from etils import epath, epy
 from rich.progress import track
 
-from gan_jax.data import store
+from gan_jax.data import pyramid, store
 from gan_jax.data.cache import Cache
 from gan_jax.data.official import DatasetInfo, Split, download, locate
 from gan_jax.data.records import Records, open_records
-from gan_jax.data.source import DataSpec, Examples, Source
+from gan_jax.data.source import DataSpec, Examples, Source, Upcoming
 from gan_jax.errors import UserError, warn
 from gan_jax.files import held, is_remote, local
 
@@ -35,10 +35,15 @@ def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
   if spec.cache_bytes is not None:
     if not store.is_prepared(folder):
       _ensure_prepared(info, spec, replace_incomplete=False)
+    if spec.pyramid and not pyramid.is_written(folder):
+      raise UserError(
+        f'{folder} has no pyramid: run the same command with --mode=prepare, '
+        'or set config.data.pyramid=False'
+      )
     cached, builder = store.stream(folder, spec.cache_bytes)
   else:
     # No lock is taken for a prepared set, which may be on a read-only disk.
-    if is_remote(folder) or not store.is_prepared(local_folder):
+    if is_remote(folder) or not _is_complete(local_folder, spec):
       _ensure_prepared(info, spec, replace_incomplete=False)
     builder = tfds.builder_from_directory(local_folder)
   total = _count(builder)
@@ -81,10 +86,21 @@ def _ensure_prepared(
     ):
       unused = '' if spec.files is None else '; data.files was not read'
       print(f'Already prepared: {folder}{unused}')
-      return
-    _prepare(info, spec)
+      if _is_complete(local_folder, spec):
+        return
+    else:
+      _prepare(info, spec)
+    if spec.pyramid:
+      pyramid.write(local_folder, tfds.builder_from_directory(local_folder))
     store.push(folder)
   print(f'Prepared: {folder}')
+
+
+def _is_complete(folder: epath.Path, spec: DataSpec) -> bool:
+  """Whether a set is prepared, with all that the spec asks for."""
+  return store.is_prepared(folder) and (
+    not spec.pyramid or pyramid.is_written(folder)
+  )
 
 
 def _is_incomplete(info: DatasetInfo, folder: epath.Path) -> bool:
@@ -111,7 +127,8 @@ def _open(
     labels=partial(records.labels, 'label') if labelled else None,
     fingerprint=records.fingerprint,
     blocks=records.blocks(spec),
-    ahead=records.ahead if cached else None,
+    ahead=partial(_ahead, records) if cached else None,
+    fetch_sums=partial(pyramid.fetch, records) if spec.pyramid else None,
   )
 
 
@@ -123,6 +140,11 @@ def _fetch(records: Records, indices: np.ndarray) -> Examples:
     labels = [example['label'] for example in read]
     examples['labels'] = np.asarray(labels, np.int32)
   return examples
+
+
+def _ahead(records: Records, upcoming: Upcoming, factor: int) -> None:
+  """Announces shards, or the files of a level of the pyramid."""
+  records.ahead(upcoming, partial(pyramid.file_name, factor=factor))
 
 
 def _folder(info: DatasetInfo, spec: DataSpec) -> epath.Path:

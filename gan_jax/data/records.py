@@ -3,7 +3,7 @@
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ class Records:
     self.features, self._decoders, self._folder, self.shards, _ = self._args
     self._cached = cached
     self._ends = np.cumsum([shard.count for shard in shards])
-    self._readers: dict[int, Any] = {}
+    self._readers: dict[Path, Any] = {}
     self._mutex = threading.Lock()
 
   def __reduce__(self):
@@ -83,16 +83,27 @@ class Records:
 
   def raw(self, indices: np.ndarray) -> list[bytes]:
     """Reads the records at `indices`, shard by shard."""
+    opener = partial(
+      array_record_module.ArrayRecordReader,
+      options=READER_OPTIONS,
+      file_reader_buffer_size=READER_BUFFER_BYTES,
+    )
     found: list[bytes] = [b''] * len(indices)
+    for number, rows, positions in self.by_shard(indices):
+      read = self.opened(number, str, opener).read(positions.tolist())
+      for row, record in zip(rows, read, strict=True):
+        found[row] = record
+    return found
+
+  def by_shard(
+    self, indices: np.ndarray
+  ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields the shards of `indices`: number, rows in `indices`, positions."""
     shards = np.searchsorted(self._ends, indices, side='right')
     for number in np.unique(shards):
       shard, rows = self.shards[number], np.flatnonzero(shards == number)
       start = self._ends[number] - shard.count - shard.first
-      positions = (indices[rows] - start).tolist()
-      read = self._reader(int(number)).read(positions)
-      for row, record in zip(rows, read, strict=True):
-        found[row] = record
-    return found
+      yield int(number), rows, indices[rows] - start
 
   def labels(self, name: str) -> Int32[np.ndarray, 'n ...']:
     """Reads the labels of all records without decoding the images."""
@@ -118,10 +129,13 @@ class Records:
     digest = hashlib.sha256(''.join(lines).encode()).hexdigest()
     return Fingerprint(digest, digest)
 
-  def ahead(self, upcoming: Upcoming) -> None:
-    """Announces the shards that are read next, if they must be fetched."""
+  def ahead(self, upcoming: Upcoming, name: Callable[[str], str] = str) -> None:
+    """Announces the shards that are read next, if they must be fetched.
+
+    `name` is that of `opened`.
+    """
     if self._cached is not None:
-      names = [self.shards[number].name for number in upcoming.blocks]
+      names = [name(self.shards[number].name) for number in upcoming.blocks]
       self._cached.ahead(upcoming.number, names)
 
   def blocks(self, spec: DataSpec) -> Blocks | None:
@@ -154,36 +168,38 @@ class Records:
       )
     return Blocks(sizes, window)
 
-  def _reader(self, number: int) -> Any:
-    """Returns the open file of a shard, and marks it as used."""
-    file = self._folder / self.shards[number].name
+  def opened(
+    self, number: int, name: Callable[[str], str], opener: Callable[[str], Any]
+  ) -> Any:
+    """Opens a file of a shard, unless it is open, and marks it as used.
+
+    Args:
+      number: The number of the shard.
+      name: (name of the shard) -> the name of the file.
+      opener: (path) -> the opened file.
+    """
+    file = self._folder / name(self.shards[number].name)
     with self._mutex:
-      reader = self._readers.pop(number, None)
-      if reader and (self._cached is None or cache.touch(file)):
-        self._readers[number] = reader  # now the last one
+      reader = self._readers.pop(file, None)
+      if reader is not None and (self._cached is None or cache.touch(file)):
+        self._readers[file] = reader  # now the last one
         return reader
-    opener = partial(
-      array_record_module.ArrayRecordReader,
-      options=READER_OPTIONS,
-      file_reader_buffer_size=READER_BUFFER_BYTES,
-    )
     if self._cached is None:
       reader = opener(str(file))
     else:
       reader = self._cached.open(file.name, opener)
     with self._mutex:
       self._forget_removed()
-      self._readers[number] = reader
+      self._readers[file] = reader
     return reader
 
   def _forget_removed(self) -> None:
     """Closes files that are no longer in the cache, or too many."""
     # (They are closed when the last thread has read from them.)
-    for number in list(self._readers):
-      file = self._folder / self.shards[number].name
+    for file in list(self._readers):
       gone = self._cached is not None and not file.exists()
       if gone or len(self._readers) >= OPEN_SHARDS:
-        del self._readers[number]
+        del self._readers[file]
 
 
 def open_records(

@@ -82,9 +82,13 @@ class Source(NamedTuple):
       None: the evaluator hashes all fetched images instead.
     blocks: How the examples are stored, on which their order in training
       depends. None: it does not depend on it.
-    ahead: (Upcoming) -> None: announces the blocks that are read next, so that
-      they are fetched in time; of a joined source, by name. None: the examples
-      are at hand, and may be read in any order.
+    ahead: (Upcoming, factor) -> None: announces the blocks that are read next,
+      at a factor of `fetch_sums` or 1, so that they are fetched in time; of a
+      joined source, by name. None: the examples are at hand, and may be read in
+      any order.
+    fetch_sums: (indices, factor) -> the examples, with sums over squares of
+      factor x factor pixels as uint16 or uint32 in place of the images. None:
+      only whole images are stored.
   """
 
   size: int
@@ -98,7 +102,8 @@ class Source(NamedTuple):
   labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None
   fingerprint: Callable[[], Fingerprint] | None = None
   blocks: Blocks | None = None
-  ahead: Callable[[Any], None] | None = None
+  ahead: Callable[[Any, int], None] | None = None
+  fetch_sums: Callable[[np.ndarray, int], Examples] | None = None
 
 
 class DataSpec(NamedTuple):
@@ -113,6 +118,7 @@ class DataSpec(NamedTuple):
     files: The folder of the official files; None: they are downloaded.
     max_device_bytes: Larger sets are streamed.
     shuffle_window: The number of images that are shuffled together; None: all.
+    pyramid: Whether the prepared set has smaller copies of the images.
     cache_bytes: The limit of the local cache of a set whose shards are fetched
       as they are needed; None: the set is copied to the local disk.
   """
@@ -127,6 +133,7 @@ class DataSpec(NamedTuple):
   max_device_bytes: int = 2**31
   shuffle_window: int | None = None
   cache_bytes: int | None = None
+  pyramid: bool = False
 
   @property
   def image_bytes(self) -> int:
@@ -181,11 +188,11 @@ def joined(parts: Mapping[str, Source]) -> Source:
 
 
 def _announce_parts(
-  parts: Mapping[str, Source], upcoming: Mapping[str, Upcoming]
+  parts: Mapping[str, Source], upcoming: Mapping[str, Upcoming], factor: int
 ) -> None:
   for name, part in parts.items():
     if part.ahead is not None:
-      part.ahead(upcoming[name])
+      part.ahead(upcoming[name], factor)
 
 
 def _fetch_parts(
