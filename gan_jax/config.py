@@ -42,7 +42,6 @@ CHANGEABLE = (
   'data.dir',
   'data.files',
   'data.max_device_bytes',
-  'data.pyramid',
   'data.workers',
   'evaluation.every_images',
   'evaluation.features',
@@ -222,8 +221,9 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
   for flat in (saved, new):  # a run without initial weights says no more
     if flat.get('init.source') is None:
       flat.pop('init.players', None)
-    if not flat.get('init.state'):  # a run of before this key has none
-      flat.pop('init.state', None)
+    for key in ('data.pyramid', 'init.state'):  # older runs do not have them
+      if not flat.get(key):
+        flat.pop(key, None)
   differing = [
     f'{key} ({x} there, {y} here)'
     for key, x, y in differences(saved, new, ignore=CHANGEABLE)

@@ -1,9 +1,10 @@
 """Smaller copies of a prepared set, for the stages of progressive growing.
 
 Beside each shard NAME are files NAME.sumsF.npy, for F = 2, 4, ... down to 4x4:
-sums over squares of F x F pixels, as integers. Divided by F^2 they are, bit for
-bit, the averages that the devices compute of the whole images; rounded to uint8
-they would not be.
+sums over squares of F x F pixels, as integers. Divided by F^2 they are exactly
+the averages that the devices compute of the whole images; rounded to uint8 they
+would not be. (Compilers may still scale both to [-1, 1] with another rounding
+of the last bit.)
 """
 
 import json
