@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shuffle_quality
 from conftest import ROOT, launch
 from etils import epath
 from fsspec.implementations.local import LocalFileSystem
@@ -115,6 +116,27 @@ def test_what_is_announced_is_what_is_read():
       assert block in earlier
   assert numbers == sorted(numbers)
   assert len(set(numbers)) >= 3 * 4 * 2 - 4  # windows of one example have one
+
+
+@pytest.mark.parametrize('window', [2, 8, None])
+def test_the_quality_of_the_shuffle_is_as_calculated(window):
+  """Positions in a window of n are uniform, as are the shards in an epoch."""
+  sizes, batch = (64,) * 32, 32
+  size = sum(sizes)
+  blocks = window and Blocks(sizes, window)
+  order = Stream(1, size, blocks=blocks).indices(np.arange(size))
+  n = 64 * (window or 32)  # in which neighbours are mixed
+  # |x - y| of two uniform positions has the quantiles 1 - sqrt(1 - q).
+  distances = shuffle_quality.neighbor_distances(order)
+  inside = distances[np.arange(1, size) % 64 != 0] * size / n
+  for q in (0.25, 0.5, 0.9):
+    assert np.quantile(inside, q) == pytest.approx(1 - (1 - q) ** 0.5, abs=0.02)
+  share = shuffle_quality.same_block_share(order, sizes, batch)
+  assert share == pytest.approx(63 / (n - 1), rel=0.1)
+  # Of classes of a block each: half the sum of |share - 1/32|.
+  labels = np.arange(size) // 64
+  variation = shuffle_quality.class_variation(order, labels, batch)
+  assert (variation < 0.45) == (window is None)
 
 
 # The cache

@@ -28,11 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import fsspec
-from etils import epath
+from etils import epath, epy
 
 from gan_jax.errors import UserError
 from gan_jax.files import held, write_whole
+
+with epy.lazy_imports():  # only a set that is streamed needs it
+  import fsspec
 
 # The number of shards that a process fetches at once, ahead of their use.
 DOWNLOADS = 4
