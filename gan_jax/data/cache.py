@@ -156,6 +156,9 @@ class Cache:
         part = self.folder / f'{name}{PART}'
         file = stack.enter_context(part.open('ab'))
         mine = _try_lock(file)
+        # Its owner may have finished since, or ended.
+        if mine and (touch(target) or os.fstat(file.fileno()).st_nlink == 0):
+          return target.exists()
         if mine and not self._make_room(name, wait):
           part.unlink()
           return False
@@ -263,10 +266,18 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def _remove_if_abandoned(part: Path) -> bool:
-  """Removes a partial file that no process is writing any more."""
-  with part.open('ab') as file:
-    abandoned = _try_lock(file)
-    if abandoned:
-      part.with_suffix(NEW).unlink(missing_ok=True)
-      part.unlink()
-  return abandoned
+  """Removes a partial file that no process is writing any more.
+
+  Returns:
+    Whether its space is free: not if its owner has just finished, or failed.
+  """
+  try:
+    file = part.open('r+b')
+  except FileNotFoundError:
+    return False
+  with file:
+    if not _try_lock(file) or os.fstat(file.fileno()).st_nlink == 0:
+      return False
+    part.with_suffix(NEW).unlink(missing_ok=True)
+    part.unlink()
+    return not part.with_suffix('').exists()
