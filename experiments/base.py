@@ -56,6 +56,9 @@ def base_config() -> ConfigDict:
   config.data.split = 'all'
   config.data.files = config_dict.placeholder(str)  # None: downloaded
   config.data.dir = config_dict.placeholder(str)  # None: TFDS_DATA_DIR
+  config.data.cache_gb = config_dict.placeholder(float)  # None: copied whole
+  config.data.pyramid = False
+  config.data.shuffle_window = config_dict.placeholder(int)  # None: the whole
   config.data.crop = config_dict.placeholder(int)  # None: the largest square
   config.data.resolution = config_dict.placeholder(int)
   config.data.channels = 3

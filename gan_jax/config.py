@@ -38,6 +38,7 @@ OPTIONAL_BLOCKS = (
 CHANGEABLE = (
   'checkpoint_every_images',
   'checkpoints_to_keep',
+  'data.cache_gb',
   'data.dir',
   'data.files',
   'data.max_device_bytes',
@@ -61,7 +62,7 @@ CHANGEABLE = (
 
 # Keys that may differ between the machines of a run. None of them changes the
 # results.
-PER_MACHINE = ('data.dir', 'data.files', 'data.workers')
+PER_MACHINE = ('data.cache_gb', 'data.dir', 'data.files', 'data.workers')
 
 # Keys of every experiment, and blocks that may have further keys: those of
 # `game` and `model` depend on the game.
@@ -86,10 +87,11 @@ OPEN = (
   'optimizer.gen.',
 )
 # `schedule` lists what changes with time; it may refer to keys of `growth`. The
-# program itself adds `data.size` and `init.digest`, so that changed data and
-# changed initial weights are detected.
+# program itself adds `data.size`, `data.shards` and `init.digest`, so that
+# changed data, a changed order and changed initial weights are detected.
 OPTIONAL = (
-  'data.a', 'data.b', 'data.classes', 'data.load_resolution', 'data.rotate',
+  'data.a', 'data.b', 'data.cache_gb', 'data.classes', 'data.load_resolution',
+  'data.pyramid', 'data.rotate', 'data.shards', 'data.shuffle_window',
   'data.size', 'evaluation.labels', 'evaluation.protocol',
   'evaluation.standing_batches', 'init.digest', 'init.players', 'init.source',
   'init.state', 'schedule',
@@ -135,12 +137,17 @@ def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
 
 
 def with_data_size(
-  config: ConfigDict, size: int | tuple[int, ...]
+  config: ConfigDict, size: int | tuple[int, ...], shards: str | None = None
 ) -> ConfigDict:
-  """Returns a copy with the sizes of the data, which identify the run."""
+  """Returns a copy with the sizes of the data, which identify the run.
+
+  `shards` identifies the shards, if the order of the data depends on them.
+  """
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.data.size = size
+    if shards is not None:
+      config.data.shards = shards
   return config
 
 
@@ -209,13 +216,14 @@ def check_workdir(config: ConfigDict, workdir: str | Path) -> None:
     return
   saved = flatten(_parse(file))
   new = flatten(_jsonable(config))
-  for key in ('data.size', 'init.digest'):
+  for key in ('data.shards', 'data.size', 'init.digest'):
     new.setdefault(key, saved.get(key))
   for flat in (saved, new):  # a run without initial weights says no more
     if flat.get('init.source') is None:
       flat.pop('init.players', None)
-    if not flat.get('init.state'):  # a run of before this key has none
-      flat.pop('init.state', None)
+    for key in ('data.pyramid', 'init.state'):  # older runs do not have them
+      if not flat.get(key):
+        flat.pop(key, None)
   differing = [
     f'{key} ({x} there, {y} here)'
     for key, x, y in differences(saved, new, ignore=CHANGEABLE)

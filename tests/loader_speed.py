@@ -72,7 +72,7 @@ def make_sets(folder):
 
 def images_per_second(source, workers):
   """Measures the loader on consecutive batches, as in a run."""
-  table = constant_table(2**40, 1, batch_size=BATCH, disc_steps=1)
+  table = constant_table(2**36, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
   make = partial(index_batch, stream, source, table, lambda n: slice(n))
   batches = load(make, range(table.total_steps), workers)

@@ -508,8 +508,7 @@ def test_a_set_in_a_bucket(make, given, tmp_path, monkeypatch):
   assert here.read_text() == info.read_text()
 
 
-def test_a_bucket_needs_gcsfs(make):
-  if importlib.util.find_spec('gcsfs'):
-    pytest.skip('gcsfs is installed')
+def test_a_bucket_needs_gcsfs(make, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install -e '\.\[gcs\]'"):
     make('mnist', dir='gs://somewhere')

@@ -42,6 +42,8 @@ class SourceType(NamedTuple):
     toy: Returns the toy whose points the sources have; None: they have images.
     entries: The entries of images of an example.
     is_own: Whether it is a function of the user's own.
+    has_shards: Whether its images are stored in shards, which can be fetched as
+      they are needed.
   """
 
   open: Callable[[DataSpec], Source]
@@ -52,6 +54,7 @@ class SourceType(NamedTuple):
   toy: Callable[[DataSpec], Toy] | None = None
   entries: tuple[str, ...] = ('images',)
   is_own: bool = False
+  has_shards: bool = False
 
 
 def _official_source(info: DatasetInfo) -> SourceType:
@@ -71,6 +74,7 @@ def _official_source(info: DatasetInfo) -> SourceType:
     open=partial(without_path, prepared.open_or_prepare),
     prepare=partial(without_path, prepared.prepare),
     takes_files=True,
+    has_shards=True,
     is_ready=partial(prepared.is_prepared, info),
   )
 
@@ -98,7 +102,10 @@ SOURCES: dict[str, SourceType] = {
   'patches': SourceType(patches),
   'slanted_land': SourceType(slanted_land),
   'tfds': SourceType(
-    catalogue.open_set, catalogue.prepare, is_ready=catalogue.is_prepared
+    catalogue.open_set,
+    catalogue.prepare,
+    is_ready=catalogue.is_prepared,
+    has_shards=True,
   ),
   'toy': _toy_source('toy'),
 }
@@ -261,6 +268,10 @@ def _find(config: Any, key: str) -> tuple[SourceType, DataSpec]:
     )
   if data.files is not None and not source_type.takes_files:
     raise UserError(f'{where}={name} does not use config.data.files: remove it')
+  _check_storage(config, where, name, source_type)
+  cache_gb = data.get('cache_gb')
+  if cache_gb is not None:  # two sources share it
+    cache_gb /= len(source_names(config))
   spec = DataSpec(
     path=path,
     resolution=data.resolution,
@@ -270,5 +281,23 @@ def _find(config: Any, key: str) -> tuple[SourceType, DataSpec]:
     dir=data.dir,
     files=data.files,
     max_device_bytes=data.max_device_bytes,
+    shuffle_window=data.get('shuffle_window'),
+    pyramid=data.get('pyramid', False),
+    cache_bytes=None if cache_gb is None else int(cache_gb * 1e9),
   )
   return source_type, spec
+
+
+def _check_storage(
+  config: Any, where: str, name: str, source_type: SourceType
+) -> None:
+  """Raises UserError for keys of storage that a source does not have."""
+  for key in ('shuffle_window', 'cache_gb'):
+    if config.data.get(key) is not None and not source_type.has_shards:
+      raise UserError(
+        f'{where}={name} is not stored in shards: remove config.data.{key}'
+      )
+  if config.data.get('pyramid') and not source_type.takes_files:
+    raise UserError(
+      f'{where}={name} has no pyramid: set config.data.pyramid=False'
+    )

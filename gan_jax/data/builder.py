@@ -14,6 +14,26 @@ from absl import logging
 
 from gan_jax.data.store import VERSION
 
+# A set is written in shards of about this size: a fraction of a second of a
+# network, and many of them in a cache.
+SHARD_BYTES = 2**24
+
+
+class _ShardConfig(tfds.core.utils.shard_utils.ShardConfig):
+  """Decides the number of shards of a split."""
+
+  def get_number_shards(
+    self, total_size: int, num_examples: int, *args: Any
+  ) -> int:
+    return max(1, min(num_examples, round(total_size / SHARD_BYTES)))
+
+
+class _DownloadConfig(tfds.download.DownloadConfig):
+  """Makes TFDS use `_ShardConfig`."""
+
+  def get_shard_config(self) -> tfds.core.utils.shard_utils.ShardConfig:
+    return _ShardConfig()
+
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Writes the splits that it is given, in their order.
@@ -43,7 +63,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def write(self) -> None:
     """Writes the data set, and hides the output of TFDS."""
     with _quiet():
-      self.download_and_prepare()
+      self.download_and_prepare(download_config=_DownloadConfig())
 
   def _info(self) -> tfds.core.DatasetInfo:
     features, _, homepage = self._contents

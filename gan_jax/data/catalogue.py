@@ -12,9 +12,10 @@ import numpy as np
 from etils import epy
 
 from gan_jax.data import store
+from gan_jax.data.cache import Cache
 from gan_jax.data.decode import decode
-from gan_jax.data.prepared import fingerprint_records, open_records, read_labels
-from gan_jax.data.source import DataSpec, Examples, Source
+from gan_jax.data.records import Records, open_records
+from gan_jax.data.source import DataSpec, Examples, Source, Upcoming
 from gan_jax.errors import UserError
 from gan_jax.files import is_remote, local
 
@@ -36,10 +37,13 @@ def open_set(spec: DataSpec) -> Source:
       'command with --mode=prepare, or set --config.data.dir to the folder of '
       'the prepared set'
     )
-  if is_remote(builder.data_path):
+  cached = None
+  if spec.cache_bytes is not None:
+    cached, builder = store.stream(builder.data_path, spec.cache_bytes)
+  elif is_remote(builder.data_path):
     store.pull(builder.data_path)
     builder = tfds.builder_from_directory(local(builder.data_path))
-  return _source(builder, spec)
+  return _source(builder, spec, cached)
 
 
 def is_prepared(spec: DataSpec) -> bool:
@@ -88,7 +92,7 @@ def _check_path(spec: DataSpec) -> None:
     )
 
 
-def _source(builder: Any, spec: DataSpec) -> Source:
+def _source(builder: Any, spec: DataSpec, cached: Cache | None) -> Source:
   """Makes a source of the images and labels of a prepared data set."""
   format_ = builder.info.file_format
   if format_ is not tfds.core.FileFormat.ARRAY_RECORD:
@@ -114,7 +118,7 @@ def _source(builder: Any, spec: DataSpec) -> Source:
     if isinstance(feature, tfds.features.ClassLabel)
   ]
   decoders = {images[0]: tfds.decode.SkipDecoding()}
-  records = open_records(builder, spec.split, decoders)
+  records = open_records(builder, spec.split, decoders, cached)
   label = labels[0] if labels else None
   return Source(
     size=len(records),
@@ -122,13 +126,20 @@ def _source(builder: Any, spec: DataSpec) -> Source:
     example_bytes=spec.image_bytes + (4 if labels else 0),
     classes=tuple(features[label].names) if label else (),
     decodes=True,
-    labels=partial(read_labels, records, label) if label else None,
-    fingerprint=partial(fingerprint_records, records),
+    labels=partial(records.labels, label) if label else None,
+    fingerprint=records.fingerprint,
+    blocks=records.blocks(spec),
+    ahead=partial(_ahead, records) if cached else None,
   )
 
 
+def _ahead(records: Records, upcoming: Upcoming, factor: int) -> None:
+  """Announces shards; there are only whole images (factor 1)."""
+  records.ahead(upcoming)
+
+
 def _fetch(
-  records: Any,
+  records: Records,
   image: str,
   label: str | None,
   spec: DataSpec,
@@ -140,7 +151,7 @@ def _fetch(
     records: Random access to the undecoded examples.
     image, label: The names of the features; `label` None: there are no labels.
   """
-  encoded = records.__getitems__(indices.tolist())
+  encoded = records.read(indices)
   images = [decode(io.BytesIO(example[image]), spec) for example in encoded]
   for index, decoded in zip(indices, images, strict=True):
     if decoded is None:

@@ -13,6 +13,9 @@ from gan_jax.data.source import Source, part_key, prefixed
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.resample import average_pool
 
+# The types of stored images, and of sums of their pixels.
+IMAGES = jnp.uint8, jnp.uint16, jnp.uint32
+
 
 def read(
   dataset: dict[str, Any],
@@ -41,7 +44,8 @@ def read(
       `dataset`, or the examples themselves.
     key: The key of the run.
     step: The iteration.
-    downsample: Average-pools images by this factor.
+    downsample: Average-pools images by this factor. Those of uint16 and uint32
+      are already the sums over squares of this size (`Source.fetch_sums`).
     flip: Whether to mirror each image with probability 1/2.
     rotate: Whether to rotate each image by a random number of quarter turns.
     draw: (key) -> a new image, or images by name; None: the examples are not
@@ -65,7 +69,11 @@ def read(
     own = jax.vmap(partial(part_key, name))(keys) if name in parts else keys
     if crop is not None:
       images = _crop(images, own, crop)
-    images = average_pool(images, downsample).astype(jnp.float32) / 127.5 - 1
+    if images.dtype == jnp.uint8:
+      images = average_pool(images, downsample).astype(jnp.float32)
+    else:  # sums, of the same average
+      images = images.astype(jnp.float32) / downsample**2
+    images = images / 127.5 - 1
     if flip:
       mirrored = jax.vmap(jax.random.bernoulli)(own).reshape(examples.shape)
       flipped = jnp.flip(images, -2)
@@ -73,7 +81,7 @@ def read(
     return _rotate(images, own) if rotate else images
 
   return {
-    name: convert(name, array) if array.dtype == jnp.uint8 else array
+    name: convert(name, array) if array.dtype in IMAGES else array
     for name, array in batch.items()
   }
 

@@ -4,7 +4,6 @@ TFDS writes and reads them as array_record, without TensorFlow.
 """
 
 import contextlib
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,30 +14,38 @@ from typing import Any
 import numpy as np
 import rich.console
 from etils import epath, epy
-from jaxtyping import Int32
 from rich.progress import track
 
-from gan_jax.data import store
+from gan_jax.data import pyramid, store
+from gan_jax.data.cache import Cache
 from gan_jax.data.official import DatasetInfo, Split, download, locate
-from gan_jax.data.source import DataSpec, Examples, Fingerprint, Source
-from gan_jax.errors import UserError, suggest, warn
-from gan_jax.files import held, is_remote, local, sha256_of
+from gan_jax.data.records import Records, open_records
+from gan_jax.data.source import DataSpec, Examples, Source, Upcoming
+from gan_jax.errors import UserError, warn
+from gan_jax.files import held, is_remote, local
 
 with epy.lazy_imports():  # TFDS takes a quarter of a second
   import tensorflow_datasets as tfds
-
-# The number of records whose labels are read at once.
-CHUNK = 4096
 
 
 def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
   """Opens the prepared data set, and prepares it first if necessary."""
   folder = _folder(info, spec)
-  local_folder = local(folder)
-  # No lock is taken for a prepared set, which may be on a read-only disk.
-  if is_remote(folder) or not store.is_prepared(local_folder):
-    _ensure_prepared(info, spec, replace_incomplete=False)
-  builder = tfds.builder_from_directory(local_folder)
+  local_folder, cached = local(folder), None
+  if spec.cache_bytes is not None:
+    if not store.is_prepared(folder):
+      _ensure_prepared(info, spec, replace_incomplete=False)
+    if spec.pyramid and not pyramid.is_written(folder):
+      raise UserError(
+        f'{folder} has no pyramid: run the same command with --mode=prepare, '
+        'or set config.data.pyramid=False'
+      )
+    cached, builder = store.stream(folder, spec.cache_bytes)
+  else:
+    # No lock is taken for a prepared set, which may be on a read-only disk.
+    if is_remote(folder) or not _is_complete(local_folder, spec):
+      _ensure_prepared(info, spec, replace_incomplete=False)
+    builder = tfds.builder_from_directory(local_folder)
   total = _count(builder)
   if total < info.size:
     warn(
@@ -46,7 +53,7 @@ def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
       'prepared; to prepare all of them, run --mode=prepare with '
       '--config.data.files=PATH of the full set'
     )
-  return _open(builder, spec.split, info.classes)
+  return _open(builder, spec, info.classes, cached)
 
 
 def is_prepared(info: DatasetInfo, spec: DataSpec) -> bool:
@@ -79,10 +86,21 @@ def _ensure_prepared(
     ):
       unused = '' if spec.files is None else '; data.files was not read'
       print(f'Already prepared: {folder}{unused}')
-      return
-    _prepare(info, spec)
+      if _is_complete(local_folder, spec):
+        return
+    else:
+      _prepare(info, spec)
+    if spec.pyramid:
+      pyramid.write(local_folder, tfds.builder_from_directory(local_folder))
     store.push(folder)
   print(f'Prepared: {folder}')
+
+
+def _is_complete(folder: epath.Path, spec: DataSpec) -> bool:
+  """Whether a set is prepared, with all that the spec asks for."""
+  return store.is_prepared(folder) and (
+    not spec.pyramid or pyramid.is_written(folder)
+  )
 
 
 def _is_incomplete(info: DatasetInfo, folder: epath.Path) -> bool:
@@ -92,10 +110,12 @@ def _is_incomplete(info: DatasetInfo, folder: epath.Path) -> bool:
   return not has_all or 'label' not in builder.info.features
 
 
-def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
+def _open(
+  builder: Any, spec: DataSpec, classes: tuple[str, ...], cached: Cache | None
+) -> Source:
   """Opens a split of a prepared set."""
-  records = open_records(builder, split)
-  features = builder.info.features
+  records = open_records(builder, spec.split, cached=cached)
+  features = records.features
   labelled = 'label' in features
   image_bytes = int(np.prod(features['image'].shape))
   label_bytes = 4 * int(np.prod(features['label'].shape)) if labelled else 0
@@ -104,66 +124,27 @@ def _open(builder: Any, split: str, classes: tuple[str, ...]) -> Source:
     fetch=partial(_fetch, records),
     example_bytes=image_bytes + label_bytes,
     classes=classes if labelled else (),
-    labels=partial(read_labels, records, 'label') if labelled else None,
-    fingerprint=partial(fingerprint_records, records),
+    labels=partial(records.labels, 'label') if labelled else None,
+    fingerprint=records.fingerprint,
+    blocks=records.blocks(spec),
+    ahead=partial(_ahead, records) if cached else None,
+    fetch_sums=partial(pyramid.fetch, records) if spec.pyramid else None,
   )
 
 
-def open_records(builder: Any, split: str, decoders: Any = None) -> Any:
-  """Opens a split of a data set that TFDS has prepared, for random access.
-
-  Raises:
-    UserError: The split does not exist, or is empty.
-  """
-  try:
-    records = builder.as_data_source(split=split, decoders=decoders)
-    size = len(records)
-  except (ValueError, NotImplementedError, AssertionError) as error:
-    valid = builder.info.splits
-    raise UserError(
-      f'config.data.split={split!r} must be one of {", ".join(valid)}, all, a '
-      'sum of them, or a slice of one, as in train[:90%]'
-      f'{suggest(split, valid)}'
-    ) from error
-  if not size:
-    raise UserError(
-      f'config.data.split={split!r} has no examples: choose a larger one'
-    )
-  return records
-
-
-def read_labels(records: Any, name: str) -> Int32[np.ndarray, 'n ...']:
-  """Reads the labels of all records without decoding the images."""
-  feature = records.dataset_info.features[name]
-  label_only = tfds.features.FeaturesDict({name: feature})
-  labels = []
-  for first in range(0, len(records), CHUNK):
-    rows = range(first, min(first + CHUNK, len(records)))
-    raw = records.data_source.__getitems__(list(rows))
-    labels += [
-      label_only.deserialize_example_np(record)[name] for record in raw
-    ]
-  return np.asarray(labels, np.int32)
-
-
-def fingerprint_records(records: Any) -> Fingerprint:
-  """Hashes the files of the records, and which records of them are used."""
-  digest = hashlib.sha256()
-  for part in records.dataset_info.splits[records.split].file_instructions:
-    file = Path(part.filename)
-    line = f'{file.name} {sha256_of(file)} {part.skip} {part.take}\n'
-    digest.update(line.encode())
-  return Fingerprint(digest.hexdigest(), digest.hexdigest())
-
-
-def _fetch(records: Any, indices: np.ndarray) -> Examples:
+def _fetch(records: Records, indices: np.ndarray) -> Examples:
   """Reads the examples at `indices`."""
-  read = records.__getitems__(indices.tolist())
+  read = records.read(indices)
   examples = {'images': np.stack([example['image'] for example in read])}
   if 'label' in read[0]:
     labels = [example['label'] for example in read]
     examples['labels'] = np.asarray(labels, np.int32)
   return examples
+
+
+def _ahead(records: Records, upcoming: Upcoming, factor: int) -> None:
+  """Announces shards, or the files of a level of the pyramid."""
+  records.ahead(upcoming, partial(pyramid.file_name, factor=factor))
 
 
 def _folder(info: DatasetInfo, spec: DataSpec) -> epath.Path:

@@ -34,6 +34,30 @@ class Fingerprint(NamedTuple):
   here: str
 
 
+class Blocks(NamedTuple):
+  """Runs of consecutive examples that are stored, and read, together.
+
+  Attributes:
+    sizes: The numbers of examples of the blocks, in the order of the examples.
+    window: The number of blocks whose examples are shuffled together.
+  """
+
+  sizes: tuple[int, ...]
+  window: int
+
+
+class Upcoming(NamedTuple):
+  """The blocks that a stream reads next.
+
+  Attributes:
+    number: It grows along the stream, and is the same for the same blocks.
+    blocks: The numbers of the blocks.
+  """
+
+  number: int
+  blocks: tuple[int, ...]
+
+
 class Source(NamedTuple):
   """A set of examples with random access.
 
@@ -56,6 +80,15 @@ class Source(NamedTuple):
       labels, or only `fetch` returns them.
     fingerprint: () -> the fingerprint of the set, without decoding images.
       None: the evaluator hashes all fetched images instead.
+    blocks: How the examples are stored, on which their order in training
+      depends. None: it does not depend on it.
+    ahead: (Upcoming, factor) -> None: announces the blocks that are read next,
+      at a factor of `fetch_sums` or 1, so that they are fetched in time; of a
+      joined source, by name. None: the examples are at hand, and may be read in
+      any order.
+    fetch_sums: (indices, factor) -> the examples, with sums over squares of
+      factor x factor pixels as uint16 or uint32 in place of the images. None:
+      only whole images are stored.
   """
 
   size: int
@@ -68,6 +101,9 @@ class Source(NamedTuple):
   parts: Mapping[str, Source] = {}
   labels: Callable[[], Int32[np.ndarray, 'n ...']] | None = None
   fingerprint: Callable[[], Fingerprint] | None = None
+  blocks: Blocks | None = None
+  ahead: Callable[[Any, int], None] | None = None
+  fetch_sums: Callable[[np.ndarray, int], Examples] | None = None
 
 
 class DataSpec(NamedTuple):
@@ -81,6 +117,10 @@ class DataSpec(NamedTuple):
     dir: The folder of prepared sets; None: the default folder of TFDS.
     files: The folder of the official files; None: they are downloaded.
     max_device_bytes: Larger sets are streamed.
+    shuffle_window: The number of images that are shuffled together; None: all.
+    pyramid: Whether the prepared set has smaller copies of the images.
+    cache_bytes: The limit of the local cache of a set whose shards are fetched
+      as they are needed; None: the set is copied to the local disk.
   """
 
   path: str
@@ -91,6 +131,9 @@ class DataSpec(NamedTuple):
   dir: str | None = None
   files: str | None = None
   max_device_bytes: int = 2**31
+  shuffle_window: int | None = None
+  cache_bytes: int | None = None
+  pyramid: bool = False
 
   @property
   def image_bytes(self) -> int:
@@ -132,6 +175,7 @@ def joined(parts: Mapping[str, Source]) -> Source:
       f'config.data.{one} is drawn on the devices, but config.data.{other} has '
       'stored images: choose two sources of the same kind'
     )
+  fetched_ahead = any(part.ahead is not None for part in parts.values())
   return Source(
     size=max(part.size for part in parts.values()),
     fetch=partial(_fetch_parts, dict(parts)),
@@ -139,7 +183,16 @@ def joined(parts: Mapping[str, Source]) -> Source:
     decodes=any(part.decodes for part in parts.values()),
     draw=partial(_draw_parts, dict(parts)) if drawn else None,
     parts=dict(parts),
+    ahead=partial(_announce_parts, dict(parts)) if fetched_ahead else None,
   )
+
+
+def _announce_parts(
+  parts: Mapping[str, Source], upcoming: Mapping[str, Upcoming], factor: int
+) -> None:
+  for name, part in parts.items():
+    if part.ahead is not None:
+      part.ahead(upcoming[name], factor)
 
 
 def _fetch_parts(

@@ -1,13 +1,18 @@
 """Storage of prepared data sets: on the local disk, or also in a bucket.
 
 Records are read in random order, and each read from a bucket would be one
-request. So a set in a bucket is copied to the local disk before it is read.
+request. So a set in a bucket is copied to the local disk before it is read, as
+a whole or shard by shard.
 """
+
+from typing import Any
 
 from etils import epath, epy
 
+from gan_jax.data.cache import Cache, open_cache
 from gan_jax.data.source import DataSpec
-from gan_jax.files import is_remote, local
+from gan_jax.errors import UserError
+from gan_jax.files import cache_folder, is_remote, local, write_whole
 
 with epy.lazy_imports():  # TFDS takes a quarter of a second
   import tensorflow_datasets as tfds
@@ -53,6 +58,35 @@ def push(folder: epath.Path) -> None:
   """Copies a locally prepared set to its bucket, if it has one."""
   if is_remote(folder):
     _copy(local(folder), folder)
+
+
+def stream(folder: epath.Path, limit: int) -> tuple[Cache, Any]:
+  """Opens a set whose shards are fetched as they are needed.
+
+  Returns:
+    The cache of its shards, of at most `limit` bytes, and its TFDS builder.
+  """
+  is_remote(folder)  # refuses a bucket whose package is not installed
+  folder = epath.Path(folder)
+  path = str(folder.absolute()).replace('://', '/').lstrip('/')
+  below = cache_folder() / 'streamed' / path
+  sizes, described = {}, {}
+  try:
+    for file in folder.iterdir():
+      if '.array_record' in file.name:
+        sizes[file.name] = file.stat().length
+      elif file.suffix in ('.json', '.txt'):
+        described[file.name] = file.read_text()
+  except Exception as error:  # each kind of bucket raises its own
+    line = ' '.join(str(error).split())[:200]
+    raise UserError(
+      f'cannot read {folder} ({type(error).__name__}: {line}): repeat the '
+      'command when the storage can be reached'
+    ) from error
+  cache = open_cache(folder, below / 'shards', sizes, limit, described[INFO])
+  for name, text in described.items():
+    write_whole(below / name, text)
+  return cache, tfds.builder_from_directory(below)
 
 
 def _copy(source: epath.Path, target: epath.Path) -> None:

@@ -270,7 +270,8 @@ class Evaluator:
       )
     if 'labels' in self._needs:
       check_labels(source.fetch(np.arange(1)).get('labels'))
-    batches = lambda seed: self._batches(source, self.num_samples)
+    order = self._order(source, self.num_samples)
+    batches = lambda seed: self._batches(source, self.num_samples, order)
     return self._compute_values(batches, self.num_samples)
 
   def list_scores(
@@ -359,7 +360,8 @@ class Evaluator:
     if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
-      batches = _prefetch(self._batches(source, count))
+      order = self._order(source, count)
+      batches = _prefetch(self._batches(source, count, order))
       inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)
@@ -370,9 +372,23 @@ class Evaluator:
     rows = [get_metric(name) for name in self.metrics]
     return sorted({row.version for row in rows if row.needs == need})
 
-  def _batches(self, source: Source, count: int) -> Batches:
-    """Yields metric inputs of `count` images in the order of a shuffle."""
+  def _order(self, source: Source, count: int) -> Int32[np.ndarray, ' n']:
+    """Returns the indices of the images, in the order of a shuffle.
+
+    Those of a source that is fetched shard by shard are sorted: first those
+    whose features are kept, and then the other ones of the first `count`. So
+    both are the same images as those of any other source.
+    """
     order = Stream(0, source.size).indices(np.arange(source.size))
+    if source.ahead is not None:
+      ends = min(self.num_samples, count), count
+      order = np.concatenate([np.sort(x) for x in np.split(order, ends)])
+    return order
+
+  def _batches(
+    self, source: Source, count: int, order: Int32[np.ndarray, ' n']
+  ) -> Batches:
+    """Yields metric inputs of the first `count` images of an order."""
     size = self._batch_size(count)
     rows = devices.process_rows()(size)
     for first in range(0, count, size):

@@ -53,7 +53,7 @@ def _preview_images(
   config: ConfigDict, source: Source, name: str, path: epath.Path
 ) -> None:
   """Draws the first images of a source, and prints statistics."""
-  stream = Stream(config.seed, source.size, name=name)
+  stream = Stream(config.seed, source.size, name=name, blocks=source.blocks)
   measured = min(MAX_MEASURED, source.size, MAX_BYTES // source.example_bytes)
   taken = source.fetch(stream.indices(np.arange(max(measured, 1))))
   first = {name: array[: ROWS * COLUMNS] for name, array in taken.items()}

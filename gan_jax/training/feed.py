@@ -6,7 +6,7 @@ a larger one are fetched by loader processes and sent to the devices.
 """
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from gan_jax import devices
+from gan_jax import devices, games
 from gan_jax.data.loader import load
 from gan_jax.data.order import JointStream, Stream, stream_of
 from gan_jax.data.source import Source
@@ -64,7 +64,26 @@ def index_batch_maker(
     stream = stream_of(source, config.seed, attempt)
   fetched_from = None if is_resident(config, source) else source
   rows = devices.process_rows()
-  return partial(index_batch, stream, fetched_from, schedule, rows)
+  factors = {}
+  if fetched_from is not None and source.fetch_sums is not None:
+    factors = _factors(config, schedule)
+  return partial(
+    index_batch, stream, fetched_from, schedule, rows, factors=factors
+  )
+
+
+def _factors(config: ConfigDict, schedule: Schedule) -> dict[int, int]:
+  """Returns by how much each stage of a game downsamples its reals.
+
+  Images that are cropped at random are needed whole.
+  """
+  game = games.make(config)
+  if game.downsample is None or config.data.get('load_resolution') is not None:
+    return {}
+  return {
+    placed.segment.stage: game.downsample(schedule.phase(placed.first_step))
+    for placed in schedule.segments
+  }
 
 
 def index_batch(
@@ -73,6 +92,7 @@ def index_batch(
   schedule: Schedule,
   rows: Callable[[int], slice],
   step: int,
+  factors: Mapping[int, int] | None = None,
 ) -> Pair[IndexBatch | None]:
   """Makes the index batches of the dispatch that begins at `step`.
 
@@ -83,6 +103,7 @@ def index_batch(
     schedule: The schedule.
     rows: (batch size) -> the rows of this process.
     step: The first iteration of the dispatch.
+    factors: By stage, the factor by which the examples are fetched smaller.
 
   Returns:
     disc: leaves [steps, disc_steps, n, ...]; gen: leaves [steps, n', ...], or
@@ -92,6 +113,7 @@ def index_batch(
     determine their keys.
   """
   segment = schedule.segment_at(step).segment
+  factor = (factors or {}).get(segment.stage, 1)
   steps, per_step = schedule.steps_per_dispatch, segment.images_per_step
   first = schedule.images(step) + per_step * np.arange(steps, dtype=np.int64)
 
@@ -104,7 +126,12 @@ def index_batch(
     indices = stream.indices(positions)
     if source is None:
       return {**batch, 'index': indices}
-    fetched = source.fetch(jax.tree.map(np.ravel, indices))
+    if source.ahead is not None:
+      source.ahead(stream.upcoming(int(positions.min())), factor)
+    fetch = source.fetch
+    if factor > 1:
+      fetch = partial(source.fetch_sums, factor=factor)
+    fetched = fetch(jax.tree.map(np.ravel, indices))
     fetched = {k: v.reshape(*shape, *v.shape[1:]) for k, v in fetched.items()}
     return {**batch, **fetched}
 

@@ -117,7 +117,7 @@ def set_up(
   check_length(config, workdir, max(steps(workdir), default=0))
   source = data.make(config, training=True)
   whole = _uncropped(config, source)
-  config = cfg.with_data_size(config, _sizes(source))
+  config = cfg.with_data_size(config, _sizes(source), _shards(source))
   config, weights = _initial_weights(config, workdir)
   cfg.check_workdir(config, workdir)
   peers.agree({'init.digest': config.get('init', {}).get('digest')})
@@ -125,7 +125,13 @@ def set_up(
   examples = first_examples(config, whole)
   check_entries(config, game, examples)
   # The paths of the data may differ between processes, but not the data.
-  peers.agree({'data.size': _sizes(source), 'data (images)': _digest(examples)})
+  peers.agree(
+    {
+      'data.size': _sizes(source),
+      'data.shards': _shards(source),
+      'data (images)': _digest(examples),
+    }
+  )
   shapes = jax.eval_shape(lambda: examples)
   phase = schedule.phase(0)
   create = partial(create_state, game, tx, shapes, phase, config.seed)
@@ -194,6 +200,15 @@ def _uncropped(config: ConfigDict, source: Source) -> Source:
 def _sizes(source: Source) -> int | tuple[int, ...]:
   """Returns the size of a source, or those of its parts."""
   return tuple(part.size for part in source.parts.values()) or source.size
+
+
+def _shards(source: Source) -> str | None:
+  """Returns a digest of the shards, if the order depends on them."""
+  parts = source.parts or {'': source}
+  blocks = {name: part.blocks for name, part in parts.items() if part.blocks}
+  if not blocks:
+    return None
+  return hashlib.sha256(str(sorted(blocks.items())).encode()).hexdigest()[:16]
 
 
 def _initial_weights(
