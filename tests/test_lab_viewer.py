@@ -155,5 +155,5 @@ def test_nothing_is_written(client, vanilla):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-  with pytest.raises(UserError, match='it has no config.json'):
+  with pytest.raises(UserError, match=r'it has no config\.json'):
     Viewer(tmp_path)
