@@ -46,6 +46,7 @@ def test_fid_per_class_by_hand():
     fid_per_class(real, np.array([0, 0, 1, 1]), fake, np.array([0, 0, 0, 1]))
 
 
+@pytest.mark.slow  # three classifiers are trained
 def test_classification_accuracy_of_quadrants(monkeypatch):
   """The class is the bright quadrant: right labels, shifted labels, noise."""
   monkeypatch.setattr(conditional, 'STEPS', 80)

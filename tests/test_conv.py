@@ -136,7 +136,7 @@ def lax_conv(shape):
   )
 
 
-THRICE = [SHAPES[7], WINOGRAD[0]]
+THRICE = [SHAPES[7]]
 MORE = [
   pytest.param(shape, marks=pytest.mark.slow)
   for shape in [*SHAPES, *WINOGRAD]

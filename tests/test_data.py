@@ -189,6 +189,7 @@ def cifar10(shared, tmp_path_factory):
   return test
 
 
+@pytest.mark.slow  # 60,000 files are unpacked
 def test_genuine_jpegs_in_class_folders(cifar10):
   source = make(f'folder:{cifar10}', 32, 3)
   examples = source.fetch(np.arange(source.size))

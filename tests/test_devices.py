@@ -148,7 +148,9 @@ def test_a_divided_state_trains_the_same(vanilla, tmp_path):
   assert {x.data.shape for x in kernel.addressable_shards} == {(32, 392)}
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+@pytest.mark.parametrize(
+  'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+)
 def test_two_processes_make_no_difference(single, parallel, tmp_path):
   """2 processes of 4 devices; then opened and extended on one device."""
   name, workdir = single

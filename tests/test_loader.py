@@ -28,7 +28,9 @@ def squares(step):
   return {'square': np.full((3, 2), step**2)}
 
 
-@pytest.mark.parametrize('workers', [0, 3])
+@pytest.mark.parametrize(
+  'workers', [0, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_order_with_any_number_of_workers(workers):
   loaded = list(load(squares, range(10, 31, 5), workers))
   assert [part['square'][0, 0] for part in loaded] == [100, 225, 400, 625, 900]

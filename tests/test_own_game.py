@@ -47,6 +47,7 @@ def translation(config, axis_name=None):
 """
 
 
+@pytest.mark.slow  # trained until the codes are right
 def test_info_gan_finds_classes_that_nobody_labelled(tmp_path):
   config = runpy.run_path(str(INFO_GAN))['get_config']('tiny')
   config.batch_size, config.total_images = 64, 64 * 200

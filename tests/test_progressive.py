@@ -623,9 +623,8 @@ def test_what_is_not_in_play_is_left_alone(run):
   assert still > 50
 
 
-@pytest.mark.parametrize(
-  'images', [pytest.param(96, marks=pytest.mark.slow), 216]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('images', [96, 216])
 def test_stopped_while_a_level_fades_in(run, images, tmp_path):
   """And prolonged: bit for bit the straight run; read in the meantime."""
   config, workdir, _ = run

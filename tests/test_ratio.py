@@ -42,6 +42,7 @@ def known_ratio(run, x):
   return log_normal(1.0, 0.5) - log_normal(b, w)
 
 
+@pytest.mark.slow  # trained until D is right
 def test_the_ratio_of_two_known_gaussians(gaussians):
   """Where both have samples, within a tenth of the ratio's spread."""
   rng = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def without_penalties(name):
   return config
 
 
+@pytest.mark.slow  # D is trained until it is the best
 def test_the_best_discriminator_is_the_ratio_of_densities():
   """D(x) = p_data / (p_data + p_G): Goodfellow et al. 2014, proposition 1.
 

@@ -236,7 +236,9 @@ def test_every_iteration_has_new_points(trained):
   assert not np.isin(known, one).any()
 
 
-@pytest.mark.parametrize('several', [0, 4])
+@pytest.mark.parametrize(
+  'several', [0, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
   """Also if D compares the points of a minibatch."""
   config = get_config('toy:ring', 'tiny')

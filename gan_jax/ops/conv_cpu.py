@@ -25,7 +25,7 @@ def conv(
   if window.groups > 1:
     parts = _split(x, window), _split(w, window)
     return _join(_each_group(conv, window, *parts))
-  if winograd.applies(window, len(x), w.shape[2:], w.dtype):
+  if winograd.applies(window, x.shape[0], w.shape[2:], w.dtype):
     return winograd.conv(window, x, w)
   return conv_xla.conv(window, x, w)
 
@@ -37,7 +37,7 @@ def conv_transpose(
   if window.groups > 1:
     parts = _split(y, window), _split(w, window)
     return _join(_each_group(conv_transpose, window, *parts))
-  if winograd.applies(window, len(y), w.shape[2:], w.dtype):
+  if winograd.applies(window, y.shape[0], w.shape[2:], w.dtype):
     return winograd.conv_transpose(window, y, w)
   padding = []
   for axis in (0, 1):
@@ -63,7 +63,7 @@ def filter_grad(
     parts = _split(x, window), _split(y, window)
     return _join(_each_group(filter_grad, window, *parts))
   channels = x.shape[-1], y.shape[-1]
-  if winograd.applies(window, len(x), channels, x.dtype):
+  if winograd.applies(window, x.shape[0], channels, x.dtype):
     return winograd.filter_grad(window, x, y)
   padding = []
   for axis in (0, 1):

@@ -28,7 +28,7 @@ is not supported.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,13 +70,13 @@ MIN_TILES = 32
 
 
 def applies(
-  window: Window, n: int, channels: Sequence[int], dtype: jnp.dtype
+  window: Window, n: Any, channels: Sequence[int], dtype: jnp.dtype
 ) -> bool:
   """Returns whether this module supports the convolution and is faster.
 
   Args:
     window: The convolution.
-    n: The number of images.
+    n: The number of images; a symbol in programs that are exported.
     channels: Those of x and y.
     dtype: That of all arrays.
   """
@@ -84,6 +84,7 @@ def applies(
     return False
   algorithm = ALGORITHMS[window.kernel]
   height, width = _output_size(window)
+  n = n if isinstance(n, int) else 1  # at least
   return (
     window.stride == algorithm.stride
     and height % 2 == width % 2 == 0
