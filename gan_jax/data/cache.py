@@ -1,15 +1,14 @@
 """The local cache of the shards of a set in a bucket, of bounded size.
 
 All processes of a machine that read a set share its cache. They agree through
-the files alone, so a killed process leaves nothing that the others wait for:
+the files alone, so a killed process leaves nothing that the others wait for.
 
-- `.lock` is held while space is reserved, for milliseconds.
-- `NAME.part` is the space of a shard that is being fetched, into `NAME.new`.
-  Who fetches it holds the lock of `NAME.part`, and renames `NAME.new` to `NAME`
-  when it is whole. The kernel releases the lock of a killed process; the next
-  process that needs space removes such files.
-- The modification time of `NAME` is the time of its last use. The shard that
-  was used least recently is removed first.
+`.lock` is held while space is reserved, for milliseconds. `NAME.part` is the
+space of a shard that is being fetched, into `NAME.new`. Who fetches it holds
+the lock of `NAME.part`, and renames `NAME.new` to `NAME` when it is whole. The
+kernel releases the lock of a killed process; the next process that needs space
+removes such files. The modification time of `NAME` is the time of its last use:
+the shard that was used least recently is removed first.
 
 The sizes of all of these, those that are being fetched counted as whole, never
 exceed the limit. A removed shard that a process still reads is freed when that
