@@ -55,6 +55,8 @@ class Algorithm(NamedTuple):
     stride: That of the convolution.
     min_channels: With fewer channels, XLA's convolutions are about as fast and
       compile faster.
+    min_tiles: With fewer tiles of 2x2 outputs, the map of the filter takes
+      longer than what the products save.
   """
 
   of_input: Callable[[Array], Matrices]
@@ -62,11 +64,7 @@ class Algorithm(NamedTuple):
   of_filter: Callable[[Filter], Matrices]
   stride: int
   min_channels: int
-
-
-# With fewer tiles of 2x2 outputs, the maps of the filter take longer than what
-# the products save.
-MIN_TILES = 32
+  min_tiles: int = 1
 
 
 def applies(
@@ -89,7 +87,7 @@ def applies(
     window.stride == algorithm.stride
     and height % 2 == width % 2 == 0
     and _used_size(window) == _padded_size(window)
-    and n * height * width >= 4 * MIN_TILES
+    and n * height * width >= 4 * algorithm.min_tiles
     and min(channels) >= algorithm.min_channels
   )
 
@@ -246,5 +244,12 @@ def _filter_3(w: Filter) -> Matrices:
 
 ALGORITHMS = {
   (4, 4): Algorithm(_input_4, _output_4, _filter_4, stride=2, min_channels=32),
-  (3, 3): Algorithm(_input_3, _output_3, _filter_3, stride=1, min_channels=64),
+  (3, 3): Algorithm(
+    _input_3,
+    _output_3,
+    _filter_3,
+    stride=1,
+    min_channels=64,
+    min_tiles=32,
+  ),
 }
