@@ -43,7 +43,7 @@ def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
     cached, builder = store.stream(folder, spec.cache_bytes)
   else:
     # No lock is taken for a prepared set, which may be on a read-only disk.
-    if is_remote(folder) or not _is_complete(local_folder, spec):
+    if is_remote(folder) or not _is_ready(local_folder, spec):
       _ensure_prepared(info, spec, replace_incomplete=False)
     builder = tfds.builder_from_directory(local_folder)
   total = _count(builder)
@@ -58,7 +58,7 @@ def open_or_prepare(info: DatasetInfo, spec: DataSpec) -> Source:
 
 def is_prepared(info: DatasetInfo, spec: DataSpec) -> bool:
   """Whether the data set is prepared."""
-  return store.is_prepared(_folder(info, spec))
+  return _is_ready(_folder(info, spec), spec)
 
 
 def prepare(info: DatasetInfo, spec: DataSpec) -> None:
@@ -86,7 +86,7 @@ def _ensure_prepared(
     ):
       unused = '' if spec.files is None else '; data.files was not read'
       print(f'Already prepared: {folder}{unused}')
-      if _is_complete(local_folder, spec):
+      if _is_ready(local_folder, spec):
         return
     else:
       _prepare(info, spec)
@@ -96,7 +96,7 @@ def _ensure_prepared(
   print(f'Prepared: {folder}')
 
 
-def _is_complete(folder: epath.Path, spec: DataSpec) -> bool:
+def _is_ready(folder: epath.Path, spec: DataSpec) -> bool:
   """Whether a set is prepared, with all that the spec asks for."""
   return store.is_prepared(folder) and (
     not spec.pyramid or pyramid.is_written(folder)
