@@ -96,7 +96,7 @@ def logged_steps(workdir):
 
 def preempt_at(step, monkeypatch):
   """Sends SIGTERM in the dispatch that ends at `step`, of 4 steps each."""
-  limit_in_flight, dispatches = loop.devices.limit_in_flight, []
+  limit_in_flight, dispatches = loop.limit_in_flight, []
 
   def limit(pending):
     limit_in_flight(pending)
@@ -104,7 +104,7 @@ def preempt_at(step, monkeypatch):
     if 4 * len(dispatches) == step:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop.devices, 'limit_in_flight', limit)
+  monkeypatch.setattr(loop, 'limit_in_flight', limit)
 
 
 def untrained(config, monkeypatch, step=0):

@@ -12,11 +12,15 @@ import pytest
 from conftest import ROOT, launch, with_devices
 from runs import get_config
 
-from gan_jax import devices
 from gan_jax.config import changed
 from gan_jax.errors import UserError
 from gan_jax.modes import compile as modes
-from gan_jax.modes.compile import Collective, collectives, compile_step
+from gan_jax.modes.compile import (
+  Collective,
+  collectives,
+  compile_step,
+  find_chips,
+)
 
 # Lines of compiled programs.
 HLO = """
@@ -98,7 +102,7 @@ check_transfers(config, jax.devices())
 def test_tpus_reduce_the_gradients_of_a_player_at_once(topology):
   pytest.importorskip('libtpu', reason="pip install 'gan_jax[tpu]'")
   config = changed(get_config('vanilla_mnist'), 'batch_size', 256)
-  chips = devices.topology(topology)
+  chips = find_chips(topology)
   found = collectives(compile_step(config, chips).as_text())
   assert [x.kind for x in found] == ['all-reduce'] * 2
   # Each parameter once, in float32, and a few numbers: the metrics.

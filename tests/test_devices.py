@@ -14,8 +14,8 @@ from runs import get_config, metrics, setting
 from tables import constant_table
 
 import gan_jax
-from gan_jax import devices
 from gan_jax.training import checkpoint, loop
+from gan_jax.training.strategies import make_strategy
 
 EXPERIMENTS = (
   'vanilla_mnist',
@@ -142,7 +142,7 @@ def test_a_divided_state_trains_the_same(vanilla, tmp_path):
   state = loop.train(config, tmp_path)
   for one, other in zip(metrics(vanilla), metrics(tmp_path), strict=True):
     assert one == pytest.approx(other, rel=2e-4, abs=1e-5)
-  placed = devices.make_strategy('fsdp').shard_state(state)
+  placed = make_strategy('fsdp').shard_state(state)
   kernel = placed.variables.gen['params']['Dense_1']['kernel']
   assert kernel.shape == (32, 784)
   assert {x.data.shape for x in kernel.addressable_shards} == {(32, 392)}

@@ -21,6 +21,7 @@ from gan_jax.training.checkpoint import Checkpoints
 from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
 from gan_jax.training.schedule import place_segments
+from gan_jax.training.strategies import Strategy, make_strategy
 
 POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
 OTHERS = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
@@ -28,7 +29,7 @@ ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
 SAME = lambda tree: tree
-ONE_DEVICE = devices.Strategy(
+ONE_DEVICE = Strategy(
   None,
   jax.jit,
   SAME,
@@ -352,7 +353,7 @@ def test_two_devices_equal_one(name, gen_batch_size):
   """
   schedule = make_schedule(2, gen_batch_size)
   alone = Trainer(fake_game(), ADAM, schedule).train(8)
-  strategy = devices.make_strategy(name)
+  strategy = make_strategy(name)
   game = fake_game(strategy.axis_name)
   start = devices.create(partial(create, game, ADAM))
   together = Trainer(game, ADAM, schedule, start, strategy).train(8)

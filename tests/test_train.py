@@ -2,7 +2,6 @@
 
 from runs import get_config
 
-from gan_jax import devices
 from gan_jax.training import loop, run_log
 
 
@@ -11,10 +10,10 @@ def test_a_moment_is_told_while_the_next_is_played(tmp_path, monkeypatch):
   checkpoint alone they have not.
   """
   begun, told = [], []
-  limit_in_flight = devices.limit_in_flight
+  limit_in_flight = loop.limit_in_flight
   log, samples = run_log.RunLog.log, run_log.RunLog.samples
   monkeypatch.setattr(
-    devices,
+    loop,
     'limit_in_flight',
     lambda results: (begun.append(1), limit_in_flight(results)),
   )

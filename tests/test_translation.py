@@ -17,18 +17,19 @@ from runs import get_config
 
 from gan_jax.errors import UserError
 from gan_jax.games import cut, image_pool
+from gan_jax.games.cyclegan import cyclegan_game
 from gan_jax.games.game import Context, Phase
 from gan_jax.games.losses import (
   least_squares_half,
   non_saturating_half,
   relativistic_average,
 )
+from gan_jax.games.pix2pix import pix2pix_game
 from gan_jax.games.super_resolution import (
   Weights,
   reduce,
   super_resolution_game,
 )
-from gan_jax.games.translation import cyclegan_game, pix2pix_game
 from gan_jax.models.perceptual import FeatureNetwork
 from gan_jax.models.translation import ENCODER
 from gan_jax.ops.bicubic import weights as bicubic_weights

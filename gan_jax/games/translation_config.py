@@ -9,13 +9,14 @@ from gan_jax.errors import UserError
 from gan_jax.games import cut as cut_games
 from gan_jax.games import losses
 from gan_jax.games.config_parts import both_networks
+from gan_jax.games.cyclegan import cyclegan_game
 from gan_jax.games.game import Game
+from gan_jax.games.pix2pix import pix2pix_game
 from gan_jax.games.super_resolution import (
   PIXEL_LOSSES,
   Weights,
   super_resolution_game,
 )
-from gan_jax.games.translation import cyclegan_game, pix2pix_game
 from gan_jax.models import perceptual
 from gan_jax.pair import Pair
 from gan_jax.registry import accepts, build, check_keys, choose

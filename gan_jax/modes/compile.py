@@ -6,8 +6,10 @@ published speeds this gives the time of an iteration by a roofline: nothing is
 measured, and XLA's count of the bytes moved is a coarse one.
 """
 
+import importlib.util
 import json
 import math
+import os
 import re
 import time
 from functools import partial
@@ -18,10 +20,11 @@ import jax
 import jax.numpy as jnp
 import rich.console
 import rich.table
+from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from gan_jax import config as cfg
-from gan_jax import devices, games
+from gan_jax import games
 from gan_jax.data.on_device import make_reader
 from gan_jax.data.order import stream_of
 from gan_jax.errors import UserError
@@ -37,6 +40,7 @@ from gan_jax.training import optimizers
 from gan_jax.training.check import check_config
 from gan_jax.training.dispatch import train_dispatch
 from gan_jax.training.feed import index_batch
+from gan_jax.training.strategies import compile_for
 
 
 class Chip(NamedTuple):
@@ -135,7 +139,7 @@ def compile_step(
   )
   streamed = cfg.changed(config, 'data.max_device_bytes', 0)
   reader = make_reader(streamed, source)
-  return devices.compile_for(
+  return compile_for(
     chips,
     config.parallel,
     partial(train_dispatch, game, tx, reader, None),
@@ -145,6 +149,38 @@ def compile_step(
     schedule.dispatch(first),
     game.frozen(),
   )
+
+
+def find_chips(name: str) -> list[jax.Device]:
+  """Returns the TPU chips of a topology, such as v5e:4x4; none is needed.
+
+  Programs can be compiled for them, but not run.
+
+  Raises:
+    UserError: The compiler of TPUs is not installed, or does not know the
+      topology.
+  """
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError(
+      f'--topology={name} needs the compiler of TPUs: pip install '
+      "'gan_jax[tpu]'"
+    )
+  # With these, libtpu does not search for TPUs.
+  for key, value in {
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+  }.items():
+    os.environ.setdefault(key, value)
+  try:
+    return topologies.get_topology_desc(name, 'tpu').devices
+  except Exception as error:  # of XLA's own kind
+    line = ' '.join(str(error).split())[:120]
+    raise UserError(
+      f'--topology={name} is refused ({line}): name one such as v5e:2x4, '
+      'v5e:16x16 or v6e:8x8'
+    ) from error
 
 
 def compile(
@@ -167,7 +203,7 @@ def compile(
     )
   check_config(config)
   chip = choose('TPU', topology.partition(':')[0], CHIPS)
-  chips = devices.topology(topology)
+  chips = find_chips(topology)
   config = config.copy_and_resolve_references()
   figures = measure(config, topology, chip, chips)
   table = rich.table.Table(show_header=False, box=None)

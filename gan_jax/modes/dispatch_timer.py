@@ -26,6 +26,11 @@ from gan_jax.training.sampler import first_examples
 from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.setup import create_state, on_devices
 from gan_jax.training.state import State
+from gan_jax.training.strategies import (
+  limit_in_flight,
+  make_strategy,
+  prefetch,
+)
 
 # Size limits of the generated data: number of images, and pixels in total.
 MAX_IMAGES, MAX_PIXELS = 1024, 2**26
@@ -115,8 +120,8 @@ def dispatch_batches(
 ) -> Generator[Any]:
   """Yields the index batches of a run, prefetched as in training."""
   schedule, first = endless_schedule(config, first)
-  strategy = devices.make_strategy(config.parallel)
-  return devices.prefetch(
+  strategy = make_strategy(config.parallel)
+  return prefetch(
     strategy.shard, index_batches(config, source, schedule, first, attempt=0)
   )
 
@@ -128,7 +133,7 @@ def compile_dispatch(
 
   `first` None: the first dispatch of the last segment.
   """
-  strategy = devices.make_strategy(config.parallel)
+  strategy = make_strategy(config.parallel)
   game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   schedule, first = endless_schedule(config, first)
@@ -156,7 +161,7 @@ def compile_dispatch(
     nonlocal state
     state, metrics = step(state, dataset, batch, phases, frozen)
     pending.append(metrics)
-    devices.limit_in_flight(pending)
+    limit_in_flight(pending)
 
   def wait() -> None:
     jax.block_until_ready(pending)

@@ -13,7 +13,6 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Float, Int32, PyTree, Shaped, UInt8
 from ml_collections import ConfigDict
-from PIL import Image
 
 from gan_jax import config, games
 from gan_jax.bounds import check_counts, check_seed
@@ -25,15 +24,6 @@ from gan_jax.games.game import Output, main_output, truncated
 from gan_jax.keys import Purpose, example_keys
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.pair import Pair
-from gan_jax.plots.grid import (
-  grid_columns,
-  labels_by_class,
-  show,
-  shrink_to,
-  to_pil,
-)
-from gan_jax.plots.outputs import images_of, output_grid
-from gan_jax.plots.toy_plot import make_plot_data, plot, plot_mapping
 from gan_jax.registry import choose, code_names
 from gan_jax.runs.directions import directions, walk
 from gan_jax.runs.export import export
@@ -41,6 +31,7 @@ from gan_jax.runs.film import film
 from gan_jax.runs.generate import save_samples
 from gan_jax.runs.invert import invert
 from gan_jax.runs.nearest import nearest
+from gan_jax.runs.pictures import growth, interpolate, show
 from gan_jax.runs.ratio import calibration, more_likely
 from gan_jax.runs.representation import encode, features
 from gan_jax.runs.steps import choose_step
@@ -92,6 +83,9 @@ class Run(StyleMethods):
 
   # What a trained run is for: each in a file of its own.
   save_samples = save_samples
+  show = show
+  interpolate = interpolate
+  growth = growth
   film = film
   export = export
   invert = invert
@@ -247,34 +241,6 @@ class Run(StyleMethods):
       settings = config.changed(settings, 'data.split', held_out)
     return data.make(settings)
 
-  def interpolate(
-    self,
-    n: int = 4,
-    steps: int = 9,
-    seed: int = 0,
-    labels: Labels | None = None,
-    space: str = 'z',
-  ) -> UInt8[np.ndarray, 'n steps h w c'] | Float[np.ndarray, 'n steps d']:
-    """Generates images along `n` paths in latent space, from sample to sample.
-
-    Path i leads from sample 2i to sample 2i + 1 of
-    `run.sample(2 * n, seed, labels=labels)`. In a conditional run, `labels`
-    holds the classes of the 2n ends, or one class for all. With a style-based
-    generator, the paths are also straight lines in `space` 'w'.
-    """
-    choose('space', space, dict.fromkeys(('w', 'z')))
-    if self._game.interpolate is None:
-      raise UserError('run.interpolate needs latents, and this game has none')
-    check_counts(n=n, steps=steps)
-    ends = self.inputs(2 * n, seed, labels=labels)
-    repeat = lambda x: jnp.repeat(x, steps, axis=0)
-    a = jax.tree.map(lambda x: repeat(x[0::2]), ends)
-    b = jax.tree.map(lambda x: repeat(x[1::2]), ends)
-    t = jnp.tile(jnp.linspace(0.0, 1.0, steps), n)
-    between = self._between_in_w if space == 'w' else self._game.interpolate
-    images = self.generate(between(a, b, t))
-    return images.reshape(n, steps, *images.shape[1:])
-
   def metrics(self) -> 'pandas.DataFrame':
     """Returns `metrics.jsonl` as a DataFrame, one row for each line."""
     return read_metrics(self.workdir)
@@ -327,71 +293,6 @@ class Run(StyleMethods):
       output = self._game.discriminate(self.disc_vars, batch, self._phase)
       parts.append(np.asarray(output.logits))
     return np.concatenate(parts)
-
-  def show(
-    self,
-    n: int = 64,
-    seed: int = 0,
-    labels: Labels | None = None,
-    output: str | None = None,
-  ) -> Image.Image:
-    """Returns a grid of `n` samples, which a notebook displays.
-
-    Images that are made from real ones stand beside them. `output` is as in
-    `generator`.
-
-    In a conditional run, `labels` holds a class for each sample, or one for
-    all; without labels, each class has a row. A toy shows its plot, with the
-    trained players instead of the moving average.
-    """
-    self._output(output)
-    if labels is not None:
-      return show(self.sample(n, seed, labels=labels, output=output))
-    if self.reads:
-      return self._show_beside(n, seed, output)
-    if self.has_points:
-      from gan_jax import data
-
-      toy = data.toy_of(self.config)
-      plot_data = make_plot_data(self._game, self.config, toy)
-      points = plot_data(self._variables, self._phase)
-      return to_pil(plot(jax.tree.map(np.asarray, points), toy))
-    if self._classes:
-      labels = np.asarray(labels_by_class(self._classes, n))
-      samples = self.sample(len(labels), seed, labels=labels)
-      return show(samples, columns=grid_columns(self._classes, n))
-    return show(self.sample(n, seed, output=output))
-
-  def _show_beside(self, n: int, seed: int, output: str | None) -> Image.Image:
-    """Shows samples beside the real images that they are made from."""
-    real = self._real_examples(n)
-    inputs = self.inputs(n, seed, **real)
-    images = images_of(
-      self._output(output), self.params, inputs, real, self._phase
-    )
-    if self.has_points:
-      return to_pil(plot_mapping(images))
-    return to_pil(output_grid(jax.tree.map(to_uint8, images)))
-
-  def growth(self, n: int = 8, seed: int = 0, pixels: int = 128) -> Image.Image:
-    """Shows the same latents at every stage of progressive growing.
-
-    Each row is the last checkpoint of a stage, the earliest stage first.
-
-    Args:
-      n, seed: As for `sample`.
-      pixels: Larger images are resized to this width.
-    """
-    schedule = make_schedule(self.config)
-    last: dict[int, int] = {}
-    for step in checkpoint.steps(self.workdir):
-      if 0 < step <= self.step:
-        last[schedule.segment_at(step - 1).first_step] = step
-    sample = lambda step: load(self.workdir, step, trust=self._trust).sample(
-      n, seed
-    )
-    rows = [shrink_to(sample(step), pixels) for step in last.values()]
-    return show(np.concatenate(rows), columns=n)
 
   def features_of_config(self) -> str | None:
     """Returns the name of the features in the run's config.

@@ -25,6 +25,7 @@ from gan_jax.training.setup import TrainingRun, set_up
 from gan_jax.training.state import State, next_attempt
 from gan_jax.training.step import Metrics
 from gan_jax.training.stopping import StopRequested, interruptible
+from gan_jax.training.strategies import limit_in_flight, prefetch
 from gan_jax.training.summary import print_outcome, print_summary
 
 # Upper limit of the attempts of a run that diverges.
@@ -147,14 +148,14 @@ def _loop(
       samples = _sample(run, state, 0)
       log(_LogRecord(0, 0, [], samples, draw=True))
     pending, record = [], None
-    for batch in devices.prefetch(run.strategy.shard, batches):
+    for batch in prefetch(run.strategy.shard, batches):
       phases = schedule.dispatch(step)
       state, metrics = run.train_dispatch(
         state, run.dataset, batch, phases, run.frozen
       )
       precompiler.look_ahead(step, state)
       pending.append(metrics)
-      devices.limit_in_flight(pending)
+      limit_in_flight(pending)
       if record is not None:
         log(record)  # while the devices compute
         record = None

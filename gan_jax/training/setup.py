@@ -39,6 +39,7 @@ from gan_jax.training.sampler import (
 from gan_jax.training.schedule import Schedule, make_schedule
 from gan_jax.training.state import State
 from gan_jax.training.step import Metrics
+from gan_jax.training.strategies import Strategy, make_strategy
 from gan_jax.training.summary import sizes_of
 
 
@@ -66,7 +67,7 @@ class TrainingRun(NamedTuple):
   workdir: str | Path
   schedule: Schedule
   source: Source
-  strategy: devices.Strategy
+  strategy: Strategy
   checkpoints: Checkpoints
   train_dispatch: Callable[..., tuple[State, Metrics]]
   sampler: Sampler
@@ -110,7 +111,7 @@ def set_up(
   """
   check_config(config)
   cfg.check_workdir(config, workdir)
-  strategy = devices.make_strategy(config.parallel)
+  strategy = make_strategy(config.parallel)
   game = games.make(config, strategy.axis_name)
   tx = optimizers.make(config.optimizer.to_dict())
   schedule = make_schedule(config)
@@ -239,7 +240,7 @@ def create_state(
   return states.create(key, variables, game_state, tx, phase.stage)
 
 
-def on_devices(strategy: devices.Strategy, tree: PyTree) -> PyTree:
+def on_devices(strategy: Strategy, tree: PyTree) -> PyTree:
   """Replicates host arrays on all devices, as the compiled programs expect."""
   return strategy.replicate(devices.replicate(tree))
 
