@@ -2,36 +2,21 @@
 
 import collections
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from gan_jax.errors import UserError
 from gan_jax.lab.advice import advise
-from gan_jax.lab.frames import pack
 from gan_jax.lab.measures import describe
 from gan_jax.lab.presets import PRESETS
-from gan_jax.lab.program import (
-  CHUNK,
-  NUM_DRAWN,
-  ONLY,
-  Program,
-  adopt,
-  stack_phases,
-)
+from gan_jax.lab.program import CHUNK, ONLY, Program, adopt
 from gan_jax.lab.settings import Settings, check
-from gan_jax.lab.trained_game import (
-  MEASURE_EVERY,
-  TrainedGame,
-  score_range,
-  shown_scores,
-)
+from gan_jax.lab.slow_motion import PICTURES, draw
+from gan_jax.lab.trained_game import MEASURE_EVERY, TrainedGame
 from gan_jax.registry import choose
 
 # The choices of iterations for each frame.
@@ -40,27 +25,6 @@ SPEEDS = (1, 2, 5, 10, 20, 50)
 IN_FLIGHT = 2
 # Seconds between two pictures of slow motion, and between two status messages.
 SLOW_SECONDS, STATUS_SECONDS = 1.2, 0.5
-# The pictures of one iteration in slow motion, by the players that are trained.
-# The last one trains.
-BEGINNING = (
-  ('points', 'The step takes real points, and G generates fakes from latents.'),
-  ('answers', 'D answers for each point how real it looks: blue is real.'),
-)
-ENDING = (
-  (
-    'forces',
-    "D is frozen. G's loss falls fastest along the arrow of each fake.",
-  ),
-  ('gen', 'G follows the arrows as far as its weights can: its points move.'),
-)
-DISC_MOVES = (
-  "D's weights follow D's loss; G is frozen. The map changes a little."
-)
-PICTURES = {
-  'both': (*BEGINNING, ('disc', DISC_MOVES), *ENDING),
-  'disc': (*BEGINNING, ('gen', DISC_MOVES)),
-  'gen': (*BEGINNING, *ENDING),
-}
 # (settings) -> the compiled program and its config, as soon as they are ready.
 Compile = Callable[[Settings], Future]
 Send = Callable[[str | bytes], None]
@@ -325,39 +289,11 @@ class Session:
 
   def _slow_frame(self) -> None:
     """Shows one picture of an iteration; the last one trains."""
-    pictures = PICTURES[self.only]
-    kind, text = pictures[self._picture]
     for name, game in self.games.items():
-      header = {'picture': self._picture, 'text': text, 'kind': kind}
-      self._emit(self._picture_of(game, name, header))
+      self._emit(draw(game, name, self._number, self.only, self._picture))
     self._number += 1
-    self._picture = (self._picture + 1) % len(pictures)
+    self._picture = (self._picture + 1) % len(PICTURES[self.only])
     self._report(time.monotonic())
-
-  def _picture_of(
-    self, game: TrainedGame, name: str, header: dict[str, Any]
-  ) -> bytes:
-    kind = header['kind']
-    if kind == 'gen':
-      game.train(1, self.only)
-      return game.frame(name, self._number, **header)
-    program, state = game.program, game.state
-    if kind in ('disc', 'forces') and self.only == 'both':
-      copy = jax.tree.map(lambda x: x.copy(), state)  # training donates it
-      phases = stack_phases(game.schedule, game.step, 1)
-      after, _ = program.function('disc')(copy, phases, np.int32(1))
-      state = state._replace(variables=after.variables)
-    view, found = game.look('view', state), game.look('inspect', state)
-    for key in ('real_scores', 'fake_scores'):
-      found[key] = shown_scores(found[key], program)
-    view['fake'] = view['fake'][:NUM_DRAWN]
-    scores = view.pop('scores')
-    row = {'step': game.step}
-    return pack(
-      {'game': name, 'number': self._number, 'row': row, **header}
-      | score_range(scores),
-      {**view, **found, 'map': shown_scores(scores, program)},
-    )
 
   def _stop_if_diverged(self) -> None:
     rows = [game.history[-1] for game in self.games.values() if game.history]
@@ -438,30 +374,4 @@ class Session:
   def _tell_scene(self) -> None:
     """Sends what stays the same during a run, and the history."""
     for name, game in self.games.items():
-      program = game.program
-      loss = game.settings['game.loss.name']
-      self._tell(
-        'scene',
-        game=name,
-        games=list(self.games),
-        dim=program.toy.dim,
-        limit=round(program.toy.limit, 6),
-        num_modes=len(program.toy.modes) if len(program.toy.modes) > 1 else 0,
-        probability=program.loss.probability,
-        critic=program.loss.real_score is None,
-        optimum=_optimum(loss),
-        real=np.round(program.real[:NUM_DRAWN], 4).tolist(),
-        history=game.history,
-      )
-
-
-def _optimum(loss: str) -> dict[str, float]:
-  """Returns the losses at D = 1/2, where they are known."""
-  four, two = math.log(4), math.log(2)
-  return {
-    'minimax': {'disc': four, 'gen': -two},
-    'non_saturating': {'disc': four, 'gen': two},
-    'non_saturating_fake_is_one': {'disc': four, 'gen': two},
-    'non_saturating_half': {'disc': two, 'gen': two},
-    'relativistic': {'disc': two, 'gen': two},
-  }.get(loss, {})
+      self._tell('scene', game=name, games=list(self.games), **game.scene())

@@ -1,5 +1,6 @@
 """A game that a page of the lab trains: its program, state and history."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,20 @@ class TrainedGame:
       {**view, 'map': shown_scores(scores, self.program)},
     )
 
+  def scene(self) -> dict[str, Any]:
+    """Returns what stays the same during a run, and the history."""
+    toy, loss = self.program.toy, self.program.loss
+    return {
+      'dim': toy.dim,
+      'limit': round(toy.limit, 6),
+      'num_modes': len(toy.modes) if len(toy.modes) > 1 else 0,
+      'probability': loss.probability,
+      'critic': loss.real_score is None,
+      'optimum': _optimum(self.settings['game.loss.name']),
+      'real': np.round(self.program.real[:NUM_DRAWN], 4).tolist(),
+      'history': self.history,
+    }
+
 
 def score_range(scores: np.ndarray) -> dict[str, Any]:
   return {'low': finite(scores.min()), 'high': finite(scores.max())}
@@ -103,3 +118,15 @@ def shown_scores(scores: np.ndarray, program: Program) -> np.ndarray:
     low, high = scores.min(), scores.max()
     return (scores - low) / max(high - low, 1e-6)
   return 0.5 + 0.5 * scores / max(np.abs(scores).max(), 1e-6)
+
+
+def _optimum(loss: str) -> dict[str, float]:
+  """Returns the losses at D = 1/2, where they are known."""
+  four, two = math.log(4), math.log(2)
+  return {
+    'minimax': {'disc': four, 'gen': -two},
+    'non_saturating': {'disc': four, 'gen': two},
+    'non_saturating_fake_is_one': {'disc': four, 'gen': two},
+    'non_saturating_half': {'disc': two, 'gen': two},
+    'relativistic': {'disc': two, 'gen': two},
+  }.get(loss, {})
