@@ -1,18 +1,17 @@
 """The evaluator: applies the same metrics and protocol to every generator."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, Key, PyTree, Shaped
+from jaxtyping import Array, Int32, Key, PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import devices
 from gan_jax.data.on_device import read_unflipped
-from gan_jax.data.order import Stream
 from gan_jax.data.preprocess import VERSION
 from gan_jax.data.source import Fingerprint, Source
 from gan_jax.errors import UserError
@@ -27,6 +26,7 @@ from gan_jax.metrics.conditional import (
   check_labels,
   requested_labels,
 )
+from gan_jax.metrics.extractor import Batches, Extractor, fetched
 from gan_jax.metrics.fingerprint import (
   describe,
   fingerprint,
@@ -48,11 +48,8 @@ from gan_jax.metrics.path_length import (
 from gan_jax.metrics.scores import Score, comparison_digest, protocol_digest
 from gan_jax.ops.pixels import quantize
 
-# Size limits of a batch: number of images, and pixels in total.
-MAX_BATCH, MAX_BATCH_PIXELS = 250, 2**22
 # Metric -> score -> the values of all seeds.
 Values = dict[str, dict[str, list[float]]]
-Batches = Iterable[dict[str, jax.Array]]
 
 
 class Evaluator:
@@ -109,15 +106,11 @@ class Evaluator:
     self._paths = sorted(needs & PATHS.keys())
     self._needs = needs.difference(self._paths)
     self._source, self._held_out = source, held_out
-    self._weights = ()
-    if self.features:
-      self._weights = devices.replicate(self.features.weights)
-    self._extract_rows = devices.jit_over_rows(
-      lambda rows, weights: self._extract(weights, **rows)
-    )
     example = source.fetch(np.arange(1))
-    self._image = example['images']
-    predicted = self._check_features()
+    self._extractor = Extractor(
+      self._needs, self.features, self.num_samples, example['images']
+    )
+    predicted = self._extractor.check(self.metrics, bool(self._paths))
     if 'label_accuracy' not in self.metrics:
       predicted = None
     if 'labels' in self._needs:
@@ -195,7 +188,7 @@ class Evaluator:
     check_game(self._paths, game)
     if 'labels' in self._needs:
       check_conditional(self.labels)
-    size = self._batch_size(self.num_samples)
+    size = self._extractor.batch_size(self.num_samples)
     output = main_output(game)
     if self._output is not None:
       output = game.outputs[self._output]
@@ -211,7 +204,7 @@ class Evaluator:
       )
       images = self._quantize(output.sample(gen_vars, inputs, phase))
       asked = requested_labels(inputs) if 'labels' in self._needs else None
-      extracted = self._extract(weights, images, asked)
+      extracted = self._extractor.extract(weights, images, asked)
       if 'pairs' in self._needs:
         extracted['given'] = self._quantize(output.given(batch))
         extracted['targets'] = self._quantize(output.target(batch))
@@ -225,7 +218,7 @@ class Evaluator:
         for first in range(0, self.num_samples, size):
           rows = self._real_rows(game.reads, first, size)
           rows['example'] = jnp.arange(first, first + size)
-          args = rows, gen_vars, self._weights, labels, phase, key
+          args = rows, gen_vars, self._extractor.weights, labels, phase, key
           yield generate_and_extract(*args) | measure_paths(*args)
 
       return self._compute_values(batches, self.num_samples)
@@ -270,8 +263,7 @@ class Evaluator:
       )
     if 'labels' in self._needs:
       check_labels(source.fetch(np.arange(1)).get('labels'))
-    order = self._order(source, self.num_samples)
-    batches = lambda seed: self._batches(source, self.num_samples, order)
+    batches = lambda seed: self._extractor.batches(source, self.num_samples)
     return self._compute_values(batches, self.num_samples)
 
   def list_scores(
@@ -310,7 +302,7 @@ class Evaluator:
     """Computes all metrics for each seed."""
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
-      batches_of_seed = _prefetch(batches(seed))
+      batches_of_seed = fetched(batches(seed))
       needs = self._needs.union(self._paths)
       fake = collect(batches_of_seed, needs, count, self.num_samples)
       for metric in self.metrics:
@@ -360,8 +352,7 @@ class Evaluator:
     if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
-      order = self._order(source, count)
-      batches = _prefetch(self._batches(source, count, order))
+      batches = fetched(self._extractor.batches(source, count))
       inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)
@@ -371,32 +362,6 @@ class Evaluator:
     """Lists the versions of the metrics with a need."""
     rows = [get_metric(name) for name in self.metrics]
     return sorted({row.version for row in rows if row.needs == need})
-
-  def _order(self, source: Source, count: int) -> Int32[np.ndarray, ' n']:
-    """Returns the indices of the images, in the order of a shuffle.
-
-    Those of a source that is fetched shard by shard are sorted: first those
-    whose features are kept, and then the other ones of the first `count`. So
-    both are the same images as those of any other source.
-    """
-    order = Stream(0, source.size).indices(np.arange(source.size))
-    if source.ahead is not None:
-      ends = min(self.num_samples, count), count
-      order = np.concatenate([np.sort(x) for x in np.split(order, ends)])
-    return order
-
-  def _batches(
-    self, source: Source, count: int, order: Int32[np.ndarray, ' n']
-  ) -> Batches:
-    """Yields metric inputs of the first `count` images of an order."""
-    size = self._batch_size(count)
-    rows = devices.process_rows()(size)
-    for first in range(0, count, size):
-      positions = np.arange(first, first + size) % source.size
-      examples = source.fetch(order[positions[rows]])
-      if 'labels' not in self._needs:
-        examples = {'images': examples['images']}
-      yield self._extract_rows(devices.shard_rows(examples), self._weights)
 
   def _real_rows(
     self, reads: Sequence[str], first: int, size: int
@@ -408,66 +373,6 @@ class Evaluator:
     batch = read_unflipped(self._inputs, own % self._inputs.size, own)
     rows = {name: np.asarray(batch[name]) for name in reads}
     return devices.shard_rows(rows)
-
-  def _batch_size(self, count: int) -> int:
-    """Returns the size of a batch, for this number of images in total."""
-    pixels = self._image.shape[1] * self._image.shape[2]
-    return devices.round_up_batch_size(
-      max(1, min(MAX_BATCH, count, MAX_BATCH_PIXELS // pixels))
-    )
-
-  def _extract(
-    self,
-    weights: PyTree,
-    images: Shaped[Array, 'n h w c'],
-    labels: Int32[Array, ' n'] | None = None,
-  ) -> dict[str, Array]:
-    """Extracts from a batch what the metrics need."""
-    inputs = {} if labels is None else {'labels': labels}
-    if self._needs & {'images', 'pairs'}:
-      inputs['images'] = images
-    if self._needs - {'images', 'pairs', 'labels'}:
-      extracted = self.features.extract(weights, images)
-      if self._needs & {'moments', 'features', 'all_features'}:
-        inputs['features'] = extracted['features']
-      if 'probabilities' in self._needs:
-        inputs['probabilities'] = extracted['probabilities']
-    return inputs
-
-  def _check_features(self) -> int | None:
-    """Checks the features before training, by tracing them on one image.
-
-    Returns:
-      The number of classes of the probabilities; None: no metric needs them.
-    """
-    shape, kind = list(self._image.shape[1:]), 'uint8'
-    try:
-      inputs = jax.eval_shape(self._extract, self._weights, self._image)
-      if self._paths:
-        kind = 'float'
-        unit = partial(distance_features, self.features)
-        jax.eval_shape(unit, self._weights, self._image / np.float32(255))
-    except UserError:
-      raise
-    except KeyError as error:
-      raise UserError(
-        f'config.evaluation.features={self.features.name} returns no {error}, '
-        f'which one of {", ".join(self.metrics)} needs: use a classifier'
-      ) from error
-    except Exception as error:  # a custom function can raise anything
-      line = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-      raise UserError(
-        f'config.evaluation.features={self.features.name} must accept '
-        f'{kind} images [n, {", ".join(map(str, shape))}], but raises {line}'
-      ) from error
-    if 'features' in inputs and inputs['features'].ndim != 2:
-      raise UserError(
-        f'config.evaluation.features={self.features.name} must return features '
-        f'[n, d], not [n, {", ".join(map(str, inputs["features"].shape[1:]))}]'
-      )
-    if 'probabilities' not in inputs:
-      return None
-    return inputs['probabilities'].shape[1]
 
 
 def _keys_and_batch(
@@ -491,14 +396,3 @@ def _draw_labels(
   """Draws a label for each key, with the frequencies of the labels."""
   index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(labels)))
   return labels[index(keys)]
-
-
-def _prefetch(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
-  """Yields batches on the host, while the devices compute the next one."""
-  pending = None
-  for batch in batches:
-    if pending is not None:
-      yield devices.fetch(pending)
-    pending = batch
-  if pending is not None:
-    yield devices.fetch(pending)
