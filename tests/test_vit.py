@@ -194,6 +194,68 @@ def test_the_large_networks_have_their_number_of_weights():
   assert found['features'].shape == (2, 768)
 
 
+def by_transformers(folder, config, arrays, network, images):
+  """The output of a network that transformers loads from its files."""
+  import torch
+
+  config.save_pretrained(folder)
+  metadata = {'format': 'pt'}
+  save_file(arrays, folder / 'model.safetensors', metadata=metadata)
+  loaded = network.from_pretrained(folder).eval()
+  with torch.no_grad():
+    return loaded(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+
+
+def prepared(images, size, details):
+  """Images resized by Pillow, and normalized."""
+  resized = [
+    np.asarray(Image.fromarray(x).resize((size, size), Image.BICUBIC))
+    for x in images
+  ]
+  x = np.stack(resized).astype(np.float32) / 255
+  return (x - np.float32(details.mean)) / np.float32(details.std)
+
+
+@pytest.mark.certify
+@pytest.mark.parametrize('side', [32, 224, 301])
+@pytest.mark.parametrize('name', ['dinov2', 'clip'])
+def test_random_images_agree_with_transformers(name, side, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  images = np.random.default_rng(side).integers(
+    0, 256, (2, side, side, 3), np.uint8
+  )
+  size = {
+    'hidden_size': vit_weights.WIDTH,
+    'num_hidden_layers': vit_weights.LAYERS,
+    'num_attention_heads': vit_weights.WIDTH // vit.HEAD_WIDTH,
+    'patch_size': 14,
+  }
+  if name == 'dinov2':
+    arrays, network = vit_weights.dinov2(16, seed=side), dinov2
+    config = transformers.Dinov2Config(image_size=224, mlp_ratio=2, **size)
+    x = prepared(images, 224, dinov2.DETAILS)
+    given = tmp_path, config, arrays, transformers.Dinov2Model, x
+    theirs = by_transformers(*given).last_hidden_state[:, 0].numpy()
+  else:
+    arrays, network = vit_weights.clip(24, seed=side), clip
+    config = transformers.CLIPVisionConfig(
+      image_size=336,
+      intermediate_size=vit_weights.HIDDEN,
+      projection_dim=vit_weights.OUTPUT,
+      **size,
+    )
+    x = prepared(images, 336, clip.DETAILS)
+    model = transformers.CLIPVisionModelWithProjection
+    theirs = by_transformers(tmp_path, config, arrays, model, x).image_embeds
+    theirs = theirs.numpy()
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+  weights, _ = network.load(tmp_path / 'model.safetensors')
+  ours = jax.jit(network.extract)(weights, images)['features']
+  difference = abs(ours - theirs).max() / abs(theirs).max()
+  print(name, side, f'{difference:.1e}')
+  assert difference < 1e-5
+
+
 # Files.
 
 
