@@ -4,6 +4,9 @@ Radford et al. 2021. Jayasumana et al. 2024 compare generators by the embeddings
 of ViT-L/14 at 336 pixels, scaled to unit length. As in their code, the largest
 square of the centre is resized by Pillow's bicubic and rounded to uint8, and
 then normalized by the statistics of CLIP's images.
+
+Only the networks of OpenAI: those of others (LAION) have the same tensors, but
+another activation, which no file of weights tells.
 """
 
 from pathlib import Path
