@@ -63,7 +63,8 @@ def pytest_configure(config):
 def caches(tmp_path_factory):
   """The tests' own, for their processes too."""
   os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
-  os.environ.pop('GAN_JAX_INCEPTION', None)
+  for network in ('INCEPTION', 'DINOV2', 'CLIP'):
+    os.environ.pop(f'GAN_JAX_{network}', None)
   folder = os.environ[COMPILED]
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

@@ -21,7 +21,7 @@ LAYERS = [
   {'models'},
   {'ops'},
   {'bounds', 'compile_cache', 'devices', 'keys', 'memory'},
-  {'files', 'pair', 'registry', 'torch_weights'},
+  {'files', 'pair', 'registry', 'safetensors_weights', 'torch_weights'},
   {'errors'},
 ]
 

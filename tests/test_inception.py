@@ -164,7 +164,7 @@ def test_batch_norm_is_folded():
 
 
 def test_missing_weights_error_says_where_to_get_them(cache):
-  assert not inception.is_available()
+  assert not inception.FILE.is_available()
   with pytest.raises(UserError) as raised:
     inception.load()
   message = str(raised.value)
@@ -184,7 +184,7 @@ def test_a_cached_file_must_be_official(cache, folder):
   path = cache / folder / inception.NAME
   path.parent.mkdir(parents=True)
   path.write_bytes(b'half of it')
-  assert inception.is_available()
+  assert inception.FILE.is_available()
   with pytest.raises(UserError, match=f'{folder}.* is damaged.*6726825d'):
     inception.load()
 
@@ -193,11 +193,11 @@ def test_an_explicit_file_may_have_other_weights(
   cache, monkeypatch, weights_file
 ):
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
-  assert inception.is_available()
+  assert inception.FILE.is_available()
   network = inception.load()
   assert len(network.sha256) == 64 and network.sha256 != inception.SHA256
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(cache / 'nowhere.pth'))
-  assert not inception.is_available()
+  assert not inception.FILE.is_available()
   with pytest.raises(UserError, match=r'nowhere\.pth'):
     inception.load()
 

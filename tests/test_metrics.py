@@ -12,6 +12,7 @@ from certify.inputs import feature_pairs, image_pairs, logits
 
 from gan_jax import metrics
 from gan_jax.errors import UserError
+from gan_jax.metrics import kernel
 
 GOLDEN = json.loads(certify.GOLDEN.read_text())
 
@@ -170,6 +171,54 @@ def test_kid_is_unbiased():
 def test_kid_subset_too_large():
   with pytest.raises(UserError, match='80 real and 120 fake'):
     metrics.kid(np.zeros((80, 2)), np.zeros((120, 2)), subset_size=100)
+
+
+# cmmd-pytorch's `mmd`, run once in float64 on `embeddings()`.
+CMMD = 2.688758202
+
+
+def embeddings():
+  """Two sets of unit vectors in float32."""
+  draw = np.random.default_rng(5)
+  x = draw.standard_normal((70, 16))
+  y = 1.3 * draw.standard_normal((50, 16)) + 0.7
+  return [
+    (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
+    for z in (x, y)
+  ]
+
+
+@pytest.mark.parametrize('block', [4096, 70, 16, 1])
+def test_cmmd_is_that_of_the_reference(block):
+  found = kernel.cmmd(*embeddings(), block=block)
+  assert found == pytest.approx(CMMD, rel=1e-6)
+
+
+def cmmd_in_float64(x, y):
+  """The formula, pair by pair."""
+  mean = lambda a, b: np.exp(
+    -((a[:, None] - b[None, :]) ** 2).sum(2) / (2 * 10**2)
+  ).mean()
+  return 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+
+
+def test_cmmd_of_distances_beyond_sigma():
+  """Of features with a mean far from 0."""
+  x, y = 8 * np.random.default_rng(0).standard_normal((2, 60, 4)) + 50
+  exact = cmmd_in_float64(x, y)
+  assert metrics.cmmd(x, y) == pytest.approx(exact, rel=1e-5)
+
+
+def test_cmmd_of_near_sets():
+  """In float32, 1 + 1 - 2 exp(-e) would be wrong by 1e-3 of its value."""
+  x = np.eye(3, 8)
+  y = x + 0.1 * np.eye(3, 8, 3)
+  exact = cmmd_in_float64(x, y)
+  assert exact == pytest.approx(1000 * 2 / 3 * (0.1**2 / 200), rel=1e-3)
+  assert metrics.cmmd(x, y) == pytest.approx(exact, rel=1e-4)
+  assert metrics.cmmd(x, x) == pytest.approx(0, abs=1e-9)
+  with pytest.raises(UserError, match='3 real and 0 fake'):
+    metrics.cmmd(x, x[:0])
 
 
 # Classes

@@ -19,6 +19,7 @@ from gan_jax.metrics import features, inception
 from gan_jax.metrics.protocols import PROTOCOLS, with_protocol
 from gan_jax.metrics.scores import comparison_digest
 from gan_jax.metrics.standing import make_standing_fn
+from gan_jax.ops.bicubic import pillow_resize
 from gan_jax.training.evaluations import make_evaluators, of_ema
 from gan_jax.training.overrides import settle
 from gan_jax.training.schedule import make_schedule
@@ -28,7 +29,7 @@ from gan_jax.training.schedule import make_schedule
 def test_clean_is_pillows_bicubic_in_float(height, width):
   """clean-fid: each channel by Pillow in mode F, clipped, not rounded."""
   images = np.random.RandomState(0).randint(0, 256, (1, height, width, 2))
-  found = inception.resize_clean(jnp.asarray(images, jnp.float32), 299)
+  found = pillow_resize(jnp.asarray(images, jnp.float32), 299)
   for channel in range(2):
     image = Image.fromarray(images[0, :, :, channel].astype(np.float32))
     resized = image.resize((299, 299), resample=Image.BICUBIC)

@@ -18,7 +18,7 @@ import scipy.special
 import scipy.stats
 import test_path_length
 from PIL import Image
-from sklearn.metrics.pairwise import polynomial_kernel
+from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 from test_metrics import ms_ssim_by_scipy, patches_at, pyramid, smooth_images
 
 from gan_jax.data import preprocess
@@ -33,6 +33,7 @@ from gan_jax.metrics.moments import moments
 # functions `by_...` work them out.
 GOLDEN = {
   'classes': (1, {'classes_kl': 0.005142063036, 'classes_covered': 4}),
+  'cmmd': (1, {'cmmd': 8.710087187}),
   'density_coverage': (1, {'coverage': 0.95, 'density': 0.58}),
   'divergence': (1, {'jensen_shannon': 0.03787031768, 'kl': 0.2692896963}),
   'fid': (1, {'fid': 1.491098738}),
@@ -114,6 +115,13 @@ def by_kid(given):
   kernel = lambda p, q: polynomial_kernel(p, q, degree=3, gamma=1 / 6, coef0=1)
   within = sum(k.sum() - np.trace(k) for k in (kernel(x, x), kernel(y, y)))
   return {'kid': within / (40 * 39) - 2 * kernel(x, y).mean()}
+
+
+def by_cmmd(given):
+  """Pairs of an example with itself count, too."""
+  x, y = given['features']
+  kernel = lambda p, q: rbf_kernel(p, q, gamma=1 / 200).mean()
+  return {'cmmd': 1000 * (kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))}
 
 
 def by_inception_score(given):
@@ -309,8 +317,10 @@ def by_features(name, image):
 
 @pytest.mark.parametrize('name', FEATURE_VERSIONS)
 def test_features(name):
-  """(Those of Inception: test_inception.py and test_protocols.py.)"""
-  others = {'inception', 'inception_clean', 'inception_torch'}
+  """(Those of Inception: test_inception.py and test_protocols.py; those of
+  DINOv2 and CLIP: test_vit.py.)
+  """
+  others = {'inception', 'inception_clean', 'inception_torch', 'dinov2', 'clip'}
   assert FEATURES.keys() == {*FEATURE_VERSIONS, *others}
   version = FEATURE_VERSIONS[name]
   told = MEANT.format(

@@ -18,7 +18,7 @@ from gan_jax.metrics.conditional import (
   label_accuracy,
 )
 from gan_jax.metrics.frechet import fid
-from gan_jax.metrics.kernel import Kid, kid
+from gan_jax.metrics.kernel import Kid, cmmd, kid
 from gan_jax.metrics.moments import Moments, merge, moments
 from gan_jax.metrics.neighbors import (
   DensityCoverage,
@@ -46,6 +46,7 @@ __all__ = [
   'SlicedWasserstein',
   'class_coverage',
   'classification_accuracy',
+  'cmmd',
   'density_coverage',
   'fid',
   'fid_per_class',

@@ -7,7 +7,7 @@ from gan_jax import devices
 from gan_jax.data.toys import Toy
 from gan_jax.errors import UserError
 from gan_jax.metrics import inception
-from gan_jax.metrics.features import FeatureFunction
+from gan_jax.metrics.features import FeatureFunction, is_custom
 from gan_jax.metrics.measure import (
   DEFAULT_METRICS,
   DEFAULT_PIXEL_METRICS,
@@ -62,9 +62,10 @@ def choose_metrics(
   """
   if toy is not None:
     return Choice(_choose_point_metrics(metrics, toy), None)
+  _check_features(metrics, features)
   fell_back = False
   if features is None and (not metrics or _needs_features(metrics)):
-    if devices.true_on_all(inception.is_available()):
+    if devices.true_on_all(inception.FILE.is_available()):
       features = 'inception'
     elif metrics:
       inception.load()  # raises an error that says what is missing
@@ -88,6 +89,23 @@ def choose_metrics(
       )
   needed = features if _needs_features(metrics) else None
   return Choice(metrics, needed, fell_back)
+
+
+def _check_features(
+  metrics: tuple[str, ...], features: FeatureSource | None
+) -> None:
+  """Raises UserError if a metric is defined for other features.
+
+  A function of the user's is allowed: it may be the same network.
+  """
+  for name in metrics:
+    needed = get_metric(name).features
+    if needed not in (None, features) and not is_custom(features):
+      raise UserError(
+        f'config.evaluation.metrics: {name} is defined for the features '
+        f'{needed}, not {features or "inception"}: set '
+        f'--config.evaluation.features={needed}, or remove it'
+      )
 
 
 def _choose_point_metrics(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.metrics import cifar10, digits, inception
+from gan_jax.metrics import cifar10, clip, digits, dinov2, inception
 from gan_jax.registry import choose, choose_or_import
 
 # uint8, or floats in [0, 255] for path lengths.
@@ -59,6 +59,16 @@ def _cifar10() -> Features:
   return Features('cifar10', sha256, weights, cifar10.extract)
 
 
+def _clip() -> Features:
+  weights, sha256 = clip.load()
+  return Features('clip', sha256, weights, clip.extract)
+
+
+def _dinov2() -> Features:
+  weights, sha256 = dinov2.load()
+  return Features('dinov2', sha256, weights, dinov2.extract)
+
+
 def _inception(name: str, prepare: str) -> Features:
   network = inception.load()
 
@@ -83,7 +93,9 @@ def _pixels() -> Features:
 
 FEATURES: dict[str, Callable[[], Features]] = {
   'cifar10': _cifar10,
+  'clip': _clip,
   'digits': _digits,
+  'dinov2': _dinov2,
   'inception': partial(_inception, 'inception', 'tensorflow'),
   'inception_clean': partial(_inception, 'inception_clean', 'clean'),
   'inception_torch': partial(_inception, 'inception_torch', 'torch'),

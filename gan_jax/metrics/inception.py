@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Num, PyTree
 
 from gan_jax import torch_weights
 from gan_jax.errors import UserError
-from gan_jax.files import cache_folder
-from gan_jax.ops.bicubic import pillow_weights
+from gan_jax.metrics.weights_file import WeightsFile
+from gan_jax.ops.bicubic import pillow_resize
 from gan_jax.ops.window import LAYOUT
 from gan_jax.registry import choose
 
@@ -32,6 +32,12 @@ URL = (
 )
 SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 VARIABLE = 'GAN_JAX_INCEPTION'
+FILE = WeightsFile(
+  'Inception',
+  VARIABLE,
+  (f'gan_jax/{NAME}', f'torch/hub/checkpoints/{NAME}'),
+  f'{NAME} (SHA-256 {SHA256[:8]}...) from {URL}',
+)
 
 # Output -> its width. The first three outputs are spatial means after the first
 # max-pool, after the second one, and after Mixed_6e.
@@ -62,11 +68,6 @@ class Inception(NamedTuple):
   sha256: str
 
 
-def is_available() -> bool:
-  """Whether `load()` finds a file."""
-  return any(path.is_file() for path in _candidate_paths())
-
-
 def load(path: str | Path | None = None) -> Inception:
   """Loads the weights from `path`, or from the first file found.
 
@@ -77,16 +78,8 @@ def load(path: str | Path | None = None) -> Inception:
   Raises:
     UserError: The file does not exist, is damaged, or is not the official one.
   """
-  candidates = [Path(path)] if path else _candidate_paths()
+  found = FILE.find(path)
   is_explicit = bool(path or os.environ.get(VARIABLE))
-  found = next(
-    (candidate for candidate in candidates if candidate.is_file()), None
-  )
-  if found is None:
-    raise UserError(
-      f'no weights of Inception at {" or ".join(map(str, candidates))}: '
-      f'{where_to_get()}'
-    )
   with found.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
   if not is_explicit and sha256 != SHA256:
@@ -96,22 +89,6 @@ def load(path: str | Path | None = None) -> Inception:
       f'with {VARIABLE}=FILE'
     )
   return Inception(_load_and_check(found), sha256)
-
-
-def where_to_get() -> str:
-  """Tells the user where to download the weights."""
-  return (
-    f'download {NAME} (SHA-256 {SHA256[:8]}...) from {URL} into '
-    f'{cache_folder()}, or set {VARIABLE}=FILE'
-  )
-
-
-def _candidate_paths() -> list[Path]:
-  """Lists the paths where the weights may be."""
-  if os.environ.get(VARIABLE):
-    return [Path(os.environ[VARIABLE])]
-  torch_hub = cache_folder().parent / 'torch' / 'hub' / 'checkpoints'
-  return [cache_folder() / NAME, torch_hub / NAME]
 
 
 def _load_and_check(path: Path) -> PyTree:
@@ -260,26 +237,10 @@ def resize_torch(
   return x
 
 
-def resize_clean(
-  x: Float[Array, 'n h w c'], size: int
-) -> Float[Array, 'n s s c']:
-  """Resizes as clean-fid: bicubic by Pillow, with antialiasing, then clips.
-
-  The result is not rounded. Parmar et al. 2022, section 3.
-  """
-  rows, columns = (
-    jnp.asarray(pillow_weights(side, size), jnp.float32)
-    for side in x.shape[1:3]
-  )
-  x = jnp.einsum('nhwc,Ww->nhWc', x, columns, precision='highest')
-  x = jnp.einsum('nhwc,Hh->nHwc', x, rows, precision='highest')
-  return jnp.clip(x, 0, 255)
-
-
 # Images of 0 to 255 -> the input of the network. `tensorflow` is the original
 # FID's, `clean` clean-fid's, and `torch` that of StudioGAN and pytorch-fid.
 PREPARATIONS: dict[str, Callable[[Array], Array]] = {
-  'clean': lambda x: (resize_clean(x, SIZE) - 128) / 128,
+  'clean': lambda x: (pillow_resize(x, SIZE) - 128) / 128,
   'tensorflow': lambda x: (resize(x, SIZE) - 128) / 128,
   'torch': lambda x: resize_torch(x, SIZE) / 127.5 - 1,
 }

@@ -15,7 +15,7 @@ from gan_jax.metrics.conditional import (
   label_accuracy,
 )
 from gan_jax.metrics.frechet import fid
-from gan_jax.metrics.kernel import kid
+from gan_jax.metrics.kernel import cmmd, kid
 from gan_jax.metrics.moments import Moments, merge, moments
 from gan_jax.metrics.neighbors import (
   density_coverage,
@@ -83,6 +83,8 @@ class Metric(NamedTuple):
     needs_held_out: Whether it needs `Reference.held_out`.
     needs_labels: Whether it needs `MetricInputs.labels`: it is a metric of
       conditional generators.
+    features: The row of FEATURES that defines it; None: it has a meaning for
+      any features.
     data: What it measures: `images`, `points` of a toy, `any`, or `pairs` of
       images and their targets.
     version: Raise it by one when the numbers change on purpose: scores of
@@ -96,6 +98,7 @@ class Metric(NamedTuple):
   ranks: bool = True
   needs_held_out: bool = False
   needs_labels: bool = False
+  features: str | None = None
   data: str = 'images'
   version: int = 1
 
@@ -126,6 +129,10 @@ def _kid(reference: Reference, fake: MetricInputs) -> dict[str, float]:
   sets = _match_sizes(reference, fake)
   size = min(KID_SUBSET, *map(len, sets))
   return {'kid': kid(*sets, subset_size=size).mean}
+
+
+def _cmmd(reference: Reference, fake: MetricInputs) -> dict[str, float]:
+  return {'cmmd': cmmd(reference.real.features, fake.features)}
 
 
 def _inception_score(
@@ -279,6 +286,7 @@ METRICS: dict[str, Metric] = {
     needs_held_out=True,
     needs_labels=True,
   ),
+  'cmmd': Metric('all_features', ('cmmd',), _cmmd, features='clip'),
   'density_coverage': Metric(
     'features',
     ('coverage', 'density'),

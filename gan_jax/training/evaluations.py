@@ -163,7 +163,9 @@ class Evaluations:
       line += f' (features: {network.name})'
     line += f' every {every_images:,} images'
     if choice.fell_back:
-      line += f" (FID needs Inception's weights: {inception.where_to_get()})"
+      line += (
+        f" (FID needs Inception's weights: {inception.FILE.where_to_get()})"
+      )
     return line
 
   def measure(self, ema: PyTree, step: int) -> Evaluated:
