@@ -64,7 +64,7 @@ PHASE = Phase(0, 1, 4, None, Pair(0.0, 0.0), 0.0, 0, {})
 
 
 def circle(latent='sphere'):
-  """Returns a game on the plane: w is the direction of z; an image is w or z."""
+  """Returns a game on the plane: w is the direction of z; images are z or w."""
   latent = LATENTS[latent]
   norm = partial(jnp.linalg.norm, axis=-1, keepdims=True)
 
