@@ -257,10 +257,10 @@ def _end(
     writer.table = writer.table.with_protocol(score, job.row.title)
   if how in ('done', 'diverged'):
     writer.add(job.row, job.read(about, score))
-  said = {'done': str(score), 'stopped': 'saved'}.get(
+  text = {'done': str(score), 'stopped': 'saved'}.get(
     how, f'{how}, {result.line}'
   )
-  print(f'{job.row.title}, seed {job.seed}: {said}', flush=True)
+  print(f'{job.row.title}, seed {job.seed}: {text}', flush=True)
   return how != 'failed'
 
 

@@ -131,12 +131,12 @@ def compare(folder, trials):
   assert table.state.tolist() == ['done'] * trials
   assert table.seed.tolist() == list(range(trials))
   for row in table.itertuples():
-    there, straight = folder / 'sweep' / row.workdir, folder / f'{row.trial}'
-    loop.train(cfg.read(there), straight)
-    assert everything(there, STEPS) == everything(straight, STEPS)
+    workdir, straight = folder / 'sweep' / row.workdir, folder / f'{row.trial}'
+    loop.train(cfg.read(workdir), straight)
+    assert everything(workdir, STEPS) == everything(straight, STEPS)
     assert row.score == metrics(straight)[-1]['gen/diversity']
     # No iteration is logged twice.
-    logged = [line['step'] for line in metrics(there)]
+    logged = [line['step'] for line in metrics(workdir)]
     assert logged == sorted(set(logged))
 
 

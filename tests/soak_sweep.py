@@ -134,9 +134,9 @@ def compare(folder, sweep):
       check=True,
       capture_output=True,
     )
-    there = sweep / row.workdir
-    assert everything(there, STEPS) == everything(straight, STEPS)
-    lines, undisturbed = metrics(there), metrics(straight)
+    workdir = sweep / row.workdir
+    assert everything(workdir, STEPS) == everything(straight, STEPS)
+    lines, undisturbed = metrics(workdir), metrics(straight)
     assert row.score == undisturbed[-1]['gen/diversity']
     # A preempted run writes its current log line, and so has more lines.
     steps = [line['step'] for line in lines]

@@ -152,7 +152,7 @@ def test_saturating_gradient_vanishes_where_disc_wins():
 
 @pytest.mark.slow
 def test_discriminator_of_a_converged_run_is_undecided(tmp_path):
-  """D is near 1/2 where points are, its loss near log 4, and G near the data."""
+  """D is near 1/2 at all points, its loss near log 4, and G near the data."""
   config = get_config('toy:gaussian')
   config.total_images = 256 * 1000
   (segment,) = config.schedule

@@ -156,7 +156,7 @@ def test_wasserstein_distance_is_exact():
 
 
 def test_reference_points_and_latents_are_independent():
-  """Latents of sampling, evaluation and training are not correlated to points."""
+  """Points do not correlate with latents of any purpose."""
   source = data.make(get_config('toy:line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
   game = games.make(get_config('toy:line'))
