@@ -101,7 +101,7 @@ def forks():
 
 @pytest.fixture(scope='session')
 def vanilla(tmp_path_factory) -> Path:
-  """The workdir of a `:tiny` run of vanilla_mnist.py, which no test may change."""
+  """The workdir of a `:tiny` run of vanilla_mnist.py; no test may change it."""
   from runs import get_config
 
   from gan_jax.training import loop

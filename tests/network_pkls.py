@@ -48,8 +48,8 @@ def tensor(path, array, content=None):
   storage_call = call('torch.storage:_load_from_bytes', binary(content))
   hooks = b'ccollections\nOrderedDict\n)R'
   rebuilt = call(
-    'torch._utils:_rebuild_tensor_v2', storage_call, 0, array.shape, strides, True,
-    hooks,
+    'torch._utils:_rebuild_tensor_v2', storage_call, 0, array.shape, strides,
+    True, hooks,
   )  # fmt: skip
   return call('torch._utils:_rebuild_parameter', rebuilt, True, hooks)
 
