@@ -73,7 +73,7 @@ def caches(tmp_path_factory):
 # at the end.
 LONGEST = (
   'test_progressive', 'test_devices', 'test_ada', 'test_launch', 'test_loader',
-  'test_trust', 'test_initial', 'test_step', 'test_evaluation', 'test_style',
+  'test_failures', 'test_initial', 'test_step', 'test_evaluation', 'test_style',
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import fake_bucket
 import numpy as np
 from ml_collections import ConfigDict
 from official_files import cifar10_batches, write_cifar10
-from tables import constant_table
+from schedules import one_segment_schedule
 
 BATCH, RESOLUTION = 64, 64
 WINDOW_IMAGES, CACHE_GB = 5500, 0.14
@@ -87,9 +87,9 @@ def measure(block, workers):
   source = data.make(ConfigDict({'data': block}))
   skipped = source.size // 2 // BATCH
   count = 5 * skipped
-  table = constant_table(2**36, 1, batch_size=BATCH, disc_steps=1)
+  schedule = one_segment_schedule(2**36, 1, batch_size=BATCH, disc_steps=1)
   make = partial(
-    index_batch, stream_of(source, 0), source, table, lambda n: slice(n)
+    index_batch, stream_of(source, 0), source, schedule, lambda n: slice(n)
   )
   start = time.perf_counter()
   batches = load(make, range(count), workers)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data.mnist import parse_idx
@@ -58,13 +58,13 @@ def test_position_n_is_a_pure_function_of_seed_and_n():
   assert Stream(1, 10).indices(np.arange(30)).tolist() != straight.tolist()
 
 
-def table(**segment):
-  return constant_table(48, 3, **segment)
+def make_schedule(**segment):
+  return one_segment_schedule(48, 3, **segment)
 
 
 def test_iterations_take_the_next_positions():
   """Six iterations of two D updates of four: positions 0..47, in order."""
-  stream, schedule = Stream(0, 20), table()
+  stream, schedule = Stream(0, 20), make_schedule()
   batches = [
     index_batch(stream, None, schedule, lambda n: slice(n), step).disc
     for step in (0, 3)
@@ -79,7 +79,7 @@ def test_gen_batch_has_its_own_keys():
   """G's examples have keys of no D update, and repeat the iteration's
   positions.
   """
-  stream, schedule = Stream(0, 20), table(gen_batch_size=12)
+  stream, schedule = Stream(0, 20), make_schedule(gen_batch_size=12)
   batch = index_batch(stream, None, schedule, lambda n: slice(n), 0).gen
   assert batch['example'][1].tolist() == list(range(8, 20))
   positions = 8 + np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
@@ -88,7 +88,7 @@ def test_gen_batch_has_its_own_keys():
 
 def test_processes_split_the_batch():
   """The halves of two processes together equal the batch of one process."""
-  stream, schedule = Stream(0, 20), table(gen_batch_size=8)
+  stream, schedule = Stream(0, 20), make_schedule(gen_batch_size=8)
   first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
   halves = [
     index_batch(stream, None, schedule, rows, 3) for rows in (first, second)
@@ -107,7 +107,7 @@ def test_fetched_and_resident_batches_are_equal(flip):
   source = in_memory(
     {'images': pixels, 'labels': np.arange(20, dtype=np.int32)}
   )
-  stream, schedule, rows = Stream(0, 20), table(), lambda n: slice(n)
+  stream, schedule, rows = Stream(0, 20), make_schedule(), lambda n: slice(n)
   arguments = jax.random.key(0), jnp.int32(5)
   batches = []
   for host_source, dataset in (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, launch, with_devices
 from runs import get_config, metrics, setting
-from tables import constant_table
+from schedules import one_segment_schedule
 
 import gan_jax
 from gan_jax.training import checkpoint, loop
@@ -232,9 +232,9 @@ def test_processes_divide_each_batch():
   from gan_jax.devices import _rows
   from gan_jax.training.feed import index_batch
 
-  table = constant_table(64, 2, batch_size=16, gen_batch_size=32)
+  schedule = one_segment_schedule(64, 2, batch_size=16, gen_batch_size=32)
   batch_of = lambda process: index_batch(
-    Stream(0, 100), None, table, lambda n: _rows(process, 2, n), 0
+    Stream(0, 100), None, schedule, lambda n: _rows(process, 2, n), 0
   )
   first, second = batch_of(0), batch_of(1)
   for step in range(2):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax.data.order import Stream
 from gan_jax.games import losses
@@ -34,7 +34,7 @@ def iteration_flops(
   )
   adam = {'name': 'adam', 'learning_rate': 1e-3}
   tx = make({'gen': adam, 'disc': adam})
-  table = constant_table(
+  schedule = one_segment_schedule(
     BATCH * disc_steps * steps, steps, batch_size=BATCH,
     disc_steps=disc_steps, gen_batch_size=gen_batch_size,
   )  # fmt: skip
@@ -45,14 +45,14 @@ def iteration_flops(
   state = jax.eval_shape(
     lambda v: create(jax.random.key(0), v, (), tx, 0), variables
   )
-  batch = index_batch(Stream(0, 64), None, table, lambda n: slice(n), 0)
+  batch = index_batch(Stream(0, 64), None, schedule, lambda n: slice(n), 0)
   read = lambda dataset, batch, key, step, shrink: {
     'example': batch['example'],
     'images': dataset[batch['index']],
   }
   data = jnp.zeros((64, resolution, resolution, 1))
   dispatch = partial(train_dispatch, game, tx, read, None)
-  return flops(dispatch, state, data, batch, table.dispatch(0), ())
+  return flops(dispatch, state, data, batch, schedule.dispatch(0), ())
 
 
 def flops_by_hand(gen, disc, disc_steps, gen_batch_size):

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, launch
 from PIL import Image
 from runs import everything, get_config, metrics
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data.loader import fetch_all, load
@@ -68,7 +68,7 @@ def test_streamed_batches_equal_resident_ones(pictures):
   source = data.make(config)
   assert source.size == 38
   stream = Stream(seed=0, size=38)
-  schedule = constant_table(192, 2, batch_size=8, gen_batch_size=16)
+  schedule = one_segment_schedule(192, 2, batch_size=8, gen_batch_size=16)
   steps = range(0, schedule.total_steps, 2)
 
   def streamed(rows, workers):

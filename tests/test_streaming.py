@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ml_collections import ConfigDict
 from official_files import cifar10_batches, write_cifar10, write_mnist
 from runs import everything, get_config, metrics
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data import cache as caches
@@ -389,7 +389,7 @@ def test_streamed_set_equals_the_local_set(mnist):
 def test_order_does_not_depend_on_the_cache(mnist):
   """It equals that of a local set with the same window; in 1 or 2 processes."""
   local = data.make(mnist_config(mnist, shuffle_window=90))
-  schedule = constant_table(680, 2, batch_size=8)
+  schedule = one_segment_schedule(680, 2, batch_size=8)
 
   def batches(source, rows=lambda n: slice(n)):
     stream = stream_of(source, 0)

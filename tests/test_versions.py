@@ -317,7 +317,7 @@ def by_features(name, image):
 
 
 @pytest.mark.parametrize('name', FEATURE_VERSIONS)
-def test_features_equal_an_independent_implementation(name):
+def test_features(name):
   """(Those of Inception: test_inception.py and test_protocols.py.)"""
   others = {'inception', 'inception_clean', 'inception_torch'}
   assert FEATURES.keys() == {*FEATURE_VERSIONS, *others}

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 from runs import get_config
-from tables import constant_table
+from schedules import one_segment_schedule
 
 import gan_jax
 from gan_jax import config as cfg
@@ -37,7 +37,7 @@ BATCH = {
   'labels': LABELS,
   'example': jnp.arange(N),
 }
-PHASE = constant_table(8, 1).phase(0)
+PHASE = one_segment_schedule(8, 1).phase(0)
 
 
 class Generator(nn.Module):

@@ -4,7 +4,7 @@ from gan_jax.pair import Pair
 from gan_jax.training.schedule import place_segments
 
 
-def constant_table(total_images, steps_per_dispatch, **segment):
+def one_segment_schedule(total_images, steps_per_dispatch, **segment):
   """Returns batches of 4 and two D updates, or as `segment` says."""
   defaults = {
     'batch_size': 4,

@@ -22,7 +22,7 @@ def save_and_score(workdir, given):
   """Saves checkpoints with scores, keeping only the newest; returns the kept
   steps.
   """
-  from test_trust import some_state
+  from test_failures import some_state
 
   checkpoints = checkpoint.Checkpoints(workdir, 1)
   for step, scores_of_step in given.items():
