@@ -248,7 +248,7 @@ def test_walk_has_the_sample_in_the_middle(conditional):
   ('arguments', 'message'),
   [
     ({'n': 0}, 'n=0 must be 1 or more'),
-    ({'n': 65}, 'n=65 is more than the 64 that there are'),
+    ({'n': 65}, 'n=65 is more than the 64 directions of this'),
     ({'method': 'sifa'}, "'sefa'"),
     ({'method': 'labels'}, "labels= goes with method='labels'"),
     ({'labels': 'digits'}, "labels= goes with method='labels'"),
