@@ -19,7 +19,7 @@ from gan_jax.runs.run import Run
 from gan_jax.training import checkpoint, loop
 
 
-def setting(name, arg=''):
+def config_path(name, arg=''):
   """Returns FILE.py[:ARGUMENT] of an experiment; 'toy:ring' names a toy."""
   file, _, toy = name.partition(':')
   argument = ','.join(filter(None, [toy, arg]))
@@ -27,7 +27,7 @@ def setting(name, arg=''):
 
 
 def get_config(name, arg=''):
-  path, _, argument = setting(name, arg).partition(':')
+  path, _, argument = config_path(name, arg).partition(':')
   return runpy.run_path(str(ROOT / path))['get_config'](argument)
 
 
@@ -44,7 +44,7 @@ TINY = {
 }
 
 
-def evaluated(**changes):
+def evaluated_config(**changes):
   """Returns the `:tiny` config with two evaluations by pixels."""
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.update(
@@ -59,7 +59,7 @@ def evaluated(**changes):
   return config
 
 
-def everything(workdir, step):
+def state_arrays(workdir, step):
   """Returns all arrays of the state of a step, as {name: bytes}."""
   state = checkpoint.read(workdir, checkpoint.STATE, step)
   leaves = jax.tree_util.tree_leaves_with_path(state)
@@ -107,7 +107,7 @@ def preempt_at(step, monkeypatch):
   monkeypatch.setattr(loop, 'limit_in_flight', limit)
 
 
-def untrained(config, monkeypatch, step=0):
+def untrained_run(config, monkeypatch, step=0):
   """Returns a `Run` of freshly initialized players, without a workdir."""
   game = games.make(config)
   data = config.data

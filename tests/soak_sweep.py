@@ -118,7 +118,7 @@ def soak(folder, kills=8, seed=0):
 def compare(folder, sweep):
   """Compares arrays and scores of each trial with an undisturbed run."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from runs import everything, metrics
+  from runs import metrics, state_arrays
 
   import gan_jax
 
@@ -135,7 +135,7 @@ def compare(folder, sweep):
       capture_output=True,
     )
     workdir = sweep / row.workdir
-    assert everything(workdir, STEPS) == everything(straight, STEPS)
+    assert state_arrays(workdir, STEPS) == state_arrays(straight, STEPS)
     lines, undisturbed = metrics(workdir), metrics(straight)
     assert row.score == undisturbed[-1]['gen/diversity']
     # A preempted run writes its current log line, and so has more lines.

@@ -99,8 +99,8 @@ def main(folder):
     for net in (g, d):
       net.double().train()
       shapes = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-      own = {k: s for k, s in shapes.items() if 'resample' not in k}
-      tensors = {k: torch.tensor(v) for k, v in weights(own).items()}
+      parameters = {k: s for k, s in shapes.items() if 'resample' not in k}
+      tensors = {k: torch.tensor(v) for k, v in weights(parameters).items()}
       net.load_state_dict(tensors, strict=False)
     z, c, real, y = (None if x is None else torch.tensor(x) for x in data(spec))
     golden[key] = _golden(g, d, z, c, real, y)

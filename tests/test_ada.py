@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 from gan_jax import games
 from gan_jax.errors import UserError
@@ -287,11 +287,11 @@ def test_run_adapts_p_and_resumes_bit_for_bit(straight_run, tmp_path):
   config.total_images = 16 * 4  # p changes after 3 updates
   loop.train(config, interrupted)
   (updates,) = (
-    v for k, v in everything(interrupted, 4).items() if 'updates' in k
+    v for k, v in state_arrays(interrupted, 4).items() if 'updates' in k
   )
   assert np.frombuffer(updates, np.int32) == [1]
   loop.train(tiny(**RISING), interrupted)
-  assert everything(straight_run, 12) == everything(interrupted, 12)
+  assert state_arrays(straight_run, 12) == state_arrays(interrupted, 12)
   lines = [x for x in metrics(straight_run) if 'disc/ada_p' in x]
   # Each line has two updates, and p rises by 48 / 200 after every third.
   assert [x['disc/ada_p'] for x in lines] == pytest.approx(
@@ -407,7 +407,7 @@ def test_p_under_pmap_uses_the_reals_of_all_devices(straight_run, tmp_path):
   config.parallel = 'pmap'
   loop.train(config, tmp_path / 'pmap')
   state = lambda workdir: {
-    k: v for k, v in everything(workdir, 12).items() if 'ada' in k
+    k: v for k, v in state_arrays(workdir, 12).items() if 'ada' in k
   }
   assert state(tmp_path / 'pmap') == state(straight_run)
   signs = lambda workdir: [

@@ -1,6 +1,6 @@
 """Tests of which checkpoints are kept as the best."""
 
-from runs import evaluated
+from runs import evaluated_config
 
 import gan_jax
 from gan_jax.data.digits import digits
@@ -18,14 +18,14 @@ def some_score(step, value, ranks=True, fakes=90, **protocol):
   return scores.Score('fid', value, None, step, 16 * step, protocol, ranks)
 
 
-def save_and_score(workdir, given):
+def save_and_score(workdir, scores_by_step):
   """Saves checkpoints with scores, keeping only the newest; returns the kept
   steps.
   """
   from test_failures import some_state
 
   checkpoints = checkpoint.Checkpoints(workdir, 1)
-  for step, scores_of_step in given.items():
+  for step, scores_of_step in scores_by_step.items():
     scores.record(workdir, scores_of_step)
     checkpoints.save(step, some_state(), {'gen/loss': 0.0}, {})
     checkpoints.finish()
@@ -36,17 +36,22 @@ def save_and_score(workdir, given):
 def test_best_checkpoint_is_kept_beside_the_newest(tmp_path):
   """One checkpoint is kept, and the best one in addition."""
   values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 7: 7.0}
-  given = {
+  scores_by_step = {
     step: [] if value is None else [some_score(step, value)]
     for step, value in values.items()
   }
-  given[6] = [some_score(6, 0.1, ranks=False)]  # does not rank checkpoints
-  assert save_and_score(tmp_path, dict(sorted(given.items()))) == [2, 7]
+  scores_by_step[6] = [
+    some_score(6, 0.1, ranks=False)
+  ]  # does not rank checkpoints
+  assert save_and_score(tmp_path, dict(sorted(scores_by_step.items()))) == [
+    2,
+    7,
+  ]
 
 
 def test_best_is_kept_for_each_protocol(tmp_path):
   """Scores of another number of fakes have another protocol."""
-  given = {
+  scores_by_step = {
     1: [some_score(1, 9.0)],
     2: [some_score(2, 4.0)],
     3: [some_score(3, 3.0, fakes=50)],
@@ -54,7 +59,7 @@ def test_best_is_kept_for_each_protocol(tmp_path):
     5: [],  # resumed without evaluations
     6: [],
   }
-  assert save_and_score(tmp_path, given) == [2, 3, 6]
+  assert save_and_score(tmp_path, scores_by_step) == [2, 3, 6]
   assert save_and_score(tmp_path, {7: [some_score(7, 3.5)], 8: []}) == [3, 7, 8]
 
 
@@ -62,7 +67,7 @@ def test_best_checkpoint_survives_resumes(tmp_path, scripted):
   """The run resumes without evaluations, then with another metric and worse
   scores.
   """
-  config = evaluated(metrics=('fid',))
+  config = evaluated_config(metrics=('fid',))
   config.checkpoints_to_keep = 1
   scripted += [9.0, 1.0, 5.0]  # at iterations 0, 12 and 24
   loop.train(config, tmp_path)
@@ -85,7 +90,7 @@ def test_comparison_digest_depends_only_on_the_ranking_metric(monkeypatch):
   source = digits(DataSpec('', 28, 1))
   digest_of = lambda *metrics: (
     Evaluator(
-      evaluated(metrics=metrics).evaluation, source, {}
+      evaluated_config(metrics=metrics).evaluation, source, {}
     ).comparison_digest
   )
   assert (

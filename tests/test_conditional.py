@@ -62,7 +62,9 @@ def test_classification_accuracy_of_quadrants(monkeypatch):
     return images.astype(np.uint8), labels
 
   (images, labels), test = draw(200), draw(103)
-  accuracy = lambda given: classification_accuracy(images, given, *test)
+  accuracy = lambda train_labels: classification_accuracy(
+    images, train_labels, *test
+  )
   assert accuracy(labels) > 0.95
   assert accuracy((labels + 1) % 4) < 0.05
   assert 0.05 < accuracy(rng.permutation(labels)) < 0.6
@@ -141,14 +143,16 @@ def test_unsupported_data_raise():
     | {'num_samples': 10, 'seeds': 1, 'held_out': None}
   )
   images = np.zeros((6, 14, 14, 1), np.uint8)
-  of = lambda labels, names: in_memory({'images': images, **labels}, names)
+  source_of = lambda labels, names: in_memory(
+    {'images': images, **labels}, names
+  )
   with pytest.raises(UserError, match='need data with one label per image'):
-    Evaluator(block, of({}, ()), {})
+    Evaluator(block, source_of({}, ()), {})
   three = {'labels': np.arange(6, dtype=np.int32) % 3}
   with pytest.raises(UserError, match='a classifier of the 3 classes'):
-    Evaluator(block, of(three, ('a', 'b', 'c')), {})
+    Evaluator(block, source_of(three, ('a', 'b', 'c')), {})
   block.metrics = ('fid_per_class',)  # works with any features
-  Evaluator(block, of(three, ('a', 'b', 'c')), {})
+  Evaluator(block, source_of(three, ('a', 'b', 'c')), {})
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.update(
     {'metrics': ('label_accuracy',), 'features': 'digits'}

@@ -69,12 +69,12 @@ def test_patch_nce_equals_the_reference():
   mean = lambda *args: jnp.mean(losses(*args))
   heads, features = jax.grad(mean, (0, 1))(params, translated)
   norms = lambda arrays: [float(jnp.linalg.norm(x.ravel())) for x in arrays]
-  near = lambda x: pytest.approx(x, rel=1e-4)
-  assert norms(features) == near(GOLDEN['features'])
+  approx = lambda x: pytest.approx(x, rel=1e-4)
+  assert norms(features) == approx(GOLDEN['features'])
   kernels = [heads[f'Dense_{i}']['kernel'] for i in (0, 2)]
-  assert norms(kernels) == near(GOLDEN['first_kernels'])
+  assert norms(kernels) == approx(GOLDEN['first_kernels'])
   biases = [heads[f'Dense_{i}']['bias'] for i in (1, 3)]
-  assert norms(biases) == near(GOLDEN['last_biases'])
+  assert norms(biases) == approx(GOLDEN['last_biases'])
   np.testing.assert_allclose(
     features[1].ravel()[::18], GOLDEN['some'], rtol=1e-3
   )

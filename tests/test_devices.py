@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch, with_devices
-from runs import get_config, metrics, setting
+from runs import config_path, get_config, metrics
 from schedules import one_segment_schedule
 
 import gan_jax
@@ -51,7 +51,7 @@ def start(name, workdir, devices, *flags):
   """Starts a `:tiny` run with two evaluations; it is killed if it hangs."""
   steady = STEADY if name == 'progressive_celebahq' else ()
   command = launch(
-    f'--config={setting(name, "tiny")}', f'--workdir={workdir}',
+    f'--config={config_path(name, "tiny")}', f'--workdir={workdir}',
     *EVALUATED, *steady, *flags,
   )  # fmt: skip
   return subprocess.Popen(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 from gan_jax.errors import UserError
 from gan_jax.runs.directions import first_weights
@@ -12,18 +12,22 @@ from gan_jax.runs.directions import first_weights
 
 @pytest.fixture
 def run(monkeypatch):
-  return sharpened(untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch))
+  return sharpened(
+    untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+  )
 
 
 @pytest.fixture
 def conditional(monkeypatch):
-  return sharpened(untrained(get_config('cgan_digits', 'tiny'), monkeypatch))
+  return sharpened(
+    untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
+  )
 
 
 @pytest.fixture
 def style(monkeypatch):
   """A style-based generator of 8x8 pixels; few of them are clipped."""
-  run = untrained(get_config('stylegan2', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('stylegan2', 'tiny'), monkeypatch)
   rgb = lambda path, x: x / 4 if 'torgb' in jax.tree_util.keystr(path) else x
   run.params = jax.tree_util.tree_map_with_path(rgb, run.params)
   return run
@@ -136,7 +140,7 @@ def test_invert_in_w_plus_beats_w_and_z(style):
 
 def test_inversion_starts_from_the_encoding(monkeypatch):
   """At a learning rate of almost 0, the result is the single start."""
-  run = untrained(get_config('bigan_digits', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('bigan_digits', 'tiny'), monkeypatch)
   images = run.sample(3, seed=1)
   found = run.invert(images, steps=1, starts=1, learning_rate=1e-9)
   encoded = run.encode(images)['z']

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from runs import evaluated, metrics
+from runs import evaluated_config, metrics
 
 import gan_jax
 from gan_jax import games
@@ -33,7 +33,7 @@ from gan_jax.training.schedule import make_schedule
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  loop.train(evaluated(), workdir)
+  loop.train(evaluated_config(), workdir)
   return workdir
 
 
@@ -102,12 +102,12 @@ def test_protocol_records_network_data_and_fakes(workdir):
 def test_evaluate_mode_reproduces_the_score(workdir, capsys):
   """More samples and seeds make another protocol."""
   before = {s.name: s for s in scores.read(workdir)}
-  evaluate.evaluate(evaluated(), workdir)
+  evaluate.evaluate(evaluated_config(), workdir)
   after = {s.name: s for s in scores.read(workdir)}
   assert after['fid'].value == pytest.approx(before['fid'].value, rel=1e-6)
   # At iterations 0, 12 and 24; replaced, not added.
   assert len(scores.read(workdir)) == 3 * len(before)
-  config = evaluated(num_samples=120, seeds=3, metrics=('fid',))
+  config = evaluated_config(num_samples=120, seeds=3, metrics=('fid',))
   evaluate.evaluate(config, workdir, step='all')
   printed = capsys.readouterr().out
   assert 'Iteration 12: fid' in printed
@@ -125,7 +125,7 @@ def test_evaluate_mode_reproduces_the_score(workdir, capsys):
 
 def test_summary_names_the_metrics(tmp_path, scripted, capsys):
   """The run summary has one line about the evaluation."""
-  config = evaluated(every_images=16 * 24, metrics=('fid', 'classes'))
+  config = evaluated_config(every_images=16 * 24, metrics=('fid', 'classes'))
   config.evaluation.features = 'digits'
   scripted += [2.0, 1.0]
   loop.train(config, tmp_path)
@@ -144,7 +144,7 @@ def test_read_only_workdir_prints_scores_and_one_warning(
   before = (copy / 'scores.jsonl').read_bytes()
   # (Root can write to every folder.)
   monkeypatch.setattr('gan_jax.metrics.scores.held', refuse)
-  config = evaluated(num_samples=40, metrics=('swd',))
+  config = evaluated_config(num_samples=40, metrics=('swd',))
   evaluate.evaluate(config, copy, step='all')
   printed = capsys.readouterr()
   assert printed.out.count('swd_28') == len(checkpoint.steps(copy)) > 1
@@ -172,7 +172,7 @@ def test_compare_sorts_runs_by_score(workdir, tmp_path):
 def test_compare_uses_a_shared_protocol(workdir, tmp_path):
   """Even if the newest score of a run has another protocol."""
   other = shutil.copytree(workdir, tmp_path / 'other')
-  config = evaluated(num_samples=50, metrics=('fid',))
+  config = evaluated_config(num_samples=50, metrics=('fid',))
   evaluate.evaluate(config, other, truncation=0.5)
   assert scores.read(other)[-1].protocol['fakes']['truncation'] == 0.5
   table = gan_jax.compare(workdir, other)
@@ -224,14 +224,16 @@ def test_evaluate_takes_arrays_and_folders(workdir, tmp_path):
 )
 def test_user_errors_come_before_training(tmp_path, changes, message):
   with pytest.raises(UserError, match=message):
-    loop.train(evaluated(**changes), tmp_path / 'run')
+    loop.train(evaluated_config(**changes), tmp_path / 'run')
 
 
 def test_memorisation_counts_copies_of_training_images(workdir):
   """Copies of any training image count; unseen images do not."""
   data = digits(DataSpec('', 28, 1)).fetch(np.arange(5000))['images']
   evaluator = Evaluator(
-    evaluated(metrics=('memorisation', 'kid'), num_samples=60).evaluation,
+    evaluated_config(
+      metrics=('memorisation', 'kid'), num_samples=60
+    ).evaluation,
     in_memory({'images': data[::2]}),
     {},
     in_memory({'images': data[1::10]}),
@@ -247,7 +249,7 @@ def test_memorisation_counts_copies_of_training_images(workdir):
 
 
 def test_metrics_without_inception_weights_use_pixels(tmp_path, capsys):
-  config = evaluated(metrics=(), features=None)
+  config = evaluated_config(metrics=(), features=None)
   loop.train(config, tmp_path)
   line = metrics(tmp_path)[-1]
   assert {'eval/swd', 'eval/ms_ssim'} <= set(line)
@@ -365,7 +367,7 @@ def test_quantize_equals_to_uint8():
 
 def test_evaluation_uses_all_devices():
   """With two devices, every example is generated once, in its position."""
-  config = evaluated(num_samples=7)  # which two do not divide
+  config = evaluated_config(num_samples=7)  # which two do not divide
   source = digits(DataSpec('', 28, 1))
   evaluator = Evaluator(config.evaluation, source, {})
   assert jax.device_count() == 2

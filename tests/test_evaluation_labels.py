@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from runs import evaluated, get_config
+from runs import evaluated_config, get_config
 
 from gan_jax import games
 from gan_jax.data.digits import digits
@@ -29,7 +29,7 @@ def unbalanced():
 
 def evaluated_labels(labels, count, monkeypatch):
   """Returns the labels that a conditional G gets, decoded from its images."""
-  config = evaluated(num_samples=count, metrics=('swd',), features=None)
+  config = evaluated_config(num_samples=count, metrics=('swd',), features=None)
   source, _ = unbalanced()
   evaluator = Evaluator(config.evaluation, source, {}, labels=labels)
 
@@ -100,4 +100,4 @@ def test_only_protocols_of_conditional_runs_have_labels(tmp_path, scripted):
   with pytest.raises(
     UserError, match='needs a conditional generator: set it to None'
   ):
-    loop.train(evaluated(labels='data'), tmp_path / 'other')
+    loop.train(evaluated_config(labels='data'), tmp_path / 'other')

@@ -12,11 +12,11 @@ import pytest
 from runs import (
   EXPERIMENTS,
   TINY,
-  everything,
+  config_path,
   get_config,
   logged_steps,
   metrics,
-  setting,
+  state_arrays,
 )
 
 import gan_jax
@@ -77,8 +77,8 @@ def test_workdir_holds_config_metrics_and_samples(straight):
   lines = metrics(workdir)
   steps = [line['step'] for line in lines]
   assert steps == sorted(set(steps))
-  table = make_schedule(config)
-  assert lines[-1]['images'] == table.images(table.total_steps)
+  schedule = make_schedule(config)
+  assert lines[-1]['images'] == schedule.images(schedule.total_steps)
   for line in lines:
     assert {'gen/loss', 'disc/loss', 'images'} <= line.keys()
     assert np.isfinite(list(line.values())).all()
@@ -115,17 +115,17 @@ def test_killed_run_resumes_bit_for_bit(straight, forks, tmp_path, capsys):
   repeat. (test_launch.py repeats a command in a process.)
   """
   name, config, workdir = straight
-  flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
+  flags = f'--config={config_path(name, "tiny")}', f'--workdir={tmp_path}'
   killed = forks.run(*flags, code=KILLED)
   assert killed.returncode == -signal.SIGKILL
   (middle,) = checkpoint.steps(tmp_path)
-  before = everything(tmp_path, middle)
+  before = state_arrays(tmp_path, middle)
   loop.train(config, tmp_path)
   assert f'Resuming at iteration {middle}' in capsys.readouterr().out
   end = checkpoint.steps(workdir)[-1]
   assert 0 < middle < end
-  assert everything(tmp_path, end) == everything(workdir, end)
-  assert everything(tmp_path, end) != before
+  assert state_arrays(tmp_path, end) == state_arrays(workdir, end)
+  assert state_arrays(tmp_path, end) != before
   assert metrics(tmp_path) == metrics(workdir)
   assert logged_steps(tmp_path) == logged_steps(workdir)
 

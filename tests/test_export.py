@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -52,7 +52,7 @@ def test_exported_generator_equals_the_run(
   name, segment, monkeypatch, tmp_path
 ):
   config = get_config(name, 'tiny')
-  run = untrained(config, monkeypatch, stage_step(config, segment))
+  run = untrained_run(config, monkeypatch, stage_step(config, segment))
   for suffix in ('stablehlo', 'safetensors', 'onnx'):
     generate = gan_jax.open_export(
       run.export(tmp_path / f'g.{suffix}', overwrite=True)
@@ -67,7 +67,7 @@ def test_exported_generator_equals_the_run(
 
 @pytest.fixture
 def run(monkeypatch):
-  return untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+  return untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
 
 
 def test_card_code_opens_the_export_with_jax_alone(run, tmp_path):

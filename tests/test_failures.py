@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 from soak import soak
 
 import gan_jax
@@ -89,7 +89,7 @@ def test_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   assert 'the checkpoint of iteration 24 is damaged' in captured.err
   assert 'Resuming at iteration 16' in captured.out
   assert (copy / 'damaged' / '24').is_dir()
-  assert everything(copy, 24) == everything(straight, 24)
+  assert state_arrays(copy, 24) == state_arrays(straight, 24)
   assert metrics(copy) == metrics(straight)
 
 
@@ -100,7 +100,7 @@ def test_damage_without_checksums_is_detected(copy, straight, capsys):
     manifest.write_bytes(b'')
   loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert 'iteration 24 is damaged' in capsys.readouterr().err
-  assert everything(copy, 24) == everything(straight, 24)
+  assert state_arrays(copy, 24) == state_arrays(straight, 24)
 
 
 def test_changed_networks_do_not_count_as_damage(copy):
@@ -386,7 +386,7 @@ def test_sigterm_saves_and_exits(tmp_path):
   names = 'stopped', 'straight'
   for name in names:
     loop.train(config, tmp_path / name)
-  ends = [everything(tmp_path / name, step + 8) for name in names]
+  ends = [state_arrays(tmp_path / name, step + 8) for name in names]
   assert ends[0] == ends[1]
 
 
@@ -505,7 +505,7 @@ def test_rollback_succeeds_and_resumes_bit_for_bit(
     config.total_images = total
     loop.train(config, tmp_path / 'stopped')
   end = checkpoint.steps(tmp_path / 'straight')[-1]
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'stopped', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'stopped')

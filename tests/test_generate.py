@@ -168,11 +168,11 @@ def test_wrong_arguments_write_nothing(run, tmp_path, arguments, message):
 @pytest.mark.parametrize('suffix', ['gif', 'webp'])
 def test_film_starts_at_a_sample_and_loops(run, tmp_path, suffix):
   file = run.film(tmp_path / f'a.{suffix}', n=4, seconds=1, fps=8, keyframes=2)
-  still = np.asarray(show(run.sample(4)))
+  first_frame = np.asarray(show(run.sample(4)))
   with Image.open(file) as film:
     assert (film.n_frames, film.info.get('loop')) == (8, 0)
     film.seek(0)
-    error = np.abs(np.asarray(film.convert('L')).astype(int) - still)
+    error = np.abs(np.asarray(film.convert('L')).astype(int) - first_frame)
   assert error.mean() < 4  # GIF has few colours, WebP is lossy
 
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 import r3gan_reference as reference
 from conftest import launch
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 from gan_jax import config as cfg
 from gan_jax import games
@@ -100,7 +100,7 @@ def test_resume_does_not_read_the_source_again(source, tmp_path):
   shutil.rmtree(copy)
   loop.train(config, tmp_path / 'b')
   end = checkpoint.steps(tmp_path / 'b')[-1]
-  assert everything(tmp_path / 'b', end) == everything(
+  assert state_arrays(tmp_path / 'b', end) == state_arrays(
     tmp_path / 'straight', end
   )
   with pytest.raises(UserError, match=r'holds another run.*init.players'):
@@ -242,13 +242,13 @@ def test_init_state_continues_another_run(tmp_path, capsys):
   config.init.source, config.init.state = str(tmp_path / 'half'), True
   loop.train(config, tmp_path / 'rest')
   assert '/half, continued at iteration 12' in capsys.readouterr().out
-  assert everything(tmp_path / 'rest', 24) == everything(
+  assert state_arrays(tmp_path / 'rest', 24) == state_arrays(
     tmp_path / 'straight', 24
   )
   assert metrics(tmp_path / 'rest')[0]['step'] > 12
   rate = 'optimizer.gen.learning_rate'
   loop.train(cfg.changed(config, rate, 0.01), tmp_path / 'other')
-  assert everything(tmp_path / 'other', 24) != everything(
+  assert state_arrays(tmp_path / 'other', 24) != state_arrays(
     tmp_path / 'straight', 24
   )
   for key, value, message in (

@@ -701,9 +701,11 @@ def test_saved_experiment_is_valid(client, engine):
   assert config.data.channels == 1
   check_config(config)
   games.make(config)
-  same = engine.config(settings.check(changes))
-  assert config.model == same.model and config.optimizer == same.optimizer
-  assert config.game == same.game and config.data == same.data
+  expected = engine.config(settings.check(changes))
+  assert (
+    config.model == expected.model and config.optimizer == expected.optimizer
+  )
+  assert config.game == expected.game and config.data == expected.data
 
 
 def test_oldest_sessions_are_dropped(tmp_path):

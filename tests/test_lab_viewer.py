@@ -94,10 +94,10 @@ def test_walks_and_moves_start_at_samples(client):
   assert len(walk) == 5
   np.testing.assert_array_equal(walk[[0, -1]], grid[[1, 3]])
   assert not np.array_equal(walk[2], walk[0])
-  still = images(client, 'images/move?a=2')
-  np.testing.assert_array_equal(still[0], grid[2])
+  unchanged = images(client, 'images/move?a=2')
+  np.testing.assert_array_equal(unchanged[0], grid[2])
   moved = images(client, 'images/move?a=2&d0=3')
-  assert not np.array_equal(moved, still)
+  assert not np.array_equal(moved, unchanged)
 
 
 def test_nearest_returns_a_picture(client):

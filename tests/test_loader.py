@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, launch
 from PIL import Image
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 from schedules import one_segment_schedule
 
 from gan_jax import data
@@ -123,7 +123,7 @@ def test_resumed_run_may_switch_to_streaming_and_back(pictures, tmp_path):
     config.total_images = total * step // end
     loop.train(config, tmp_path / 'switched')
   assert checkpoint.steps(tmp_path / 'switched')[-1] == end
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'switched', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'switched')

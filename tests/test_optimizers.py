@@ -30,8 +30,8 @@ def steps_of(tx, grads, hyperparameters):
   with jax.enable_x64(True):
     params = jnp.zeros(())
     state = tx.init(params)
-    for g, given in zip(grads, hyperparameters, strict=True):
-      step, state = tx.update(jnp.float64(g), state, params, **given)
+    for g, values in zip(grads, hyperparameters, strict=True):
+      step, state = tx.update(jnp.float64(g), state, params, **values)
       yield float(step)
 
 
@@ -46,6 +46,6 @@ def test_adam_corrects_rate_and_betas_for_lazy_penalties():
 
 def test_adam_with_scheduled_betas_by_hand():
   grads, b1, b2 = [0.5, -2.0, 3.0], [0.0, 0.2, 0.4], [0.9, 0.95, 0.99]
-  given = [{'b1': x, 'b2': y} for x, y in zip(b1, b2, strict=True)]
-  found = [*steps_of(adam(), grads, given)]
+  values = [{'b1': x, 'b2': y} for x, y in zip(b1, b2, strict=True)]
+  found = [*steps_of(adam(), grads, values)]
   np.testing.assert_allclose(found, [*adam_by_hand(grads, b1, b2)], rtol=1e-6)

@@ -245,8 +245,8 @@ def test_every_key_of_the_schedule_acts(name):
       other = overridden(config, key)
     except UserError:
       continue
-    same = schedule_of(other) == schedule_of(config)
-    if same and order_of(other) == order_of(config):
+    same_schedule = schedule_of(other) == schedule_of(config)
+    if same_schedule and order_of(other) == order_of(config):
       idle.append(key)
   assert idle == []
 

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 from gan_jax.errors import UserError
 from gan_jax.runs import page
@@ -18,7 +18,7 @@ from gan_jax.runs import page
 
 @pytest.fixture
 def run(monkeypatch):
-  return untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+  return untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
 
 
 @pytest.fixture

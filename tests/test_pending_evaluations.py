@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from runs import evaluated, everything, get_config, metrics, preempt_at
+from runs import evaluated_config, get_config, metrics, preempt_at, state_arrays
 from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
@@ -22,7 +22,7 @@ from gan_jax.training.schedule import place_segments
 
 def fid_config():
   """Returns a config with two evaluations by the features of `digits`."""
-  return evaluated(metrics=('fid',), features='digits')
+  return evaluated_config(metrics=('fid',), features='digits')
 
 
 def fids(workdir):
@@ -77,7 +77,7 @@ def test_pending_evaluation_runs_on_resume(
   reader.read()
   loop.train(config, tmp_path)
   assert metrics(tmp_path) == metrics(straight)
-  assert everything(tmp_path, 24) == everything(straight, 24)
+  assert state_arrays(tmp_path, 24) == state_arrays(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
   assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
   # A sweep reads the score.
@@ -127,7 +127,7 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
     log(self, step, images, *rest)
 
   monkeypatch.setattr(run_log.RunLog, 'log', record)
-  loop.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
+  loop.train(evaluated_config(metrics=('ms_ssim',), features=None), tmp_path)
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   lines = [json.loads(line) for line in lines]
   seconds = [line['eval/seconds'] for line in lines if 'eval/seconds' in line]

@@ -109,9 +109,9 @@ def test_killed_population_resumes(tmp_path, monkeypatch):
   monkeypatch.setenv('PAUSE', '0.01')
   run(tmp_path, 'population', workdir=workdir)
   check_once_each(12)
-  again = gan_jax.load_sweep(workdir).trials
+  resumed = gan_jax.load_sweep(workdir).trials
   columns = ['generation', 'parent', GEN, 'score', 'state']
-  assert again[columns].equals(straight[columns])
+  assert resumed[columns].equals(straight[columns])
 
 
 @pytest.mark.parametrize(

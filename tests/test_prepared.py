@@ -462,7 +462,7 @@ def test_one_process_prepares_at_a_time(make, user_files, tmp_path, capsys):
     waiting.start()
     while 'Waiting for another process' not in capsys.readouterr().out:
       time.sleep(0.05)
-    shutil.rmtree(user_files)  # it could not prepare the set by itself
+    shutil.rmtree(user_files)  # so it cannot prepare the set itself
     aside.rename(prepared_set)
   waiting.join()
   assert sizes == [40]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 import gan_jax
 from gan_jax import config as cfg
@@ -297,19 +297,26 @@ def test_bfloat16_has_the_gradients_of_float32():
 
     return jax.grad(gen_score)(gen_vars), jax.grad(disc_score)(disc_vars)
 
-  exact, near = (
+  exact, approximate = (
     jax.jit(partial(gradients, dtype))()
     for dtype in (jnp.float32, jnp.bfloat16)
   )
-  for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
+  for x, y in zip(
+    jax.tree.leaves(exact), jax.tree.leaves(approximate), strict=True
+  ):
     # (With sums in bfloat16, gradients of biases are wrong by 60% or more.)
     assert np.linalg.norm(x - y) <= 0.2 * np.linalg.norm(x), x.shape
 
 
 def test_bfloat16_keeps_float32_parameters_and_outputs():
-  (*exact, _, _), (*near, _, variables) = compute(), compute(dtype=jnp.bfloat16)
+  (*exact, _, _), (*approximate, _, variables) = (
+    compute(),
+    compute(dtype=jnp.bfloat16),
+  )
   assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype('float32')}
-  for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
+  for x, y in zip(
+    jax.tree.leaves(exact), jax.tree.leaves(approximate), strict=True
+  ):
     assert y.dtype == jnp.float32
     assert 0 < abs(x - y).mean() < 0.05 * jnp.std(x)
 
@@ -587,7 +594,7 @@ def test_last_checkpoint_of_each_stage_is_kept(run):
   _, workdir, _ = run
   assert set(ENDS) <= set(checkpoint.steps(workdir))
   shapes = [
-    {k: len(v) for k, v in everything(workdir, step).items()} for step in ENDS
+    {k: len(v) for k, v in state_arrays(workdir, step).items()} for step in ENDS
   ]
   assert all(shape == shapes[0] for shape in shapes)
 
@@ -630,7 +637,7 @@ def test_unused_levels_stay_unchanged(run):
   states = [
     {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in named
      if not jax.dtypes.issubdtype(v.dtype, jax.dtypes.prng_key)}
-  ] + [everything(workdir, step) for step in ENDS]  # fmt: skip
+  ] + [state_arrays(workdir, step) for step in ENDS]  # fmt: skip
   num_changed = num_unchanged = 0
   for stage, (before, after) in enumerate(itertools.pairwise(states)):
     for name, value in after.items():
@@ -660,7 +667,7 @@ def test_run_stopped_during_fade_in_resumes_bit_for_bit(run, images, tmp_path):
   phase = make_schedule(config).phase(middle.step)
   assert 0 < phase.values['alpha'] < 1
   loop.train(config, tmp_path)
-  assert everything(tmp_path, 26) == everything(workdir, 26)
+  assert state_arrays(tmp_path, 26) == state_arrays(workdir, 26)
 
 
 def test_growth_shows_one_row_per_stage(run):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 import gan_jax
 from experiments import toy
@@ -87,7 +87,7 @@ def test_calibration_by_hand(gaussians, monkeypatch):
 
 
 def test_invalid_comparisons_raise(monkeypatch):
-  run = untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
   images = run.sample(2)
   with pytest.raises(UserError, match=r'b of run\.more_likely is empty'):
     run.more_likely(images, images[:0])

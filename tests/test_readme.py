@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from conftest import ROOT
 from ml_collections import ConfigDict
-from runs import EXPERIMENTS, get_config, metrics, preempt_at, setting
+from runs import EXPERIMENTS, config_path, get_config, metrics, preempt_at
 
 import gan_jax
 import launch  # defines the flags
@@ -161,7 +161,7 @@ def test_every_choice_is_documented(page, names):
 def test_every_experiment_is_documented():
   """The reference has each experiment, and the README each group of them."""
   for name in EXPERIMENTS:
-    named = setting(name).removeprefix('experiments/')
+    named = config_path(name).removeprefix('experiments/')
     assert f'`{named}`' in TEXTS['docs/reference/experiments.md'], name
     file = named.partition(':')[0]
     known = (f'`{file}', f'`{file.partition("_")[0]}_*.py`')

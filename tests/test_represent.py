@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 from scipy.stats import norm
 
 from examples import augmentation, representations
@@ -91,7 +91,7 @@ def test_both_players_add_the_weighted_bound():
 
 
 def test_infogan_encodes_by_hand(monkeypatch):
-  run = untrained(dense_infogan(), monkeypatch)
+  run = untrained_run(dense_infogan(), monkeypatch)
   images = run.sample(300)
   found = run.encode(images)
   assert found['codes'].shape == (300, 2)
@@ -137,7 +137,7 @@ def test_bigan_losses_by_hand():
 
 
 def test_bigan_encodes_and_samples(monkeypatch):
-  run = untrained(get_config('bigan_digits', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('bigan_digits', 'tiny'), monkeypatch)
   images = run.sample(5)
   z = run.encode(images)['z']
   assert z.shape == (5, 64)
@@ -153,7 +153,7 @@ def test_features_are_the_activations_of_a_layer(monkeypatch):
   """The second MLP layer of the full D, by hand."""
   config = get_config('vanilla_mnist', 'tiny')
   config.model.disc.hidden = (32, 16, 8)
-  run = untrained(config, monkeypatch)
+  run = untrained_run(config, monkeypatch)
   images = run.sample(300)
   params = jax.tree.map(np.float64, run.disc_vars['params'])
   x = images.reshape(300, -1) / 127.5 - 1
@@ -175,14 +175,14 @@ def test_features_are_the_activations_of_a_layer(monkeypatch):
 )
 def test_features_of_convolutions_are_flat(name, segment, monkeypatch):
   config = get_config(name, 'tiny')
-  run = untrained(config, monkeypatch)
+  run = untrained_run(config, monkeypatch)
   found = run.features(run.sample(2), 0)
   assert found.ndim == 2
   assert np.ptp(found) > 0
 
 
 def test_features_of_a_conditional_disc_depend_on_labels(monkeypatch):
-  run = untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
   images = run.sample(3)
   one, other = (run.features(images, 0, labels=c) for c in (1, 2))
   assert np.abs(one - other).max() > 1e-4
@@ -191,7 +191,7 @@ def test_features_of_a_conditional_disc_depend_on_labels(monkeypatch):
 
 
 def test_unsupported_games_raise(monkeypatch):
-  run = untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
   with pytest.raises(UserError, match="the game 'image' has no encoder"):
     run.encode(run.sample(1))
   for name, changes, message in (

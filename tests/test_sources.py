@@ -97,8 +97,8 @@ def test_random_crops_depend_only_on_the_example():
   assert found.tolist() == expected
   assert counts.min() > 20  # 400 / 9 = 44 expected
   half = {name: x[200:] for name, x in batch.items()}
-  again = read({}, half, *args[2:], flip=False, crop=4)
-  np.testing.assert_array_equal(again['a'], result['a'][200:])
+  cropped_again = read({}, half, *args[2:], flip=False, crop=4)
+  np.testing.assert_array_equal(cropped_again['a'], result['a'][200:])
 
 
 def test_generated_sources_are_independent():
@@ -349,5 +349,5 @@ def test_rotations_depend_only_on_the_example_and_are_equal_in_a_pair():
   assert sum(counts) == 200
   assert min(counts) > 30
   half = {name: x[100:] for name, x in batch.items()}
-  again = read({}, half, *args[2:], flip=False, rotate=True)
-  np.testing.assert_array_equal(again['a'], result['a'][100:])
+  rotated_again = read({}, half, *args[2:], flip=False, rotate=True)
+  np.testing.assert_array_equal(rotated_again['a'], result['a'][100:])

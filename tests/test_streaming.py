@@ -24,7 +24,7 @@ from etils import epath
 from fsspec.implementations.local import LocalFileSystem
 from ml_collections import ConfigDict
 from official_files import cifar10_batches, write_cifar10, write_mnist
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 from schedules import one_segment_schedule
 
 from gan_jax import data
@@ -169,7 +169,7 @@ def stored(folder):
   with held(folder, lambda: None):
     total = 0
     for file in folder.glob('*.array_record*'):
-      with contextlib.suppress(FileNotFoundError):  # renamed, as it is whole
+      with contextlib.suppress(FileNotFoundError):  # renamed when complete
         total += file.stat().st_size
   return total
 
@@ -502,7 +502,7 @@ def test_streamed_run_resumes_bit_for_bit(mnist, tmp_path):
     config = run_config(mnist, **other)
     config.total_images = total * step // end
     loop.train(config, tmp_path / 'resumed')
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'resumed', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'resumed')
@@ -650,7 +650,7 @@ def test_progressive_run_with_a_pyramid_resumes_bit_for_bit(
   loop.train(config, tmp_path / 'streamed')
   config.total_images = total
   loop.train(config, tmp_path / 'streamed')
-  assert everything(tmp_path / 'local', end) == everything(
+  assert state_arrays(tmp_path / 'local', end) == state_arrays(
     tmp_path / 'streamed', end
   )
 
@@ -688,6 +688,6 @@ def test_run_on_a_failing_bucket_equals_the_local_run(mnist, tmp_path):
     run('bucket', 'gs://bucket', fake_bucket.environment(address))
   run('local', mnist, os.environ)
   (*_, end) = checkpoint.steps(tmp_path / 'local')
-  assert everything(tmp_path / 'local', end) == everything(
+  assert state_arrays(tmp_path / 'local', end) == state_arrays(
     tmp_path / 'bucket', end
   )

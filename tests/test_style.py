@@ -437,7 +437,7 @@ def test_style_mixing_switches_w_at_a_random_layer():
     variables, z, keys, True, method='map', mutable=['averages']
   )
   same = np.asarray((unmixed == mixed).all(-1))
-  firsts = same.sum(1)  # the layers that kept their w are the first ones
+  firsts = same.sum(1)  # the first layers keep their w
   assert (same == (np.arange(4) < firsts[:, None])).all()
   counts = np.bincount(firsts, minlength=5)
   assert counts[0] == 0

@@ -8,7 +8,7 @@ import sys
 import optuna
 import pytest
 from conftest import ROOT
-from runs import get_config, setting
+from runs import config_path, get_config
 
 from gan_jax import config as cfg
 from gan_jax.errors import UserError
@@ -343,7 +343,7 @@ def test_flags_round_trip(tmp_path, monkeypatch):
 )
 def test_sweeps_of_experiments_have_their_number_of_trials(name, trials):
   name, _, sweep = name.partition(':') if 'toy' not in name else (name, '', '')
-  experiment, config = f'{ROOT}/{setting(name)}', get_config(name)
+  experiment, config = f'{ROOT}/{config_path(name)}', get_config(name)
   # (This machine may lack the weights of Inception.)
   plan = plans.make(experiment, config, {}, sweep or None, remote_trials=True)
   assert len(plans.planned_trials(plan)) == trials
@@ -362,7 +362,7 @@ def test_sweeps_of_experiments_have_their_number_of_trials(name, trials):
 def test_tiny_sweeps_have_tiny_trials(name, score):
   """Trials are as long as a `tiny` run, and can be measured anywhere."""
   config = get_config(name, 'tiny')
-  plan = plans.make(f'{ROOT}/{setting(name, "tiny")}', config, {})
+  plan = plans.make(f'{ROOT}/{config_path(name, "tiny")}', config, {})
   assert plan.score == f'eval/{score}'
   schedule = make_schedule(config)
   tiny = schedule.images(schedule.total_steps)
