@@ -19,12 +19,7 @@ import scipy.stats
 import test_path_length
 from PIL import Image
 from sklearn.metrics.pairwise import polynomial_kernel
-from test_metrics import (
-  ms_ssim_by_scipy,
-  patches_at,
-  pyramid,
-  smooth_images,
-)
+from test_metrics import ms_ssim_by_scipy, patches_at, pyramid, smooth_images
 
 from gan_jax.data import preprocess
 from gan_jax.data.source import DataSpec
