@@ -224,8 +224,8 @@ def main(argv: list[str]) -> None:
       exit_now(OUTPUT_CLOSED, 'its output was closed')
     if not devices.is_distributed():
       raise
-    # If another process was lost, the watch of the peers says so and ends this
-    # process meanwhile.
+    # If another process was lost, the thread that watches the peers reports it
+    # and ends this process meanwhile.
     time.sleep(peers.VERDICT_SECONDS)
     traceback.print_exc()
     exit_now(1, f'{type(error).__name__}: {error}')

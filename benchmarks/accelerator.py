@@ -131,8 +131,8 @@ def measure(
 
   def add(part: str, about: dict[str, Any], figures: dict[str, Any]) -> None:
     report[part].append({**about, **figures})
-    said = figures.get('problem') or summary(figures)
-    print(f'{" ".join(map(str, about.values()))}: {said}', flush=True)
+    text = figures.get('problem') or summary(figures)
+    print(f'{" ".join(map(str, about.values()))}: {text}', flush=True)
     write(report)
 
   def add_peers(family: str, precision: str, batch: int) -> None:
@@ -185,7 +185,7 @@ def torch_version(python: str) -> tuple[str, str | None]:
 
 
 def summary(figures: dict[str, Any]) -> str:
-  """Says a row in a few words, for the terminal."""
+  """Returns a few words about a row, for the terminal."""
   if 'images_per_second' in figures:
     speed, share = figures['images_per_second'], figures['share_of_matmul']
     return f'{in_digits(speed)} images/s, {share:.0%} of the roof'

@@ -2,8 +2,8 @@
 
   python -m benchmarks.machine
 
-A program that starts others asks by `ask`, in a process of its own, because a
-process that looks at the accelerators reserves their memory.
+A program that starts others calls `ask`, which uses a separate process: a
+process that queries the accelerators reserves their memory.
 """
 
 import json

@@ -87,7 +87,7 @@ def _versions(runs: Iterable[Run]) -> list[str]:
 
 
 def _command(table: Table) -> str:
-  """Returns the command that makes the table anew."""
+  """Returns the command that reproduces the table."""
   words = [word for row in table.rows for word in shlex.split(row.title)]
   seeds = sorted({run.seed for row in table.rows for run in row.runs})
   flags = [f'--seeds={",".join(map(str, seeds))}']

@@ -251,17 +251,17 @@ def _end(
   job: Job, result: TrialResult, about: dict[str, Any], writer: Writer
 ) -> bool:
   """Adds the run if it has a result; returns whether it did not fail."""
-  how, score = result.how, None
-  if how == 'done':
+  status, score = result.how, None
+  if status == 'done':
     score = [x for x in scores.read(job.workdir) if x.name == writer.main][-1]
     writer.table = writer.table.with_protocol(score, job.row.title)
-  if how in ('done', 'diverged'):
+  if status in ('done', 'diverged'):
     writer.add(job.row, job.read(about, score))
-  said = {'done': str(score), 'stopped': 'saved'}.get(
-    how, f'{how}, {result.line}'
+  text = {'done': str(score), 'stopped': 'saved'}.get(
+    status, f'{status}, {result.line}'
   )
-  print(f'{job.row.title}, seed {job.seed}: {said}', flush=True)
-  return how != 'failed'
+  print(f'{job.row.title}, seed {job.seed}: {text}', flush=True)
+  return status != 'failed'
 
 
 def make_jobs(

@@ -1,4 +1,4 @@
-"""How well do representations that nobody labelled serve a classifier?
+"""How well do representations learned without labels serve a classifier?
 
 Compares encodings and discriminator features of runs with raw pixels, PCA and a
 small VAE: the accuracy of a linear probe and of nearest neighbours, from few

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, config_dict
 
 
 def base_config() -> ConfigDict:
-  """Returns the common keys; `data.source`, networks and lengths are to set."""
+  """Returns the common keys, without `data.source`, networks and lengths."""
   config = ConfigDict()
   config.seed = 0
   config.batch_size = 64  # over all devices

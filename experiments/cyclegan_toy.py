@@ -1,4 +1,4 @@
-"""CycleGAN between two manifolds in the plane: one watches what goes where.
+"""CycleGAN between two 2-D manifolds: plots show where points are mapped.
 
 Two interlocking half circles (a) and a spiral (b), drawn on the device. The
 losses are those of cyclegan_folder.py, with small fully connected networks.

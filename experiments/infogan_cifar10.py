@@ -1,4 +1,4 @@
-"""InfoGAN on CIFAR-10: classes that nobody labelled.
+"""InfoGAN on CIFAR-10: classes learned without labels.
 
 Chen et al. 2016, "InfoGAN": a categorical code of 10 values and four continuous
 codes; the networks are those of dcgan_cifar10.py. (The paper has other data in

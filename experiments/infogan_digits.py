@@ -1,4 +1,4 @@
-"""InfoGAN on 5,000 MNIST digits: classes that nobody labelled.
+"""InfoGAN on 5,000 MNIST digits: classes learned without labels.
 
 Chen et al. 2016, "InfoGAN", appendix C.1: a categorical code of 10 values and
 two continuous codes are parts of G's input, beside 62 latents, and Q, a head of

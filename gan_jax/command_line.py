@@ -89,7 +89,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _refuse(argv: list[str], line: str) -> NoReturn:
-  """Prints a mistake in the flags, tells the other processes, and exits.
+  """Prints an error in the flags, informs the other processes, and exits.
 
   The others would wait for this process for minutes.
   """

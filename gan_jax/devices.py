@@ -1,4 +1,4 @@
-"""Devices and processes: what the others ask of JAX about them."""
+"""Devices and processes: the only file that asks JAX about them."""
 
 import itertools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Ray clusters on the loopback: each node has processes of its own."""
+"""Ray clusters on the loopback, whose nodes have separate processes."""
 
 import contextlib
 import os
@@ -20,18 +20,20 @@ def cluster():
   os.environ.update(QUIET)
   from ray.cluster_utils import Cluster
 
-  made = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, **SMALL})
+  ray_cluster = Cluster(
+    initialize_head=True, head_node_args={'num_cpus': 0, **SMALL}
+  )
   try:
-    yield made
+    yield ray_cluster
   finally:
-    made.shutdown()
+    ray_cluster.shutdown()
 
 
-def add_node(made, **resources):
+def add_node(ray_cluster, **resources):
   """Adds a node with these resources, such as chip=2."""
   for _ in range(5):
     try:
-      return made.add_node(num_cpus=0, resources=resources, **SMALL)
+      return ray_cluster.add_node(num_cpus=0, resources=resources, **SMALL)
     except Exception as error:
       # Ray waits 30 seconds, which a busy machine may need.
       if 'timed out during startup' not in str(error):
@@ -64,8 +66,8 @@ def processes(node):
 
 def kill_node(node):
   """Kills all processes of a node at once, as a power cut does."""
-  doomed = processes(node)
-  for pid in doomed:
+  pids = processes(node)
+  for pid in pids:
     with contextlib.suppress(ProcessLookupError):
       os.kill(pid, signal.SIGKILL)
-  return doomed
+  return pids

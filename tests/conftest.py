@@ -1,7 +1,7 @@
-"""Strict defaults, and what several tests share.
+"""Strict defaults, and fixtures that several tests share.
 
-Silent promotion of ranks is an error, warnings are errors, shapes in signatures
-are checked as the tests run, and there are several devices.
+Silent rank promotion and warnings are errors, shapes in signatures are checked
+as the tests run, and there are several devices.
 """
 
 import functools
@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before jax is imported: two devices, threads enough that collectives on more
-# devices than cores do not wait for each other for ever, and the shortest
-# compilation, which most of the time of these tests is: without optimization,
-# by XLA's older emitters and by LLVM in one piece it takes half as long.
+# Set before jax is imported: two devices, enough threads that collectives on
+# more devices than cores do not deadlock, and the shortest compilation, which
+# takes most of the time of these tests: without optimization, with XLA's older
+# emitters and with one LLVM module, it takes half as long.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
     '--xla_force_host_platform_device_count=2',
@@ -32,7 +32,7 @@ import jaxtyping
 import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# (Strict promotion of dtypes is not to be had: optax's Adam needs it.)
+# (Strict dtype promotion is not possible: optax's Adam promotes.)
 
 jaxtyping.install_import_hook('gan_jax', 'beartype.beartype')
 
@@ -42,7 +42,7 @@ SHARED = ROOT.parent / 'shared' / 'data'
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-  """Genuine images: MNIST, CIFAR-10, emoji."""
+  """The folder of genuine images: MNIST, CIFAR-10, emoji."""
   if not SHARED.is_dir():
     pytest.skip('skipped: the genuine images of ../shared/data are not here')
   return SHARED
@@ -52,7 +52,7 @@ COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 
 
 def pytest_configure(config):
-  """What is compiled is kept for all workers of pytest-xdist, and then gone."""
+  """Keeps compiled programs for all pytest-xdist workers, then deletes them."""
   if not hasattr(config, 'workerinput') and COMPILED not in os.environ:
     folder = tempfile.TemporaryDirectory()
     os.environ[COMPILED] = folder.name
@@ -61,7 +61,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope='session', autouse=True)
 def caches(tmp_path_factory):
-  """The tests' own, for their processes too."""
+  """Gives the tests and their processes caches of their own."""
   os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
   for network in ('INCEPTION', 'DINOV2', 'CLIP'):
     os.environ.pop(f'GAN_JAX_{network}', None)
@@ -70,11 +70,11 @@ def caches(tmp_path_factory):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
-# Files that take longest: they begin first, so that no worker waits for the
-# other at the end.
+# The files that take longest start first, so that no worker waits for the other
+# at the end.
 LONGEST = (
   'test_progressive', 'test_devices', 'test_ada', 'test_launch', 'test_loader',
-  'test_trust', 'test_initial', 'test_step', 'test_evaluation', 'test_style',
+  'test_failures', 'test_initial', 'test_step', 'test_evaluation', 'test_style',
 )  # fmt: skip
 
 
@@ -85,8 +85,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def digits_are_read_once():
-  """Reading them takes half a second, and most runs of the tests do."""
+def cached_digits():
+  """Caches the digits, which take half a second to read."""
   digits = importlib.import_module('gan_jax.data.digits')
   digits.read_examples = functools.cache(digits.read_examples)
 
@@ -102,7 +102,7 @@ def forks():
 
 @pytest.fixture(scope='session')
 def vanilla(tmp_path_factory) -> Path:
-  """The workdir of a `:tiny` run of vanilla_mnist.py; nobody changes it."""
+  """The workdir of a `:tiny` run of vanilla_mnist.py; no test may change it."""
   from runs import get_config
 
   from gan_jax.training import loop
@@ -114,7 +114,7 @@ def vanilla(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def scripted(monkeypatch):
-  """FIDs as they are listed, one an evaluation; nothing is measured."""
+  """A list of FIDs: each evaluation takes the next, and measures nothing."""
   from gan_jax.metrics.evaluator import Evaluator
   from gan_jax.metrics.measure import METRICS
 
@@ -132,11 +132,11 @@ def scripted(monkeypatch):
 
 
 def with_devices(count: int) -> str:
-  """The XLA flags of the tests, with another number of devices."""
+  """Returns the XLA flags of the tests with another number of devices."""
   flags = os.environ['XLA_FLAGS']
   return re.sub('device_count=[0-9]+', f'device_count={count}', flags)
 
 
 def launch(*args: object) -> list[str]:
-  """The command line of a run."""
+  """Returns the command line of launch.py with these arguments."""
   return [sys.executable, str(ROOT / 'launch.py'), *map(str, args)]

@@ -107,18 +107,18 @@ class Handler(BaseHTTPRequestHandler):
       return
     size = file.stat().st_size
     first, last = 0, size - 1
-    if asked := self.headers.get('Range'):
-      start, _, end = asked.removeprefix('bytes=').partition('-')
+    if byte_range := self.headers.get('Range'):
+      start, _, end = byte_range.removeprefix('bytes=').partition('-')
       first, last = int(start), min(int(end or last), last)
-    self.send_response(206 if asked else 200)
+    self.send_response(206 if byte_range else 200)
     self.send_header('Content-Length', str(last + 1 - first))
     self.send_header('Content-Range', f'bytes {first}-{last}/{size}')
     self.end_headers()
     with file.open('rb') as opened:
       opened.seek(first)
-      left = last + 1 - first
-      while left:
-        chunk = opened.read(min(CHUNK, left))
+      remaining = last + 1 - first
+      while remaining:
+        chunk = opened.read(min(CHUNK, remaining))
         if failing:
           self.wfile.write(chunk[: len(chunk) // 2])
           self.close_connection = True
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.line is not None:
           self.line.wait(len(chunk))
         self.wfile.write(chunk)
-        left -= len(chunk)
+        remaining -= len(chunk)
 
 
 def environment(address: str) -> dict[str, str]:

@@ -30,10 +30,10 @@ def fake_game(axis_name: str | None = None) -> Game:
       'b': {'w': jax.random.normal(b, (2, *shape)), 'late': jnp.ones(shape)},
     }
     variables = Pair(
-      gen={'params': gen, 'stats': {'plays': jnp.float32(0)}},
+      gen={'params': gen, 'stats': {'updates': jnp.float32(0)}},
       disc={
         'params': {'w': jax.random.normal(d, shape)},
-        'stats': {'seen': jnp.float32(0)},
+        'stats': {'updates': jnp.float32(0)},
       },
     )
     return variables, {'pool': jnp.zeros((POOL, *shape))}
@@ -49,34 +49,36 @@ def fake_game(axis_name: str | None = None) -> Game:
 
   def generate(gen_vars, inputs, phase):
     fakes = forward(gen_vars['params'], inputs['z'], phase)
-    return fakes, {'stats': {'plays': gen_vars['stats']['plays'] + 1}}
+    return fakes, {'stats': {'updates': gen_vars['stats']['updates'] + 1}}
 
-  def disc_loss(params, view, batch, fakes, keys, phase):
-    pool = view.game_state['pool']
+  def disc_loss(params, context, batch, fakes, keys, phase):
+    pool = context.game_state['pool']
     # As in CycleGAN: half of the fakes are swapped for older ones.
     coins = jax.vmap(jax.random.bernoulli)(keys)
-    coins, fresh = axis.gather((coins, fakes['a']), axis_name)
-    swapped = jnp.where(coins[:POOL, None], fresh[:POOL], pool)
+    coins, new_fakes = axis.gather((coins, fakes['a']), axis_name)
+    swapped = jnp.where(coins[:POOL, None], new_fakes[:POOL], pool)
     score = lambda x: jnp.mean(x @ params['w'])
     real = (score(batch['a']) + score(batch['b'])) / 2
     loss = score(pool) + score(fakes['b']) - real
-    seen = view.variables.disc['stats']['seen'] + 1
-    collections = {'stats': {'seen': seen}}
+    count = context.variables.disc['stats']['updates'] + 1
+    collections = {'stats': {'updates': count}}
     return loss, Aux({'pool': score(pool)}, collections, {'pool': swapped})
 
   clip = lambda params: jax.tree.map(lambda p: jnp.clip(p, -2, 2), params)
 
-  def shrink(params, view, batch, fakes, keys, phase):
+  def shrink(params, context, batch, fakes, keys, phase):
     return jnp.sum(params['w'] ** 2) / 2, Aux({})
 
-  def gen_loss(params, view, batch, fakes, keys, phase):
-    w = view.variables.disc['params']['w']
+  def gen_loss(params, context, batch, fakes, keys, phase):
+    w = context.variables.disc['params']['w']
     adversarial = -jnp.mean(fakes['a'] @ w) - jnp.mean(fakes['b'] @ w)
-    # As in a cycle: b's own weights meet a's output.
-    cycle = jnp.mean((fakes['a'] @ params['b']['w'].T - view.inputs['z']) ** 2)
-    return adversarial + view.frozen * cycle, Aux({'cycle': cycle})
+    # As in CycleGAN's cycle: b's weights are applied to a's output.
+    cycle = jnp.mean(
+      (fakes['a'] @ params['b']['w'].T - context.inputs['z']) ** 2
+    )
+    return adversarial + context.frozen * cycle, Aux({'cycle': cycle})
 
-  def pull_in(params, view, batch, fakes, keys, phase):
+  def pull_in(params, context, batch, fakes, keys, phase):
     return jnp.sum(params['a']['w'] ** 2) / 2, Aux({})
 
   def trainable(params, phase):

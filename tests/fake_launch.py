@@ -87,7 +87,7 @@ def run(manner, stop):
   lines = metrics.read_text().splitlines() if metrics.exists() else []
   metrics.write_text(''.join(f'{line}\n' for line in lines[:begin]))
   if begin == STEPS:
-    os._exit(0)  # it was complete
+    os._exit(0)  # the run was complete
   note('begin', step=begin, argv=sys.argv)
   if manner == 'fail':
     leave(1, "Traceback:\nValueError: it's the config")

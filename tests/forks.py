@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 
 class Done(NamedTuple):
-  """How a command line ended."""
+  """The exit code and the output of a command line."""
 
   returncode: int
   stdout: str

@@ -1,7 +1,7 @@
-"""InfoGAN (Chen et al. 2016) as a user writes it: one file, no edits.
+"""InfoGAN (Chen et al. 2016) as a user writes it: in one file.
 
-Half of the fakes' variation is named by a class c that nobody labelled: Q, a
-head of D, recovers c from the fakes, and G is trained so that it can.
+An input of G is a class c, for which the data has no labels: Q, a head of D,
+recovers c from the fakes, and G is trained to make that possible.
 
   python launch.py --config=info_gan.py
 """

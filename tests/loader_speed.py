@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data.loader import load
@@ -72,10 +72,10 @@ def make_sets(folder):
 
 def images_per_second(source, workers):
   """Measures the loader on consecutive batches, as in a run."""
-  table = constant_table(2**36, 1, batch_size=BATCH, disc_steps=1)
+  schedule = one_segment_schedule(2**36, 1, batch_size=BATCH, disc_steps=1)
   stream = Stream(0, source.size)
-  make = partial(index_batch, stream, source, table, lambda n: slice(n))
-  batches = load(make, range(table.total_steps), workers)
+  make = partial(index_batch, stream, source, schedule, lambda n: slice(n))
+  batches = load(make, range(schedule.total_steps), workers)
   return loader_speed(batches, BATCH, 2.0)
 
 

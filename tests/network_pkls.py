@@ -5,18 +5,18 @@ import struct
 import inception_weights as files
 from inception_weights import pickled
 
-# A tree of a module that was pickled with its source, which must not run.
+# The source of a pickled module, which must not run.
 SOURCE = 'import pathlib; pathlib.Path({!r}).touch()'
 
 
 def call(name, *args):
-  """The opcodes of a call of module:function."""
+  """Returns the opcodes of a call of module:function."""
   name = name.replace(':', '\n').encode()
   return b'c' + name + b'\n' + encode(args) + b'R'
 
 
 def encode(value):
-  """As `files.pickled`, with bytes as opcodes, floats and None."""
+  """Returns opcodes as `pickled` does, also of bytes, floats and None."""
   if value is None:
     return b'N'
   if isinstance(value, float):
@@ -34,38 +34,38 @@ def binary(content):
 
 
 def storage(path, content, size):
-  """The bytes of a storage, in the format of torch.save before 1.6."""
+  """Returns the bytes of a storage, in the format of torch.save before 1.6."""
   pid = ('storage', b'ctorch\nFloatStorage\n', '0', 'cuda:0', size)
   files.write_stream(path, pickled(pid) + b'Q', {'0': content})
   return path.read_bytes()
 
 
 def tensor(path, array, content=None):
-  """The opcodes of a parameter."""
+  """Returns the opcodes of a parameter."""
   array = array.astype('<f4')
   strides = tuple(step // 4 for step in array.strides)
   content = content or storage(path, array.tobytes(), array.size)
-  whole = call('torch.storage:_load_from_bytes', binary(content))
+  storage_call = call('torch.storage:_load_from_bytes', binary(content))
   hooks = b'ccollections\nOrderedDict\n)R'
-  made = call(
-    'torch._utils:_rebuild_tensor_v2', whole, 0, array.shape, strides, True,
-    hooks,
+  rebuilt = call(
+    'torch._utils:_rebuild_tensor_v2', storage_call, 0, array.shape, strides,
+    True, hooks,
   )  # fmt: skip
-  return call('torch._utils:_rebuild_parameter', made, True, hooks)
+  return call('torch._utils:_rebuild_parameter', rebuilt, True, hooks)
 
 
 def module(path, arrays, wrap):
-  """The opcodes of a module with parameters by their dotted names."""
-  own, children = {}, {}
+  """Returns the opcodes of a module with parameters by their dotted names."""
+  direct, children = {}, {}
   for name, array in arrays.items():
     first, _, rest = name.partition('.')
     if rest:
       children.setdefault(first, {})[rest] = array
     else:
-      own[first] = array
+      direct[first] = array
   state = {
     'training': False,
-    '_parameters': {k: tensor(path, x) for k, x in own.items()},
+    '_parameters': {k: tensor(path, x) for k, x in direct.items()},
     '_buffers': {'nothing': None},
     '_modules': {k: module(path, x, wrap) for k, x in children.items()},
     'gain': 0.5,
@@ -74,7 +74,7 @@ def module(path, arrays, wrap):
 
 
 def persistent(source):
-  """As NVlabs' torch_utils.persistence, with the source of the class."""
+  """Wraps a state as NVlabs' torch_utils.persistence, with a class's source."""
   hidden = call('dnnlib.util:EasyDict')
   return lambda state: call(
     'torch_utils.persistence:_reconstruct_persistent_obj',
@@ -86,7 +86,7 @@ def persistent(source):
 
 
 def by_name(state):
-  """As R3GAN: a class by its name, then its state."""
+  """Wraps a state as R3GAN does: a class by its name, then its state."""
   kind = b'ctorch\nbfloat16\n'
   new = b'ctraining.networks\nGenerator\n)\x81'
   return new + encode({**state, 'DataType': kind}) + b'b'

@@ -20,13 +20,13 @@ LENGTHS = np.exp(style.random('lengths', 250))
 
 
 def paths():
-  """z at both ends, labels, and t of the full paths."""
+  """Returns z at both ends, labels, and t of the full paths."""
   z = style.random('z', (2, N, style.Z))
   return *z, np.eye(2)[np.arange(N) % 2], np.linspace(0.1, 0.9, N)
 
 
 def without_noise(arrays):
-  """The arrays with a noise strength of 0."""
+  """Returns the arrays with a noise strength of 0."""
   return {n: x * (not n.endswith('noise_strength')) for n, x in arrays.items()}
 
 
@@ -45,8 +45,8 @@ def main(folder):
   arrays = style.weights(
     {k: s for k, s in shapes.items() if 'resample' not in k}
   )
-  made = {k: torch.tensor(v) for k, v in without_noise(arrays).items()}
-  g.load_state_dict(made, strict=False)
+  tensors = {k: torch.tensor(v) for k, v in without_noise(arrays).items()}
+  g.load_state_dict(tensors, strict=False)
   a, b, labels, t = (torch.tensor(x) for x in paths())
 
   def unit(images, **_):

@@ -25,7 +25,7 @@ def block(prefix, width, groups):
 
 
 def gen_shapes(classes=CLASSES, widths=WIDTHS, groups=GROUPS, z=LATENT_DIM):
-  """The generator's, without its fixed buffers."""
+  """Returns the shapes of the generator's parameters, without fixed buffers."""
   layers, shapes = 'Model.MainLayers', {}
   for stage, (width, group) in enumerate(zip(widths, groups, strict=True)):
     first = f'{layers}.{stage}.Layers.0'
@@ -45,7 +45,7 @@ def gen_shapes(classes=CLASSES, widths=WIDTHS, groups=GROUPS, z=LATENT_DIM):
 
 
 def disc_shapes(classes=CLASSES, widths=WIDTHS, groups=GROUPS):
-  """The discriminator's."""
+  """Returns the shapes of the discriminator's parameters."""
   layers, widths, groups = 'Model.MainLayers', widths[::-1], groups[::-1]
   shapes = {'Model.ExtractionLayer.Layer.weight': (widths[0], 3, 1, 1)}
   for stage, (width, group) in enumerate(zip(widths, groups, strict=True)):
@@ -66,7 +66,7 @@ def disc_shapes(classes=CLASSES, widths=WIDTHS, groups=GROUPS):
 
 
 def values(name, shape, dtype=np.float64):
-  """Normal values that depend on the name."""
+  """Returns normal values that depend on the name."""
   fan_in = max(int(np.prod(shape[1:])), 1)
   scale = 0.3 if len(shape) == 1 else fan_in**-0.5
   rng = np.random.default_rng(zlib.crc32(name.encode()))

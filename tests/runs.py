@@ -1,4 +1,4 @@
-"""What tests ask of a workdir."""
+"""Configs of experiments, and the content of workdirs, for tests."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gan_jax.runs.run import Run
 from gan_jax.training import checkpoint, loop
 
 
-def setting(name, arg=''):
+def config_path(name, arg=''):
   """Returns FILE.py[:ARGUMENT] of an experiment; 'toy:ring' names a toy."""
   file, _, toy = name.partition(':')
   argument = ','.join(filter(None, [toy, arg]))
@@ -27,7 +27,7 @@ def setting(name, arg=''):
 
 
 def get_config(name, arg=''):
-  path, _, argument = setting(name, arg).partition(':')
+  path, _, argument = config_path(name, arg).partition(':')
   return runpy.run_path(str(ROOT / path))['get_config'](argument)
 
 
@@ -44,8 +44,8 @@ TINY = {
 }
 
 
-def evaluated(**changes):
-  """The `:tiny` run, evaluated twice, by pixels."""
+def evaluated_config(**changes):
+  """Returns the `:tiny` config with two evaluations by pixels."""
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.update(
     {
@@ -59,27 +59,27 @@ def evaluated(**changes):
   return config
 
 
-def everything(workdir, step):
-  """All arrays of the state, by name, as bytes."""
+def state_arrays(workdir, step):
+  """Returns all arrays of the state of a step, as {name: bytes}."""
   state = checkpoint.read(workdir, checkpoint.STATE, step)
   leaves = jax.tree_util.tree_leaves_with_path(state)
-  raw = lambda x: (
+  key_data = lambda x: (
     jax.random.key_data(x)
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     else x
   )
   return {
-    jax.tree_util.keystr(path): np.asarray(raw(leaf)).tobytes()
+    jax.tree_util.keystr(path): np.asarray(key_data(leaf)).tobytes()
     for path, leaf in leaves
   }
 
 
 def metrics(workdir):
-  """`metrics.jsonl` without what no two runs share: how long it took."""
+  """Returns the lines of `metrics.jsonl` without durations and speeds."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   lines = [json.loads(line) for line in lines]
   for line in lines:
-    if line['images']:  # else nothing was trained yet
+    if line['images']:  # else nothing has been trained yet
       assert line.pop('images_per_second') > 0
     if any(name.startswith('eval/') for name in line):
       assert line.pop('eval/seconds') >= 0
@@ -87,7 +87,7 @@ def metrics(workdir):
 
 
 def logged_steps(workdir):
-  """The steps that TensorBoard has."""
+  """Returns the steps in TensorBoard."""
   events = EventAccumulator(
     str(workdir / 'tensorboard'), size_guidance={'scalars': 0}
   ).Reload()
@@ -107,13 +107,13 @@ def preempt_at(step, monkeypatch):
   monkeypatch.setattr(loop, 'limit_in_flight', limit)
 
 
-def untrained(config, monkeypatch, step=0):
-  """A `Run` of freshly initialized players; nothing is on disk."""
+def untrained_run(config, monkeypatch, step=0):
+  """Returns a `Run` of freshly initialized players, without a workdir."""
   game = games.make(config)
   data = config.data
   sides = data.resolution, data.resolution, data.channels
   batch = {'images': jnp.zeros((4, *sides)), 'labels': jnp.zeros(4, jnp.int32)}
   variables, _ = game.init(jax.random.key(1), batch)
-  read = {'ema': variables.gen, 'variables': variables._asdict()}
-  monkeypatch.setattr(checkpoint, 'read', lambda *_: read)
+  content = {'ema': variables.gen, 'variables': variables._asdict()}
+  monkeypatch.setattr(checkpoint, 'read', lambda *_: content)
   return Run('nowhere', config, step)

@@ -2,12 +2,12 @@
 
   python tests/saturation.py FILE.png
 
-G is N(-2, 0.2^2) and stays it, the data N(1, 0.5^2): D wins.
+G is fixed at N(-2, 0.2^2), and the data are N(1, 0.5^2): D separates them.
 """
 
 import sys
 
-import conftest  # noqa: F401, which sets what JAX is to be
+import conftest  # noqa: F401, which configures JAX
 from matplotlib.figure import Figure
 from test_theory import against_a_fixed_generator, without_penalties
 
@@ -21,8 +21,8 @@ def main() -> None:
   for name, label in NAMES.items():
     config = without_penalties('toy:gaussian')
     config.game.loss.name = name
-    _, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
-    axes.semilogy(told['gen/loss_grad_norm'], label=label)
+    _, history = against_a_fixed_generator(config, 0.2, -2.0, 500)
+    axes.semilogy(history['gen/loss_grad_norm'], label=label)
   axes.set(xlabel='iterations of D alone', ylabel="norm of G's gradient")
   axes.legend(frameon=False)
   axes.grid(alpha=0.3)

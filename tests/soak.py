@@ -135,14 +135,14 @@ def soak(folder, experiment='vanilla_mnist', kills=24, seed=0, steps=None):
 def compare(straight, killed):
   """Compares all arrays of all checkpoints, the metrics, and TensorBoard."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from runs import everything, logged_steps, metrics
+  from runs import logged_steps, metrics, state_arrays
 
   from gan_jax.training import checkpoint
 
   steps = checkpoint.steps(straight)
   assert steps == checkpoint.steps(killed)
   for step in steps:
-    assert everything(straight, step) == everything(killed, step), step
+    assert state_arrays(straight, step) == state_arrays(killed, step), step
   assert metrics(straight) == metrics(killed)
   assert logged_steps(straight) == logged_steps(killed)
 

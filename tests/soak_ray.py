@@ -23,7 +23,7 @@ from soak import ROOT
 
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 # This sets the number of devices, of this process and of the nodes.
-from runs import everything, metrics  # noqa: E402
+from runs import metrics, state_arrays  # noqa: E402
 
 import gan_jax  # noqa: E402
 from gan_jax import config as cfg  # noqa: E402
@@ -131,12 +131,12 @@ def compare(folder, trials):
   assert table.state.tolist() == ['done'] * trials
   assert table.seed.tolist() == list(range(trials))
   for row in table.itertuples():
-    there, straight = folder / 'sweep' / row.workdir, folder / f'{row.trial}'
-    loop.train(cfg.read(there), straight)
-    assert everything(there, STEPS) == everything(straight, STEPS)
+    workdir, straight = folder / 'sweep' / row.workdir, folder / f'{row.trial}'
+    loop.train(cfg.read(workdir), straight)
+    assert state_arrays(workdir, STEPS) == state_arrays(straight, STEPS)
     assert row.score == metrics(straight)[-1]['gen/diversity']
     # No iteration is logged twice.
-    logged = [line['step'] for line in metrics(there)]
+    logged = [line['step'] for line in metrics(workdir)]
     assert logged == sorted(set(logged))
 
 

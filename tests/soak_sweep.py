@@ -118,7 +118,7 @@ def soak(folder, kills=8, seed=0):
 def compare(folder, sweep):
   """Compares arrays and scores of each trial with an undisturbed run."""
   sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-  from runs import everything, metrics
+  from runs import metrics, state_arrays
 
   import gan_jax
 
@@ -134,9 +134,9 @@ def compare(folder, sweep):
       check=True,
       capture_output=True,
     )
-    there = sweep / row.workdir
-    assert everything(there, STEPS) == everything(straight, STEPS)
-    lines, undisturbed = metrics(there), metrics(straight)
+    workdir = sweep / row.workdir
+    assert state_arrays(workdir, STEPS) == state_arrays(straight, STEPS)
+    lines, undisturbed = metrics(workdir), metrics(straight)
     assert row.score == undisturbed[-1]['gen/diversity']
     # A preempted run writes its current log line, and so has more lines.
     steps = [line['step'] for line in lines]

@@ -24,13 +24,13 @@ import fake_bucket
 import numpy as np
 from ml_collections import ConfigDict
 from official_files import cifar10_batches, write_cifar10
-from tables import constant_table
+from schedules import one_segment_schedule
 
 BATCH, RESOLUTION = 64, 64
 WINDOW_IMAGES, CACHE_GB = 5500, 0.14
 
 
-def config_of(folder, **more):
+def config_of(folder, **options):
   block = {
     'source': 'cifar10',
     'resolution': RESOLUTION,
@@ -40,7 +40,7 @@ def config_of(folder, **more):
     'dir': str(folder),
     'files': None,
     'max_device_bytes': 0,
-    **more,
+    **options,
   }
   return ConfigDict({'data': block})
 
@@ -49,8 +49,8 @@ def prepare(folder, images):
   """Prepares `images` noise images in a split, below `folder`."""
   from gan_jax import data
 
-  given = folder / 'given'
-  given.mkdir()
+  user_files = folder / 'given'
+  user_files.mkdir()
   rng = np.random.default_rng(0)
   batches = {
     name: rng.bytes(len(content))
@@ -60,8 +60,8 @@ def prepare(folder, images):
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073).copy()
     records[:, 0] %= 10
     batches[name] = records.tobytes()
-  write_cifar10(given, batches)
-  data.prepare(config_of(folder / 'sets', files=str(given)))
+  write_cifar10(user_files, batches)
+  data.prepare(config_of(folder / 'sets', files=str(user_files)))
 
 
 def children():
@@ -71,7 +71,7 @@ def children():
 
 
 def peak_megabytes(pid):
-  """Returns the largest memory that a process has had."""
+  """Returns the peak memory of a process."""
   lines = Path(f'/proc/{pid}/status').read_text().splitlines()
   (line,) = [line for line in lines if line.startswith('VmHWM')]
   return int(line.split()[1]) * 1024 / 1e6
@@ -87,9 +87,9 @@ def measure(block, workers):
   source = data.make(ConfigDict({'data': block}))
   skipped = source.size // 2 // BATCH
   count = 5 * skipped
-  table = constant_table(2**36, 1, batch_size=BATCH, disc_steps=1)
+  schedule = one_segment_schedule(2**36, 1, batch_size=BATCH, disc_steps=1)
   make = partial(
-    index_batch, stream_of(source, 0), source, table, lambda n: slice(n)
+    index_batch, stream_of(source, 0), source, schedule, lambda n: slice(n)
   )
   start = time.perf_counter()
   batches = load(make, range(count), workers)

@@ -26,13 +26,13 @@ Z, W, FEATURES, MOST, LAYERS, N = 5, 6, 128, 8, 2, 2
 
 
 def random(name, shape, scale=1.0):
-  """Random numbers that depend on the name and the shape alone."""
+  """Returns random numbers that depend only on the name and the shape."""
   rng = np.random.RandomState(zlib.crc32(name.encode()))
   return scale * rng.standard_normal(shape)
 
 
 def weights(shapes):
-  """Random weights of the reference's names and shapes."""
+  """Returns random weights of the reference's names and shapes."""
 
   def scale(name):
     small = 0.3 if name.endswith(('bias', 'noise_strength')) else 1.0
@@ -43,7 +43,7 @@ def weights(shapes):
 
 
 def data(spec):
-  """z, one-hot labels, reals, noise of the path length: NCHW."""
+  """Returns z, one-hot labels, reals, and noise of the path length: NCHW."""
   _, _, side, channels, classes, *_ = spec
   labels = np.eye(classes)[np.arange(N) % classes] if classes else None
   shape = N, channels, side, side
@@ -51,14 +51,14 @@ def data(spec):
 
 
 def number(arrays):
-  """One number of several arrays."""
+  """Returns one number of several arrays."""
   return float(
     sum(np.sum(random(k, np.shape(a)) * a) for k, a in arrays.items())
   )
 
 
 def _networks(folder):
-  """The reference's modules, whose float32 is float64."""
+  """Returns the reference's modules, with float64 in place of float32."""
   import torch
 
   sys.path.insert(0, str(folder))
@@ -99,9 +99,9 @@ def main(folder):
     for net in (g, d):
       net.double().train()
       shapes = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-      own = {k: s for k, s in shapes.items() if 'resample' not in k}
-      made = {k: torch.tensor(v) for k, v in weights(own).items()}
-      net.load_state_dict(made, strict=False)
+      parameters = {k: s for k, s in shapes.items() if 'resample' not in k}
+      tensors = {k: torch.tensor(v) for k, v in weights(parameters).items()}
+      net.load_state_dict(tensors, strict=False)
     z, c, real, y = (None if x is None else torch.tensor(x) for x in data(spec))
     golden[key] = _golden(g, d, z, c, real, y)
   print(json.dumps(golden, indent=2))
@@ -129,12 +129,12 @@ def _golden(g, d, z, c, real, y):
   plain = g.synthesis(ws, noise_mode='none')
   cut = g.mapping(z, c, 0.6, 3, skip_w_avg_update=True)
   logits = d(images, c)
-  pulled = torch.autograd.grad((images * y).sum(), ws, create_graph=True)[0]
-  lengths = pulled.square().sum(2).mean(1).sqrt()
+  vjp = torch.autograd.grad((images * y).sum(), ws, create_graph=True)[0]
+  lengths = vjp.square().sum(2).mean(1).sqrt()
   real.requires_grad_(True)
   real_logits = d(real, c)
-  slopes = torch.autograd.grad(real_logits.sum(), real, create_graph=True)[0]
-  r1 = slopes.square().sum([1, 2, 3]).mean() / 2
+  gradients = torch.autograd.grad(real_logits.sum(), real, create_graph=True)[0]
+  r1 = gradients.square().sum([1, 2, 3]).mean() / 2
   found.images = number({'images': images.detach().numpy()})
   found.no_noise = number({'images': plain.detach().numpy()})
   found.truncated = number({'ws': cut.detach().numpy()})

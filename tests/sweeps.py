@@ -131,12 +131,12 @@ def kill_running(number=signal.SIGKILL):
   return event['trial_id']
 
 
-def max_parallel(of=lambda event: 0):
-  """Returns how many trials with the same `of` ran at once, at most."""
+def max_parallel(key=lambda event: 0):
+  """Returns how many trials with the same `key` ran at once, at most."""
   running, most = collections.Counter(), 0
   noted = events('begin') + events('end')
   for event in sorted(noted, key=lambda e: (e['time'], e['what'] == 'begin')):
-    running[of(event)] += 1 if event['what'] == 'begin' else -1
+    running[key(event)] += 1 if event['what'] == 'begin' else -1
     most = max(most, *running.values())
   return most
 
@@ -145,7 +145,7 @@ def check_once_each(num_trials):
   """Checks that every trial finished once, and never ran twice at a time."""
   ended = [event['trial_id'] for event in events('end') if event['code'] == 0]
   assert sorted(ended) == list(range(num_trials))
-  assert max_parallel(of=lambda event: event['trial_id']) == 1
+  assert max_parallel(key=lambda event: event['trial_id']) == 1
 
 
 def steps(folder, trial_id):

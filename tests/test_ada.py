@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 from gan_jax import games
 from gan_jax.errors import UserError
@@ -33,13 +33,13 @@ IDENTITY = jnp.eye(3)
 
 
 def picture(size, channels):
-  """The image of the golden numbers."""
+  """Returns the image of the golden numbers."""
   k = np.arange(size * size * channels, dtype=np.float64)
   image = np.sin(k * k * 0.37 + 0.1 * k).reshape(size, size, channels)
   return jnp.asarray(image, jnp.float32)
 
 
-# Made by `AugmentPipe(NAME=1)(images, debug_percentile=Q)` of
+# Computed by `AugmentPipe(NAME=1)(images, debug_percentile=Q)` of
 # NVlabs/stylegan2-ada-pytorch, training/augment.py (PyTorch 2.14, on a CPU),
 # for the image of `picture`. NAME, size, channels, Q; then of the result y: its
 # mean, that of y^2, the sum of y_i cos(0.7 i), and the values n // 3, -5 and 7.
@@ -65,7 +65,9 @@ all        32 3 0.7   -0.06613   0.41520  61.64397   0.19646  -0.99411  -0.53765
 
 
 def at_quantile(names, q):
-  """What the reference calls debug_percentile; its gaussian is erfinv."""
+  """Returns the parameters that the reference has at debug_percentile=q: its
+  gaussian is erfinv.
+  """
   erfinv = float(jax.scipy.special.erfinv(2 * q - 1))
   side = 2 * q - 1
   values = {
@@ -116,14 +118,14 @@ def test_transforms_equal_the_reference(case):
 
 
 @pytest.mark.parametrize('shape', [(4, 4, 3), (8, 8, 1), (15, 24, 2)])
-def test_identity_and_whole_pixels(shape):
-  """Orthogonal wavelets: a shift by whole pixels is exact; borders mirror."""
+def test_warp_is_exact_for_identity_and_whole_pixels(shape):
+  """The wavelets are orthogonal, and borders mirror."""
   image = jax.random.normal(KEY, shape)
-  move = jax.jit(warp)
-  np.testing.assert_allclose(move(image, IDENTITY), image, atol=2e-5)
+  warp_jit = jax.jit(warp)
+  np.testing.assert_allclose(warp_jit(image, IDENTITY), image, atol=2e-5)
   if min(shape[:2]) < 8:  # the filters reach beyond the mirror images
     return
-  shifted = move(image, IDENTITY.at[0, 2].set(-2.0))
+  shifted = warp_jit(image, IDENTITY.at[0, 2].set(-2.0))
   expected = np.pad(image, ((0, 0), (2, 0), (0, 0)), mode='reflect')[:, :-2]
   np.testing.assert_allclose(shifted, expected, atol=2e-5)
 
@@ -132,14 +134,14 @@ def test_filter_bands_sum_to_the_identity_at_any_size():
   """Equal gains scale the image by the same factor at every frequency."""
   for size in (8, 16, 40):
     image = jax.random.normal(KEY, (size, size, 3))
-    same = Transforms(gains=jnp.full(4, 2.0))
-    seen = transform(image, same, {'filter': 1.0}, KEY)
+    equal_gains = Transforms(gains=jnp.full(4, 2.0))
+    augmented = transform(image, equal_gains, {'filter': 1.0}, KEY)
     power = np.array([10, 1, 1, 1]) / 13
     factor = 2 / np.prod(np.sqrt(1 + power * 3))
-    np.testing.assert_allclose(seen, factor**2 * image, atol=1e-5)
+    np.testing.assert_allclose(augmented, factor**2 * image, atol=1e-5)
 
 
-def test_probabilities():
+def test_sample_applies_each_transformation_with_its_probability():
   """Each transformation has probability p times the strength of its group."""
   p, n = 0.4, 4000
   keys = jax.random.split(KEY, n)
@@ -151,18 +153,19 @@ def test_probabilities():
     name: np.mean(np.asarray(getattr(drawn, name)) != getattr(none, name))
     for name in Transforms._fields
   }
-  # A mirror that is chosen mirrors in half of the cases; one turn of 4 is none.
+  # A chosen mirror flips half of the images; one of 4 quarter turns is none.
   expected = dict.fromkeys(Transforms._fields, p)
   expected |= {'mirror': p / 2, 'quarter_turns': 3 / 4 * p, 'cut_centre': 1.0}
-  either = 1 - math.sqrt(1 - p)  # then one of both rotations has probability p
-  expected |= {'rotation': either, 'second_rotation': either}
+  # At least one of the two rotations is chosen with probability p.
+  p_rotation = 1 - math.sqrt(1 - p)
+  expected |= {'rotation': p_rotation, 'second_rotation': p_rotation}
   for name in ('brightness', 'contrast', 'hue', 'saturation'):
     expected[name] = p / 2
   expected['luma_flip'] = p / 4
   error = 4.5 * math.sqrt(0.25 / n)
   assert share == pytest.approx(expected, abs=error)
 
-  # The paper's distributions: standard deviations of what is chosen.
+  # Standard deviations of the chosen values, as in the paper.
   def std(name, log=False):
     x = np.asarray(getattr(drawn, name))
     x = x[x != getattr(none, name)]
@@ -175,36 +178,38 @@ def test_probabilities():
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-def test_p_of_0_and_1(channels):
+def test_augment_keeps_images_at_p_0_and_clips_p_to_1(channels):
   images = jax.random.normal(KEY, (3, 16, 16, channels))
   keys = jax.random.split(KEY, 3)
-  see = jax.jit(lambda p: augment(images, keys, p, PIPELINES['bgcfnc']))
-  np.testing.assert_allclose(see(0.0), images, atol=2e-5)
-  assert np.abs(see(1.0) - images).mean() > 0.1
-  np.testing.assert_array_equal(see(1.0), see(1.7))
+  augment_all = jax.jit(lambda p: augment(images, keys, p, PIPELINES['bgcfnc']))
+  np.testing.assert_allclose(augment_all(0.0), images, atol=2e-5)
+  assert np.abs(augment_all(1.0) - images).mean() > 0.1
+  np.testing.assert_array_equal(augment_all(1.0), augment_all(1.7))
 
 
-def test_each_image_has_its_own_key():
+def test_augment_uses_one_key_per_image():
   """The result does not depend on the rest of the batch."""
   images = jax.random.normal(KEY, (3, 16, 16, 3))
   keys = jax.random.split(KEY, 3)
-  see = jax.jit(lambda x, keys: augment(x, keys, 0.8, PIPELINES['bgcfnc']))
-  alone = see(images[1:2], keys[1:2])
-  np.testing.assert_allclose(see(images, keys)[1], alone[0], atol=1e-5)
-  same = see(images[:1].repeat(2, 0), keys[:2])
+  augment_all = jax.jit(
+    lambda x, keys: augment(x, keys, 0.8, PIPELINES['bgcfnc'])
+  )
+  single = augment_all(images[1:2], keys[1:2])
+  np.testing.assert_allclose(augment_all(images, keys)[1], single[0], atol=1e-5)
+  same = augment_all(images[:1].repeat(2, 0), keys[:2])
   assert np.abs(same[0] - same[1]).mean() > 0.1
 
 
-def test_penalties_pass_through_the_pipeline():
-  """First and second derivatives against finite differences, in float64."""
+def test_pipeline_has_first_and_second_derivatives():
+  """Compares with finite differences, in float64."""
   with jax.enable_x64(True):
     images = jax.random.normal(KEY, (2, 8, 8, 3), jnp.float64)
-    keys, way = jax.random.split(KEY, 2), jnp.roll(images, 1, axis=1)
+    keys, direction = jax.random.split(KEY, 2), jnp.roll(images, 1, axis=1)
     weights = images[::-1] ** 2
 
     def logits(scale, images):
-      seen = augment(images, keys, 0.9, PIPELINES['bgc'])
-      return jnp.tanh(scale * seen * weights).sum((1, 2, 3))
+      augmented = augment(images, keys, 0.9, PIPELINES['bgc'])
+      return jnp.tanh(scale * augmented * weights).sum((1, 2, 3))
 
     r1 = jax.jit(
       lambda scale, images: jnp.sum(
@@ -212,20 +217,24 @@ def test_penalties_pass_through_the_pipeline():
       )
     )
     step = 1e-5
-    apart = lambda f: (float(f(step)) - float(f(-step))) / (2 * step)
+    central_difference = lambda f: (
+      (float(f(step)) - float(f(-step))) / (2 * step)
+    )
     total = jax.jit(lambda images: logits(0.3, images).sum())
-    slope = apart(lambda d: total(images + d * way))
+    expected = central_difference(lambda d: total(images + d * direction))
     grad = jax.grad(total)(images)
-    assert float(jnp.sum(grad * way)) == pytest.approx(slope, rel=1e-6)
-    slope = apart(lambda d: r1(0.3 + d, images))
-    assert float(jax.grad(r1)(0.3, images)) == pytest.approx(slope, rel=1e-5)
+    assert float(jnp.sum(grad * direction)) == pytest.approx(expected, rel=1e-6)
+    expected = central_difference(lambda d: r1(0.3 + d, images))
+    assert float(jax.grad(r1)(0.3, images)) == pytest.approx(expected, rel=1e-5)
 
 
 # -- The adaptive probability --
 
 
-def test_p_by_hand():
-  """+-images / 1000 after every 2 updates; never below 0; no step at a tie."""
+def test_p_follows_the_signs_by_hand():
+  """p changes by images / 1000 after every 2 updates, never below 0, and not at
+  a tie.
+  """
   ada = Ada(PIPELINES['bgc'], 0.02, target=0.5, adjust_images=1000, every=2)
   state = ada.init()
   steps = [
@@ -264,24 +273,26 @@ RISING = {'target': -0.9}  # p rises unless D rejects nearly all reals
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def straight_run(tmp_path_factory):
   """The workdir of a run that is not interrupted."""
   workdir = tmp_path_factory.mktemp('whole') / 'run'
   loop.train(tiny(**RISING), workdir)
   return workdir
 
 
-def test_run_adapts_and_resumes(whole, tmp_path):
-  """Stopped between two changes of p, the run continues bit for bit."""
-  halves = tmp_path / 'halves'
+def test_run_adapts_p_and_resumes_bit_for_bit(straight_run, tmp_path):
+  """The run stops between two changes of p."""
+  interrupted = tmp_path / 'halves'
   config = tiny(**RISING)
   config.total_images = 16 * 4  # p changes after 3 updates
-  loop.train(config, halves)
-  (updates,) = (v for k, v in everything(halves, 4).items() if 'updates' in k)
+  loop.train(config, interrupted)
+  (updates,) = (
+    v for k, v in state_arrays(interrupted, 4).items() if 'updates' in k
+  )
   assert np.frombuffer(updates, np.int32) == [1]
-  loop.train(tiny(**RISING), halves)
-  assert everything(whole, 12) == everything(halves, 12)
-  lines = [x for x in metrics(whole) if 'disc/ada_p' in x]
+  loop.train(tiny(**RISING), interrupted)
+  assert state_arrays(straight_run, 12) == state_arrays(interrupted, 12)
+  lines = [x for x in metrics(straight_run) if 'disc/ada_p' in x]
   # Each line has two updates, and p rises by 48 / 200 after every third.
   assert [x['disc/ada_p'] for x in lines] == pytest.approx(
     [0, 0.12, 0.24, 0.48, 0.6, 0.72]
@@ -290,7 +301,7 @@ def test_run_adapts_and_resumes(whole, tmp_path):
 
 
 def losses(config, state=None, values=None):
-  """Both players' losses on one batch, and D's new game state.
+  """Returns both players' losses on one batch, and D's new game state.
 
   Args:
     config: The config.
@@ -328,31 +339,33 @@ def losses(config, state=None, values=None):
     pytest.param('acgan_cifar10', marks=pytest.mark.slow),
   ],
 )
-def test_any_image_game(name):
-  """Both players' losses depend on p, which is in the game state."""
+def test_losses_of_image_games_depend_on_p(name):
+  """The game state holds p."""
   config = get_config(name, 'tiny')
   if config.game.loss.name == 'wasserstein':
     config.game.loss = {'name': 'non_saturating'}
   config.game.update({'ada': {'pipeline': 'bgc'}, 'augment': ('cutout',)})
-  at = jax.jit(
+  losses_at = jax.jit(
     lambda p: losses(config, {'disc/ada': {**make_ada().init(), 'p': p}})
   )
-  gen, disc, state = at(0.0)
+  gen, disc, state = losses_at(0.0)
   assert float(state['disc/ada']['images']) == 8
-  other_gen, other_disc, _ = at(1.0)
+  other_gen, other_disc, _ = losses_at(1.0)
   assert abs(gen - other_gen) > 1e-5 and abs(disc - other_disc) > 1e-5
 
 
-def test_constant_and_scheduled_p():
-  """Without a target, p is the config's or the schedule's, and no state."""
-  at = lambda p, values=None: losses(tiny(target=None, p=p), None, values)
-  gen, disc, state = at(0.3)
+def test_p_without_a_target_is_constant_or_scheduled():
+  """Without a target there is no game state."""
+  losses_at = lambda p, values=None: losses(
+    tiny(target=None, p=p), None, values
+  )
+  gen, disc, state = losses_at(0.3)
   assert state is None
-  same = at(0.1, {'game.ada.p': jnp.float32(0.3)})
-  assert [float(x) for x in same[:2]] == pytest.approx(
+  scheduled = losses_at(0.1, {'game.ada.p': jnp.float32(0.3)})
+  assert [float(x) for x in scheduled[:2]] == pytest.approx(
     [float(gen), float(disc)], rel=1e-5
   )
-  assert abs(at(0.1)[1] - disc) > 1e-4
+  assert abs(losses_at(0.1)[1] - disc) > 1e-4
   config = tiny(target=None)
   assert not games.make(config).init(KEY, batch_of(config))[1]
   config.schedule = ({'values': {'game.ada.p': ('linear', 0.0, 0.5)}},)
@@ -377,7 +390,7 @@ def batch_of(config):
     ({'game.ada.kimg': 500}, "config.game.ada has no key 'kimg'"),
   ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_unsupported_settings_raise(changes, message):
   config = tiny()
   config.game.loss = {'name': 'non_saturating'}
   with config.unlocked():
@@ -388,26 +401,26 @@ def test_what_does_not_fit_is_refused(changes, message):
   assert '\n' not in str(error.value)
 
 
-def test_p_is_that_of_all_devices(whole, tmp_path):
-  """The state is the same if each device sees its own reals only."""
+def test_p_under_pmap_uses_the_reals_of_all_devices(straight_run, tmp_path):
+  """Each device gets only its own reals, but the state is the same."""
   config = tiny(**RISING)
   config.parallel = 'pmap'
   loop.train(config, tmp_path / 'pmap')
   state = lambda workdir: {
-    k: v for k, v in everything(workdir, 12).items() if 'ada' in k
+    k: v for k, v in state_arrays(workdir, 12).items() if 'ada' in k
   }
-  assert state(tmp_path / 'pmap') == state(whole)
+  assert state(tmp_path / 'pmap') == state(straight_run)
   signs = lambda workdir: [
     x['disc/ada_sign'] for x in metrics(workdir) if 'disc/ada_sign' in x
   ]
-  assert signs(tmp_path / 'pmap') == signs(whole)
+  assert signs(tmp_path / 'pmap') == signs(straight_run)
 
 
-def test_every_key_acts():
-  """Also `every` and `adjust_images`, which act on the state alone."""
-  look = lambda config: str(jax.make_jaxpr(lambda: losses(config))())
-  before = look(tiny())
+def test_every_ada_key_changes_the_program():
+  """`every` and `adjust_images` change only the new state."""
+  program = lambda config: str(jax.make_jaxpr(lambda: losses(config))())
+  before = program(tiny())
   others = {'pipeline': 'bg', 'p': 0.2, 'target': 0.5, 'adjust_images': 300}
   for key, value in {**others, 'every': 2}.items():
-    assert look(tiny(**{key: value})) != before, key
-  assert look(tiny()) == before
+    assert program(tiny(**{key: value})) != before, key
+  assert program(tiny()) == before

@@ -19,76 +19,83 @@ close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_color_shifts_and_scales():
-  """The output is determined by three numbers; for a grey image, two."""
+  """Three random numbers determine the output; two for a grey image."""
   for key in KEYS:
     image = IMAGES[0]
-    seen = np.asarray(augment.color(key, image), np.float64)
+    augmented = np.asarray(augment.color(key, image), np.float64)
     brightness, saturation, contrast = jax.random.uniform(key, (3,))
-    close(seen.mean(), image.mean() + brightness - 0.5)
+    close(augmented.mean(), image.mean() + brightness - 0.5)
     grey = lambda x: np.asarray(x, np.float64).mean(-1, keepdims=True)
     by_contrast = grey(image) - np.mean(image)
-    close(grey(seen) - seen.mean(), (contrast + 0.5) * by_contrast)
+    close(grey(augmented) - augmented.mean(), (contrast + 0.5) * by_contrast)
     by_both = 2 * saturation * (contrast + 0.5) * (image - grey(image))
-    close(seen - grey(seen), by_both)
+    close(augmented - grey(augmented), by_both)
 
 
-@pytest.mark.parametrize('side, most', [(4, 1), (12, 2), (16, 2)])
-def test_translation_is_at_most_an_eighth(side, most):
+@pytest.mark.parametrize('side, limit', [(4, 1), (12, 2), (16, 2)])
+def test_translation_is_at_most_an_eighth(side, limit):
   """The limit rounds half up."""
   image = IMAGES[0, :side, :side]
-  padded = np.pad(image, ((most, most), (most, most), (0, 0)))
+  padded = np.pad(image, ((limit, limit), (limit, limit), (0, 0)))
   windows = {
     (i, j): padded[i : i + side, j : j + side]
-    for i in range(2 * most + 1)
-    for j in range(2 * most + 1)
+    for i in range(2 * limit + 1)
+    for j in range(2 * limit + 1)
   }
   found = set()
   for key in jax.random.split(jax.random.key(1), 300):
-    seen = np.asarray(augment.translation(key, image))
-    (place,) = [k for k, v in windows.items() if np.array_equal(v, seen)]
-    found.add(place)
+    shifted = np.asarray(augment.translation(key, image))
+    (offset,) = [k for k, v in windows.items() if np.array_equal(v, shifted)]
+    found.add(offset)
   assert found == set(windows)
 
 
-@pytest.mark.parametrize('side, most', [(9, 5), (16, 8)])
-def test_cutout_is_half_of_each_side(side, most):
+@pytest.mark.parametrize('side, limit', [(9, 5), (16, 8)])
+def test_cutout_removes_at_most_half_of_each_side(side, limit):
   for key in jax.random.split(jax.random.key(1), 50):
-    seen = np.asarray(augment.cutout(key, jnp.ones((side, side, 3))))
-    gone = np.argwhere(seen[..., 0] == 0)
-    sides = np.ptp(gone, axis=0) + 1
-    assert (sides <= most).all()
-    assert sides.prod() == len(gone)  # one rectangle
-    touches = (gone.min(0) == 0) | (gone.max(0) == side - 1)
-    assert (touches | (sides == most)).all()
+    cut = np.asarray(augment.cutout(key, jnp.ones((side, side, 3))))
+    removed = np.argwhere(cut[..., 0] == 0)
+    sides = np.ptp(removed, axis=0) + 1
+    assert (sides <= limit).all()
+    assert sides.prod() == len(removed)  # one rectangle
+    touches = (removed.min(0) == 0) | (removed.max(0) == side - 1)
+    assert (touches | (sides == limit)).all()
 
 
 def test_pipeline_is_differentiable():
   """Compares with finite differences of a weighted sum."""
-  see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
+  augment_all = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
   weights = IMAGES[::-1] ** 2
-  total = lambda x: jnp.sum(see(x, KEYS, {}) * weights)
-  way = jnp.roll(IMAGES, 1, axis=1)
+  total = lambda x: jnp.sum(augment_all(x, KEYS, {}) * weights)
+  direction = jnp.roll(IMAGES, 1, axis=1)
   step = 1e-2
-  apart = (total(IMAGES + step * way) - total(IMAGES - step * way)) / step / 2
-  slope = jnp.sum(jax.grad(total)(IMAGES) * way)
-  np.testing.assert_allclose(slope, apart, rtol=1e-2)
+  difference = (
+    (total(IMAGES + step * direction) - total(IMAGES - step * direction))
+    / step
+    / 2
+  )
+  derivative = jnp.sum(jax.grad(total)(IMAGES) * direction)
+  np.testing.assert_allclose(derivative, difference, rtol=1e-2)
 
 
 def test_each_image_uses_its_own_key():
   """The result does not depend on the rest of the batch."""
-  see = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
-  together = see(IMAGES, KEYS, {})
-  close(together[2:4], see(IMAGES[2:4], KEYS[2:4], {}))
-  same = see(jnp.tile(IMAGES[:1], (N, 1, 1, 1)), KEYS, {})
+  augment_all = augment.make_augment(('color', 'translation', 'cutout'), 0.1)
+  batch = augment_all(IMAGES, KEYS, {})
+  close(batch[2:4], augment_all(IMAGES[2:4], KEYS[2:4], {}))
+  same = augment_all(jnp.tile(IMAGES[:1], (N, 1, 1, 1)), KEYS, {})
   assert len(np.unique(np.asarray(same).reshape(N, -1), axis=0)) == N
 
 
-def test_instance_noise_and_its_schedule():
-  see = augment.make_augment(instance_noise=0.3)
-  noise = np.asarray(see(IMAGES, KEYS, {}) - IMAGES)
+def test_instance_noise_has_the_scheduled_std():
+  augment_all = augment.make_augment(instance_noise=0.3)
+  noise = np.asarray(augment_all(IMAGES, KEYS, {}) - IMAGES)
   assert noise.std() == pytest.approx(0.3, rel=0.05)
   assert abs(noise.mean()) < 0.02
-  half = see(IMAGES, KEYS, {'game.instance_noise': jnp.float32(0.15)}) - IMAGES
+  half = (
+    augment_all(IMAGES, KEYS, {'game.instance_noise': jnp.float32(0.15)})
+    - IMAGES
+  )
   close(half, noise / 2)
   np.testing.assert_array_equal(
     augment.make_augment()(IMAGES, KEYS, {}), IMAGES
@@ -98,24 +105,22 @@ def test_instance_noise_and_its_schedule():
 def test_pack_stacks_consecutive_images():
   packed = augment.make_augment(pack=3)(IMAGES, KEYS, {})
   assert packed.shape == (2, SIDE, SIDE, 9)
-  for pack, place in np.ndindex(2, 3):
+  for pack, position in np.ndindex(2, 3):
     np.testing.assert_array_equal(
-      packed[pack, ..., 3 * place : 3 * place + 3], IMAGES[3 * pack + place]
+      packed[pack, ..., 3 * position : 3 * position + 3],
+      IMAGES[3 * pack + position],
     )
   with pytest.raises(UserError, match='pack=4 does not divide the batch size'):
     augment.make_augment(pack=4)(IMAGES, KEYS, {})
 
 
-def test_unknown_augmentation():
+def test_unknown_augmentation_raises():
   with pytest.raises(UserError, match=r"'colour'; did you mean 'color'\?"):
     augment.make_augment(('colour',))
 
 
-def test_a_run_with_scheduled_instance_noise(tmp_path):
-  """What the schedule gives alone is seen; by jit and by pmap it is the same.
-
-  Noise of 1,000 deviations drowns what D is shown, and then it fades.
-  """
+def test_scheduled_instance_noise_acts_under_jit_and_pmap(tmp_path):
+  """Noise with a std of 1,000 hides all images from D, and then fades."""
   config = get_config('vanilla_mnist', 'tiny')
   noise = {'game.instance_noise': ('linear', 1000.0, 0.0)}
   config.schedule = ({'images': config.total_images, 'values': noise},)

@@ -1,4 +1,4 @@
-"""`--mode=benchmark`, as a user runs it, with shorter measurements."""
+"""Tests of `--mode=benchmark` with shorter measurements."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def run(*flags):
   return done.stdout, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
+def test_benchmark_prints_json_and_writes_no_files(tmp_path):
   """On two devices; the FLOPs equal those computed by hand."""
   _, figures = run(
     '--config=experiments/vanilla_mnist.py:tiny',
@@ -64,8 +64,8 @@ def test_prints_a_line_of_json_and_writes_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_needs_no_data(tmp_path):
-  """By pmap. CelebA is not present, and is not downloaded."""
+def test_benchmark_needs_no_data(tmp_path):
+  """With pmap. CelebA is not present and is not downloaded."""
   printed, figures = run(
     '--config=experiments/dcgan_celeba.py:tiny',
     '--config.data.source=celeba',
@@ -77,8 +77,10 @@ def test_needs_no_data(tmp_path):
   assert figures['loader_images_per_second'] is None
 
 
-def test_networks_of_random_crops_have_their_resolution():
-  """CycleGAN's pools too, which the benchmark of larger images must fill."""
+def test_random_crops_set_the_size_of_networks_and_pools():
+  """CycleGAN's image pools have the size of the crops, not of the loaded
+  images.
+  """
   config = get_config('cyclegan_folder', 'tiny')
   assert (config.data.load_resolution, config.data.resolution) == (18, 16)
   source = dispatch_timer.generated_source(config)
@@ -90,8 +92,8 @@ def test_networks_of_random_crops_have_their_resolution():
   assert state.game_state['a'].images.shape == (6, 16, 16, 1)
 
 
-def test_a_stage_is_timed_without_the_next_one():
-  """The tiny stages are shorter than a measurement, and differ in batches."""
+def test_endless_schedule_stays_in_its_stage():
+  """The tiny stages are shorter than a measurement and differ in batch size."""
   config = get_config('progressive_cifar10', 'tiny')
   placed = make_schedule(config).segments[0]
   schedule, first = dispatch_timer.endless_schedule(config, placed.first_step)

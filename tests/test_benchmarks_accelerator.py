@@ -1,4 +1,6 @@
-"""`python -m benchmarks.accelerator`, at toy sizes, and its failures."""
+"""Tests of `python -m benchmarks.accelerator` at toy sizes, and of its
+failures.
+"""
 
 import json
 import sys
@@ -12,7 +14,7 @@ from benchmarks.kernels import top_kernels
 from benchmarks.peers import compare
 
 ROW = 'experiments/vanilla_mnist.py'
-# A program that says a figure and then acts.
+# A program that prints a figure and then runs a statement.
 PROGRAM = 'import time, sys; print(\'{{"a": 1}}\', flush=True); {}'
 
 
@@ -21,8 +23,8 @@ def rows(seconds=60):
 
 
 @pytest.mark.slow
-def test_a_report_at_toy_sizes(tmp_path, monkeypatch, capsys):
-  """A row that runs out of memory says so, and the rest goes on."""
+def test_tiny_report_lists_figures_and_failures(tmp_path, monkeypatch, capsys):
+  """A row that runs out of memory is reported, and the others are measured."""
   monkeypatch.setattr(accelerator, 'PRECISIONS', ('float32',))
   monkeypatch.setattr(accelerator, 'LENGTHS', '1')
   large = tmp_path / 'large.py'
@@ -58,7 +60,7 @@ def test_a_report_at_toy_sizes(tmp_path, monkeypatch, capsys):
   assert 'out of memory' in capsys.readouterr().out
 
 
-# In place of benchmarks/measurement.py: the figures of a row are those given.
+# Replaces benchmarks/measurement.py: prints the given figures.
 FAKE = """
 import json, sys
 kind, *words = sys.argv[1:]
@@ -71,10 +73,8 @@ print(json.dumps({{'words': words, **figures}}))
 """
 
 
-def test_all_rows_are_measured_and_the_rest_goes_on(
-  tmp_path, monkeypatch, capsys
-):
-  """With measurements that are given; PyTorch's are taken for present."""
+def test_failed_rows_do_not_stop_the_others(tmp_path, monkeypatch, capsys):
+  """The measurements are given, and PyTorch counts as present."""
   figures = {
     'images_per_second': 50.0, 'share_of_matmul': 0.25, 'num_stages': 2,
     'flops_per_image': 1e9, 'peak_memory_bytes': 1e9, 'batch_size': 16,
@@ -110,7 +110,7 @@ def test_all_rows_are_measured_and_the_rest_goes_on(
   )
 
 
-def test_the_roofs_of_this_machine(monkeypatch):
+def test_describe_measures_matmul_and_memory_speed(monkeypatch):
   for name in ('WINDOW_SECONDS', 'PROFILED_SECONDS'):
     monkeypatch.setattr(measurement, name, 1.0)
   monkeypatch.setattr(measurement.benchmark, 'MATMUL_SIZE', {'cpu': 64})
@@ -121,13 +121,12 @@ def test_the_roofs_of_this_machine(monkeypatch):
   assert figures['matmul_flops_per_second_bfloat16'] > 1e6
 
 
-def test_what_does_not_fit_is_skipped():
+def test_row_without_enough_time_is_skipped():
   figures = rows(5).measure('-c', PROGRAM.format('pass'))
   assert figures == {'problem': 'skipped: no time is left'}
 
 
-def test_what_takes_too_long_is_stopped():
-  """What it has said by then is kept."""
+def test_slow_row_is_stopped_and_keeps_its_figures():
   begin = time.monotonic()
   figures = rows(1).measure('-c', PROGRAM.format('time.sleep(60)'), minimum=0)
   assert time.monotonic() - begin < 20
@@ -136,7 +135,7 @@ def test_what_takes_too_long_is_stopped():
 
 
 @pytest.mark.parametrize(
-  'act, problem',
+  'statement, problem',
   [
     ('sys.exit("one line")', 'one line'),
     ('1 / 0', 'ZeroDivisionError: division by zero'),
@@ -144,19 +143,19 @@ def test_what_takes_too_long_is_stopped():
     ('import os; os.kill(os.getpid(), 9)', 'it was killed'),
   ],
 )
-def test_a_failure_is_a_line(act, problem):
-  figures = rows().measure('-c', PROGRAM.format(act))
+def test_failed_command_is_reported_in_one_line(statement, problem):
+  figures = rows().measure('-c', PROGRAM.format(statement))
   assert figures == {'a': 1, 'problem': problem}
 
 
-def test_without_pytorch():
+def test_torch_version_reports_a_missing_pytorch():
   version, problem = accelerator.torch_version('no_python')
   assert not version and 'cannot start no_python' in problem
   version, problem = accelerator.torch_version('false')
   assert not version and 'pip install torch' in problem
 
 
-def test_all_experiments_are_listed_once():
+def test_experiments_lists_each_file_once():
   listed = accelerator.experiments(None, tiny=False)
   assert listed[0] == 'experiments/dcgan_celeba.py'
   assert len(set(listed)) == len(listed) > 20
@@ -181,8 +180,8 @@ def span(pid, tid, name, microseconds):
   return {'ph': 'X', 'pid': pid, 'tid': tid, 'name': name, 'dur': microseconds}
 
 
-def test_kernels_of_a_trace():
-  """By hand: the streams count, not the modules that show the same time."""
+def test_top_kernels_by_hand():
+  """The streams count, not the modules, which show the same time again."""
   events = [
     *lane(1, 1, '/device:GPU:0', 'Stream #1(Compute)'),
     *lane(1, 2, '/device:GPU:0', 'XLA Modules'),
@@ -210,8 +209,8 @@ def peer(folder, monkeypatch, name, program):
   return compare.Peer(name, ('mlp', 1, 'float32'), sys.executable)
 
 
-def test_peers_take_turns(tmp_path, monkeypatch):
-  """The median of the pairwise ratios: 6 / 2, 9 / 1 and 8 / 2."""
+def test_compare_returns_the_median_of_pairwise_ratios(tmp_path, monkeypatch):
+  """The ratios are 6 / 2, 9 / 1 and 8 / 2."""
   program = (
     'import sys\nprint({!r}, flush=True)\nspeeds = {}\n'
     'for _ in sys.stdin: print(speeds.pop(0), flush=True)\n'
@@ -227,14 +226,14 @@ def test_peers_take_turns(tmp_path, monkeypatch):
     one.close()
 
 
-def test_a_peer_that_fails_is_a_line(tmp_path, monkeypatch):
+def test_failed_peer_raises_its_reason(tmp_path, monkeypatch):
   with pytest.raises(compare.Ended, match=r'^ModuleNotFoundError: .*gone'):
     peer(tmp_path, monkeypatch, 'x', 'import gone')
   with pytest.raises(compare.Ended, match='cannot start no_python'):
     compare.Peer('torch', ('mlp', 1, 'float32'), 'no_python')
 
 
-def test_the_page_of_a_report():
+def test_page_lists_all_parts_of_a_report():
   compared = {'ratio': 1.5, 'range': [1.25, 2.0], 'note': 'NCHW',
               'ours_images_per_second': 3000.0,
               'images_per_second': 2000.0}  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.table`: rows, resumption, merging, the README."""
+"""Tests of `python -m benchmarks.table`: rows, resuming, merging, README."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ FEW = 'evaluation.features=pixels', 'evaluation.num_samples=64'
 ABOUT = {'hardware': 'a core', 'versions': {'jax': '1'}}
 
 
-class Ended:
-  """An executor whose runs have ended when they have started.
+class InstantExecutor:
+  """An executor whose runs end within `start`.
 
   Args:
     run: Runs launch.py with these flags; returns its exit code and last line.
@@ -62,8 +62,8 @@ def write_results(flags, workdir):
 
 @pytest.fixture
 def executor(monkeypatch):
-  """Trains nothing; `started` lists the flags of what has run."""
-  executor = Ended(write_results)
+  """Trains nothing; `started` lists the flags of all started runs."""
+  executor = InstantExecutor(write_results)
   monkeypatch.setattr(table.executors, 'make', lambda *_, **__: executor)
   return executor
 
@@ -93,8 +93,8 @@ def table_of(*values, score='fid', protocol=None, **settings):
   return results.Table(score, 'lowest', protocol or {'fakes': 9}, [row])
 
 
-def test_a_run_is_trained_and_evaluated(command, executor, forks, tmp_path):
-  """By launch.py itself."""
+def test_table_trains_and_evaluates_a_run(command, executor, forks, tmp_path):
+  """launch.py itself runs."""
 
   def run(flags, workdir):
     done = forks.run(*flags, cwd=tmp_path)
@@ -112,7 +112,7 @@ def test_a_run_is_trained_and_evaluated(command, executor, forks, tmp_path):
   assert scores.read('runs/' + next(Path('runs').glob('*-5')).name)
 
 
-def test_a_table_is_continued(command, executor, capsys):
+def test_repeated_command_continues_the_table(command, executor, capsys):
   words = [*FEW, ROW, ROW, 'batch_size=8', 'total_images=64']
   assert command(*words, '--seeds=0,1') == 0
   assert len(executor.started) == 8
@@ -140,7 +140,7 @@ def test_a_table_is_continued(command, executor, capsys):
   assert command(*more, ROW, '--seeds=0') == 2
   line = capsys.readouterr().err.splitlines()[-1]
   assert 'protocols differ in fakes (64 and 65)' in line
-  # So is a file that has changed meanwhile.
+  # Changed settings are refused too.
   tree = json.loads(Path('out/table.json').read_text())
   tree['rows'][0]['settings']['disc_steps'] = 7
   Path('out/table.json').write_text(json.dumps(tree))
@@ -149,7 +149,7 @@ def test_a_table_is_continued(command, executor, capsys):
   assert 'differ in disc_steps (7 and 1)' in line
 
 
-def test_a_failed_run_is_named_and_the_rest_goes_on(command, capsys):
+def test_failed_run_is_reported_and_the_others_continue(command, capsys):
   Path('broken.py').write_text(
     'from experiments.vanilla_mnist import get_config\n'
   )
@@ -161,8 +161,7 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(command, capsys):
   assert [row.experiment for row in written.rows] == [ROW]
 
 
-def test_a_diverged_run_is_a_result(command, tmp_path):
-  """It has no score, and is not trained again."""
+def test_diverged_run_is_recorded_without_a_score(command, tmp_path):
   row = results.Row(ROW, {}, {}, [])
   job = table.Job(row, 0, str(tmp_path), 'fid', None)
   lines = [
@@ -180,9 +179,7 @@ def test_a_diverged_run_is_a_result(command, tmp_path):
   assert '| diverged | 1 |' in (tmp_path / 'one.md').read_text()
 
 
-def test_a_stop_leaves_the_runs_that_have_not_begun(
-  command, executor, tmp_path
-):
+def test_stop_request_starts_no_further_runs(command, executor, tmp_path):
   stop = StopRequest()
   stop.asked = True
   rows = table.parse_rows([*FEW, ROW], 'fid', None)
@@ -192,7 +189,7 @@ def test_a_stop_leaves_the_runs_that_have_not_begun(
   assert not (tmp_path / 'run').exists()
 
 
-def test_rows_take_the_overrides_behind_them(tmp_path):
+def test_parse_rows_assigns_overrides_to_rows(tmp_path):
   (tmp_path / 'rows.txt').write_text(
     f'# of all rows\ndata.split=train {FEW[0]}\n{ROW} batch_size=8  # small\n'
   )
@@ -221,15 +218,17 @@ def test_rows_take_the_overrides_behind_them(tmp_path):
     ([ROW, '--merge=gone.json'], 'cannot read gone.json'),
   ],
 )
-def test_a_mistake_is_a_line(words, message, command, capsys):
+def test_user_error_is_one_line(words, message, command, capsys):
   assert command(*words) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('benchmarks.table: ')
   assert message in line
 
 
-def test_merging(command, tmp_path, capsys):
-  """Seeds of two machines; our own run wins where both have one."""
+def test_merge_adds_seeds_and_rejects_other_protocols(
+  command, tmp_path, capsys
+):
+  """Where both tables have a run of a seed, our own run is kept."""
   results.write(tmp_path / 'other.json', table_of(1.0, 2.0, 3.0))
   own = table_of(7.0)
   Path('out').mkdir()
@@ -249,8 +248,8 @@ def test_merging(command, tmp_path, capsys):
   assert results.read(Path('out/table.json')).rows == [row]
 
 
-def test_the_lines_of_a_row():
-  """The median and the range of the seeds, and those that diverged."""
+def test_summary_shows_median_and_range():
+  """Diverged seeds are counted separately."""
   (_, _, line) = page.summary(table_of(9.0, 4.0, None, 5.0))
   cells = [cell.strip() for cell in line.strip('|').split('|')]
   assert cells == [
@@ -261,7 +260,7 @@ def test_the_lines_of_a_row():
   assert '| **4.25** | 1 |' in line
 
 
-def test_only_the_named_block_is_written():
+def test_with_block_replaces_only_the_named_block():
   text = (
     'a\n<!-- results: x.json -->\nold\n<!-- end of results -->\n'
     'b\n<!-- results: y.json -->\nold\n<!-- end of results -->\nc\n'
@@ -274,20 +273,20 @@ def test_only_the_named_block_is_written():
   assert page.with_block(text, 'z.json', table_of(1.0)) == text
 
 
-def test_a_damaged_table_is_a_line(tmp_path):
+def test_damaged_table_raises(tmp_path):
   (tmp_path / 'x.json').write_text('{"rows": [{}]}')
   with pytest.raises(errors.UserError, match='is not a table'):
     results.read(tmp_path / 'x.json')
 
 
-def test_the_machine_is_described():
+def test_ask_describes_the_machine():
   about = machine.ask()
   assert 'core' in about['hardware']
   assert about['versions']['jax'] and about['versions']['gan_jax']
 
 
-def test_the_readme_shows_the_committed_results():
-  """And the pages are those of their results."""
+def test_readme_shows_the_committed_results():
+  """The pages show their results too."""
   readme = (ROOT / 'README.md').read_text()
   named = [match['file'] for match in page.BLOCK.finditer(readme)]
   assert named

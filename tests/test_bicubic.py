@@ -1,4 +1,4 @@
-"""MATLAB's bicubic resizing: against BasicSR's imresize, and by hand."""
+"""Tests of MATLAB's bicubic resizing: against BasicSR's imresize, by hand."""
 
 from fractions import Fraction
 
@@ -47,30 +47,30 @@ RESIZED = {
 
 
 @pytest.mark.parametrize('scale', RESIZED)
-def test_agrees_with_basicsr(scale):
+def test_imresize_equals_basicsr(scale):
   shape, values, total = RESIZED[scale]
   image = np.random.RandomState(0).uniform(0, 1, (23, 18, 3))
   with jax.enable_x64(True):
-    made = imresize(jnp.asarray(image[None]), float(Fraction(scale)))
-    assert made.dtype == jnp.float64
-  made = np.asarray(made[0])
-  assert made.shape == shape
-  flat = made.ravel()
+    resized = imresize(jnp.asarray(image[None]), float(Fraction(scale)))
+    assert resized.dtype == jnp.float64
+  resized = np.asarray(resized[0])
+  assert resized.shape == shape
+  flat = resized.ravel()
   np.testing.assert_allclose(flat[:: flat.size // 5][:5], values, atol=1e-8)
   cosines = np.cos(np.arange(flat.size))
   assert flat @ cosines == pytest.approx(total, abs=1e-6)
 
 
-def test_float32_is_close_to_float64():
+def test_imresize_in_float32_is_close_to_float64():
   image = np.random.RandomState(1).uniform(-1, 1, (1, 32, 24, 3))
   rows, columns = weights(32, 0.25), weights(24, 0.25)
   exact = np.einsum('nhwc,Hh,Ww->nHWc', image, rows, columns)
-  made = imresize(jnp.asarray(image, jnp.float32), 0.25)
-  assert made.dtype == jnp.float32
-  np.testing.assert_allclose(made, exact, atol=1e-6)
+  resized = imresize(jnp.asarray(image, jnp.float32), 0.25)
+  assert resized.dtype == jnp.float32
+  np.testing.assert_allclose(resized, exact, atol=1e-6)
 
 
-def test_half_by_hand():
+def test_weights_of_half_by_hand():
   """Taps at distances 1/4, 3/4, 5/4, 7/4 of Keys' cubic, halved and mirrored:
   .8671875, .2265625, -.0703125, -.0234375 (sum 1 a side).
   """
@@ -86,10 +86,12 @@ def test_half_by_hand():
 
 
 @pytest.mark.parametrize('scale', (0.25, 0.5, 2.0, 4.0))
-def test_a_ramp_stays_a_ramp_inside(scale):
-  """Keys' cubic reproduces lines exactly, away from the border."""
+def test_weights_reproduce_a_ramp_away_from_the_border(scale):
+  """Keys' cubic reproduces linear functions exactly."""
   ramp = np.arange(64.0)
-  made = weights(64, scale) @ ramp
-  expected = (np.arange(len(made)) + 0.5) / scale - 0.5
-  edge = len(made) // 8
-  np.testing.assert_allclose(made[edge:-edge], expected[edge:-edge], atol=1e-9)
+  resized = weights(64, scale) @ ramp
+  expected = (np.arange(len(resized)) + 0.5) / scale - 0.5
+  edge = len(resized) // 8
+  np.testing.assert_allclose(
+    resized[edge:-edge], expected[edge:-edge], atol=1e-9
+  )

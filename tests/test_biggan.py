@@ -1,4 +1,4 @@
-"""SAGAN and BigGAN: outputs and gradients of the reference code.
+"""Compares SAGAN and BigGAN with outputs and gradients of the reference code.
 
 GOLDEN was computed once in float64 with PyTorch 2 and the networks of
 ajbrock/BigGAN-PyTorch (BigGAN.py) in training mode, with the weights of `fill`
@@ -144,7 +144,7 @@ GOLDEN = {
   ],
 )
 @pytest.mark.parametrize('name', NETWORKS)
-def test_outputs_and_gradients_are_the_references(name, dtype, tolerance):
+def test_outputs_and_gradients_equal_the_reference(name, dtype, tolerance):
   with jax.enable_x64(dtype == np.float64):
     outputs, inputs, params = computed(name, dtype)
   kernels = [
@@ -169,9 +169,9 @@ def count(module, x, classes):
 
 
 def networks(experiment):
-  """The networks of an experiment, an input of each, and the classes."""
+  """Returns (network, input) of both players, and the number of classes."""
   config = get_config(*experiment.split(':'))
-  made = games.models.make(
+  models = games.models.make(
     config.model.to_dict(),
     resolution=config.data.resolution,
     channels=config.data.channels,
@@ -182,7 +182,7 @@ def networks(experiment):
   size = config.data.resolution
   images = jnp.zeros((N, size, size, config.data.channels))
   z = jnp.zeros((N, config.game.latent_dim))
-  return (made.gen, z), (made.disc, images), config.data.classes
+  return (models.gen, z), (models.disc, images), config.data.classes
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ def networks(experiment):
     ('sagan:imagenet128', (42_017_412, 39_448_258)),
   ],
 )
-def test_parameters_at_128(experiment, expected):
+def test_parameter_counts_at_128_equal_the_reference(experiment, expected):
   gen, disc, classes = networks(experiment)
   assert (count(*gen, classes), count(*disc, classes)) == expected
 
 
-def test_parameters_at_32():
-  """By hand, for CIFAR-10 in the settings of StudioGAN."""
+def test_parameter_counts_at_32_by_hand():
+  """CIFAR-10 with the settings of StudioGAN."""
   conv = lambda n, m, k=3: k * k * n * m + m
   attend = lambda c: 2 * c * (c // 8) + 2 * c * (c // 2) + 1
   c, condition = 384, 128 + 20
@@ -217,7 +217,7 @@ def test_parameters_at_32():
 
 
 def test_attention_by_hand():
-  """One query at a time, in NumPy; gamma = 0 is the identity."""
+  """NumPy computes one query at a time; gamma = 0 gives the identity."""
   layer = attention.SelfAttention(
     False, jax.nn.initializers.normal(1.0), 'float32'
   )
@@ -241,7 +241,7 @@ def test_attention_by_hand():
   np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_orthogonal_regularization_is_the_references():
+def test_orthogonal_regularization_equals_the_reference():
   """The gradient that utils.ortho of the reference adds, in its layout."""
   random = np.random.RandomState(3)
   kernel, shared = random.randn(3, 3, 2, 4), random.randn(5, 6)
@@ -261,12 +261,12 @@ def test_orthogonal_regularization_is_the_references():
   np.testing.assert_allclose(found, grad, rtol=1e-5, atol=1e-4)
 
 
-def test_the_average_of_g_copies_its_singular_vectors():
+def test_ema_copies_the_singular_vectors():
   game = games.make(get_config('biggan', 'tiny'))
   assert 'spectral' in game.ema_copies
 
 
-def test_what_does_not_fit_is_refused():
+def test_unsupported_settings_raise():
   config = get_config('biggan', 'tiny')
   batch = {
     'images': jnp.zeros((N, 16, 16, 1)),

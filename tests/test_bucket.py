@@ -1,4 +1,4 @@
-"""Workdirs in buckets: local files are uploaded."""
+"""Tests of workdirs in buckets: local files are uploaded."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_changed_files_are_uploaded(remote):
 
 
 def test_another_machine_downloads_the_uploaded_files(remote):
-  """Files that another run left in its cache are deleted."""
+  """Stale files of another run in the local cache are deleted."""
   mirror = Mirror(remote)
   (mirror.path / 'tensorboard').mkdir(parents=True)
   for name in ('metrics.jsonl', 'tensorboard/stale'):
@@ -45,7 +45,7 @@ def test_another_machine_downloads_the_uploaded_files(remote):
   assert not (mirror.path / 'tensorboard' / 'stale').exists()
 
 
-def test_a_local_folder_has_no_copy(tmp_path):
+def test_mirror_of_a_local_folder_is_the_folder(tmp_path):
   mirror = Mirror(tmp_path)
   (tmp_path / 'file').write_text('1')
   mirror.fetch('*')

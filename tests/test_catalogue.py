@@ -71,7 +71,7 @@ def make(folder, source, act=data.make, **more):
 
 
 @pytest.mark.parametrize('name', ['tfds:flags', 'tfds:flags:1.2.0'])
-def test_a_prepared_set(folder, name):
+def test_prepared_set_is_read(folder, name):
   source = make(folder, name)
   assert (source.size, source.classes) == (24, ('even', 'odd'))
   examples = source.fetch(np.array([5, 0, 23]))
@@ -83,8 +83,7 @@ def test_a_prepared_set(folder, name):
   assert make(folder, name, split='all').size == 30
 
 
-def test_labels_and_fingerprint(folder, tmp_path, monkeypatch):
-  """Labels and fingerprints are computed without decoding an image."""
+def test_labels_and_fingerprint_need_no_decoding(folder, tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   monkeypatch.setattr('gan_jax.data.catalogue.decode', None)
   source = make(folder, 'tfds:flags', split='all')
@@ -105,8 +104,8 @@ def test_labels_and_fingerprint(folder, tmp_path, monkeypatch):
   assert of_copy() != parts['train']
 
 
-def test_without_tensorflow(folder):
-  """TensorFlow is not imported, even if it is installed."""
+def test_reading_does_not_import_tensorflow(folder):
+  """Even if TensorFlow is installed."""
   code = f"""
 import sys
 sys.path.insert(0, 'tests')
@@ -126,7 +125,7 @@ assert 'tensorflow' not in sys.modules
     ('tfds:', {}, 'names no data set'),
   ],
 )
-def test_errors(folder, source, more, message):
+def test_unknown_sets_raise(folder, source, more, message):
   with pytest.raises(UserError, match=message):
     make(folder, source, **more)
 
@@ -141,15 +140,15 @@ def test_tfrecord_has_no_random_access(folder, tmp_path):
     make(tmp_path, 'tfds:flags')
 
 
-def test_preparing_needs_tensorflow(folder, monkeypatch):
+def test_prepare_needs_tensorflow(folder, monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(UserError, match=r"pip install -e '\.\[prepare\]'"):
     make(folder, 'tfds:mnist', act=data.prepare)
 
 
 @pytest.mark.slow
-def test_the_official_builder(shared, tmp_path):
-  """TFDS prepares tfds:mnist with TensorFlow, from genuine files."""
+def test_official_builder_prepares_genuine_mnist(shared, tmp_path):
+  """TFDS prepares tfds:mnist with TensorFlow."""
   pytest.importorskip('tensorflow', reason="needs the extra 'prepare'")
   fill_downloads(tmp_path / 'downloads', shared / 'mnist')
   flags = (

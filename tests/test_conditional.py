@@ -46,7 +46,7 @@ def test_fid_per_class_by_hand():
     fid_per_class(real, np.array([0, 0, 1, 1]), fake, np.array([0, 0, 0, 1]))
 
 
-@pytest.mark.slow  # three classifiers are trained
+@pytest.mark.slow  # trains three classifiers
 def test_classification_accuracy_of_quadrants(monkeypatch):
   """The class is the bright quadrant: right labels, shifted labels, noise."""
   monkeypatch.setattr(conditional, 'STEPS', 80)
@@ -62,7 +62,9 @@ def test_classification_accuracy_of_quadrants(monkeypatch):
     return images.astype(np.uint8), labels
 
   (images, labels), test = draw(200), draw(103)
-  accuracy = lambda given: classification_accuracy(images, given, *test)
+  accuracy = lambda train_labels: classification_accuracy(
+    images, train_labels, *test
+  )
   assert accuracy(labels) > 0.95
   assert accuracy((labels + 1) % 4) < 0.05
   assert 0.05 < accuracy(rng.permutation(labels)) < 0.6
@@ -106,8 +108,8 @@ def scores_of(labels_act, labels, *metrics):
   return {k: v for x in values.values() for k, (v,) in x.items()}
 
 
-def test_ignored_labels_are_seen():
-  """FID and classes cannot tell these two generators apart; these can."""
+def test_metrics_detect_ignored_labels():
+  """FID and `classes` do not distinguish these two generators."""
   both = 'label_accuracy', 'fid_per_class'
   right = scores_of(True, 'uniform', *both)
   wrong = scores_of(False, 'uniform', *both)
@@ -118,14 +120,13 @@ def test_ignored_labels_are_seen():
 
 
 def test_classification_accuracy_of_digits(monkeypatch):
-  """With labels of the data; after a few steps."""
+  """The labels are those of the data; training takes few steps."""
   monkeypatch.setattr(conditional, 'STEPS', 60)
   found = scores_of(True, 'data', 'classification_accuracy')
   assert found['classification_accuracy'] > 0.4
 
 
-def test_images_in_class_folders_have_labels():
-  """The metrics of a labelled source: its own labels count."""
+def test_evaluate_images_uses_their_own_labels():
   config, _, source = conditional_digits(True)
   config.evaluation.metrics = ('label_accuracy',)
   evaluator = Evaluator(config.evaluation, source, {})
@@ -136,20 +137,22 @@ def test_images_in_class_folders_have_labels():
     evaluator.evaluate_images(unlabelled)
 
 
-def test_what_does_not_fit_is_refused():
+def test_unsupported_data_raise():
   block = ConfigDict(
     {'metrics': ('label_accuracy',), 'features': 'digits'}
     | {'num_samples': 10, 'seeds': 1, 'held_out': None}
   )
   images = np.zeros((6, 14, 14, 1), np.uint8)
-  of = lambda labels, names: in_memory({'images': images, **labels}, names)
+  source_of = lambda labels, names: in_memory(
+    {'images': images, **labels}, names
+  )
   with pytest.raises(UserError, match='need data with one label per image'):
-    Evaluator(block, of({}, ()), {})
+    Evaluator(block, source_of({}, ()), {})
   three = {'labels': np.arange(6, dtype=np.int32) % 3}
   with pytest.raises(UserError, match='a classifier of the 3 classes'):
-    Evaluator(block, of(three, ('a', 'b', 'c')), {})
-  block.metrics = ('fid_per_class',)  # any features do
-  Evaluator(block, of(three, ('a', 'b', 'c')), {})
+    Evaluator(block, source_of(three, ('a', 'b', 'c')), {})
+  block.metrics = ('fid_per_class',)  # works with any features
+  Evaluator(block, source_of(three, ('a', 'b', 'c')), {})
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.update(
     {'metrics': ('label_accuracy',), 'features': 'digits'}

@@ -1,4 +1,6 @@
-"""Convolutions against sums written out, and lax's derivatives, in float64."""
+"""Compares convolutions with explicit sums and with lax's derivatives, in
+float64.
+"""
 
 import itertools
 from functools import partial
@@ -25,7 +27,7 @@ SHAPES = [
   (5, 1, 2, (5, 7), (1, 1)),
   (5, 2, (2, 1), (9, 8), (2, 3)),
 ]
-# With 4 images; the padding of the last is not symmetric.
+# These need 4 images. The padding of the last one is not symmetric.
 WINOGRAD = [
   (4, 2, 1, (16, 12), (32, 33)),
   (4, 2, 0, (14, 18), (33, 32)),
@@ -42,7 +44,7 @@ def float64():
 
 
 def make(shape, n=2):
-  """x, w, y of one form, y a random one."""
+  """Returns random x, w and y that fit the shape."""
   kernel, stride, padding, size, (c, d) = shape
   before, after = (padding, padding) if isinstance(padding, int) else padding
   h, w = ((s + before + after - kernel) // stride + 1 for s in size)
@@ -52,7 +54,7 @@ def make(shape, n=2):
 
 
 def form(shape, x, w, y):
-  """<conv(x, w), y> term by term."""
+  """Returns <conv(x, w), y>, summed term by term."""
   kernel, stride, padding, size, _ = shape
   before = padding if isinstance(padding, int) else padding[0]
   x, w, y = map(np.asarray, (x, w, y))
@@ -66,8 +68,10 @@ def form(shape, x, w, y):
 
 
 @pytest.mark.parametrize('shape', [*SHAPES, *WINOGRAD])
-def test_the_three_are_contractions_of_one_form(shape):
-  """On the CPU, and as on other platforms."""
+def test_conv_transpose_and_filter_grad_are_adjoint(shape):
+  """All three operations contract one trilinear form, on CPUs and on other
+  platforms.
+  """
   n = 4
   x, w, y = make(shape, n)
   kernel, stride, padding, size, channels = shape
@@ -92,16 +96,16 @@ def test_the_three_are_contractions_of_one_form(shape):
     np.testing.assert_allclose(value, expected, rtol=1e-11)
 
 
-def test_groups_are_convolutions_of_their_channels():
-  """On the CPU and as on other platforms: each operation of each group alone,
-  and the derivatives of a gradient's norm against autodiff of lax's own.
+def test_each_group_convolves_its_own_channels():
+  """Compares each operation on CPUs and on other platforms, and the gradient of
+  a gradient's norm with autodiff of lax.
   """
   groups, window = 3, Window((3, 3), 2, ((1, 1), (1, 1)), (7, 8), 3)
   rng = np.random.default_rng(0)
   shapes = (2, 7, 8, 6), (3, 3, 2, 9), (2, 4, 4, 9)
   x, w, y = (jnp.asarray(rng.normal(size=shape)) for shape in shapes)
   split = lambda a: jnp.split(a, groups, -1)
-  alone = window._replace(groups=1)
+  ungrouped = window._replace(groups=1)
   for module in (conv_cpu, conv_xla):
     for name, a, b in (
       ('conv', x, w),
@@ -110,7 +114,7 @@ def test_groups_are_convolutions_of_their_channels():
     ):
       function = getattr(module, name)
       pairs = zip(split(a), split(b), strict=True)
-      expected = [conv_xla.__dict__[name](alone, *pair) for pair in pairs]
+      expected = [conv_xla.__dict__[name](ungrouped, *pair) for pair in pairs]
       np.testing.assert_allclose(
         function(window, a, b), jnp.concatenate(expected, -1), rtol=1e-11
       )
@@ -145,9 +149,9 @@ MORE = [
 
 
 @pytest.mark.parametrize('shape', [*THRICE, *MORE])
-def test_derivatives_to_the_third_order(shape):
-  """Of a function that is not linear, against autodiff of lax's own, for each
-  of the three: penalties of penalties stay right.
+def test_derivatives_up_to_third_order_equal_lax(shape):
+  """For a nonlinear function of each operation: penalties of penalties are
+  correct.
   """
   x, w, y = make(shape, n=4 if shape in WINOGRAD else 1)
   kernel, stride, padding, size, _ = shape
@@ -166,7 +170,7 @@ def test_derivatives_to_the_third_order(shape):
   ]
 
   def orders(function, a, b):
-    """The norms' norms of the gradient, thrice."""
+    """Returns the first and the third derivatives of a scalar function."""
     value = lambda a, b: jnp.sum(jnp.sin(function(a, b)))
 
     def norm_of_gradient(value):
@@ -186,8 +190,7 @@ def test_derivatives_to_the_third_order(shape):
       np.testing.assert_allclose(g, e, rtol=1e-8, atol=1e-9 * abs(e).max())
 
 
-def test_forward_mode_and_batches():
-  """jvp is the sum of the two derivatives; under vmap it is the same."""
+def test_jvp_and_vmap_equal_lax():
   x, w, _ = make(SHAPES[5])
   plain = lax_conv(SHAPES[5])
   ours = lambda x, w: ops.conv(x, w, 2, 1)
@@ -206,28 +209,28 @@ def test_forward_mode_and_batches():
   ('kernel', 'stride', 'of_plain'), [(4, 2, 4), (3, 1, 8)]
 )
 def test_winograd_loses_little_accuracy_in_float32(kernel, stride, of_plain):
-  """Its error is that of a sum of a few times as many terms."""
+  """The error is at most a few times that of the plain convolution."""
   exact = make((kernel, stride, 1, (16, 16), (64, 64)))
   x, w, y = (a.astype(jnp.float32) for a in exact)
   x64, w64, y64 = (a.astype(jnp.float64) for a in (x, w, y))
   pads = (1, 1), (1, 1)
   window = Window((kernel, kernel), stride, pads, (16, 16))
-  for name, given, given64 in (
+  for name, args, args64 in (
     ('conv', (x, w), (x64, w64)),
     ('conv_transpose', (y, w), (y64, w64)),
     ('filter_grad', (x, y), (x64, y64)),
   ):
     ours, plain = getattr(winograd, name), getattr(conv_xla, name)
-    expected = plain(window, *given64)
+    expected = plain(window, *args64)
     scale = jnp.abs(expected).max()
-    error = jnp.abs(ours(window, *given) - expected).max() / scale
-    plain_error = jnp.abs(plain(window, *given) - expected).max() / scale
+    error = jnp.abs(ours(window, *args) - expected).max() / scale
+    plain_error = jnp.abs(plain(window, *args) - expected).max() / scale
     assert error < 2e-6
     assert error < of_plain * plain_error
 
 
-def test_a_penalty_of_each_example_stays_in_the_family():
-  """vmap of a gradient, and the gradient of that: no other convolution."""
+def test_vmapped_penalty_uses_only_our_convolutions():
+  """Gradients under vmap, and gradients of those, use no other convolution."""
   x, w, _ = make(SHAPES[7])
 
   def penalty(w):
@@ -243,7 +246,7 @@ def test_a_penalty_of_each_example_stays_in_the_family():
   np.testing.assert_allclose(jax.grad(penalty)(w), expected, rtol=1e-9)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_shapes_raise():
   x, w = jnp.ones((1, 2, 2, 3)), jnp.ones((4, 4, 3, 5))
   with pytest.raises(ValueError, match='larger than the image'):
     ops.conv(x, w)
@@ -256,8 +259,8 @@ def test_what_does_not_fit_is_refused():
     ops.filter_grad(x, y, (4, 4), 2, 1)
 
 
-def test_other_platforms_get_convolutions_alone():
-  """What CPUs want is not in a GPU's program."""
+def test_other_platforms_use_plain_convolutions():
+  """A GPU's program has no matrix products, which only CPUs need."""
   x, w, _ = make((4, 2, 1, (8, 8), (32, 32)))
   grad = jax.grad(lambda w: jnp.sum(jnp.sin(ops.conv(x, w, 2, 1))))
   text = jax.jit(grad).trace(w).lower(lowering_platforms=('cuda',)).as_text()
@@ -265,7 +268,7 @@ def test_other_platforms_get_convolutions_alone():
   assert 'dot_general' not in text
 
 
-def test_transpose_has_the_least_size_unless_told():
+def test_conv_transpose_defaults_to_the_smallest_size():
   y, w = jnp.ones((1, 4, 5, 2)), jnp.ones((4, 4, 3, 2))
   assert ops.conv_transpose(y, w, 2, 1).shape == (1, 8, 10, 3)
   assert ops.conv_transpose(y, w, 2, 1, (9, 10)).shape == (1, 9, 10, 3)

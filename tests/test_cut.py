@@ -1,4 +1,4 @@
-"""CUT: the contrastive loss of the reference, and the game by hand.
+"""Tests of CUT: the loss against the reference, and the game by hand.
 
 GOLDEN was computed once in float64 with PyTorch 2 and PatchSampleF and
 PatchNCELoss of taesungp/contrastive-unpaired-translation. RandomState(0) draws
@@ -39,7 +39,7 @@ GOLDEN = dict(
 )
 
 
-def test_the_contrastive_loss_of_the_reference():
+def test_patch_nce_equals_the_reference():
   state = np.random.RandomState(0)
   draw = lambda: [jnp.asarray(state.randn(2, *s)) for s in SHAPES]
   translated, given = draw(), draw()
@@ -69,18 +69,18 @@ def test_the_contrastive_loss_of_the_reference():
   mean = lambda *args: jnp.mean(losses(*args))
   heads, features = jax.grad(mean, (0, 1))(params, translated)
   norms = lambda arrays: [float(jnp.linalg.norm(x.ravel())) for x in arrays]
-  near = lambda x: pytest.approx(x, rel=1e-4)
-  assert norms(features) == near(GOLDEN['features'])
+  approx = lambda x: pytest.approx(x, rel=1e-4)
+  assert norms(features) == approx(GOLDEN['features'])
   kernels = [heads[f'Dense_{i}']['kernel'] for i in (0, 2)]
-  assert norms(kernels) == near(GOLDEN['first_kernels'])
+  assert norms(kernels) == approx(GOLDEN['first_kernels'])
   biases = [heads[f'Dense_{i}']['bias'] for i in (1, 3)]
-  assert norms(biases) == near(GOLDEN['last_biases'])
+  assert norms(biases) == approx(GOLDEN['last_biases'])
   np.testing.assert_allclose(
     features[1].ravel()[::18], GOLDEN['some'], rtol=1e-3
   )
 
 
-def test_the_contrastive_loss_by_hand():
+def test_patch_nce_by_hand():
   """Two patches: cross-entropy of the right one, log(1 + e^(wrong - right))."""
   query = np.array([[[1.0, 0.0], [0.6, 0.8]]], np.float32)
   key = np.array([[[0.8, 0.6], [0.0, 1.0]]], np.float32)
@@ -88,13 +88,15 @@ def test_the_contrastive_loss_by_hand():
   expected = np.mean(np.log1p(np.exp(np.array([0 - 0.8, 0.96 - 0.8]) / 0.5)))
   loss = cut.patch_nce(jnp.asarray(query), jnp.asarray(key), 0.5)
   assert float(loss) == pytest.approx(expected, rel=1e-6)
-  slopes = jax.grad(cut.patch_nce, (0, 1))(query, key, 0.5)
-  assert abs(slopes[0]).max() > 0.1
-  assert not slopes[1].any()
+  gradients = jax.grad(cut.patch_nce, (0, 1))(query, key, 0.5)
+  assert abs(gradients[0]).max() > 0.1
+  assert not gradients[1].any()
 
 
-def test_places_of_patches():
-  """Without repetition; of each example's key alone; all of a small layer."""
+def test_draw_places_draws_distinct_places_per_example():
+  """Places depend only on the key of the example; a small layer gives all
+  places.
+  """
   layers = [jnp.zeros((N, 4, 5, 1)), jnp.zeros((N, 2, 2, 1))]
   drawn = cut.draw_places(KEYS, layers, 6)
   places = [np.asarray(x) for x in drawn]
@@ -122,7 +124,7 @@ def game(identity=0.3, gen=None):
 
 
 def contrast(heads, w, w_given, image):
-  """The contrastive loss of w image with image, in float64."""
+  """Returns the contrastive loss of `w * image` with `image`, in float64."""
 
   def embed(x):
     x = np.stack([x, x**2], axis=-1).reshape(N, -1, 2)
@@ -141,7 +143,7 @@ def contrast(heads, w, w_given, image):
 
 @pytest.mark.parametrize('identity', (0.0, 0.3))
 def test_losses_and_gradient_by_hand(identity):
-  """Park et al. 2020, equation 5; slopes by finite differences."""
+  """Park et al. 2020, equation 5; gradients by finite differences."""
   cut_game, batch = game(identity), paired_batch(3)
   variables, state = cut_game.init(jax.random.key(0), batch)
   assert state == ()
@@ -150,7 +152,7 @@ def test_losses_and_gradient_by_hand(identity):
   heads = variables.gen['params']['heads']
   a, b = (np.asarray(batch[x], np.float64)[..., 0] for x in 'ab')
 
-  def whole(w, w_given=0.5):
+  def total_loss(w, w_given=0.5):
     loss = np.mean((-2 * w * a - 1) ** 2) + 0.7 * contrast(heads, w, w_given, a)
     return loss + identity * contrast(heads, w, w_given, b)
 
@@ -160,7 +162,7 @@ def test_losses_and_gradient_by_hand(identity):
   loss, aux = update.loss(
     variables.gen['params'], context(variables), batch, fakes, KEYS, PHASE
   )
-  assert float(loss) == pytest.approx(whole(w), rel=1e-4)
+  assert float(loss) == pytest.approx(total_loss(w), rel=1e-4)
   assert ('identity_nce' in aux.metrics) == bool(identity)
   (update,) = cut_game.updates.disc
   loss, _ = update.loss(
@@ -170,14 +172,16 @@ def test_losses_and_gradient_by_hand(identity):
   assert float(loss) == pytest.approx(expected / 2, rel=1e-5)
   after = gen_step(cut_game, variables, state, batch)
   h = 1e-5
-  slope = (whole(w + h) - whole(w - h)) / (2 * h)
-  assert float(after['translator']['w']) == pytest.approx(w - slope, rel=1e-3)
-  moved = jax.tree.map(lambda x, y: abs(x - y).max(), after['heads'], heads)
-  assert min(jax.tree.leaves(moved)) > 0  # the heads are trained too
+  gradient = (total_loss(w + h) - total_loss(w - h)) / (2 * h)
+  assert float(after['translator']['w']) == pytest.approx(
+    w - gradient, rel=1e-3
+  )
+  changes = jax.tree.map(lambda x, y: abs(x - y).max(), after['heads'], heads)
+  assert min(jax.tree.leaves(changes)) > 0  # the heads are trained too
 
 
-def test_the_encoder_of_the_resnet():
-  """Five layers, of the padded image first; not a part of the variables."""
+def test_resnet_returns_five_encoder_layers():
+  """The first is the padded image. Variables do not contain the features."""
   gen, images = ResNet(3, features=4, num_blocks=5), jnp.zeros((1, 16, 12, 3))
   variables = jax.eval_shape(
     lambda: gen.init(jax.random.key(0), images, KEYS[:1], False)
@@ -193,7 +197,7 @@ def test_the_encoder_of_the_resnet():
 
 
 def test_constant_images_have_finite_gradients():
-  """All their features are 0 after instance norm."""
+  """Instance norm sets all their features to 0."""
   layers = [jnp.zeros((1, 4, 3))]
   heads = PatchHeads(5)
   variables = heads.init(jax.random.key(0), layers)
@@ -202,12 +206,12 @@ def test_constant_images_have_finite_gradients():
     (x,) = heads.apply(variables, layers)
     return cut.patch_nce(x, x, 0.07)
 
-  value, slopes = jax.value_and_grad(loss)(variables, layers)
+  value, gradients = jax.value_and_grad(loss)(variables, layers)
   assert float(value) == pytest.approx(np.log(4), rel=1e-5)
-  assert np.isfinite(optax.tree.norm(slopes))
+  assert np.isfinite(optax.tree.norm(gradients))
 
 
-def test_a_generator_without_an_encoder():
+def test_generator_without_an_encoder_raises():
   unet = UNet(1, features=4, num_downsamples=2, norm='instance')
   with pytest.raises(UserError, match='UNet has no features of an enc'):
     jax.eval_shape(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data.mnist import parse_idx
@@ -52,41 +52,43 @@ def test_each_epoch_is_a_shuffled_pass():
 
 
 def test_position_n_is_a_pure_function_of_seed_and_n():
-  ahead = Stream(0, 10).indices(np.array([27, 3]))
+  jumped = Stream(0, 10).indices(np.array([27, 3]))
   straight = Stream(0, 10).indices(np.arange(30))
-  assert ahead.tolist() == [straight[27], straight[3]]
+  assert jumped.tolist() == [straight[27], straight[3]]
   assert Stream(1, 10).indices(np.arange(30)).tolist() != straight.tolist()
 
 
-def table(**span):
-  return constant_table(48, 3, **span)
+def make_schedule(**segment):
+  return one_segment_schedule(48, 3, **segment)
 
 
 def test_iterations_take_the_next_positions():
-  """Six iterations of two D steps of four: positions 0..47, in order."""
-  stream, schedule = Stream(0, 20), table()
-  feeds = [
-    index_batch(stream, None, schedule, lambda n: slice(n), at).disc
-    for at in (0, 3)
+  """Six iterations of two D updates of four: positions 0..47, in order."""
+  stream, schedule = Stream(0, 20), make_schedule()
+  batches = [
+    index_batch(stream, None, schedule, lambda n: slice(n), step).disc
+    for step in (0, 3)
   ]
-  taken = np.concatenate([fed['index'].ravel() for fed in feeds])
+  taken = np.concatenate([batch['index'].ravel() for batch in batches])
   np.testing.assert_array_equal(taken, stream.indices(np.arange(48)))
-  for fed in feeds:
-    assert fed['example'].tolist() == 3 * [[[0, 1, 2, 3], [4, 5, 6, 7]]]
+  for batch in batches:
+    assert batch['example'].tolist() == 3 * [[[0, 1, 2, 3], [4, 5, 6, 7]]]
 
 
-def test_the_batch_of_gen_has_its_own_keys():
-  """Keys no D step has, and the iteration's positions again, in turn."""
-  stream, schedule = Stream(0, 20), table(gen_batch_size=12)
-  fed = index_batch(stream, None, schedule, lambda n: slice(n), 0).gen
-  assert fed['example'][1].tolist() == list(range(8, 20))
+def test_gen_batch_has_its_own_keys():
+  """G's examples have keys of no D update, and repeat the iteration's
+  positions.
+  """
+  stream, schedule = Stream(0, 20), make_schedule(gen_batch_size=12)
+  batch = index_batch(stream, None, schedule, lambda n: slice(n), 0).gen
+  assert batch['example'][1].tolist() == list(range(8, 20))
   positions = 8 + np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3])
-  np.testing.assert_array_equal(fed['index'][1], stream.indices(positions))
+  np.testing.assert_array_equal(batch['index'][1], stream.indices(positions))
 
 
 def test_processes_split_the_batch():
-  """Two halves, side by side, are what one process takes."""
-  stream, schedule = Stream(0, 20), table(gen_batch_size=8)
+  """The halves of two processes together equal the batch of one process."""
+  stream, schedule = Stream(0, 20), make_schedule(gen_batch_size=8)
   first, second = (lambda n: slice(n // 2)), (lambda n: slice(n // 2, n))
   halves = [
     index_batch(stream, None, schedule, rows, 3) for rows in (first, second)
@@ -99,22 +101,24 @@ def test_processes_split_the_batch():
 
 
 @pytest.mark.parametrize('flip', [False, True])
-def test_fetched_and_resident_examples_are_the_same(flip):
-  """Fetched by the host, or gathered on the device: the same batch."""
+def test_fetched_and_resident_batches_are_equal(flip):
+  """The host fetches one batch, and the device gathers the other."""
   pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 3, 1), np.uint8)
   source = in_memory(
     {'images': pixels, 'labels': np.arange(20, dtype=np.int32)}
   )
-  stream, schedule, rows = Stream(0, 20), table(), lambda n: slice(n)
+  stream, schedule, rows = Stream(0, 20), make_schedule(), lambda n: slice(n)
   arguments = jax.random.key(0), jnp.int32(5)
   batches = []
-  for where, dataset in (
+  for host_source, dataset in (
     (source, {}),
     (None, jax.tree.map(jnp.asarray, source.fetch(np.arange(20)))),
   ):
-    fed = index_batch(stream, where, schedule, rows, 0).disc
-    fed = jax.tree.map(lambda x: x[0], fed)
-    batches.append(jax.jit(partial(read, flip=flip))(dataset, fed, *arguments))
+    batch = index_batch(stream, host_source, schedule, rows, 0).disc
+    batch = jax.tree.map(lambda x: x[0], batch)
+    batches.append(
+      jax.jit(partial(read, flip=flip))(dataset, batch, *arguments)
+    )
   for name in ('images', 'labels', 'example'):
     np.testing.assert_array_equal(batches[0][name], batches[1][name])
   index = stream.indices(np.arange(8)).reshape(2, 4)
@@ -172,7 +176,7 @@ def test_resizing_is_anti_aliased():
 # Sources
 
 
-def test_embedded_digits():
+def test_digits_have_500_images_of_each_class():
   source = make('digits', 28, 1)
   examples = source.fetch(np.arange(source.size))
   assert examples['images'].shape == (5000, 28, 28, 1)
@@ -189,7 +193,7 @@ def cifar10(shared, tmp_path_factory):
   return test
 
 
-@pytest.mark.slow  # 60,000 files are unpacked
+@pytest.mark.slow  # unpacks 60,000 files
 def test_genuine_jpegs_in_class_folders(cifar10):
   source = make(f'folder:{cifar10}', 32, 3)
   examples = source.fetch(np.arange(source.size))
@@ -253,14 +257,14 @@ def test_a_few_damaged_files_are_reported_and_left_out(pictures, capsys):
   assert 'cut.png' in captured
 
 
-def test_too_many_damaged_files(pictures):
+def test_too_many_damaged_files_raise(pictures):
   (pictures / 'a' / 'cut.png').write_bytes(b'')
   with pytest.raises(UserError, match=r'1 of 5 files .*cut\.png'):
     make(f'folder:{pictures}')
 
 
-def test_gif_bmp_and_animations(tmp_path, capsys):
-  """Animations are reported once, and only their first frame is used."""
+def test_animations_are_reported_and_give_their_first_frame(tmp_path, capsys):
+  """GIF and BMP files are read too."""
   plain = lambda level: Image.new('RGB', (12, 12), (level,) * 3)
   plain(40).save(tmp_path / '0.bmp')
   plain(80).save(tmp_path / '1.GIF')
@@ -268,7 +272,7 @@ def test_gif_bmp_and_animations(tmp_path, capsys):
   plain(120).save(tmp_path / '2.gif', **many)
   plain(160).save(tmp_path / '3.png', **many)
   plain(200).save(tmp_path / '4.webp', lossless=True, **many)
-  for bytes_on_device in (2**30, 0):  # kept, and streamed
+  for bytes_on_device in (2**30, 0):  # on the device, and streamed
     source = make(f'folder:{tmp_path}', max_device_bytes=bytes_on_device)
     images = source.fetch(np.arange(5))['images']
     levels = images.reshape(5, -1)
@@ -280,7 +284,7 @@ def test_gif_bmp_and_animations(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('path', ['/nowhere', './x', '~/x', '../x', 'here'])
-def test_a_path_as_source_is_an_error(path, tmp_path, monkeypatch):
+def test_path_as_source_raises(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'here').mkdir()
   with pytest.raises(UserError) as captured:
@@ -299,17 +303,17 @@ def test_a_path_as_source_is_an_error(path, tmp_path, monkeypatch):
     ('digits:/somewhere', 'embedded'),
   ],
 )
-def test_source_errors(source, message):
+def test_wrong_source_raises(source, message):
   with pytest.raises(UserError, match=message):
     make(source)
 
 
-def test_a_folder_without_images(tmp_path):
+def test_folder_without_images_raises(tmp_path):
   with pytest.raises(UserError, match='has 0 images'):
     make(f'folder:{tmp_path}')
 
 
-def test_a_damaged_idx_file(tmp_path):
+def test_damaged_idx_file_raises(tmp_path):
   good = bytes([0, 0, 8, 1, 0, 0, 0, 4]) + b'1234'
   assert parse_idx(good, tmp_path).tolist() == [49, 50, 51, 52]
   for content, message in (
@@ -321,6 +325,6 @@ def test_a_damaged_idx_file(tmp_path):
       parse_idx(content, tmp_path)
 
 
-def test_channels(tmp_path):
+def test_unsupported_channels_raise(tmp_path):
   with pytest.raises(UserError, match=r'1 .* or 3 .*, not 4'):
     make('digits', 28, 4)

@@ -1,4 +1,4 @@
-"""A run is the same on any number of devices and processes."""
+"""Tests that a run is the same on any number of devices and processes."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch, with_devices
-from runs import get_config, metrics, setting
-from tables import constant_table
+from runs import config_path, get_config, metrics
+from schedules import one_segment_schedule
 
 import gan_jax
 from gan_jax.training import checkpoint, loop
@@ -51,7 +51,7 @@ def start(name, workdir, devices, *flags):
   """Starts a `:tiny` run with two evaluations; it is killed if it hangs."""
   steady = STEADY if name == 'progressive_celebahq' else ()
   command = launch(
-    f'--config={setting(name, "tiny")}', f'--workdir={workdir}',
+    f'--config={config_path(name, "tiny")}', f'--workdir={workdir}',
     *EVALUATED, *steady, *flags,
   )  # fmt: skip
   return subprocess.Popen(
@@ -123,7 +123,7 @@ def check_same(name, workdir, single):
 @pytest.mark.parametrize(
   'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
 )
-def test_devices_make_no_difference(single, devices, parallel, tmp_path):
+def test_run_equals_the_run_on_one_device(single, devices, parallel, tmp_path):
   name, workdir = single
   if name != 'vanilla_mnist' and devices != 8:
     pytest.skip('convolutions are tested only on 8 devices')
@@ -136,7 +136,7 @@ def test_devices_make_no_difference(single, devices, parallel, tmp_path):
   check_same(name, tmp_path, workdir)
 
 
-def test_a_divided_state_trains_the_same(vanilla, tmp_path):
+def test_fsdp_shards_the_state_and_trains_the_same(vanilla, tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.parallel = 'fsdp'
   state = loop.train(config, tmp_path)
@@ -151,8 +151,8 @@ def test_a_divided_state_trains_the_same(vanilla, tmp_path):
 @pytest.mark.parametrize(
   'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
 )
-def test_two_processes_make_no_difference(single, parallel, tmp_path):
-  """2 processes of 4 devices; then opened and extended on one device."""
+def test_two_processes_equal_the_run_on_one_device(single, parallel, tmp_path):
+  """2 processes of 4 devices; one device then opens and continues the run."""
   name, workdir = single
   if (name == 'vanilla_mnist') != (parallel == 'pmap'):
     pytest.skip('convolutions are tested with jit, the MLP with pmap')
@@ -174,8 +174,8 @@ def test_two_processes_make_no_difference(single, parallel, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_device_then_eight(single, tmp_path):
-  """A run of one device resumes on 2 processes of 4 devices."""
+def test_run_of_one_device_resumes_on_eight(single, tmp_path):
+  """The 8 devices belong to 2 processes."""
   name, workdir = single
   if name != 'vanilla_mnist':
     pytest.skip('tested only with the smallest experiment')
@@ -227,20 +227,20 @@ def test_all_keys_are_distinct():
 
 
 def test_processes_divide_each_batch():
-  """Two processes load each row of a batch once."""
+  """Two processes together load each example of a batch once."""
   from gan_jax.data.order import Stream
   from gan_jax.devices import _rows
   from gan_jax.training.feed import index_batch
 
-  table = constant_table(64, 2, batch_size=16, gen_batch_size=32)
-  of = lambda process: index_batch(
-    Stream(0, 100), None, table, lambda n: _rows(process, 2, n), 0
+  schedule = one_segment_schedule(64, 2, batch_size=16, gen_batch_size=32)
+  batch_of = lambda process: index_batch(
+    Stream(0, 100), None, schedule, lambda n: _rows(process, 2, n), 0
   )
-  first, second = of(0), of(1)
+  first, second = batch_of(0), batch_of(1)
   for step in range(2):
-    disc = [fed.disc['example'][0, step] for fed in (first, second)]
+    disc = [batch.disc['example'][0, step] for batch in (first, second)]
     assert sorted(np.concatenate(disc)) == list(
       range(16 * step, 16 * step + 16)
     )
-  gen = np.concatenate([fed.gen['example'][0] for fed in (first, second)])
+  gen = np.concatenate([batch.gen['example'][0] for batch in (first, second)])
   assert sorted(gen) == list(range(32, 64))

@@ -1,10 +1,10 @@
-"""Inversion, and directions in latent space."""
+"""Tests of inversion, and of directions in latent space."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 from gan_jax.errors import UserError
 from gan_jax.runs.directions import first_weights
@@ -12,25 +12,29 @@ from gan_jax.runs.directions import first_weights
 
 @pytest.fixture
 def run(monkeypatch):
-  return sharpened(untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch))
+  return sharpened(
+    untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+  )
 
 
 @pytest.fixture
 def conditional(monkeypatch):
-  return sharpened(untrained(get_config('cgan_digits', 'tiny'), monkeypatch))
+  return sharpened(
+    untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
+  )
 
 
 @pytest.fixture
 def style(monkeypatch):
   """A style-based generator of 8x8 pixels; few of them are clipped."""
-  run = untrained(get_config('stylegan2', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('stylegan2', 'tiny'), monkeypatch)
   rgb = lambda path, x: x / 4 if 'torgb' in jax.tree_util.keystr(path) else x
   run.params = jax.tree_util.tree_map_with_path(rgb, run.params)
   return run
 
 
 def sharpened(run):
-  """Untrained images are grey; larger last weights give them contrast."""
+  """Scales the last weights, because untrained images are grey."""
   params = run.params['params']
   run.params = {'params': {**params, 'Dense_1': scaled(params['Dense_1'], 2.0)}}
   return run
@@ -45,10 +49,10 @@ def psnr(a, b):
   return 10 * np.log10(255**2 / error)
 
 
-def test_samples_of_the_run_are_found_again(run):
+def test_invert_finds_samples_of_the_run(run):
   images = run.sample(3, seed=1)
   found = run.invert(images, steps=300, starts=2)
-  # By hand, and far above that of the nearest of as many random samples.
+  # The PSNR by hand, far above that of the nearest of 256 random samples.
   np.testing.assert_allclose(
     found.psnr, psnr(images, found.reconstructions), atol=1e-3
   )
@@ -64,7 +68,7 @@ def test_samples_of_the_run_are_found_again(run):
   assert found.show().width % (2 * 28) == 0
 
 
-def test_floats_and_bytes_are_the_same_images(run):
+def test_invert_gives_the_same_for_floats_and_uint8(run):
   images = run.sample(2, seed=1)
   floats = images.astype(np.float32) / 127.5 - 1
   one = run.invert(images, steps=5, starts=1)
@@ -72,8 +76,8 @@ def test_floats_and_bytes_are_the_same_images(run):
   np.testing.assert_allclose(one.latents, other.latents, atol=1e-4)
 
 
-def test_more_starts_are_not_worse(run):
-  """The best of them counts, and the first are the same."""
+def test_more_starts_improve_the_inversion(run):
+  """The best start counts, and the first starts are the same."""
   images = run.sample(4, seed=2)
   few = run.invert(images, steps=30, starts=1)
   many = run.invert(images, steps=30, starts=4)
@@ -81,7 +85,7 @@ def test_more_starts_are_not_worse(run):
   assert (many.psnr > few.psnr + 0.1).any()
 
 
-def test_the_class_is_kept(conditional):
+def test_invert_keeps_the_labels(conditional):
   images = conditional.sample(3, labels=[4, 4, 7])
   found = conditional.invert(images, steps=200, starts=2, labels=[4, 4, 7])
   assert found.inputs['labels'].argmax(-1).tolist() == [4, 4, 7]
@@ -91,36 +95,40 @@ def test_the_class_is_kept(conditional):
     conditional.invert(images)
 
 
-def test_features_of_a_classifier_are_a_loss(run):
+def test_invert_minimizes_a_feature_distance(run):
   images = run.sample(2, seed=1)
   few = run.invert(images, steps=1, starts=1, loss='digits')
   many = run.invert(images, steps=60, starts=1, loss='digits')
   assert (many.distance < few.distance).all()
 
 
-def test_uniform_latents_stay_in_their_range(run):
+def test_invert_keeps_uniform_latents_in_range(run):
   run.config.game.latent = 'uniform'
   found = run.invert(run.sample(2, seed=1), steps=20, starts=1)
   assert np.abs(found.latents).max() <= 1
 
 
 @pytest.mark.slow  # trains a style-based network
-def test_spaces_of_a_style_based_generator(style):
-  """The styles of two samples, one for each half of the layers, are found in
-  w+; neither z nor w has them.
+def test_invert_in_w_plus_beats_w_and_z(style):
+  """Each image has the styles of two samples, one for each half of the layers:
+  only w+ can represent it.
   """
   ws = style.w(style.inputs(6)['z'])
   half = ws.shape[1] // 2
   mixed = np.concatenate([ws[:3, :half], ws[3:, half:]], axis=1)
   images = style.synthesize(mixed, noise='none')
-  how = {'steps': 100, 'starts': 2}
-  found = {s: style.invert(images, space=s, **how) for s in ('z', 'w', 'w+')}
+  settings = {'steps': 100, 'starts': 2}
+  found = {
+    s: style.invert(images, space=s, **settings) for s in ('z', 'w', 'w+')
+  }
   dim = ws.shape[2]
   assert found['z'].latents.shape == (3, 16)
   assert found['w'].latents.shape == (3, dim)
   assert found['w+'].latents.shape == (3, ws.shape[1], dim)
-  same = np.asarray(found['w'].inputs['ws'])
-  np.testing.assert_array_equal(same, same[:, :1].repeat(ws.shape[1], 1))
+  found_ws = np.asarray(found['w'].inputs['ws'])
+  np.testing.assert_array_equal(
+    found_ws, found_ws[:, :1].repeat(ws.shape[1], 1)
+  )
   for inversion in found.values():
     np.testing.assert_array_equal(
       inversion.reconstructions, style.generate(inversion.inputs)
@@ -131,8 +139,8 @@ def test_spaces_of_a_style_based_generator(style):
 
 
 def test_inversion_starts_from_the_encoding(monkeypatch):
-  """A rate of almost 0 leaves the start, which one start is."""
-  run = untrained(get_config('bigan_digits', 'tiny'), monkeypatch)
+  """At a learning rate of almost 0, the result is the single start."""
+  run = untrained_run(get_config('bigan_digits', 'tiny'), monkeypatch)
   images = run.sample(3, seed=1)
   found = run.invert(images, steps=1, starts=1, learning_rate=1e-9)
   encoded = run.encode(images)['z']
@@ -150,38 +158,38 @@ def test_inversion_starts_from_the_encoding(monkeypatch):
     ({'labels': 3}, 'unconditional'),
   ],
 )
-def test_inversions_that_cannot_be(run, arguments, message):
+def test_wrong_inversion_arguments_raise(run, arguments, message):
   with pytest.raises(UserError, match=message):
     run.invert(run.sample(1), **arguments)
 
 
-def test_spaces_that_there_are_not(style):
+def test_unknown_space_raises(style):
   message = r"unknown space 'w\*'.*\(valid: w, w\+, z\)"
   with pytest.raises(UserError, match=message):
     style.invert(style.sample(1), space='w*')
 
 
-def test_no_images_at_all(run):
+def test_no_images_raise(run):
   with pytest.raises(UserError, match='there are no images: pass one or more'):
     run.invert(run.sample(1)[:0])
 
 
-def test_images_of_another_size(run):
+def test_images_of_another_size_raise(run):
   with pytest.raises(UserError, match=r'takes \[n, 28, 28, 1\], not \[1, 32'):
     run.invert(np.zeros((1, 32, 32, 1), np.uint8))
 
 
-def test_sefa_are_singular_vectors_of_the_first_weights(conditional):
-  """By the singular values, which an eigenvalue routine does not compute."""
+def test_sefa_directions_are_singular_vectors_of_the_first_weights(conditional):
+  """SeFa itself computes eigenvectors; this test compares singular values."""
   weights = np.float64(conditional.params['params']['Dense_0']['kernel'])[:64]
-  found = conditional.directions(32).vectors  # there are 32 units
+  found = conditional.directions(32).vectors  # of 32 units
   effect = np.linalg.norm(np.float64(found) @ weights, axis=1)
   expected = np.linalg.svd(weights, compute_uv=False)
   np.testing.assert_allclose(effect, expected, rtol=1e-5)
   np.testing.assert_allclose(found @ found.T, np.eye(32), atol=1e-5)
 
 
-def test_the_first_weights_of_layers_beyond_nine():
+def test_first_weights_sorts_layers_by_number():
   params = {
     f'Dense_{i}': {'kernel': np.full((4, 4), float(i))} for i in range(1, 12)
   }
@@ -215,8 +223,8 @@ def test_principal_directions_change_activations_the_most(run):
   assert change(found[0]) > change(found[19])
 
 
-def test_labels_find_the_plane_that_separates_them(run):
-  """Labels are the side of a known plane."""
+def test_label_directions_are_normal_to_the_separating_plane(run):
+  """The labels are the sides of a known plane."""
   rng = np.random.default_rng(1)
   normal = rng.standard_normal(64)
   normal /= np.linalg.norm(normal)
@@ -227,7 +235,7 @@ def test_labels_find_the_plane_that_separates_them(run):
   assert found.vectors[0] @ normal < -0.95
 
 
-def test_a_walk_has_the_sample_in_its_middle(conditional):
+def test_walk_has_the_sample_in_the_middle(conditional):
   found = conditional.directions(3)
   picture = np.asarray(conditional.walk(found, steps=5, seed=2, labels=1))
   size = picture.shape[1] // 5
@@ -244,7 +252,7 @@ def test_a_walk_has_the_sample_in_its_middle(conditional):
   ('arguments', 'message'),
   [
     ({'n': 0}, 'n=0 must be 1 or more'),
-    ({'n': 65}, 'n=65 is more than the 64 that there are'),
+    ({'n': 65}, 'n=65 is more than the 64 directions of this'),
     ({'method': 'sifa'}, "'sefa'"),
     ({'method': 'labels'}, "labels= goes with method='labels'"),
     ({'labels': 'digits'}, "labels= goes with method='labels'"),
@@ -253,6 +261,6 @@ def test_a_walk_has_the_sample_in_its_middle(conditional):
     ({'method': 'labels', 'labels': np.zeros(2000, int)}, 'at least two class'),
   ],
 )
-def test_directions_that_cannot_be_found(run, arguments, message):
+def test_wrong_directions_arguments_raise(run, arguments, message):
   with pytest.raises(UserError, match=message):
     run.directions(**arguments)

@@ -1,4 +1,4 @@
-"""`gan_jax.experiment` and `gan_jax.train`: training from Python."""
+"""Tests of `gan_jax.experiment` and `gan_jax.train`: training from Python."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from gan_jax.errors import UserError
 VANILLA = str(ROOT / 'experiments' / 'vanilla_mnist.py')
 
 
-def test_overrides_are_those_of_the_flags():
+def test_overrides_equal_those_of_the_flags():
   changes = {'seed': 5, 'model.disc.dropout': 0.25, 'data.crop': None}
   config = gan_jax.experiment(f'{VANILLA}:tiny', **changes)
   expected = vanilla_mnist.get_config('tiny')
@@ -37,13 +37,13 @@ def test_overrides_are_those_of_the_flags():
     ('vanilla_mnist.py:tinny', {}, "failed: ValueError: unknown argument 'tin"),
   ],
 )
-def test_mistakes_are_one_line(file, changes, message):
+def test_user_errors_are_one_line(file, changes, message):
   with pytest.raises(UserError, match=message) as error:
     gan_jax.experiment(f'{ROOT}/experiments/{file}', **changes)
   assert '\n' not in str(error.value)
 
 
-def test_training_returns_the_run_and_resumes(tmp_path):
+def test_train_returns_the_run_and_resumes(tmp_path):
   config = gan_jax.experiment(f'{VANILLA}:tiny')
   run = gan_jax.train(config, tmp_path / 'run')
   assert (run.step, run.images) == (24, 384)
@@ -51,7 +51,7 @@ def test_training_returns_the_run_and_resumes(tmp_path):
   np.testing.assert_array_equal(run.sample(3), again.sample(3))
 
 
-def test_an_experiment_can_be_read_from_any_folder(tmp_path):
+def test_experiment_is_read_from_any_folder(tmp_path):
   """Its imports from `experiments` work in a notebook elsewhere too."""
   code = f"""
 import sys

@@ -1,6 +1,7 @@
-"""Every experiment, found by glob: its `:tiny` run, stopped, killed, resumed.
+"""Runs every experiment, found by glob, with `:tiny`: straight, killed,
+resumed.
 
-One straight run of each serves as the reference for all that follows.
+One straight run of each experiment is the reference of all tests.
 """
 
 import json
@@ -11,11 +12,11 @@ import pytest
 from runs import (
   EXPERIMENTS,
   TINY,
-  everything,
+  config_path,
   get_config,
   logged_steps,
   metrics,
-  setting,
+  state_arrays,
 )
 
 import gan_jax
@@ -29,8 +30,9 @@ SHARED_KEYS = (
 )  # fmt: skip
 
 
-# What the others have in common; those are tried by `-m slow`, but for such
-# whose `:tiny` run is that of one before. (Growing runs: test_progressive.py.)
+# These cover what the experiments share. The others run with `-m slow`, unless
+# their `:tiny` run equals an earlier one. (Progressive growing:
+# test_progressive.py.)
 ALWAYS = (
   'dcgan_celeba',
   'toy:ring',
@@ -44,7 +46,7 @@ RUNS = [
 
 @pytest.fixture(scope='module', params=RUNS)
 def straight(request, tmp_path_factory):
-  """(name, config, workdir) of a `:tiny` run that nothing disturbed."""
+  """(name, config, workdir) of an undisturbed `:tiny` run."""
   workdir = tmp_path_factory.mktemp(request.param)
   config = get_config(request.param, 'tiny')
   loop.train(config, workdir)
@@ -52,8 +54,8 @@ def straight(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_full_config(name):
-  """What every experiment shares is at the top, and a typo is an error."""
+def test_full_config_has_the_shared_keys(name):
+  """A typo in the argument is an error."""
   for config in (get_config(name), get_config(name, 'tiny')):
     assert make_schedule(config).total_steps
     for key in SHARED_KEYS:
@@ -68,15 +70,15 @@ def test_full_config(name):
     get_config(name, 'tinny')
 
 
-def test_the_workdir_holds_the_whole_run(straight):
+def test_workdir_holds_config_metrics_and_samples(straight):
   _, config, workdir = straight
   written = json.loads((workdir / 'config.json').read_text())
   assert written['seed'] == config.seed
   lines = metrics(workdir)
   steps = [line['step'] for line in lines]
   assert steps == sorted(set(steps))
-  table = make_schedule(config)
-  assert lines[-1]['images'] == table.images(table.total_steps)
+  schedule = make_schedule(config)
+  assert lines[-1]['images'] == schedule.images(schedule.total_steps)
   for line in lines:
     assert {'gen/loss', 'disc/loss', 'images'} <= line.keys()
     assert np.isfinite(list(line.values())).all()
@@ -107,30 +109,28 @@ app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
 """
 
 
-def test_killed_and_run_again_is_the_same_run(
-  straight, forks, tmp_path, capsys
-):
-  """SIGKILL of a process, then the same run again: equal bit for bit are
-  parameters, optimizers, average and statistics, and the metrics have neither
-  gap nor repeat. (test_launch.py repeats a command in a process.)
+def test_killed_run_resumes_bit_for_bit(straight, forks, tmp_path, capsys):
+  """After SIGKILL and a second start, parameters, optimizer states, EMA and
+  statistics equal those of a straight run, and the metrics have neither gap nor
+  repeat. (test_launch.py repeats a command in a process.)
   """
   name, config, workdir = straight
-  flags = f'--config={setting(name, "tiny")}', f'--workdir={tmp_path}'
+  flags = f'--config={config_path(name, "tiny")}', f'--workdir={tmp_path}'
   killed = forks.run(*flags, code=KILLED)
   assert killed.returncode == -signal.SIGKILL
   (middle,) = checkpoint.steps(tmp_path)
-  before = everything(tmp_path, middle)
+  before = state_arrays(tmp_path, middle)
   loop.train(config, tmp_path)
   assert f'Resuming at iteration {middle}' in capsys.readouterr().out
   end = checkpoint.steps(workdir)[-1]
   assert 0 < middle < end
-  assert everything(tmp_path, end) == everything(workdir, end)
-  assert everything(tmp_path, end) != before
+  assert state_arrays(tmp_path, end) == state_arrays(workdir, end)
+  assert state_arrays(tmp_path, end) != before
   assert metrics(tmp_path) == metrics(workdir)
   assert logged_steps(tmp_path) == logged_steps(workdir)
 
 
-def test_reads_back(straight):
+def test_load_samples_the_run(straight):
   _, config, workdir = straight
   run = gan_jax.load(workdir)
   images = run.sample(3, seed=1)
@@ -142,8 +142,8 @@ def test_reads_back(straight):
   np.testing.assert_array_equal(images[:2], run.sample(2, seed=1))
 
 
-def test_a_schedule(tmp_path):
-  """Two segments of other batch sizes and steps, through the whole program."""
+def test_schedule_changes_batch_sizes_and_steps(tmp_path):
+  """Two segments, through the whole program."""
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = (
     {'images': 128, 'disc_steps': 2, 'gen_batch_size': 8},
@@ -163,7 +163,7 @@ def test_a_schedule(tmp_path):
     loop.train(config, tmp_path / 'other')
 
 
-def test_a_workdir_of_another_run(straight):
+def test_workdir_of_another_run_raises(straight):
   _, config, workdir = straight
   other = config.copy_and_resolve_references()
   other.batch_size *= 2
@@ -171,7 +171,7 @@ def test_a_workdir_of_another_run(straight):
     loop.train(other, workdir)
 
 
-def test_a_batch_that_the_devices_do_not_divide(tmp_path):
+def test_indivisible_batch_size_raises(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.batch_size = 17
   with pytest.raises(UserError, match='2 devices: set 16 or 18'):

@@ -1,4 +1,4 @@
-"""Exported generators, opened again, with and without this package."""
+"""Tests of exported generators, opened with and without this package."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -19,7 +19,7 @@ from gan_jax.errors import UserError
 from gan_jax.runs.onnx_graph import to_onnx
 from gan_jax.training.schedule import make_schedule
 
-# Without this package: as on a machine that has only JAX.
+# Prevents imports of this package, as on a machine that has only JAX.
 PLAIN = """
 import sys
 
@@ -42,15 +42,17 @@ KINDS = [
 
 
 def stage_step(config, segment):
-  """The middle of a segment: of one that fades in, alpha is between."""
+  """Returns the middle step of a segment; if it fades in, 0 < alpha < 1."""
   placed = make_schedule(config).segments[segment]
   return (placed.first_step + placed.end_step) // 2
 
 
 @pytest.mark.parametrize(('name', 'segment'), KINDS)
-def test_every_generator_equals_the_run(name, segment, monkeypatch, tmp_path):
+def test_exported_generator_equals_the_run(
+  name, segment, monkeypatch, tmp_path
+):
   config = get_config(name, 'tiny')
-  run = untrained(config, monkeypatch, stage_step(config, segment))
+  run = untrained_run(config, monkeypatch, stage_step(config, segment))
   for suffix in ('stablehlo', 'safetensors', 'onnx'):
     generate = gan_jax.open_export(
       run.export(tmp_path / f'g.{suffix}', overwrite=True)
@@ -65,11 +67,11 @@ def test_every_generator_equals_the_run(name, segment, monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(monkeypatch):
-  return untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+  return untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
 
 
-def test_the_card_opens_it_with_jax_alone(run, tmp_path):
-  """The code of the card is run where gan_jax cannot be imported."""
+def test_card_code_opens_the_export_with_jax_alone(run, tmp_path):
+  """The code runs where gan_jax cannot be imported."""
   run.export(tmp_path / 'g.safetensors')  # of the same name, with its card
   run.export(tmp_path / 'g.stablehlo', licence='CC0-1.0')
   card = (tmp_path / 'g.stablehlo.md').read_text()
@@ -94,9 +96,7 @@ def test_the_card_opens_it_with_jax_alone(run, tmp_path):
   assert 'has not been evaluated' in card
 
 
-def test_the_card_has_scores_and_no_path_of_the_machine(
-  run, tmp_path, monkeypatch
-):
+def test_card_has_scores_but_no_local_paths(run, tmp_path, monkeypatch):
   protocol = {'metric': {'name': 'fid'}, 'fakes': {'images': 100}}
   score = {
     'name': 'fid', 'value': 12.5, 'std': None, 'step': 0, 'images': 0,
@@ -137,13 +137,13 @@ def test_code_in_a_config_needs_trust(run, tmp_path):
     ({'z': (), 'labels': (3, 10)}, r'shape \[n, 64\]'),
   ],
 )
-def test_inputs_that_do_not_fit(run, tmp_path, inputs, message):
+def test_wrong_inputs_raise(run, tmp_path, inputs, message):
   generate = gan_jax.open_export(run.export(tmp_path / 'g.stablehlo'))
   with pytest.raises(UserError, match=message):
     generate(**{name: np.zeros(shape) for name, shape in inputs.items()})
 
 
-def test_files_that_cannot_be_written_or_read(run, tmp_path, monkeypatch):
+def test_unwritable_and_unreadable_files_raise(run, tmp_path, monkeypatch):
   file = run.export(tmp_path / 'g.stablehlo')
   with pytest.raises(UserError, match='exists: name another, or pass overwr'):
     run.export(file)
@@ -163,7 +163,7 @@ def test_files_that_cannot_be_written_or_read(run, tmp_path, monkeypatch):
 
 
 def converted(function, **shapes):
-  """The function as ONNX runs it, and as JAX does, on random inputs."""
+  """Returns the outputs of ONNX and of JAX on random inputs."""
   content = to_onnx(lambda x: function(**x), shapes)
   session = onnxruntime.InferenceSession(
     content, providers=['CPUExecutionProvider']
@@ -178,7 +178,7 @@ def converted(function, **shapes):
 
 
 class Stock(nn.Module):
-  """What users write: layers of Flax, a grouped and a strided convolution."""
+  """Stock layers of Flax, with a grouped and a strided convolution."""
 
   @nn.compact
   def __call__(self, x):
@@ -188,7 +188,7 @@ class Stock(nn.Module):
     return nn.softmax(nn.LayerNorm()(x))
 
 
-def test_layers_of_flax():
+def test_onnx_of_flax_layers_equals_jax():
   variables = Stock().init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
   apply = lambda x: Stock().apply(variables, x)
   found, expected = converted(apply, x=(12, 12, 3))
@@ -210,7 +210,7 @@ def test_layers_of_flax():
     (lambda x: jnp.clip(x, -0.5, 0.5).max(-1, keepdims=True), {'x': (6,)}),
   ],
 )
-def test_primitives_of_onnx(function, shapes):
+def test_onnx_of_primitives_equals_jax(function, shapes):
   found, expected = converted(function, **shapes)
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -219,6 +219,6 @@ def len_of(x):
   return x.shape[0]
 
 
-def test_a_primitive_that_onnx_does_not_know():
+def test_unsupported_primitive_raises():
   with pytest.raises(UserError, match='uses cumsum, which the export to ONNX'):
     to_onnx(lambda x: jnp.cumsum(x['x'], -1), {'x': (4,)})

@@ -1,4 +1,4 @@
-"""The counted FLOPs of an iteration equal those computed by hand."""
+"""Compares the counted FLOPs of an iteration with those computed by hand."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import constant_table
+from schedules import one_segment_schedule
 
 from gan_jax.data.order import Stream
 from gan_jax.games import losses
@@ -34,7 +34,7 @@ def iteration_flops(
   )
   adam = {'name': 'adam', 'learning_rate': 1e-3}
   tx = make({'gen': adam, 'disc': adam})
-  table = constant_table(
+  schedule = one_segment_schedule(
     BATCH * disc_steps * steps, steps, batch_size=BATCH,
     disc_steps=disc_steps, gen_batch_size=gen_batch_size,
   )  # fmt: skip
@@ -45,14 +45,14 @@ def iteration_flops(
   state = jax.eval_shape(
     lambda v: create(jax.random.key(0), v, (), tx, 0), variables
   )
-  fed = index_batch(Stream(0, 64), None, table, lambda n: slice(n), 0)
-  read = lambda dataset, fed, key, step, shrink: {
-    'example': fed['example'],
-    'images': dataset[fed['index']],
+  batch = index_batch(Stream(0, 64), None, schedule, lambda n: slice(n), 0)
+  read = lambda dataset, batch, key, step, shrink: {
+    'example': batch['example'],
+    'images': dataset[batch['index']],
   }
   data = jnp.zeros((64, resolution, resolution, 1))
   dispatch = partial(train_dispatch, game, tx, read, None)
-  return flops(dispatch, state, data, fed, table.dispatch(0), ())
+  return flops(dispatch, state, data, batch, schedule.dispatch(0), ())
 
 
 def flops_by_hand(gen, disc, disc_steps, gen_batch_size):
@@ -76,7 +76,7 @@ def flops_by_hand(gen, disc, disc_steps, gen_batch_size):
 
 @pytest.mark.parametrize('disc_steps, steps', [(1, 1), (1, 3), (2, 2)])
 @pytest.mark.parametrize('gen_batch_size', [None, 16])
-def test_an_iteration_does_no_redundant_work(disc_steps, steps, gen_batch_size):
+def test_iteration_flops_equal_those_by_hand(disc_steps, steps, gen_batch_size):
   """For MLPs, and for DCGAN at 16x16 with four features."""
   gen = mlp.Generator(16, 1, hidden=(20, 30))
   disc = mlp.Discriminator(hidden=(25,))
@@ -98,7 +98,7 @@ def test_an_iteration_does_no_redundant_work(disc_steps, steps, gen_batch_size):
   assert counted == steps * expected
 
 
-def test_counts_by_hand():
+def test_flops_of_operations_by_hand():
   a, b = jnp.zeros((2, 3)), jnp.zeros((3, 5))
   assert flops(jnp.matmul, a, b) == 2 * 2 * 3 * 5
   assert flops(lambda a, b: (a @ b, a @ b)[:1], a, b) == 2 * 2 * 3 * 5

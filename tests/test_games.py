@@ -44,7 +44,9 @@ class Discriminator(nn.Module):
 
 @pytest.fixture(scope='module')
 def trained():
-  """The states before and after one iteration with learning rate 0."""
+  """The game, and its states before and after one iteration with learning rate
+  0.
+  """
   game = image_game(
     Generator(),
     Discriminator(),
@@ -56,7 +58,7 @@ def trained():
     'images': jnp.asarray(REAL).reshape(N, 1, 1, 1),
     'example': jnp.arange(N),
   }
-  table = place_segments(
+  schedule = place_segments(
     ({},),
     defaults={
       'batch_size': N,
@@ -69,7 +71,7 @@ def trained():
     ema_halflife_images=N,
     ema_rampup=None,
   )
-  phase = table.phase(0)
+  phase = schedule.phase(0)
 
   def create():
     key = jax.random.key(0)
@@ -87,29 +89,29 @@ def stats(variables):
 
 
 def test_reals_and_fakes_have_separate_batch_statistics(trained):
-  """Each pass has mean 0 by its own statistics. Together with the fakes,
-  whose mean is 0, the reals' would be above it.
+  """Each pass has mean 0 by its own statistics. With shared statistics, the
+  mean of the reals would be above that of the fakes.
   """
   metrics = trained[-1]
   for name in ('disc/real_logit', 'disc/fake_logit'):
     assert float(metrics[name][0]) == pytest.approx(0, abs=1e-6)
-  normed = (REAL - 3) / np.sqrt(3.5)
-  # The fakes are z, normalized by G, and again by D: by hand up to their order.
-  real_loss = np.log1p(np.exp(-normed)).mean()
+  normalized = (REAL - 3) / np.sqrt(3.5)
+  # The fakes are z, normalized by G and again by D.
+  real_loss = np.log1p(np.exp(-normalized)).mean()
   assert metrics['disc/loss'][0] > real_loss
 
 
 def test_disc_statistics_include_both_passes(trained):
   """mean <- .9 (.9 x 0 + .1 x 3) + .1 x 0; var <- .9 (.9 + .1 x 3.5) + .1 x 1:
-  first the reals', then the fakes', which G has given mean 0, variance 1. What
-  D sees in G's move leaves no trace.
+  first of the reals, then of the fakes, which G has normalized to mean 0 and
+  variance 1. G's update leaves D's statistics unchanged.
   """
   mean, var = stats(trained[3].variables.disc)
   assert mean == pytest.approx(0.27, abs=1e-6)
   assert var == pytest.approx(0.9 * 1.25 + 0.1, abs=1e-5)
 
 
-def test_gen_statistics_and_their_ema(trained):
+def test_gen_statistics_and_their_ema_by_hand(trained):
   """G's statistics are .9 old + .1 batch, once; the EMA decay is 1/2."""
   game, phase, start, end, _ = trained
   keys = jax.vmap(
@@ -156,9 +158,9 @@ def test_samples_use_the_ema_statistics(trained):
     ),
   ],
 )
-def test_networks_with_another_signature_are_refused(gen, disc, message):
-  """A Flax module, or the network of another game, raises UserError."""
-  with pytest.raises(UserError) as told:
+def test_networks_with_another_signature_raise(gen, disc, message):
+  """A plain Flax module, or the network of another game."""
+  with pytest.raises(UserError) as error:
     image_game(
       gen,
       disc,
@@ -166,5 +168,5 @@ def test_networks_with_another_signature_are_refused(gen, disc, message):
       latent=LATENTS['gaussian'],
       latent_dim=1,
     )
-  assert message in str(told.value)
-  assert '\n' not in str(told.value)
+  assert message in str(error.value)
+  assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""Samples and films of a finished run, from Python and from the terminal."""
+"""Tests of samples and films of a finished run, in Python and by launch.py."""
 
 import json
 import stat
@@ -42,40 +42,41 @@ def read(folder):
   return {path.name: open_png(path) for path in folder}
 
 
-def same(saved, expected):
+def assert_same(saved, expected):
   # A batch of another size may round differently.
   assert np.abs(saved.astype(int) - expected).max() <= 1
 
 
-def test_pngs_are_the_samples_of_the_run(run, tmp_path):
+def test_save_samples_writes_samples_of_the_run(run, tmp_path):
   folder = run.save_samples(tmp_path / 'out', 3, seeds=(0, 5))
   images = read(folder.glob('*.png'))
   assert sorted(images) == [
     '0_000000.png', '0_000001.png', '0_000002.png',
     '5_000000.png', '5_000001.png', '5_000002.png',
   ]  # fmt: skip
-  same(images['5_000002.png'], run.sample(3, seed=5)[2, ..., 0])
+  assert_same(images['5_000002.png'], run.sample(3, seed=5)[2, ..., 0])
 
 
-def test_truncation_is_that_of_the_run(run, tmp_path):
+def test_save_samples_truncates_as_sample_does(run, tmp_path):
   folder = run.save_samples(tmp_path / 'out', 2, truncation=0.2)
   images = read(folder.glob('*.png'))
-  same(images['0_000001.png'], run.sample(2, truncation=0.2)[1, ..., 0])
+  assert_same(images['0_000001.png'], run.sample(2, truncation=0.2)[1, ..., 0])
 
 
-def test_saving_resumes_with_what_is_missing(run, tmp_path, monkeypatch):
-  """A part whose files all exist is not generated again."""
+def test_save_samples_generates_only_missing_parts(run, tmp_path, monkeypatch):
   monkeypatch.setattr(generate, 'CHUNK', 2)
   folder = run.save_samples(tmp_path / 'out', 5)
   times = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.png')}
   (folder / '0_000003.png').unlink()
-  made = []
+  first_indices = []
   inputs = run.inputs
   monkeypatch.setattr(
-    run, 'inputs', lambda *a, **k: made.append(k['first']) or inputs(*a, **k)
+    run,
+    'inputs',
+    lambda *a, **k: first_indices.append(k['first']) or inputs(*a, **k),
   )
   run.save_samples(tmp_path / 'out', 7)  # and two more
-  assert made == [0, 2, 4, 6]  # the first is a check of the arguments
+  assert first_indices == [0, 2, 4, 6]  # the first is a check of the arguments
   after = {p.name: p.stat().st_mtime_ns for p in folder.glob('*.png')}
   assert len(after) == 7
   del times['0_000003.png']
@@ -84,29 +85,29 @@ def test_saving_resumes_with_what_is_missing(run, tmp_path, monkeypatch):
 
 def test_npz_resumes_after_a_kill(run, tmp_path, monkeypatch):
   monkeypatch.setattr(generate, 'CHUNK', 2)
-  file, real = tmp_path / 'out.npz', run.generate
+  file, generate_images = tmp_path / 'out.npz', run.generate
   calls = []
 
-  def dies(inputs, output=None):
+  def interrupt(inputs, output=None):
     calls.append(1)
     if len(calls) == 4:
       raise KeyboardInterrupt
-    return real(inputs, output)
+    return generate_images(inputs, output)
 
-  monkeypatch.setattr(run, 'generate', dies)
+  monkeypatch.setattr(run, 'generate', interrupt)
   with pytest.raises(KeyboardInterrupt):
     run.save_samples(file, 4, seeds=(1, 2))
   assert not file.exists()
   run.save_samples(file, 4, seeds=(1, 2))
-  assert len(calls) == 4 + 1 + 2  # the check, and the two parts that lacked
+  assert len(calls) == 4 + 1 + 2  # the check, and the two missing parts
   with np.load(file) as saved:
     saved = dict(saved)
   assert saved['seeds'].tolist() == [1] * 4 + [2] * 4
-  same(saved['images'][4:], run.sample(4, seed=2))
+  assert_same(saved['images'][4:], run.sample(4, seed=2))
   assert [path.name for path in tmp_path.iterdir()] == ['out.npz']
 
 
-def test_classes_have_folders_that_can_be_trained_on(conditional, tmp_path):
+def test_save_samples_puts_classes_into_folders(conditional, tmp_path):
   folder = conditional.save_samples(tmp_path / 'out', 5, labels=(3, 7))
   names = {p.relative_to(folder).as_posix() for p in folder.rglob('*.png')}
   assert names == {
@@ -117,10 +118,10 @@ def test_classes_have_folders_that_can_be_trained_on(conditional, tmp_path):
   with np.load(file) as saved:
     saved = dict(saved)
   assert saved['labels'].tolist() == [3, 7, 3, 7, 3]
-  same(saved['images'], conditional.sample(5, labels=[3, 7, 3, 7, 3]))
+  assert_same(saved['images'], conditional.sample(5, labels=[3, 7, 3, 7, 3]))
 
 
-def test_points_of_a_toy_go_into_one_file(run, tmp_path, monkeypatch):
+def test_points_of_a_toy_are_saved_as_npz(run, tmp_path, monkeypatch):
   points = lambda inputs: np.asarray(inputs['z'][:, :2])
   monkeypatch.setattr(run, 'generate', points)
   with np.load(run.save_samples(tmp_path / 'points.npz', 10)) as saved:
@@ -131,7 +132,7 @@ def test_points_of_a_toy_go_into_one_file(run, tmp_path, monkeypatch):
     run.film(tmp_path / 'out.gif', seconds=1)
 
 
-def test_nothing_is_overwritten_without_a_word(run, tmp_path):
+def test_save_samples_overwrites_only_on_request(run, tmp_path):
   out = run.save_samples(tmp_path / 'out', 2)
   with pytest.raises(UserError, match=r'other samples \(with another seeds\)'):
     run.save_samples(out, 2, seeds=1)
@@ -158,35 +159,35 @@ def test_nothing_is_overwritten_without_a_word(run, tmp_path):
     ({'truncation': -1.0}, 'must be a positive number'),
   ],
 )
-def test_mistakes_write_nothing(run, tmp_path, arguments, message):
+def test_wrong_arguments_write_nothing(run, tmp_path, arguments, message):
   with pytest.raises(UserError, match=message):
     run.save_samples(tmp_path / 'out', **{'n': 2, **arguments})
   assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('suffix', ['gif', 'webp'])
-def test_a_film_passes_its_samples_and_loops(run, tmp_path, suffix):
+def test_film_starts_at_a_sample_and_loops(run, tmp_path, suffix):
   file = run.film(tmp_path / f'a.{suffix}', n=4, seconds=1, fps=8, keyframes=2)
-  still = np.asarray(show(run.sample(4)))
+  first_frame = np.asarray(show(run.sample(4)))
   with Image.open(file) as film:
     assert (film.n_frames, film.info.get('loop')) == (8, 0)
     film.seek(0)
-    error = np.abs(np.asarray(film.convert('L')).astype(int) - still)
+    error = np.abs(np.asarray(film.convert('L')).astype(int) - first_frame)
   assert error.mean() < 4  # GIF has few colours, WebP is lossy
 
 
-def test_the_frames_go_from_sample_to_sample_and_back(run):
+def test_film_interpolates_from_sample_to_sample_and_back(run):
   frames = list(films._frames(run, 2, 0, None, None, 1, 4, 8))
   assert len(frames) == 8
   for index in range(4):
-    same(
+    assert_same(
       np.asarray(frames[2 * index]),
       np.asarray(show(run.sample(8)[2 * index :][:2])),
     )
   a, b = (_row(run, i) for i in (3, 0))
   wrapped = run._game.interpolate(a, b, jnp.full(2, 0.5))
   expected = show(run.generate(wrapped))
-  same(np.asarray(frames[7]), np.asarray(expected))
+  assert_same(np.asarray(frames[7]), np.asarray(expected))
 
 
 def _row(run, i):
@@ -195,7 +196,7 @@ def _row(run, i):
 
 
 def test_mp4_is_written_by_ffmpeg(run, tmp_path, monkeypatch):
-  """A program of that name gets the frames, and its complaint is shown."""
+  """A fake ffmpeg gets the frames, and its error message is passed on."""
   fake = tmp_path / 'bin' / 'ffmpeg'
   fake.parent.mkdir()
   fake.write_text('#!/bin/sh\nfor last; do :; done\ncat > "$last"\n')
@@ -225,12 +226,12 @@ def test_mp4_is_written_by_ffmpeg(run, tmp_path, monkeypatch):
     ('a.gif', {'labels': 1}, 'unconditional'),
   ],
 )
-def test_films_that_cannot_be_made(run, tmp_path, output, arguments, message):
+def test_wrong_film_arguments_raise(run, tmp_path, output, arguments, message):
   with pytest.raises(UserError, match=message):
     run.film(tmp_path / output, **arguments)
 
 
-def test_the_modes_pass_their_flags(conditional, tmp_path):
+def test_modes_pass_their_flags(conditional, tmp_path):
   mode.generate(
     conditional.workdir,
     samples=2,
@@ -265,7 +266,7 @@ def test_the_modes_pass_their_flags(conditional, tmp_path):
     ({'step': '7'}, 'no checkpoint at step 7'),
   ],
 )
-def test_flags_that_are_mistyped(conditional, arguments, message):
+def test_wrong_flags_raise(conditional, arguments, message):
   with pytest.raises(UserError, match=message):
     mode.generate(conditional.workdir, **arguments)
 

@@ -1,4 +1,4 @@
-"""Imports follow the layers, and heavy packages are imported late."""
+"""Tests that imports follow the layers and heavy packages are imported late."""
 
 import ast
 import subprocess
@@ -55,13 +55,13 @@ def test_imports_follow_the_layers():
     name = path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')
     if name == 'gan_jax.__init__':
       continue
-    own = layer_of(name.removesuffix('.__init__'))
-    assert own is not None, f'{name} is in no layer'
+    layer = layer_of(name.removesuffix('.__init__'))
+    assert layer is not None, f'{name} is in no layer'
     for module in imported(path):
       if module.startswith(('gan_jax', 'experiments', 'launch', 'benchmarks')):
-        other = layer_of(module)
-        assert other is not None, f'{module} is in no layer'
-        assert other >= own, f'{name} imports {module}'
+        imported_layer = layer_of(module)
+        assert imported_layer is not None, f'{module} is in no layer'
+        assert imported_layer >= layer, f'{name} imports {module}'
         checked += 1
   assert checked > 50
 

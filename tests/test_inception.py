@@ -1,4 +1,4 @@
-"""Tests of Inception: it is exactly the network of FID."""
+"""Tests that Inception is exactly the network of FID."""
 
 import gzip
 import io
@@ -54,7 +54,7 @@ def cache(tmp_path, monkeypatch):
   return tmp_path
 
 
-def test_features_are_those_of_torch_fidelity(weights_file):
+def test_features_equal_torch_fidelity(weights_file):
   network = inception.load(weights_file)
   outputs = features(network.weights, pattern(), ALL_OUTPUTS)
   assert {k: x.shape for k, x in outputs.items()} == {
@@ -67,16 +67,18 @@ def test_features_are_those_of_torch_fidelity(weights_file):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-6)
 
 
-def test_the_version_of_these_features(weights_file, monkeypatch):
+def test_features_have_their_recorded_version(weights_file, monkeypatch):
   """If the numbers above change on purpose, the version is raised by one."""
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
   network = FEATURES['inception']()
   assert network.version == 1
-  seen = jax.jit(network.extract)(network.weights, pattern())['features']
-  assert seen[0, :3] == pytest.approx(BY_TORCH_FIDELITY['2048'][:3], rel=1e-4)
+  outputs = jax.jit(network.extract)(network.weights, pattern())['features']
+  assert outputs[0, :3] == pytest.approx(
+    BY_TORCH_FIDELITY['2048'][:3], rel=1e-4
+  )
 
 
-def test_grey_images_are_repeated(weights_file):
+def test_grey_images_equal_repeated_channels(weights_file):
   weights = inception.load(weights_file).weights
   grey = pattern()[..., :1]
   first, second = (
@@ -86,17 +88,17 @@ def test_grey_images_are_repeated(weights_file):
   np.testing.assert_allclose(first['64'], second['64'], rtol=1e-6)
 
 
-def test_all_products_have_full_precision():
+def test_convolutions_and_matmuls_have_full_precision():
   """TF32 on GPUs and bfloat16 on TPUs would change the scores."""
   shapes = jax.eval_shape(lambda: inception.fold(files.random_arrays()))
   images = jax.ShapeDtypeStruct((1, 8, 8, 3), np.uint8)
   lowered = features.lower(shapes, images, ALL_OUTPUTS).as_text().splitlines()
-  products = [x for x in lowered if 'convolution(' in x or 'dot_general' in x]
-  assert len(products) == 94 + 1
-  assert all(x.count('HIGHEST') == 2 for x in products)
+  operations = [x for x in lowered if 'convolution(' in x or 'dot_general' in x]
+  assert len(operations) == 94 + 1
+  assert all(x.count('HIGHEST') == 2 for x in operations)
 
 
-def test_errors_of_images_and_outputs():
+def test_wrong_channels_and_outputs_raise():
   with pytest.raises(UserError, match='1 or 3 channels, not 4'):
     inception.features({}, np.zeros((1, 8, 8, 4), np.uint8))
   shapes = jax.eval_shape(lambda: inception.fold(files.random_arrays()))
@@ -180,7 +182,7 @@ def test_missing_weights_error_says_where_to_get_them(cache):
 
 
 @pytest.mark.parametrize('folder', ['gan_jax', 'torch/hub/checkpoints'])
-def test_a_cached_file_must_be_official(cache, folder):
+def test_cached_file_must_be_official(cache, folder):
   path = cache / folder / inception.NAME
   path.parent.mkdir(parents=True)
   path.write_bytes(b'half of it')
@@ -189,9 +191,7 @@ def test_a_cached_file_must_be_official(cache, folder):
     inception.load()
 
 
-def test_an_explicit_file_may_have_other_weights(
-  cache, monkeypatch, weights_file
-):
+def test_explicit_file_may_have_other_weights(cache, monkeypatch, weights_file):
   monkeypatch.setenv('GAN_JAX_INCEPTION', str(weights_file))
   assert inception.FILE.is_available()
   network = inception.load()
@@ -202,7 +202,7 @@ def test_an_explicit_file_may_have_other_weights(
     inception.load()
 
 
-def test_weights_of_another_network_are_an_error(tmp_path):
+def test_weights_of_another_network_raise(tmp_path):
   path = tmp_path / 'other.pth'
   arrays = files.random_arrays()
   arrays |= {'fc.weight': np.zeros((1000, 2048), np.float32)}

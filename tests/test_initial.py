@@ -1,4 +1,4 @@
-"""Runs that start from the weights of other runs and of published files."""
+"""Tests of runs that start from weights of other runs or published files."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import optax
 import pytest
 import r3gan_reference as reference
 from conftest import launch
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 from gan_jax import config as cfg
 from gan_jax import games
@@ -26,7 +26,7 @@ DISPATCH = 4 * 16  # images
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-  """A run of 600 iterations of another seed."""
+  """The workdir of a run of 600 iterations with another seed."""
   workdir = tmp_path_factory.mktemp('source')
   config = get_config('vanilla_mnist', 'tiny')
   config.seed = 5
@@ -44,8 +44,8 @@ def tiny(source, **changes):
   return config
 
 
-def still(**changes):
-  """One dispatch that changes nothing, almost."""
+def almost_frozen(**changes):
+  """Returns overrides for one dispatch that hardly changes the weights."""
   rates = {f'optimizer__{p}__learning_rate': 1e-12 for p in ('gen', 'disc')}
   return {'total_images': DISPATCH, **rates, **changes}
 
@@ -62,19 +62,19 @@ def assert_close(one, other):
   )
 
 
-def test_a_run_goes_on_from_another(source, tmp_path, capsys):
-  """Both players and the average; the losses are those of the end there, not
-  those of a beginning.
+def test_init_takes_the_weights_of_another_run(source, tmp_path, capsys):
+  """Both players and the EMA. The first loss is close to the last loss of the
+  source, not to that of a new run.
   """
-  loop.train(tiny(source, **still()), tmp_path / 'a')
+  loop.train(tiny(source, **almost_frozen()), tmp_path / 'a')
   printed = capsys.readouterr().out
   assert f'Init:     {source}, 4 of 4 arrays of gen, 4 of 4 arrays of disc' in (
     printed
   )
-  there, here = arrays(source), arrays(tmp_path / 'a')
-  assert_close(here['variables'], there['variables'])
+  source_arrays, new_arrays = arrays(source), arrays(tmp_path / 'a')
+  assert_close(new_arrays['variables'], source_arrays['variables'])
   config = get_config('vanilla_mnist', 'tiny')
-  for key, value in still().items():
+  for key, value in almost_frozen().items():
     config = cfg.changed(config, key.replace('__', '.'), value)
   loop.train(config, tmp_path / 'fresh')
   last = metrics(source)[-1]['disc/loss']
@@ -82,14 +82,16 @@ def test_a_run_goes_on_from_another(source, tmp_path, capsys):
     metrics(tmp_path / name)[-1]['disc/loss'] for name in ('a', 'fresh')
   )
   assert abs(first - last) < abs(fresh - last) / 3
-  written = json.loads((tmp_path / 'a' / 'config.json').read_text())['init']
-  assert written['source'] == str(source)
-  assert written['players'] == ['gen', 'disc']
-  assert len(written['digest']) == 16
+  saved = json.loads((tmp_path / 'a' / 'config.json').read_text())['init']
+  assert saved['source'] == str(source)
+  assert saved['players'] == ['gen', 'disc']
+  assert len(saved['digest']) == 16
 
 
-def test_resume_does_not_read_it_again(source, tmp_path):
-  """The source is gone by then: bit for bit the run that never stopped."""
+def test_resume_does_not_read_the_source_again(source, tmp_path):
+  """The source is deleted before the resume, and the run equals a straight run
+  bit for bit.
+  """
   copy = tmp_path / 'copy'
   shutil.copytree(source, copy)
   config = tiny(copy)
@@ -98,7 +100,7 @@ def test_resume_does_not_read_it_again(source, tmp_path):
   shutil.rmtree(copy)
   loop.train(config, tmp_path / 'b')
   end = checkpoint.steps(tmp_path / 'b')[-1]
-  assert everything(tmp_path / 'b', end) == everything(
+  assert state_arrays(tmp_path / 'b', end) == state_arrays(
     tmp_path / 'straight', end
   )
   with pytest.raises(UserError, match=r'holds another run.*init.players'):
@@ -107,8 +109,8 @@ def test_resume_does_not_read_it_again(source, tmp_path):
     loop.train(config, tmp_path / 'new')
 
 
-def test_what_does_not_fit_is_listed(source, tmp_path, capsys):
-  config = tiny(source, **still(), model__gen__hidden=(32, 16))
+def test_arrays_that_do_not_fit_are_listed(source, tmp_path, capsys):
+  config = tiny(source, **almost_frozen(), model__gen__hidden=(32, 16))
   loop.train(config, tmp_path / 'a')
   printed = capsys.readouterr().out
   assert '1 of 6 arrays of gen, 4 of 4 arrays of disc' in printed or (
@@ -118,40 +120,42 @@ def test_what_does_not_fit_is_listed(source, tmp_path, capsys):
   assert '  gen/Dense_2/kernel: (16, 784) here, none there' in printed
   assert '  gen/Dense_1/kernel: (32, 16) here, (32, 784) there' in printed
   with pytest.raises(UserError, match='no array that fits gen'):
-    other = tiny(source, **still(), model__gen__hidden=(48,))
+    other = tiny(source, **almost_frozen(), model__gen__hidden=(48,))
     other.game.latent_dim = 7
     other.data.resolution = 16
     loop.train(other, tmp_path / 'b')
 
 
-def test_one_player(source, tmp_path):
-  config = tiny(source, **still(), init__players=('disc',))
+def test_init_players_selects_one_player(source, tmp_path):
+  config = tiny(source, **almost_frozen(), init__players=('disc',))
   loop.train(config, tmp_path / 'a')
-  there, here = arrays(source), arrays(tmp_path / 'a')
-  assert_close(here['variables']['disc'], there['variables']['disc'])
+  source_arrays, new_arrays = arrays(source), arrays(tmp_path / 'a')
+  assert_close(
+    new_arrays['variables']['disc'], source_arrays['variables']['disc']
+  )
   kernel = lambda tree: tree['variables']['gen']['params']['Dense_0']['kernel']
-  assert abs(kernel(here) - kernel(there)).max() > 1e-3
+  assert abs(kernel(new_arrays) - kernel(source_arrays)).max() > 1e-3
 
 
-def test_frozen_layers_of_d(source, tmp_path):
-  """Those nearest to the images keep their weights; the others learn."""
+def test_freeze_disc_keeps_the_layers_nearest_to_the_images(source, tmp_path):
+  """The other layers are trained."""
   config = get_config('vanilla_mnist', 'tiny')
   config.init.source = str(source)
   config.game.freeze_disc = 1
   loop.train(config, tmp_path / 'a')
-  there, here = (
+  source_arrays, new_arrays = (
     arrays(path, 'variables')['variables']['disc']['params']
     for path in (source, tmp_path / 'a')
   )
-  first, last = sorted(here)
-  assert (here[first]['kernel'] == there[first]['kernel']).all()
-  assert (here[last]['kernel'] != there[last]['kernel']).any()
+  first, last = sorted(new_arrays)
+  assert (new_arrays[first]['kernel'] == source_arrays[first]['kernel']).all()
+  assert (new_arrays[last]['kernel'] != source_arrays[last]['kernel']).any()
   config.game.freeze_disc = 2
   with pytest.raises(UserError, match=r'less than 2, the number of layers'):
     games.make(config)
 
 
-def test_layers_are_frozen_from_the_images_on():
+def test_freeze_disc_counts_layers_from_the_images_on():
   config = get_config('r3gan', 'tiny')
   config.game.freeze_disc = 3
   game = games.make(config)
@@ -163,8 +167,8 @@ def test_layers_are_frozen_from_the_images_on():
   ]  # fmt: skip
 
 
-def test_a_published_file(tmp_path, capsys):
-  """R3GAN's, at other classes: all but what depends on them is taken."""
+def test_published_file_initializes_all_but_the_embeddings(tmp_path, capsys):
+  """A file of R3GAN with another number of classes."""
   shapes = {'widths': (8, 8), 'groups': (2, 2)}
   gen = reference.arrays(reference.gen_shapes(3, z=64, **shapes), np.float32)
   disc = reference.arrays(reference.disc_shapes(3, **shapes), np.float32)
@@ -192,7 +196,7 @@ def test_a_published_file(tmp_path, capsys):
   ]
 
 
-def test_the_flag(source, tmp_path):
+def test_init_flag_sets_the_source(source, tmp_path):
   flags = '--config=experiments/vanilla_mnist.py:tiny', f'--init={source}'
   run = lambda *more: subprocess.run(
     launch(*flags, *more), capture_output=True, text=True, check=False
@@ -205,8 +209,8 @@ def test_the_flag(source, tmp_path):
   assert '--init needs --mode=train' in refused.stderr
 
 
-def test_the_gan_stage_takes_the_generator_of_the_first_stage():
-  """SRGAN's first stage has no discriminator to take."""
+def test_srgan_takes_the_generator_of_its_first_stage():
+  """The first stage has no discriminator."""
   first, second = (get_config('srgan_folder', 'tiny') for _ in range(2))
   first.game.update(pixel=1.0, feature=0.0, adversarial=0.0)
   batch = {'images': jnp.zeros((1, 16, 16, 1)), 'example': jnp.arange(1)}
@@ -227,8 +231,10 @@ def test_the_gan_stage_takes_the_generator_of_the_first_stage():
   assert_close(after.ema, old.gen)
 
 
-def test_a_run_continues_another(tmp_path, capsys):
-  """Bit for bit the run that never stopped; or with another rate from there."""
+def test_init_state_continues_another_run(tmp_path, capsys):
+  """Bit for bit as the straight run, or with another learning rate from there
+  on.
+  """
   config = get_config('vanilla_mnist', 'tiny')
   half = cfg.changed(config, 'total_images', 16 * 12)
   loop.train(config, tmp_path / 'straight')
@@ -236,13 +242,13 @@ def test_a_run_continues_another(tmp_path, capsys):
   config.init.source, config.init.state = str(tmp_path / 'half'), True
   loop.train(config, tmp_path / 'rest')
   assert '/half, continued at iteration 12' in capsys.readouterr().out
-  assert everything(tmp_path / 'rest', 24) == everything(
+  assert state_arrays(tmp_path / 'rest', 24) == state_arrays(
     tmp_path / 'straight', 24
   )
   assert metrics(tmp_path / 'rest')[0]['step'] > 12
   rate = 'optimizer.gen.learning_rate'
   loop.train(cfg.changed(config, rate, 0.01), tmp_path / 'other')
-  assert everything(tmp_path / 'other', 24) != everything(
+  assert state_arrays(tmp_path / 'other', 24) != state_arrays(
     tmp_path / 'straight', 24
   )
   for key, value, message in (

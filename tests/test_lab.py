@@ -1,4 +1,4 @@
-"""The lab: who may talk to it, what it answers, and that its films repeat."""
+"""Tests of the lab: access, messages, and reproducible training."""
 
 import io
 import json
@@ -66,11 +66,11 @@ def client(engine):
 
 
 class Page:
-  """A page that talks to the lab and draws every frame at once."""
+  """A page that is connected to the lab and draws every frame at once."""
 
   def __init__(self, socket):
     self._socket = socket
-    self.said = []
+    self.messages = []
 
   def send(self, **command):
     self._socket.send_text(json.dumps(command))
@@ -82,27 +82,27 @@ class Page:
       self.send(do='ack', number=number + 1)
       return message['bytes']
     assert message['type'] == 'websocket.send', message
-    said = json.loads(message['text'])
-    assert 'the lab failed' not in said.get('text', ''), said
-    self.said.append(said)
-    return said
+    message_json = json.loads(message['text'])
+    assert 'the lab failed' not in message_json.get('text', ''), message_json
+    self.messages.append(message_json)
+    return message_json
 
   def until(self, kind, **fields):
-    """Reads on to a message of this type with these fields."""
+    """Reads messages up to one of this type with these fields."""
     while True:
-      said = self.next()
-      if not isinstance(said, dict) or said['type'] != kind:
+      message_json = self.next()
+      if not isinstance(message_json, dict) or message_json['type'] != kind:
         continue
-      if fields.items() <= said.items():
-        return said
+      if fields.items() <= message_json.items():
+        return message_json
 
   def film(self, count):
-    """Reads on to `count` frames of every game."""
+    """Reads messages up to `count` frames, and returns these."""
     found = []
     while len(found) < count:
-      said = self.next()
-      if isinstance(said, bytes):
-        found.append(said)
+      message_json = self.next()
+      if isinstance(message_json, bytes):
+        found.append(message_json)
     return found
 
 
@@ -112,9 +112,9 @@ def connect(client, tab):
 
 
 def start(page, **changes):
-  """Loads the small game on a new page, and waits for its picture."""
+  """Loads the small game on a new page, and waits for its first frame."""
   page.send(do='load', settings={**SMALL, **changes}, compare=None)
-  # The lab greets a page with settings, and may draw their game first.
+  # The lab sends settings to a new page, and may draw their game first.
   page.until('settings')
   assert page.until('settings')['settings']['batch_size'] == 16
   page.until('restarted')
@@ -122,7 +122,7 @@ def start(page, **changes):
   return page.film(1)[0]
 
 
-# Who may talk to it.
+# Access.
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def start(page, **changes):
     (f'/{TOKEN}/describe', ORIGIN, 200),
   ],
 )
-def test_access(client, path, headers, status):
+def test_access_needs_token_host_and_origin(client, path, headers, status):
   answer = client.get(path, headers=headers)
   assert answer.status_code == status
   policy = answer.headers['content-security-policy']
@@ -159,7 +159,7 @@ def test_access(client, path, headers, status):
    '..%5clab.py', '%00', 'static', ''],
 )  # fmt: skip
 @pytest.mark.parametrize('route', ['static/', '', 'static/../', 'upload/'])
-def test_no_path_leaves_the_static_files(client, route, name):
+def test_paths_reach_only_static_files(client, route, name):
   answer = client.get(f'/{TOKEN}/{route}{name}')
   assert answer.status_code in (403, 404, 405) or b'<title>' in answer.content
   assert b'def ' not in answer.content and b'root:' not in answer.content
@@ -176,7 +176,7 @@ def test_no_path_leaves_the_static_files(client, route, name):
     (f'/{TOKEN}/socket', ORIGIN),
   ],
 )
-def test_sockets_that_are_refused(client, path, headers):
+def test_sockets_need_token_host_origin_and_tab(client, path, headers):
   with (
     pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)) as error,
     client.websocket_connect(path, headers={**HOST, **headers}) as socket,
@@ -197,7 +197,7 @@ def test_uploads_need_the_origin_and_a_size(client):
   assert chunked.status_code in (400, 413)
 
 
-def test_listens_on_this_machine_only():
+def test_lab_listens_only_on_the_loopback():
   opened = lab._listen(0)
   assert opened.getsockname()[0] == '127.0.0.1'
   with pytest.raises(UserError, match=r'--port=70000 cannot be used'):
@@ -207,7 +207,7 @@ def test_listens_on_this_machine_only():
   opened.close()
 
 
-def test_token_is_private_and_stays(tmp_path, monkeypatch):
+def test_token_is_private_and_kept(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   token = lab._token()
   path = tmp_path / 'gan_jax' / 'lab' / 'token'
@@ -226,7 +226,7 @@ def png(pixels):
   return buffer.getvalue()
 
 
-def test_uploaded_points_are_where_they_were(tmp_path):
+def test_uploaded_points_keep_their_positions(tmp_path):
   raw = b'x,y\n-3.0,1.0\n5.0,1.0\n5.0,9.0\n'
   name = uploads.add_drawing(tmp_path, raw)
   path, dim = uploads.drawing_path(tmp_path, name)
@@ -242,7 +242,7 @@ def test_uploaded_points_are_where_they_were(tmp_path):
   np.testing.assert_allclose(shares, 1 / 3, atol=0.1)
 
 
-def test_a_row_of_pixels_is_a_density_in_1d(tmp_path):
+def test_row_of_pixels_is_a_1d_density(tmp_path):
   row = np.full((1, 100), 255)
   row[0, 75:] = 0  # ink on the right quarter: 0.5 to 1
   path, dim = uploads.drawing_path(
@@ -270,7 +270,7 @@ def test_a_row_of_pixels_is_a_density_in_1d(tmp_path):
     (png(np.full((4, 4), 255)), 'empty'),
   ],
 )
-def test_uploads_that_are_refused(tmp_path, raw, problem):
+def test_invalid_uploads_raise(tmp_path, raw, problem):
   with pytest.raises(UserError, match=problem):
     uploads.add_drawing(tmp_path, raw)
   assert not list(tmp_path.rglob('*.png'))
@@ -279,7 +279,7 @@ def test_uploads_that_are_refused(tmp_path, raw, problem):
 @pytest.mark.parametrize(
   'name', ['../x', 'a' * 16, '..' * 8, '', '/etc/passwd']
 )
-def test_drawings_that_do_not_exist(tmp_path, name):
+def test_missing_drawings_raise(tmp_path, name):
   (tmp_path / 'drawings').mkdir()
   (tmp_path / 'x.png').write_bytes(png(np.zeros((4, 4))))
   with pytest.raises(UserError, match='there is no drawing'):
@@ -289,7 +289,7 @@ def test_drawings_that_do_not_exist(tmp_path, name):
 # Settings.
 
 
-def test_every_row_of_the_tables_has_a_control():
+def test_every_loss_penalty_and_toy_has_a_control():
   controls = {control['key']: control for control in description()['controls']}
   assert set(controls['game.loss.name']['choices']) == set(LOSSES)
   for name in PENALTIES:
@@ -321,13 +321,13 @@ def test_every_row_of_the_tables_has_a_control():
     ({'workdir': '/'}, "unknown setting 'workdir'"),
   ],
 )  # fmt: skip
-def test_settings_that_are_refused(changes, problem):
+def test_invalid_settings_raise(changes, problem):
   with pytest.raises(UserError) as error:
     settings.check(changes)
   assert problem in str(error.value) and '\n' not in str(error.value)
 
 
-def test_limits_are_those_of_experiments_or_narrower():
+def test_limits_lie_within_those_of_experiments():
   for key, limit in settings.LIMITS.items():
     bound = bound_of(key)
     assert limit.high <= bound.high, key
@@ -343,7 +343,7 @@ def test_presets_are_valid_and_have_three_sentences(engine):
     assert len([x for x in preset.story.split('. ') if x]) == 3, name
 
 
-def test_live_settings_share_a_program():
+def test_live_settings_need_no_new_program():
   one = settings.check({'game.penalties.r1.weight': 0.1})
   key = settings.program_key(one)
   for change in (
@@ -362,10 +362,10 @@ def test_live_settings_share_a_program():
     assert settings.program_key({**one, **change}) != key, change
 
 
-# The games.
+# Training.
 
 
-def test_the_film_repeats_bit_for_bit(client):
+def test_reset_repeats_all_frames_bit_for_bit(client):
   with connect(client, 'film') as socket:
     page = Page(socket)
     first = start(page)
@@ -388,7 +388,7 @@ def test_the_film_repeats_bit_for_bit(client):
     assert page.film(1)[0] != film[0]
 
 
-def test_steps_do_not_depend_on_the_speed(client):
+def test_training_does_not_depend_on_the_speed(client):
   def at_step_20(speed, count):
     with connect(client, f'speed{speed}') as socket:
       page = Page(socket)
@@ -406,18 +406,18 @@ def test_steps_do_not_depend_on_the_speed(client):
 
 def compiled(engine, **changes):
   chosen = settings.check({**SMALL, **changes})
-  made, config = engine.program(chosen).result()
-  return made, config, make_schedule(config)
+  compiled_game, config = engine.program(chosen).result()
+  return compiled_game, config, make_schedule(config)
 
 
 def params(state, player):
   return jax.tree.map(np.array, getattr(state.variables, player))
 
 
-def run(made, schedule, only, n, seed=0):
+def run(compiled_game, schedule, only, n, seed=0):
   phases = program.stack_phases(schedule, 0, n)
-  state = made.create(np.int32(seed))
-  return made.function(only)(state, phases, np.int32(n))[0]
+  state = compiled_game.create(np.int32(seed))
+  return compiled_game.function(only)(state, phases, np.int32(n))[0]
 
 
 def equal(a, b):
@@ -425,35 +425,37 @@ def equal(a, b):
   return all(np.array_equal(x, y) for x, y in leaves)
 
 
-def test_one_player_alone(engine):
-  made, _, schedule = compiled(engine)
-  start = made.create(np.int32(0))
+def test_only_one_player_is_updated(engine):
+  compiled_game, _, schedule = compiled(engine)
+  start = compiled_game.create(np.int32(0))
   both, disc, gen = (
-    run(made, schedule, only, 1) for only in ('both', 'disc', 'gen')
+    run(compiled_game, schedule, only, 1) for only in ('both', 'disc', 'gen')
   )
   assert equal(params(disc, 'gen'), params(start, 'gen'))
   assert equal(params(gen, 'disc'), params(start, 'disc'))
   assert not equal(params(gen, 'gen'), params(start, 'gen'))
   assert int(disc.step) == int(gen.step) == 1
-  # D's update of an iteration comes first, so that it is that of D alone.
+  # D is updated first, so this update equals that of D alone.
   one, other = params(both, 'disc'), params(disc, 'disc')
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 2e-4), one, other)
 
 
-def test_the_lab_trains_as_launch_does(engine):
-  """The dispatch of the training loop makes the same players."""
-  made, config, schedule = compiled(engine)
+def test_lab_trains_as_launch_does(engine):
+  """The dispatch of the training loop gives the same parameters."""
+  compiled_game, config, schedule = compiled(engine)
   steps = 12
-  expected = run(made, schedule, 'both', steps)
+  expected = run(compiled_game, schedule, 'both', steps)
   config = config.copy_and_resolve_references()
   config.steps_per_dispatch = steps
   game, source, schedule = (
     games.make(config), data.make(config), make_schedule(config)
   )  # fmt: skip
   state, _ = jax.jit(
-    partial(train_dispatch, game, made.tx, make_reader(config, source), None)
+    partial(
+      train_dispatch, game, compiled_game.tx, make_reader(config, source), None
+    )
   )(
-    made.create(np.int32(config.seed)),
+    compiled_game.create(np.int32(config.seed)),
     {},
     index_batch_maker(config, source, schedule)(0),
     schedule.dispatch(0),
@@ -465,11 +467,13 @@ def test_the_lab_trains_as_launch_does(engine):
     jax.tree.map(close, one, other)
 
 
-def test_forces_are_those_of_the_loss(engine):
+def test_forces_are_gradients_of_the_loss(engine):
   """For the non-saturating loss, -dJ/dx = (1 - D(x)) grad logit(x)."""
-  made, _, schedule = compiled(engine, **{'game.penalties.r1.weight': 0})
-  state = run(made, schedule, 'both', 5)
-  view = made.compiled['view'](state, schedule.phase(5))
+  compiled_game, _, schedule = compiled(
+    engine, **{'game.penalties.r1.weight': 0}
+  )
+  state = run(compiled_game, schedule, 'both', 5)
+  view = compiled_game.compiled['view'](state, schedule.phase(5))
   disc = state.variables.disc['params']
 
   def logit(x):
@@ -480,56 +484,58 @@ def test_forces_are_those_of_the_loss(engine):
   fakes = np.asarray(view['fake'], np.float64)[:20]
   disc = jax.tree.map(lambda x: np.asarray(x, np.float64), disc)
   for x, force in zip(fakes, np.asarray(view['forces']), strict=False):
-    small = 1e-6 * np.eye(2)
-    slope = [(logit(x + d) - logit(x - d)) / 2e-6 for d in small]
-    expected = np.array(slope) / (1 + np.exp(logit(x)))
+    offsets = 1e-6 * np.eye(2)
+    gradient = [(logit(x + d) - logit(x - d)) / 2e-6 for d in offsets]
+    expected = np.array(gradient) / (1 + np.exp(logit(x)))
     np.testing.assert_allclose(force, expected, 1e-3, 1e-5)
 
 
-def test_optimal_d_in_1d(engine):
-  """D* = p / (p + q), with densities that are those of the points."""
-  made, _, schedule = compiled(engine, **{'data.source': 'toy:gaussian'})
-  state = made.create(np.int32(0))
-  view = made.compiled['view'](state, schedule.phase(0))
-  grid = program.grid_points(made.toy)[:, 0]
-  p, q, best = (np.asarray(view[name]) for name in ('p', 'q', 'optimal'))
-  width = program.BANDWIDTH * made.toy.limit
+def test_optimal_disc_in_1d_by_hand(engine):
+  """D* = p / (p + q), with the densities p and q of the points."""
+  compiled_game, _, schedule = compiled(
+    engine, **{'data.source': 'toy:gaussian'}
+  )
+  state = compiled_game.create(np.int32(0))
+  view = compiled_game.compiled['view'](state, schedule.phase(0))
+  grid = program.grid_points(compiled_game.toy)[:, 0]
+  p, q, optimal = (np.asarray(view[name]) for name in ('p', 'q', 'optimal'))
+  width = program.BANDWIDTH * compiled_game.toy.limit
   # N(1, 0.5^2), smoothed by the kernel.
   std = np.hypot(0.5, width)
   exact = np.exp(-(((grid - 1) / std) ** 2) / 2) / std / np.sqrt(2 * np.pi)
   # (A kernel estimate of 1,024 points has a standard deviation of 0.04.)
   np.testing.assert_allclose(p, exact, atol=0.13)
   fakes = np.asarray(view['fake'])[:, 0].astype(np.float64)
-  at = 80
-  kernel = np.exp(-(((grid[at] - fakes) / width) ** 2) / 2)
+  index = 80
+  kernel = np.exp(-(((grid[index] - fakes) / width) ** 2) / 2)
   np.testing.assert_allclose(
-    q[at], kernel.mean() / width / np.sqrt(2 * np.pi), 1e-4
+    q[index], kernel.mean() / width / np.sqrt(2 * np.pi), 1e-4
   )
   inside = p + q > 1e-3
   p, q = p[inside], q[inside]
-  np.testing.assert_allclose(best[inside], p / (p + q), 1e-5)
+  np.testing.assert_allclose(optimal[inside], p / (p + q), 1e-5)
 
 
-# The protocol.
+# Messages.
 
 
-def test_changes_while_it_runs(client):
+def test_settings_change_during_training(client):
   with connect(client, 'changes') as socket:
     page = Page(socket)
     start(page)
     page.send(do='play')
     page.film(3)
-    page.said.clear()
+    page.messages.clear()
     page.send(do='set', settings={'optimizer.gen.learning_rate': 0.02})
     page.until('settings')
     page.film(3)
-    # A loss is compiled, and then the same networks train on.
+    # A new loss is compiled, and the same networks continue to train.
     page.send(do='set', settings={'game.loss.name': 'hinge'})
     page.until('scene')
     step = frames.unpack(page.film(1)[0])[0]['row']['step']
     assert step > 60
-    assert not [x for x in page.said if x['type'] == 'restarted']
-    # Other networks start again.
+    assert not [x for x in page.messages if x['type'] == 'restarted']
+    # Training of other networks starts again.
     page.send(do='set', settings={'model.gen.hidden': [4, 4]})
     page.until('restarted')
     step = frames.unpack(page.film(1)[0])[0]['row']['step']
@@ -552,9 +558,9 @@ def test_slow_motion_shows_an_iteration_in_order(client):
   ]  # fmt: skip
   before = frames.unpack(first)[1]
   np.testing.assert_array_equal(arrays[0]['map'], before['map'])
-  assert not np.array_equal(arrays[2]['map'], before['map'])  # D has moved
+  assert not np.array_equal(arrays[2]['map'], before['map'])  # D was updated
   np.testing.assert_array_equal(arrays[2]['fake'], before['fake'])
-  assert not np.array_equal(arrays[4]['fake'], before['fake'])  # and now G
+  assert not np.array_equal(arrays[4]['fake'], before['fake'])  # and now G was
   np.testing.assert_allclose(arrays[4]['map'], arrays[2]['map'], atol=1e-4)
 
 
@@ -565,7 +571,7 @@ def test_slow_motion_shows_an_iteration_in_order(client):
     ('gen', ['points', 'answers', 'forces', 'gen', 'points']),
   ],
 )
-def test_slow_motion_of_one_player(client, only, expected):
+def test_slow_motion_of_one_player_freezes_the_other(client, only, expected):
   with connect(client, f'slow-{only}') as socket:
     page = Page(socket)
     before = frames.unpack(start(page))[1]
@@ -577,13 +583,13 @@ def test_slow_motion_of_one_player(client, only, expected):
       kinds.append(header['kind'])
       arrays.append(found)
   assert kinds == expected
-  frozen, moved = ('fake', 'map') if only == 'disc' else ('map', 'fake')
+  frozen, trained = ('fake', 'map') if only == 'disc' else ('map', 'fake')
   for found in arrays:
     np.testing.assert_array_equal(found[frozen], before[frozen])
-  assert not np.array_equal(arrays[-1][moved], before[moved])
+  assert not np.array_equal(arrays[-1][trained], before[trained])
 
 
-def test_side_by_side_games_differ_in_one_thing(client):
+def test_compared_games_differ_in_one_setting(client):
   with connect(client, 'two') as socket:
     page = Page(socket)
     start(page)
@@ -603,7 +609,7 @@ def test_side_by_side_games_differ_in_one_thing(client):
     page.until('scene', games=['a'])
 
 
-def test_a_page_that_reloads_keeps_its_game(client):
+def test_reloaded_page_keeps_its_game(client):
   with connect(client, 'reload') as socket:
     page = Page(socket)
     start(page)
@@ -619,7 +625,7 @@ def test_a_page_that_reloads_keeps_its_game(client):
     assert header['row']['step'] == scene['history'][-1]['step']
 
 
-def test_the_newest_of_two_pages_has_the_game(client):
+def test_newest_of_two_pages_gets_the_game(client):
   with connect(client, 'same') as one:
     start(Page(one))
     with connect(client, 'same') as other:
@@ -647,7 +653,7 @@ def test_the_newest_of_two_pages_has_the_game(client):
     {'do': 'load', 'settings': {'data.source': 'drawing:../../x'}},
   ],
 )
-def test_invalid_commands_are_answered(client, command):
+def test_invalid_commands_get_an_error(client, command):
   with connect(client, 'invalid') as socket:
     page = Page(socket)
     page.until('settings')
@@ -661,7 +667,7 @@ def test_invalid_commands_are_answered(client, command):
 @pytest.mark.parametrize(
   'text', ['', 'x', '[]', '7', '{"do": "attach"}', '[' * 60_000, 'x' * 2**17]
 )
-def test_invalid_messages_end_the_connection(client, text):
+def test_invalid_messages_close_the_connection(client, text):
   with connect(client, 'bad') as socket:
     socket.send_text(text)
     with pytest.raises(WebSocketDisconnect) as error:
@@ -670,7 +676,7 @@ def test_invalid_messages_end_the_connection(client, text):
   assert error.value.code == 1008
 
 
-def test_a_drawing_that_is_gone_leaves_the_game(client):
+def test_missing_drawing_keeps_the_game(client):
   with connect(client, 'gone') as socket:
     page = Page(socket)
     start(page)
@@ -680,7 +686,7 @@ def test_a_drawing_that_is_gone_leaves_the_game(client):
     assert settled['data.source'] == 'toy:ring'
 
 
-def test_a_saved_experiment_is_valid(client, engine):
+def test_saved_experiment_is_valid(client, engine):
   name = uploads.add_drawing(engine.folder, png(np.zeros((1, 9))))
   with connect(client, 'save') as socket:
     page = Page(socket)
@@ -695,12 +701,14 @@ def test_a_saved_experiment_is_valid(client, engine):
   assert config.data.channels == 1
   check_config(config)
   games.make(config)
-  same = engine.config(settings.check(changes))
-  assert config.model == same.model and config.optimizer == same.optimizer
-  assert config.game == same.game and config.data == same.data
+  expected = engine.config(settings.check(changes))
+  assert (
+    config.model == expected.model and config.optimizer == expected.optimizer
+  )
+  assert config.game == expected.game and config.data == expected.data
 
 
-def test_old_pages_make_room(tmp_path):
+def test_oldest_sessions_are_dropped(tmp_path):
   engine = Engine(get_config('toy:ring', 'tiny'), tmp_path, ahead=False)
   sessions = [engine.session(str(i)) for i in range(20)]
   assert engine.session('19') is sessions[19]
@@ -708,7 +716,7 @@ def test_old_pages_make_room(tmp_path):
   engine.close()
 
 
-def test_the_lab_is_for_toys(tmp_path):
+def test_lab_rejects_image_experiments(tmp_path):
   with pytest.raises(UserError, match='the lab trains toys'):
     Engine(get_config('vanilla_mnist', 'tiny'), tmp_path, ahead=False)
 
@@ -725,7 +733,7 @@ RING = TOYS['ring']()
 
 
 @pytest.mark.parametrize(
-  ('changes', 'row', 'words', 'tries'),
+  ('changes', 'row', 'words', 'remedy'),
   [
     ({}, {}, None, None),
     ({}, {'gen_loss': None}, 'diverged', 'optimizer.gen.learning_rate'),
@@ -761,7 +769,7 @@ RING = TOYS['ring']()
     ({'game.loss.name': 'wasserstein', 'game.clip': 0.1}, {}, None, None),
   ],
 )
-def test_advice(changes, row, words, tries):
+def test_advice_names_the_problem_and_a_remedy(changes, row, words, remedy):
   chosen = settings.check(changes)
   found = advise(chosen, [{**ROW, **row}] * 8, RING)
   if words is None:
@@ -770,7 +778,7 @@ def test_advice(changes, row, words, tries):
   (advice,) = found
   assert words in advice.text
   changed = [key for _, change in advice.tries for key in change]
-  assert tries in changed
+  assert remedy in changed
   for _, change in advice.tries:  # each button works
     assert settings.check({**chosen, **change}) != chosen
 
@@ -784,21 +792,21 @@ def test_advice(changes, row, words, tries):
     ('gen', {'js': 0.6, 'real_accuracy': 0.5}, ['Set Train to both']),
   ],
 )
-def test_advice_about_one_player(only, row, words):
+def test_advice_depends_on_the_trained_player(only, row, words):
   found = advise(settings.check({}), [{**ROW, **row}] * 8, RING, only)
   assert len(found) == len(words)
   for advice, part in zip(found, words, strict=True):
     assert part in advice.text
 
 
-def test_fakes_off_the_picture_are_counted():
+def test_fakes_outside_the_plot_are_counted():
   fake = np.array([[0.0, 0.0], [RING.limit * 1.1, 0], [0, -50], [0.1, 0.2]])
   found = measure(np.ones((4, 2)) * [[0.1], [0.2], [0.3], [0.4]], fake, RING)
   assert found['outside'] == 0.5
   assert '50% of the fakes are off the picture' in describe(found, RING)
 
 
-def test_frames_are_packed_and_unpacked():
+def test_unpack_inverts_pack():
   arrays = {
     'odd': np.arange(5, dtype=np.uint8),
     'points': np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2),
@@ -813,7 +821,7 @@ def test_frames_are_packed_and_unpacked():
   assert int.from_bytes(message[:4], 'little') % 4 == 0
 
 
-def test_the_page_needs_nothing_from_elsewhere():
+def test_page_loads_nothing_from_other_hosts():
   static = ROOT / 'gan_jax' / 'lab' / 'static'
   files = list(static.iterdir())
   assert sum(path.stat().st_size for path in files) < 2 * 2**20
@@ -823,7 +831,7 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert 'innerHTML' not in text and 'eval(' not in text, path
 
 
-def test_a_thousand_changes_leave_no_queue(client):
+def test_rapid_changes_leave_no_queue(client):
   with connect(client, 'thousand') as socket:
     page = Page(socket)
     start(page)

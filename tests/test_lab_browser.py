@@ -1,4 +1,4 @@
-"""The lab in Chromium: controls, drawing, reloads, tabs, a server that dies."""
+"""Tests of the lab in Chromium: controls, drawing, reloads, tabs, restarts."""
 
 import io
 import json
@@ -83,7 +83,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, lab):
-  """A page with a small game that is drawn; it must log no error."""
+  """A page that has drawn a small game; it must log no error."""
   context = browser.new_context(viewport={'width': 1280, 'height': 800})
   context.set_default_timeout(120 * SECONDS)
   page = context.new_page()
@@ -124,7 +124,7 @@ def settings(page):
   return json.loads(text)['settings']
 
 
-def test_play_pause_step_reset(page):
+def test_buttons_and_keys_control_training(page):
   assert step(page) == 0
   page.click('#step')
   wait_until(lambda: step(page) == 1)
@@ -145,8 +145,8 @@ def test_play_pause_step_reset(page):
   wait_until(lambda: step(page) > 20)
 
 
-def test_every_control_is_taken(page):
-  """Each input of a setting is moved, and the address follows."""
+def test_every_control_changes_its_setting(page):
+  """The URL contains the changed setting."""
   page.evaluate(
     '() => document.querySelectorAll("#controls details")'
     '.forEach((box) => { box.open = true; })'
@@ -163,8 +163,8 @@ def test_every_control_is_taken(page):
       box = page.locator(f'[id="control-{key}"]')
       expected = None
       if control['kind'] == 'choice':
-        shown = box.input_value()
-        expected = next(x for x in control['choices'] if x != shown)
+        current = box.input_value()
+        expected = next(x for x in control['choices'] if x != current)
         box.select_option(expected)
       elif control['kind'] == 'integer':
         expected = {'game.pack': 2, 'batch_size': 32}.get(key, 3)
@@ -188,14 +188,14 @@ RESTARTS = 'Training starts again with these settings.'
 
 
 @pytest.mark.parametrize('source', ['gaussian', 'moons', 'uniform'])
-def test_distributions(page, source):
+def test_chosen_distribution_is_trained_on(page, source):
   page.click(f'[data-source="toy:{source}"]')
   wait_until(lambda: settings(page).get('data.source') == f'toy:{source}')
   page.click('#play')
   wait_until(lambda: step(page) > 20)
 
 
-def test_drawing_by_mouse(page, lab):
+def test_mouse_drawing_is_saved_and_trained_on(page, lab):
   source = ''
   for dim in ('2', '1'):
     page.click('#draw')
@@ -227,7 +227,7 @@ def upload(page, name, content):
   )
 
 
-def test_uploads(page):
+def test_upload_takes_points_and_reports_invalid_files(page):
   points = '\n'.join(f'{i % 7} {i % 5}' for i in range(200))
   upload(page, 'points.csv', points.encode())
   wait_until(lambda: 'drawing:' in settings(page).get('data.source', ''))
@@ -238,7 +238,7 @@ def test_uploads(page):
   assert page.evaluate('() => document.body.dataset.connection') == 'open'
 
 
-def test_reload_in_the_middle(page):
+def test_reload_keeps_the_game(page):
   page.click('#play')
   wait_until(lambda: step(page) > 100)
   page.click('#play')
@@ -251,7 +251,7 @@ def test_reload_in_the_middle(page):
   assert settings(page)['batch_size'] == 16
 
 
-def test_two_tabs_have_two_games(page, lab):
+def test_two_tabs_have_separate_games(page, lab):
   other = page.context.new_page()
   other.goto(address(lab, {**SMALL, 'seed': 1}))
   other.wait_for_selector('body[data-frames]')
@@ -262,7 +262,7 @@ def test_two_tabs_have_two_games(page, lab):
   other.close()
 
 
-def test_side_by_side_and_stories(page):
+def test_comparison_and_story_open(page):
   page.click('#compare-box summary')
   page.select_option('#compare-key', 'game.loss.name')
   page.select_option('#compare-value select', 'hinge')
@@ -277,7 +277,7 @@ def test_side_by_side_and_stories(page):
   wait_until(lambda: settings(page)['data.source'] == 'toy:two_gaussians')
 
 
-def test_slow_motion_only_and_layers(page):
+def test_slow_motion_single_player_and_layers_work(page):
   for words in ('real points', 'answers for each point', 'G is frozen',
                 'D is frozen', 'its points move'):  # fmt: skip
     page.click('#slow')
@@ -292,7 +292,7 @@ def test_slow_motion_only_and_layers(page):
   wait_until(lambda: step(page) > 300)
 
 
-def test_saved_experiment(page):
+def test_save_writes_an_experiment(page):
   page.click('#save')
   page.wait_for_selector('#saved[open]')
   command = page.inner_text('#saved-command')
@@ -300,7 +300,7 @@ def test_saved_experiment(page):
   page.click('#saved-close')
 
 
-def test_a_thousand_rapid_changes(page):
+def test_rapid_changes_end_at_the_last_value(page):
   page.click('#play')
   page.evaluate(
     """() => {
@@ -321,7 +321,7 @@ def test_a_thousand_rapid_changes(page):
   wait_until(lambda: step(page) > now + 50)
 
 
-def test_server_killed_and_back(browser, tmp_path_factory):
+def test_page_reconnects_to_a_restarted_server(browser, tmp_path_factory):
   lab = Lab(tmp_path_factory.mktemp('killed'))
   page = browser.new_page()
   page.set_default_timeout(120 * SECONDS)
@@ -341,8 +341,8 @@ def test_server_killed_and_back(browser, tmp_path_factory):
   lab.stop()
 
 
-def test_hostile_pages(browser, lab):
-  """Another origin cannot read the lab, or open its socket, with the token."""
+def test_other_origins_are_refused(browser, lab):
+  """Even with the token, they cannot read the lab or open its socket."""
   page = browser.new_page()
   page.goto('data:text/html,<title>hostile</title>')
   opened = page.evaluate(
@@ -372,7 +372,7 @@ def test_hostile_pages(browser, lab):
 @pytest.mark.skipif(not AXE, reason='needs AXE_CORE=axe.min.js of axe-core')
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [1280, 390])
-def test_accessibility(browser, lab, scheme, width):
+def test_page_has_no_accessibility_violations(browser, lab, scheme, width):
   context = browser.new_context(
     bypass_csp=True,
     color_scheme=scheme,
@@ -396,7 +396,7 @@ def test_accessibility(browser, lab, scheme, width):
 
 
 def violations(page):
-  """The serious violations that axe-core finds."""
+  """Returns the serious violations that axe-core finds."""
   page.add_script_tag(path=AXE)
   found = page.evaluate('() => axe.run()')['violations']
   return [
@@ -406,8 +406,8 @@ def violations(page):
   ]
 
 
-def test_pictures_change(page):
-  """What the canvas shows is not one colour, and changes with training."""
+def test_canvas_changes_with_training(page):
+  """The canvas has more than one color."""
   shot = lambda: np.asarray(
     Image.open(io.BytesIO(page.locator('#board-a canvas').screenshot()))
   )

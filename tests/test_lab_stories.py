@@ -1,4 +1,4 @@
-"""What the stories of the lab say is what their games do."""
+"""Tests that the games of the lab's stories do what the stories say."""
 
 import math
 from types import SimpleNamespace
@@ -61,18 +61,18 @@ def both(engine, name):
 
 
 def error_of_d(view) -> float:
-  """The mean |D - D*| where there are points."""
-  seen = view['p'] + view['q'] > 0.05
-  return float(np.abs(view['scores'] - view['optimal'])[seen].mean())
+  """Returns the mean |D - D*| where there are points."""
+  has_points = view['p'] + view['q'] > 0.05
+  return float(np.abs(view['scores'] - view['optimal'])[has_points].mean())
 
 
-def test_two_players(engine):
+def test_two_players_reach_the_equilibrium(engine):
   found = train(begin(engine, PRESETS['two_players'].settings), 3000)
   assert found.modes == 8
   assert abs(found.disc_loss - math.log(4)) < 0.05
 
 
-def test_vanishing(engine):
+def test_minimax_gradients_vanish(engine):
   minimax, other = (train(game, 1000) for game in both(engine, 'vanishing'))
   assert minimax.fake_accuracy > 0.85
   assert np.median(minimax.arrows) < 0.05
@@ -80,12 +80,12 @@ def test_vanishing(engine):
   assert other.modes > minimax.modes
 
 
-def test_collapse_and_its_cures(engine):
-  """With three seeds: one game may leave its collapse for a while, and when it
-  does depends on the rounding of the compiler.
+def test_collapse_occurs_and_its_cures_help(engine):
+  """Uses three seeds: a game may leave its collapse for a while, and the
+  rounding of the compiler determines when.
   """
   seeds, steps = (0, 1, 2), (1000, 2000, 3000)
-  is_told = lambda found: any('Mode collapse' in x for x in found.advice)
+  has_warning = lambda found: any('Mode collapse' in x for x in found.advice)
   mean = lambda name, games: np.mean([getattr(x, name) for x in games])
   settings = PRESETS['collapse'].settings
   collapsed, last = [], []
@@ -95,7 +95,7 @@ def test_collapse_and_its_cures(engine):
     collapsed += measured
     last.append(measured[-1])
   assert mean('modes', collapsed) <= 2
-  assert all(is_told(found) for found in collapsed if found.modes <= 2)
+  assert all(has_warning(found) for found in collapsed if found.modes <= 2)
   for name in ('cure_r1', 'cure_pack', 'cure_stddev'):
     preset = PRESETS[name]
     assert preset.settings == settings
@@ -105,10 +105,10 @@ def test_collapse_and_its_cures(engine):
     ]
     assert mean('modes', cured) >= 4, name
     assert mean('wasserstein', cured) < mean('wasserstein', last) / 2, name
-    assert not any(map(is_told, cured)), name
+    assert not any(map(has_warning, cured)), name
 
 
-def test_wasserstein(engine):
+def test_wasserstein_critic_keeps_gradients(engine):
   minimax, critic = both(engine, 'wasserstein')
   assert np.median(train(minimax, 1000).arrows) < 0.05
   for step in (100, 300, 1000):
@@ -118,23 +118,23 @@ def test_wasserstein(engine):
   assert critic.wasserstein < minimax.wasserstein / 2
 
 
-def test_one_gaussian(engine):
+def test_disc_of_one_gaussian_approaches_the_optimum(engine):
   game = begin(engine, PRESETS['gaussian'].settings)
   first, last = train(game, 0), train(game, 1000)
   assert last.wasserstein < first.wasserstein / 4
   assert error_of_d(last.view) < error_of_d(first.view) / 2
-  seen = last.view['p'] + last.view['q'] > 0.05
-  assert np.abs(last.view['optimal'] - 0.5)[seen].mean() < 0.15
+  has_points = last.view['p'] + last.view['q'] > 0.05
+  assert np.abs(last.view['optimal'] - 0.5)[has_points].mean() < 0.15
 
 
-def test_two_gaussians(engine):
+def test_two_gaussians_are_both_covered(engine):
   found = train(begin(engine, PRESETS['two_gaussians'].settings), 1000)
   assert found.modes == 2
   between = np.abs(found.view['fake'][:, 0]) < 0.5
   assert 0 < between.mean() < 0.25
 
 
-def test_frozen(engine):
+def test_frozen_player_stays_and_the_other_overfits(engine):
   game = begin(engine, PRESETS['frozen'].settings)
   first = train(game, 0)
   disc = train(game, 300, 'disc')
@@ -148,13 +148,13 @@ def test_frozen(engine):
   assert any('Set Train to both' in text for text in gen.advice)
 
 
-def test_grid(engine):
+def test_grid_gains_modes_with_training(engine):
   game = begin(engine, PRESETS['grid'].settings)
   early, late = train(game, 300), train(game, 3000)
   assert late.modes > early.modes + 5
 
 
 def test_every_story_has_a_test():
-  told = {'two_players', 'vanishing', 'collapse', 'cure_r1', 'cure_pack'}
-  told |= {'cure_stddev', 'wasserstein', 'gaussian', 'two_gaussians'}
-  assert told | {'frozen', 'grid'} == set(PRESETS)
+  tested = {'two_players', 'vanishing', 'collapse', 'cure_r1', 'cure_pack'}
+  tested |= {'cure_stddev', 'wasserstein', 'gaussian', 'two_gaussians'}
+  assert tested | {'frozen', 'grid'} == set(PRESETS)

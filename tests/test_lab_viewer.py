@@ -1,4 +1,4 @@
-"""The lab's page of a run of images: what it shows, and that it only reads."""
+"""Tests of the lab's page of an image run: its content, and no writing."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ def get(client, path, status=200):
 
 
 def images(client, path):
-  """The images of an answer, at their own size."""
+  """Returns the images of an answer at their original size."""
   found = []
   for text in get(client, path).json()['images']:
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
@@ -43,7 +43,7 @@ def images(client, path):
 
 
 def contents(folder):
-  """The digests of all files of a folder, and when they were changed."""
+  """Returns the digest and the modification time of each file of a folder."""
   return {
     path: (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns)
     for path in folder.rglob('*')
@@ -51,7 +51,7 @@ def contents(folder):
   }
 
 
-def test_describes_the_run(client, vanilla):
+def test_describe_lists_checkpoints_and_samples(client, vanilla):
   found = get(client, 'describe').json()
   steps = checkpoint.steps(vanilla)
   assert [x['step'] for x in found['checkpoints']] == steps
@@ -65,7 +65,7 @@ def test_describes_the_run(client, vanilla):
   assert get(client, '').text.startswith('<!doctype html>')
 
 
-def test_metrics_continue_where_they_ended(client, vanilla):
+def test_metrics_continue_at_the_offset(client, vanilla):
   lines = (vanilla / 'metrics.jsonl').read_text().splitlines()
   first = get(client, 'metrics').json()
   assert len(first['rows']) == len(lines)
@@ -73,10 +73,10 @@ def test_metrics_continue_where_they_ended(client, vanilla):
   again = get(client, f'metrics?offset={first["offset"]}').json()
   assert again == {'rows': [], 'offset': first['offset']}
   beyond = get(client, f'metrics?offset={first["offset"] + 1}').json()
-  assert beyond == {'rows': [], 'offset': 0}  # the file is another
+  assert beyond == {'rows': [], 'offset': 0}  # the file was replaced
 
 
-def test_samples_are_those_of_the_run(client, vanilla):
+def test_grid_has_the_samples_of_the_run(client, vanilla):
   run = gan_jax.load(vanilla)
   expected = run.sample(5, seed=3)[..., 0]
   np.testing.assert_array_equal(
@@ -88,19 +88,19 @@ def test_samples_are_those_of_the_run(client, vanilla):
   np.testing.assert_array_equal(found, early)
 
 
-def test_walks_and_moves_begin_at_samples(client):
+def test_walks_and_moves_start_at_samples(client):
   grid = images(client, 'images/grid?n=4')
   walk = images(client, 'images/walk?a=1&b=3&count=5')
   assert len(walk) == 5
   np.testing.assert_array_equal(walk[[0, -1]], grid[[1, 3]])
   assert not np.array_equal(walk[2], walk[0])
-  still = images(client, 'images/move?a=2')
-  np.testing.assert_array_equal(still[0], grid[2])
+  unchanged = images(client, 'images/move?a=2')
+  np.testing.assert_array_equal(unchanged[0], grid[2])
   moved = images(client, 'images/move?a=2&d0=3')
-  assert not np.array_equal(moved, still)
+  assert not np.array_equal(moved, unchanged)
 
 
-def test_nearest_training_images(client):
+def test_nearest_returns_a_picture(client):
   (text,) = get(client, 'images/nearest?n=2&k=3').json()['images']
   picture = Image.open(io.BytesIO(base64.b64decode(text)))
   assert min(picture.size) > 28
@@ -122,7 +122,7 @@ def test_nearest_training_images(client):
     ('metrics?offset=-1', 'offset must be an integer'),
   ],
 )
-def test_requests_that_are_refused(client, path, problem):
+def test_invalid_requests_get_one_line(client, path, problem):
   error = get(client, path, 400).json()['error']
   assert problem in error and '\n' not in error
 
@@ -132,12 +132,12 @@ def test_requests_that_are_refused(client, path, problem):
   ['samples/..%2fconfig.json', 'samples/config.json', 'samples/%2fetc%2fpasswd',
    'samples/x.png', 'images/run', 'static/..%2f..%2fviewer.py', 'config.json'],
 )  # fmt: skip
-def test_paths_that_are_refused(client, path):
+def test_paths_outside_the_page_are_not_found(client, path):
   answer = get(client, path, 404)
   assert b'data' not in answer.content and b'def ' not in answer.content
 
 
-def test_only_its_own_page_may_ask(client):
+def test_access_needs_token_host_and_origin(client):
   assert client.get('/wrong/describe').status_code == 403
   path = f'/{TOKEN}/describe'
   for headers, status in (
@@ -147,13 +147,13 @@ def test_only_its_own_page_may_ask(client):
     assert client.get(path, headers=headers).status_code == status
 
 
-def test_nothing_is_written(client, vanilla):
+def test_viewer_writes_nothing(client, vanilla):
   before = contents(vanilla)
   for path in ('describe', 'metrics', 'images/grid', 'images/nearest'):
     get(client, path)
   assert contents(vanilla) == before
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_empty_folder_raises(tmp_path):
   with pytest.raises(UserError, match=r'it has no config\.json'):
     Viewer(tmp_path)

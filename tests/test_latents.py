@@ -18,7 +18,7 @@ def sample(name, seed=0):
 @pytest.mark.parametrize(
   ('name', 'variance'), [('gaussian', 1), ('uniform', 1 / 3), ('sphere', 1)]
 )
-def test_mean_and_variance(name, variance):
+def test_latents_have_mean_0_and_known_variance(name, variance):
   """Within 4 standard errors of N * DIM draws."""
   z = np.asarray(sample(name), np.float64)
   error = 4 / np.sqrt(N * DIM)
@@ -28,7 +28,7 @@ def test_mean_and_variance(name, variance):
   assert abs(covariance).max() < 6 * np.sqrt(2) / np.sqrt(N)
 
 
-def test_supports():
+def test_latents_lie_in_their_support():
   uniform = sample('uniform')
   assert (abs(uniform) <= 1).all()
   assert abs(uniform).max() > 0.99
@@ -37,7 +37,7 @@ def test_supports():
 
 
 @pytest.mark.parametrize('name', LATENTS)
-def test_interpolation_endpoints(name):
+def test_interpolation_reaches_its_endpoints(name):
   a, b = sample(name, 1)[:8], sample(name, 2)[:8]
   path = LATENTS[name].interpolate
   np.testing.assert_allclose(path(a, b, jnp.zeros(8)), a, atol=1e-5)
@@ -45,10 +45,10 @@ def test_interpolation_endpoints(name):
   np.testing.assert_allclose(path(a, a, jnp.full(8, 0.3)), a, atol=1e-5)
 
 
-def test_great_circle_by_hand():
+def test_interpolation_on_the_sphere_by_hand():
   """t = 1/3 from (2, 0) to (0, 2) is 2 (cos 30, sin 30 degrees)."""
   a, b = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])
-  at = LATENTS['sphere'].interpolate(a, b, jnp.array([1 / 3]))
-  np.testing.assert_allclose(at, [[np.sqrt(3), 1.0]], rtol=1e-6)
-  at = LATENTS['uniform'].interpolate(a, b, jnp.array([0.25]))
-  np.testing.assert_allclose(at, [[1.5, 0.5]])
+  point = LATENTS['sphere'].interpolate(a, b, jnp.array([1 / 3]))
+  np.testing.assert_allclose(point, [[np.sqrt(3), 1.0]], rtol=1e-6)
+  point = LATENTS['uniform'].interpolate(a, b, jnp.array([0.25]))
+  np.testing.assert_allclose(point, [[1.5, 0.5]])

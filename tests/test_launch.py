@@ -1,4 +1,4 @@
-"""`launch.py`: a mistake ends in one line, and nothing is written."""
+"""Tests of launch.py: a user error is one line, and nothing is written."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ from gan_jax.training import checkpoint
 VANILLA = '--config=experiments/vanilla_mnist.py:tiny'
 DCGAN = '--config=experiments/dcgan_folder.py:tiny'
 
-MISTAKES = [
+USER_ERRORS = [
   ([], 'name an experiment: --config=experiments/'),
   (['--config=experiments/vanila_mnist.py'], "did you mean 'experiments/van"),
   (['--config=experiments/vanilla_mnist.py:tinny'], "argument 'tinny'"),
@@ -209,11 +209,13 @@ MISTAKES = [
 ]
 
 if importlib.util.find_spec('wandb') is None:
-  MISTAKES += [([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")]
+  USER_ERRORS += [
+    ([VANILLA, '--config.wandb=True'], "pip install -e '.[wandb]'")
+  ]
 
 
-@pytest.mark.parametrize(('flags', 'message'), MISTAKES)
-def test_a_mistake_is_one_line(forks, flags, message, tmp_path):
+@pytest.mark.parametrize(('flags', 'message'), USER_ERRORS)
+def test_user_error_is_one_line(forks, flags, message, tmp_path):
   done = forks.run(*flags, f'--workdir={tmp_path / "new"}')
   assert done.returncode == 2
   assert not done.stdout
@@ -247,7 +249,7 @@ def get_config(arg=''):
     ),
   ],
 )
-def test_a_broken_experiment(forks, text, message, tmp_path):
+def test_broken_experiment_is_one_line(forks, text, message, tmp_path):
   (tmp_path / 'broken.py').write_text(text)
   result = forks.run('--config=broken.py', cwd=tmp_path)
   assert result.returncode == 2
@@ -267,7 +269,7 @@ def test_a_broken_experiment(forks, text, message, tmp_path):
     (['--compare=a,b', '--mode=film'], 'only --score: remove --mode'),
   ],
 )
-def test_runs_that_cannot_be_compared(forks, flags, message):
+def test_wrong_compare_flags_are_one_line(forks, flags, message):
   done = forks.run(*flags)
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
@@ -275,8 +277,8 @@ def test_runs_that_cannot_be_compared(forks, flags, message):
 
 
 @pytest.mark.parametrize('flag', ['--help', '--helpfull'])
-def test_help_whose_reader_is_gone(flag):
-  """As after `| head -1`, with a buffer that is filled, or is not."""
+def test_help_into_a_closed_pipe_prints_no_error(flag):
+  """As with `| head -1`, whether the output fills the buffer or not."""
   reader, writer = os.pipe()
   os.close(reader)
   done = subprocess.run(
@@ -289,10 +291,10 @@ def test_help_whose_reader_is_gone(flag):
 
 
 @pytest.mark.parametrize('flag', ['--dry_run', '--parallel_trials=0'])
-def test_a_closed_output_is_no_traceback(flag):
-  """As after `| head -1`: a shell reports a tool's SIGPIPE by the same code.
+def test_closed_stdout_gives_no_traceback(flag):
+  """As with `| head -1`: the exit code is that of a tool ended by SIGPIPE.
 
-  Errors are printed all the same.
+  Errors are printed nevertheless.
   """
   reader, writer = os.pipe()
   os.close(reader)
@@ -308,7 +310,7 @@ def test_a_closed_output_is_no_traceback(flag):
     assert done.stderr.startswith('launch.py: --parallel_trials=0 must be')
 
 
-def test_a_workdir_with_other_files(forks, tmp_path):
+def test_workdir_with_other_files_is_refused(forks, tmp_path):
   (tmp_path / 'holiday.png').write_bytes(b'')
   result = forks.run(VANILLA, f'--workdir={tmp_path}')
   assert result.returncode == 2
@@ -316,7 +318,7 @@ def test_a_workdir_with_other_files(forks, tmp_path):
 
 
 @pytest.mark.parametrize('folder', ['/proc/nowhere', 'file/below'])
-def test_a_workdir_that_is_not_writable(forks, tmp_path, folder):
+def test_unwritable_workdir_is_refused(forks, tmp_path, folder):
   (tmp_path / 'file').touch()
   result = forks.run(VANILLA, f'--workdir={tmp_path / folder}')
   assert result.returncode == 2
@@ -333,7 +335,9 @@ def test_a_workdir_that_is_not_writable(forks, tmp_path, folder):
     ({'a.tiff': 1, 'b.txt': 1}, '0 images, but at least 2 are needed'),
   ],
 )
-def test_a_folder_without_enough_images(forks, tmp_path, files, message):
+def test_folder_without_enough_images_is_refused(
+  forks, tmp_path, files, message
+):
   folder = tmp_path / 'pictures'
   folder.mkdir()
   for name, good in files.items():
@@ -348,8 +352,8 @@ def test_a_folder_without_enough_images(forks, tmp_path, files, message):
   assert not (tmp_path / 'run').exists()
 
 
-def test_none_by_a_flag(forks, tmp_path):
-  """None gives a different run, with another default workdir."""
+def test_none_as_a_flag_gives_another_run(forks, tmp_path):
+  """The run has another default workdir."""
   flags = (
     f'--config={ROOT}/experiments/vanilla_mnist.py:tiny',
     '--config.ema_rampup=None',
@@ -365,8 +369,8 @@ def test_none_by_a_flag(forks, tmp_path):
   assert result.returncode == 2
 
 
-def test_fewer_images_than_already_trained(forks, vanilla):
-  """A smaller total is refused, and nothing is overwritten."""
+def test_total_images_below_the_trained_images_is_refused(forks, vanilla):
+  """Nothing is overwritten."""
   before = (vanilla / 'config.json').read_text()
   flags = f'--workdir={vanilla}', '--config.total_images=100'
   less = forks.run(VANILLA, *flags)
@@ -376,7 +380,7 @@ def test_fewer_images_than_already_trained(forks, vanilla):
   assert (vanilla / 'config.json').read_text() == before
 
 
-def test_another_run_in_a_workdir_lists_differences(forks, vanilla):
+def test_workdir_of_another_run_lists_differences(forks, vanilla):
   flags = '--config.seed=3', '--config.log_every_steps=8'
   other = forks.run(VANILLA, f'--workdir={vanilla}', *flags)
   assert other.returncode == 2
@@ -387,7 +391,7 @@ def test_another_run_in_a_workdir_lists_differences(forks, vanilla):
 
 
 def test_another_optimizer_needs_only_its_name(forks, tmp_path):
-  """The settings of Adam are removed, and a line says so."""
+  """The settings of Adam are removed, and a line names them."""
   flag = '--config.optimizer.gen.name=sgd'
   done = forks.run(VANILLA, flag, f'--workdir={tmp_path}/run', check=True)
   note = 'optimizer.gen.name=sgd does not take optimizer.gen.b1, optimizer.gen'
@@ -396,8 +400,8 @@ def test_another_optimizer_needs_only_its_name(forks, tmp_path):
   assert settings['optimizer']['gen'].keys() == {'name', 'learning_rate'}
 
 
-def test_a_run_with_a_decaying_rate_keeps_its_length(forks, tmp_path):
-  """With another length it would differ from its first iteration on."""
+def test_run_with_a_decaying_rate_keeps_its_length(forks, tmp_path):
+  """Another length would change the run from its first iteration on."""
   sngan = '--config=experiments/sngan_cifar10.py:tiny'
   done = forks.run(sngan, f'--workdir={tmp_path}/run', check=True)
   assert '0.0002 to 0 (linear)' in done.stdout
@@ -410,7 +414,7 @@ def test_a_run_with_a_decaying_rate_keeps_its_length(forks, tmp_path):
   assert 'keep it, or choose another --workdir' in line
 
 
-def test_a_diverged_run_is_not_saved(forks, tmp_path):
+def test_diverged_run_saves_no_checkpoint(forks, tmp_path):
   flags = (
     '--config.game.loss.name=least_squares',
     '--config.optimizer.disc.name=sgd',
@@ -450,8 +454,8 @@ def default_workdir(forks, *flags):
   return forks.run(config, *flags, check=True, code=code).stdout.strip()
 
 
-def test_default_workdirs(forks):
-  """They depend on the settings that differ, not on how they were typed."""
+def test_default_workdir_depends_on_changed_settings(forks):
+  """It does not depend on how the settings are typed."""
   name = functools.partial(default_workdir, forks)
   assert name() == 'runs/vanilla_mnist'
   # Values of the file, and keys that may change in a run, have no effect.
@@ -483,8 +487,8 @@ def test_default_workdirs(forks):
   assert sweep == 'runs/toy-ring-sweep'
 
 
-def test_the_link_to_the_newest_run(tmp_path):
-  """The link is relative and is replaced; a folder is left alone."""
+def test_latest_link_points_to_the_newest_run(tmp_path):
+  """The link is relative and is replaced; a folder of its name is kept."""
   link = tmp_path / 'runs' / 'latest'
   for name in ('one', 'two'):
     (tmp_path / 'runs' / name).mkdir(parents=True)
@@ -495,11 +499,11 @@ def test_the_link_to_the_newest_run(tmp_path):
   (link / 'config.json').touch()
   point_link(link, tmp_path / 'runs' / 'one')
   assert [path.name for path in link.iterdir()] == ['config.json']
-  left = {path.name for path in link.parent.iterdir()}
-  assert left == {'one', 'two', 'latest'}
+  names = {path.name for path in link.parent.iterdir()}
+  assert names == {'one', 'two', 'latest'}
 
 
-def test_a_file_system_without_links(tmp_path, monkeypatch):
+def test_file_system_without_links_gets_no_link(tmp_path, monkeypatch):
   def refuse(*args, **kwargs):
     raise OSError('no links here')
 
@@ -508,9 +512,7 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_the_derived_workdir_is_printed_and_resumed(
-  forks, tmp_path, monkeypatch
-):
+def test_default_workdir_is_printed_and_resumed(forks, tmp_path, monkeypatch):
   """Its name has the experiment and a hash of the changed settings."""
   flags = [f'--config={ROOT}/experiments/vanilla_mnist.py:tiny']
   forks.run(*flags, cwd=tmp_path, check=True)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, launch
 from PIL import Image
-from runs import everything, get_config, metrics
-from tables import constant_table
+from runs import get_config, metrics, state_arrays
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data.loader import fetch_all, load
@@ -31,7 +31,7 @@ def squares(step):
 @pytest.mark.parametrize(
   'workers', [0, pytest.param(3, marks=pytest.mark.slow)]
 )
-def test_order_with_any_number_of_workers(workers):
+def test_load_keeps_the_order_with_any_number_of_workers(workers):
   loaded = list(load(squares, range(10, 31, 5), workers))
   assert [part['square'][0, 0] for part in loaded] == [100, 225, 400, 625, 900]
   assert all(type(part['square']) is np.ndarray for part in loaded)
@@ -60,15 +60,15 @@ def folder_config(pictures, max_device_bytes=2**30):
   return config
 
 
-def test_the_stream_is_one_sequence(pictures):
-  """Resident and streamed examples are equal for any workers and processes."""
+def test_streamed_batches_equal_resident_ones(pictures):
+  """For any number of workers and processes."""
   config = folder_config(pictures)
   kept = fetch_all(data.make(config))
   config.data.max_device_bytes = 0
   source = data.make(config)
   assert source.size == 38
   stream = Stream(seed=0, size=38)
-  schedule = constant_table(192, 2, batch_size=8, gen_batch_size=16)
+  schedule = one_segment_schedule(192, 2, batch_size=8, gen_batch_size=16)
   steps = range(0, schedule.total_steps, 2)
 
   def streamed(rows, workers):
@@ -76,12 +76,12 @@ def test_the_stream_is_one_sequence(pictures):
     return list(load(make, steps, workers))
 
   def resident(step):
-    fed = index_batch(stream, None, schedule, lambda n: slice(n), step)
+    batch = index_batch(stream, None, schedule, lambda n: slice(n), step)
     gather = lambda part: {
       'example': part['example'],
       **{name: array[part['index']] for name, array in kept.items()},
     }
-    return type(fed)(*map(gather, fed))
+    return type(batch)(*map(gather, batch))
 
   def check(ones, others):
     for one, other in zip(ones, others, strict=True):
@@ -112,8 +112,8 @@ def test_the_stream_is_one_sequence(pictures):
   check(expected, joined)
 
 
-def test_a_run_may_switch_on_resume(pictures, tmp_path):
-  """A run that switches between resident and streamed data is unchanged."""
+def test_resumed_run_may_switch_to_streaming_and_back(pictures, tmp_path):
+  """The result equals that of a run with resident data."""
   straight = folder_config(pictures)
   loop.train(straight, tmp_path / 'straight')
   (*_, end) = steps = checkpoint.steps(tmp_path / 'straight')
@@ -123,13 +123,13 @@ def test_a_run_may_switch_on_resume(pictures, tmp_path):
     config.total_images = total * step // end
     loop.train(config, tmp_path / 'switched')
   assert checkpoint.steps(tmp_path / 'switched')[-1] == end
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'switched', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'switched')
 
 
-def test_a_deleted_file_is_an_error(pictures, tmp_path):
+def test_deleted_file_raises(pictures, tmp_path):
   config = folder_config(pictures, max_device_bytes=0)
   source = data.make(config)
   (pictures / 'a/00.png').unlink()
@@ -138,7 +138,7 @@ def test_a_deleted_file_is_an_error(pictures, tmp_path):
     list(load(fetch, range(3), 1))  # the error passes from worker to user
 
 
-def test_fetch_all_in_chunks(monkeypatch):
+def test_fetch_all_returns_all_chunks_in_order(monkeypatch):
   pixels = np.arange(5000, dtype=np.int32)
   source = in_memory({'images': pixels[:, None], 'labels': pixels})
   whole = fetch_all(source)
@@ -153,14 +153,14 @@ def children(pid):
 
 
 @pytest.mark.parametrize(
-  'how',
+  'signal_number',
   [
     signal.SIGINT,
     pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
     signal.SIGKILL,
   ],
 )
-def test_workers_exit_with_the_run(pictures, tmp_path, how):
+def test_workers_exit_with_the_run(pictures, tmp_path, signal_number):
   """Workers exit after a signal to the process group, or SIGKILL of the run.
 
   A terminal sends Ctrl-C, and a scheduler SIGTERM, to the whole group.
@@ -185,14 +185,14 @@ def test_workers_exit_with_the_run(pictures, tmp_path, how):
       assert process.poll() is None
     workers = children(process.pid)
     assert len(workers) >= 2
-    if how == signal.SIGKILL:
+    if signal_number == signal.SIGKILL:
       process.kill()
     else:
-      os.killpg(process.pid, how)
+      os.killpg(process.pid, signal_number)
     output = process.stdout.read()
   codes = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -9}
-  assert process.returncode == codes[how]
-  if how != signal.SIGKILL:
+  assert process.returncode == codes[signal_number]
+  if signal_number != signal.SIGKILL:
     assert 'repeat the command to resume' in output
     assert 'Warning' not in output, output
     assert 'Traceback' not in output, output

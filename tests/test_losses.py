@@ -15,7 +15,7 @@ FAKE = jnp.array([-math.log(3), math.log(3)])  # D(G(z)) = 1/4, 3/4
 MEAN = lambda *values: sum(values) / len(values)
 
 
-def test_by_hand():
+def test_cross_entropy_losses_by_hand():
   """Averages -log of the probabilities, in float64."""
   log = math.log
   real = MEAN(-log(3 / 4), -log(1 / 2))
@@ -45,7 +45,7 @@ def test_least_squares_by_hand():
   np.testing.assert_allclose(pair.disc(real, fake), by_hand)
   np.testing.assert_allclose(pair.gen(real, fake), MEAN(2**2, 1) / 2)
   np.testing.assert_array_equal(pair.real_score(fake) > 0, [False, True])
-  # The decision boundary is the mean of both labels, 1/2 here and 0 there.
+  # The decision boundary is the mean of both labels: 1/2, and 0 for `pearson`.
   assert pair.real_score(jnp.array([0.5])) == 0
   pearson = losses.least_squares(fake_label=-1.0, target_label=0.0)
   by_hand = MEAN(2**2, 1) / 2 + MEAN(0, 3**2) / 2
@@ -97,13 +97,13 @@ def test_relativistic_by_hand():
 def test_players_have_opposite_gradients(name):
   """D lowers the fakes' score and raises the reals'; G raises the fakes'."""
   pair = losses.LOSSES[name]()
-  at = jnp.array([0.1]), jnp.array([0.2])
-  real, fake = (float(x[0]) for x in jax.grad(pair.disc, (0, 1))(*at))
-  wanted = float(jax.grad(pair.gen, 1)(*at)[0])
+  logits = jnp.array([0.1]), jnp.array([0.2])
+  real, fake = (float(x[0]) for x in jax.grad(pair.disc, (0, 1))(*logits))
+  gen_grad = float(jax.grad(pair.gen, 1)(*logits)[0])
   assert real * fake < 0
-  assert fake * wanted < 0
+  assert fake * gen_grad < 0
   if pair.real_score is not None:
-    more_real = float(jax.grad(lambda x: pair.real_score(x)[0])(at[0])[0])
+    more_real = float(jax.grad(lambda x: pair.real_score(x)[0])(logits[0])[0])
     assert real * more_real < 0
 
 
@@ -117,7 +117,7 @@ def test_one_sided_smoothing_by_hand():
     np.testing.assert_allclose(loss, real + fake, rtol=1e-6)
 
 
-def test_values_at_one_half():
+def test_losses_at_probability_one_half():
   """At D = 1/2 everywhere: log 4, log 2, and the value of the game -log 4."""
   zero = jnp.zeros(3)
   for name, disc, gen in (
@@ -145,24 +145,24 @@ def test_fake_is_one_equals_the_game_with_negated_logits():
 
 
 @pytest.mark.parametrize('name', losses.LOSSES)
-def test_stable_for_logits_of_any_size(name):
+def test_losses_are_stable_for_logits_of_any_size(name):
   """Loss and gradient are finite if D is certain to 1e-40."""
   huge = jnp.array([1e4, -1e4, 90.0, -90.0])
   for loss in losses.LOSSES[name]()[:2]:
-    for at in ((huge, huge), (-huge, huge)):
-      value, slope = jax.value_and_grad(loss, argnums=(0, 1))(*at)
+    for logits in ((huge, huge), (-huge, huge)):
+      value, grads = jax.value_and_grad(loss, argnums=(0, 1))(*logits)
       assert np.isfinite(value)
-      assert np.isfinite(slope).all()
+      assert np.isfinite(grads).all()
 
 
-def test_saturation():
-  """Where D wins, the minimax gradient is gone and the other one is not.
+def test_only_the_minimax_gradient_saturates():
+  """Where D rejects the fakes, only the minimax gradient vanishes.
 
   d/dx log(1 - sigmoid(x)) = -sigmoid(x) = -4.5e-5 at x = -10;
   d/dx -log sigmoid(x) = sigmoid(x) - 1 = -1 + 4.5e-5.
   """
-  at = jnp.array([-10.0])
-  slope = lambda loss: float(jax.grad(loss, argnums=1)(at, at)[0])
+  logits = jnp.array([-10.0])
+  gradient = lambda loss: float(jax.grad(loss, argnums=1)(logits, logits)[0])
   sigmoid = 1 / (1 + math.exp(10))
-  assert slope(losses.minimax_gen) == pytest.approx(-sigmoid, rel=1e-4)
-  assert slope(losses.non_saturating_gen) == pytest.approx(sigmoid - 1)
+  assert gradient(losses.minimax_gen) == pytest.approx(-sigmoid, rel=1e-4)
+  assert gradient(losses.non_saturating_gen) == pytest.approx(sigmoid - 1)

@@ -1,4 +1,4 @@
-"""Messages about memory, before and when it runs out."""
+"""Tests of messages about memory, before and when it runs out."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ BYTES = 4 * (3 * (GEN + DISC) + GEN)
 @pytest.mark.parametrize(
   ('available', 'fits'), [(BYTES - 1, False), (BYTES + 1000, True)]
 )
-def test_a_state_is_compared_with_the_device(
+def test_state_larger_than_the_device_raises(
   available, fits, monkeypatch, tmp_path
 ):
   monkeypatch.setattr(devices, 'device_memory_bytes', lambda: available)
@@ -48,12 +48,12 @@ def test_out_of_memory_is_one_line():
     bytearray(2**60)
 
 
-def test_other_errors_pass_through():
+def test_other_errors_are_passed_on():
   with pytest.raises(jax.errors.JaxRuntimeError), memory.report_out_of_memory():
     raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
 
-def test_a_run_out_of_memory_ends_with_one_line(monkeypatch, tmp_path):
+def test_run_out_of_memory_ends_with_one_line(monkeypatch, tmp_path):
   def exhaust(*_):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
@@ -63,10 +63,8 @@ def test_a_run_out_of_memory_ends_with_one_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('in_memory', [True, False])
-def test_images_of_a_folder_are_compared_with_the_machine(
-  in_memory, monkeypatch, tmp_path
-):
-  """All images if they are kept in memory, else those decoded in parallel."""
+def test_folder_larger_than_the_memory_raises(in_memory, monkeypatch, tmp_path):
+  """Counts all images if they stay in memory, else those decoded at once."""
   from PIL import Image
 
   for number in range(4):

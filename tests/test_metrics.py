@@ -52,14 +52,14 @@ def ours():
   return values
 
 
-def test_golden_numbers():
+def test_metrics_equal_the_golden_numbers():
   """Our values agree with torch-fidelity, prdc and pytorch-msssim to 1e-5."""
   for name, values in ours().items():
     assert values == pytest.approx(GOLDEN['values'][name], rel=1e-5), name
 
 
 @pytest.mark.certify
-def test_the_reference_packages_give_the_golden_numbers():
+def test_reference_packages_give_the_golden_numbers():
   for name, values in certify.golden().items():
     assert values == pytest.approx(GOLDEN['values'][name], rel=1e-6), name
 
@@ -67,7 +67,7 @@ def test_the_reference_packages_give_the_golden_numbers():
 # Moments
 
 
-def test_moments_in_uneven_batches_are_those_at_once():
+def test_merged_moments_equal_those_of_all_examples():
   x = np.random.default_rng(0).normal(1e4, 1.0, (1000, 5))
   total = metrics.moments(x[:0])
   for part in np.split(x, [1, 4, 4, 700, 901]):
@@ -75,13 +75,13 @@ def test_moments_in_uneven_batches_are_those_at_once():
   assert total.count == 1000
   np.testing.assert_allclose(total.mean, x.mean(0), rtol=1e-14)
   np.testing.assert_allclose(total.covariance(), np.cov(x.T), atol=1e-12)
-  # Of processes, in any order.
+  # Moments of processes are merged in any order.
   a, b, c = (metrics.moments(part) for part in np.split(x, [300, 350]))
   again = metrics.merge(c, metrics.merge(a, b))
   np.testing.assert_allclose(again.scatter, total.scatter, atol=1e-9)
 
 
-def test_moments_of_float32_are_taken_in_float64():
+def test_moments_of_float32_are_computed_in_float64():
   x = np.float32(4096) + np.arange(1000, dtype=np.float32)[:, None] / 1024
   exact = np.cov(x.astype(np.float64).T)
   assert metrics.moments(x).covariance()[0, 0] == pytest.approx(
@@ -112,7 +112,7 @@ def test_fid_of_covariances_that_do_not_commute():
   assert value == pytest.approx(5 + 5 - 2 * common, rel=1e-11)
 
 
-def test_fid_in_hard_cases():
+def test_fid_of_singular_covariances():
   draw = np.random.default_rng(0)
   x = draw.standard_normal((40, 300))  # fewer examples than features
   assert 0 <= metrics.fid(x, x) < 1e-9
@@ -131,7 +131,7 @@ def test_fid_in_hard_cases():
   assert 0 <= metrics.fid(a, gaussian(80, covariance, seed=2)) < 1e-7
 
 
-def test_fid_errors():
+def test_fid_of_invalid_features_raises():
   x = np.random.default_rng(0).standard_normal((9, 3))
   with pytest.raises(UserError, match='covariance of 1 example'):
     metrics.fid(x, x[:1])
@@ -143,7 +143,7 @@ def test_fid_errors():
 # KID
 
 
-def test_kid_by_a_double_loop():
+def test_kid_equals_a_double_loop():
   """One subset contains all examples, so its draws only order them."""
   draw = np.random.default_rng(0)
   x, y = draw.standard_normal((12, 5)), draw.standard_normal((12, 5)) + 0.3
@@ -168,7 +168,7 @@ def test_kid_is_unbiased():
   assert metrics.kid(x[:200], y[:200], 5, 100).mean != 0
 
 
-def test_kid_subset_too_large():
+def test_kid_with_too_large_subsets_raises():
   with pytest.raises(UserError, match='80 real and 120 fake'):
     metrics.kid(np.zeros((80, 2)), np.zeros((120, 2)), subset_size=100)
 
@@ -236,7 +236,7 @@ def test_inception_score_by_hand():
   assert score == pytest.approx(np.exp(kl), rel=1e-12)
 
 
-def test_inception_score_errors():
+def test_inception_score_of_invalid_input_raises():
   with pytest.raises(UserError, match='softmax'):
     metrics.inception_score(np.random.default_rng(0).normal(size=(50, 5)))
   with pytest.raises(UserError, match='9 examples'):
@@ -275,7 +275,7 @@ def test_nearest_neighbors_in_several_blocks(monkeypatch):
   monkeypatch.setattr(metrics.neighbors, 'QUERIES', 30)
   monkeypatch.setattr(metrics.neighbors, 'BASE', 64)
   draw = np.random.default_rng(0)
-  # Far from 0, where float32 would lose what is between them.
+  # Far from 0, where float32 rounds away the differences between points.
   a = 1000 + draw.standard_normal((100, 40))
   b = 1000 + draw.standard_normal((200, 40))
   b[150] = a[7]
@@ -320,8 +320,8 @@ def test_density_and_coverage_by_hand():
     metrics.density_coverage(np.zeros((9, 1)), fake)
 
 
-def test_points_on_a_sphere_are_decided_exactly():
-  """Of identical sets, every open ball contains k points: itself and k - 1."""
+def test_points_on_spheres_are_classified_exactly():
+  """In identical sets, each open ball contains its center and k - 1 points."""
   x = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
   assert metrics.density_coverage(x, x) == (1, 1)
   assert metrics.precision_recall(x, x) == (1, 1)
@@ -331,7 +331,7 @@ def test_points_on_a_sphere_are_decided_exactly():
   assert metrics.precision_recall(x, same + 9) == (0, 0)
 
 
-def test_memorisation():
+def test_memorisation_detects_copies():
   draw = np.random.default_rng(0)
   train, unseen, like = draw.standard_normal((3, 400, 8))
   value = metrics.memorisation(train, unseen, train[:100])
@@ -388,7 +388,7 @@ def patches_at(level, seed, index):
   return cut.transpose(0, 3, 1, 2).reshape(len(cut), -1), directions
 
 
-def test_sliced_wasserstein_by_scipy():
+def test_sliced_wasserstein_equals_scipy():
   real, fake = (
     smooth_images(6, 64, 3, 0),
     smooth_images(6, 64, 3, 1, smooth=2.0),
@@ -424,7 +424,7 @@ def test_sliced_wasserstein_orders_similar_and_different():
   assert list(metrics.sliced_wasserstein(wide, wide).levels) == [56, 28]
 
 
-def test_sliced_wasserstein_errors():
+def test_sliced_wasserstein_of_wrong_shapes_raises():
   x = smooth_images(4, 28, 1, 0)
   with pytest.raises(UserError, match='4 real and 3 fake'):
     metrics.sliced_wasserstein(x, x[:3])
@@ -459,7 +459,7 @@ def ms_ssim_by_scipy(x, y):
 
 
 @pytest.mark.parametrize('side, channels', [(16, 1), (28, 1), (64, 3)])
-def test_ms_ssim_by_scipy(side, channels):
+def test_ms_ssim_equals_scipy(side, channels):
   images = smooth_images(2, side, channels, 0, smooth=4)
   images[1] = images[0] // 2 + images[1] // 2
   value = metrics.ms_ssim(images, pairs=4)
@@ -480,7 +480,7 @@ def test_ms_ssim_orders_similar_and_different():
     metrics.ms_ssim(images[:1])
 
 
-def test_feature_shape_errors():
+def test_wrong_feature_shapes_raise():
   images = np.zeros((4, 8, 8, 1), np.uint8)
   with pytest.raises(
     UserError, match=r'features must be \[n, d\], not \[4, 8, 8'

@@ -1,4 +1,4 @@
-"""Networks: shapes and parameters against the paper's arithmetic."""
+"""Tests of networks: shapes and parameter counts against the papers."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def make(module, x):
 
 
 @pytest.mark.parametrize('resolution', [32, 64, 128])
-def test_dcgan_of_every_resolution(resolution):
+def test_dcgan_has_every_resolution(resolution):
   gen = dcgan.Generator(resolution, 3, features=4)
   disc = dcgan.Discriminator(resolution, features=4)
   _, images = jax.eval_shape(lambda: make(gen, jnp.zeros((N, 100))))
@@ -57,7 +57,7 @@ def test_dcgan_64_has_the_parameters_of_its_reference():
   assert count(disc_vars['params']) == disc
 
 
-def test_dcgan_initialisation():
+def test_dcgan_initializes_as_in_the_paper():
   """Weights N(0, 0.02), gains N(1, 0.02), biases 0."""
   variables, _ = make(dcgan.Generator(32, 3, features=32), jnp.zeros((N, 100)))
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables['params']):
@@ -70,7 +70,7 @@ def test_dcgan_initialisation():
     assert abs(float(leaf.std()) - std) < error
 
 
-def test_dcgan_normalizes_between_not_at_the_ends():
+def test_dcgan_normalizes_all_but_the_outer_layers():
   gen, _ = make(dcgan.Generator(64, 3, features=4), jnp.zeros((N, 100)))
   disc, _ = make(dcgan.Discriminator(64, features=4), jnp.zeros((N, 64, 64, 3)))
   widths = lambda tree: sorted(len(s['mean']) for s in tree.values())
@@ -78,28 +78,28 @@ def test_dcgan_normalizes_between_not_at_the_ends():
   assert widths(disc['batch_stats']) == [8, 16, 32]
 
 
-def test_doubling_is_the_transpose_of_halving():
-  """<conv(x, w), y> = <x, conv_transpose(y, w)> for D's halving and G's
-  doubling: the pair of operators that the paper calls for, aligned alike.
+def test_upsampling_is_the_transpose_of_downsampling():
+  """<conv(x, w), y> = <x, conv_transpose(y, w)> for D's strided convolution and
+  G's transposed convolution, which have the same alignment.
   """
   rng = np.random.default_rng(0)
   w = jnp.asarray(rng.normal(size=(4, 4, 3, 5)), jnp.float32)
   x = jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32)
   y = jnp.asarray(rng.normal(size=(2, 4, 4, 5)), jnp.float32)
   params = {'params': {'kernel': w}}
-  four = {'kernel': 4, 'stride': 2, 'padding': 1, 'dtype': jnp.float32}
-  left = jnp.sum(Conv(5, **four).apply(params, x) * y)
-  right = jnp.sum(x * ConvTranspose(3, **four).apply(params, y))
+  settings = {'kernel': 4, 'stride': 2, 'padding': 1, 'dtype': jnp.float32}
+  left = jnp.sum(Conv(5, **settings).apply(params, x) * y)
+  right = jnp.sum(x * ConvTranspose(3, **settings).apply(params, y))
   np.testing.assert_allclose(left, right, rtol=1e-4)
 
 
-def test_dcgan_refuses_a_resolution_it_cannot_make():
+def test_dcgan_of_unsupported_resolution_raises():
   for resolution in (28, 48, 256):
     with pytest.raises(UserError, match=f'not {resolution}'):
       dcgan.stages(resolution)
 
 
-def test_infogan_has_the_layers_of_its_table():
+def test_infogan_has_the_layers_of_the_paper():
   """Chen et al. 2016, appendix C.1: 74 inputs, 28x28 grey images, and a head
   of 10 + 2 * 2 outputs; a gain and a bias for each unit of a BatchNorm.
   """
@@ -116,11 +116,11 @@ def test_infogan_has_the_layers_of_its_table():
   images = jnp.zeros(fakes.shape)
   assert images.shape == (N, 28, 28, 1)
   assert count(gen_vars['params']) == gen
-  both, disc_vars = shapes(infogan.Discriminator(28, outputs=14), images)
-  assert [x.shape for x in both] == [(N,), (N, 14)]
+  outputs, disc_vars = shapes(infogan.Discriminator(28, outputs=14), images)
+  assert [x.shape for x in outputs] == [(N,), (N, 14)]
   assert count(disc_vars['params']) == disc + head
-  alone, disc_vars = shapes(infogan.Discriminator(28), images)
-  assert alone.shape == (N,)
+  logits, disc_vars = shapes(infogan.Discriminator(28), images)
+  assert logits.shape == (N,)
   assert count(disc_vars['params']) == disc
   plain = infogan.Discriminator(28, normalized=False)
   assert list(shapes(plain, images)[1]) == ['params']
@@ -128,7 +128,7 @@ def test_infogan_has_the_layers_of_its_table():
     shapes(infogan.Discriminator(30), jnp.zeros((N, 30, 30, 1)))
 
 
-def test_mlp_parameters():
+def test_mlp_has_the_expected_parameter_count():
   """(d + 1) w for each dense layer of d inputs and w units."""
   gen, images = make(mlp.Generator(28, 1, (256, 512)), jnp.zeros((N, 64)))
   assert images.shape == (N, 28, 28, 1)
@@ -147,14 +147,14 @@ def test_activations_by_hand():
   prelu = PRelu(0.25)
   variables = prelu.init(jax.random.key(0), x)
   np.testing.assert_allclose(prelu.apply(variables, x), [-0.5, 3])
-  slope = jax.grad(lambda v: prelu.apply(v, x).sum())(variables)
-  np.testing.assert_allclose(slope['params']['slope'], -2.0)  # it is learnt
+  grads = jax.grad(lambda v: prelu.apply(v, x).sum())(variables)
+  np.testing.assert_allclose(grads['params']['slope'], -2.0)  # it is learnt
 
 
 @pytest.mark.parametrize(
   'module', [mlp.Generator, dcgan.Generator, infogan.Generator]
 )
-def test_bfloat16_computes_so_and_keeps_float32(module):
+def test_bfloat16_keeps_float32_parameters_and_images(module):
   gen = module(32, 1, dtype=jnp.bfloat16)
   variables, images = make(gen, jnp.ones((N, 64)))
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {
@@ -165,15 +165,15 @@ def test_bfloat16_computes_so_and_keeps_float32(module):
   assert 0 < abs(images - exact).max() < 0.05
 
 
-def test_a_hidden_layer_follows_what_tells_how_various_examples_are():
-  """PGGAN's channel is combined with features before D's last words."""
+def test_mlp_has_a_hidden_layer_after_minibatch_stddev():
+  """As in PGGAN, the channel is combined with features before the logit."""
   group = partial(mlp.Discriminator, dropout=0.0, stddev_group=2)
   x = jnp.array([[0.0, 1], [2, 3], [4, 4], [4, 4]]).reshape(N, 1, 1, 2)
   variables, _ = make(group(hidden=(5, 3)), x)
   shapes = {k: v['kernel'].shape for k, v in variables['params'].items()}
   assert shapes == {'Dense_0': (2, 5), 'Dense_1': (5 + 1, 3), 'Dense_2': (3, 1)}
-  # Of a single layer by hand: w.x + w' s, with s = 1 of the pair that differs
-  # by 2 in both coordinates, 0 of the pair that does not.
+  # A single layer by hand: w.x + w' s, with s = 1 of the pair that differs by 2
+  # in both coordinates, and s = 0 of the equal pair.
   variables, logits = make(group(hidden=()), x)
   *w, w_s = variables['params']['Dense_0']['kernel'][:, 0]
   expected = x.reshape(N, 2) @ jnp.array(w) + w_s * jnp.array([1, 1, 0, 0])
@@ -189,11 +189,11 @@ def test_a_hidden_layer_follows_what_tells_how_various_examples_are():
     progressive.Discriminator(16, 6, dtype=jnp.bfloat16),
   ],
 )
-def test_logits_are_of_float32(disc):
-  """Losses take differences of them."""
+def test_logits_are_float32(disc):
+  """Losses take differences of logits."""
   x = jax.random.normal(jax.random.key(1), (N, 16, 16, 3))
-  how = {'stage': 4} if isinstance(disc, progressive.Discriminator) else {}
-  variables = disc.init(jax.random.key(0), x, KEYS, train=False, **how)
-  logits = disc.apply(variables, x, KEYS, train=False, **how)
+  settings = {'stage': 4} if isinstance(disc, progressive.Discriminator) else {}
+  variables = disc.init(jax.random.key(0), x, KEYS, train=False, **settings)
+  logits = disc.apply(variables, x, KEYS, train=False, **settings)
   assert logits.dtype == jnp.float32
   assert (logits != logits.astype(jnp.bfloat16)).any()

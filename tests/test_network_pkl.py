@@ -1,4 +1,4 @@
-"""Published .pkl files are read without running what they hold."""
+"""Tests that published .pkl files are read without running their code."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ DISC = reference.arrays(reference.disc_shapes(), np.float32)
 EMA = {name: 2 * array for name, array in GEN.items()}
 
 
-def refused(path):
+def read_error(path):
   with pytest.raises(UserError) as raised:
     network_pkl.read(path)
   message = str(raised.value)
@@ -39,7 +39,7 @@ def r3gan_file(tmp_path):
   return pkls.write(path, pkls.by_name, G=GEN, D=DISC, G_ema=EMA)
 
 
-def test_r3gan(r3gan_file):
+def test_r3gan_file_opens_as_a_run(r3gan_file):
   run = gan_jax.load_pkl(r3gan_file)
   assert_equal(run.params, from_reference(EMA).variables)
   assert_equal(run.disc_vars, from_reference(DISC).variables)
@@ -57,7 +57,7 @@ def test_r3gan(r3gan_file):
 
 
 def style_arrays():
-  """Reference names and random values, of both networks of 8x8 images."""
+  """Returns random arrays by reference names of two networks of 8x8 images."""
   arrays, keys = [], jax.random.split(jax.random.key(0), 1)
   block = {'features': 64, 'most_features': 8}
   for make, shape in (
@@ -73,13 +73,13 @@ def style_arrays():
   return arrays
 
 
-def test_stylegan2_and_its_source_is_not_run(tmp_path):
+def test_stylegan2_file_does_not_run_its_source(tmp_path):
   gen, disc = style_arrays()
-  ran = tmp_path / 'ran'
-  wrap = pkls.persistent(pkls.SOURCE.format(str(ran)))
+  marker = tmp_path / 'ran'
+  wrap = pkls.persistent(pkls.SOURCE.format(str(marker)))
   path = pkls.write(tmp_path / 'a.pkl', wrap, G=gen, D=disc, G_ema=gen)
   found = network_pkl.read(path)
-  assert not ran.exists()
+  assert not marker.exists()
   assert_equal(found.ema.variables, style_weights.from_reference(gen).variables)
   assert (found.gen.resolution, found.gen.latent_dim) == (8, 6)
   run = gan_jax.load_pkl(path)
@@ -100,7 +100,7 @@ class Evil:
 
 
 def test_code_is_refused_and_not_run(tmp_path):
-  """As a network, in its state, and in a pickle within the pickle."""
+  """The code is a network, a part of its state, or in a nested pickle."""
   created = tmp_path / 'created'
   for protocol in (0, 2, 4):
     attack = pickle.dumps(Evil(created), protocol)
@@ -110,9 +110,9 @@ def test_code_is_refused_and_not_run(tmp_path):
     state = {'_parameters': {'a': nested}, '_buffers': {}, '_modules': {}}
     for part in (opcodes, wrapped, pkls.by_name(state)):
       path = pkls.write(tmp_path / 'evil.pkl', None, G=part, D={}, G_ema={})
-      assert f"'{os.system.__module__}.system'" in refused(path)
+      assert f"'{os.system.__module__}.system'" in read_error(path)
       assert not created.exists()
-  pickle.loads(attack)  # it would have
+  pickle.loads(attack)  # plain pickle runs the code
   assert created.exists()
 
 
@@ -131,10 +131,10 @@ def test_code_is_refused_and_not_run(tmp_path):
   ],
 )
 def test_other_names_are_refused_or_inert(tmp_path, name):
-  """A class of a network's module is a record, whatever its name says."""
-  made = pkls.call(name, '1')
-  path = pkls.write(tmp_path / 'a.pkl', None, G=made, D={}, G_ema={})
-  message = refused(path)
+  """A class in a network's module becomes a record, whatever its name."""
+  opcodes = pkls.call(name, '1')
+  path = pkls.write(tmp_path / 'a.pkl', None, G=opcodes, D={}, G_ema={})
+  message = read_error(path)
   inert = name.endswith(':os.system')
   assert (
     ('damaged' in message or 'requests' in message)
@@ -153,10 +153,10 @@ def test_other_names_are_refused_or_inert(tmp_path, name):
     ({**GEN, 'Model.MainLayers.0.Layers.9.x': np.ones(3)}, 'R3GAN does not'),
   ],
 )
-def test_other_networks_are_named(tmp_path, arrays, kind):
+def test_unsupported_networks_are_named(tmp_path, arrays, kind):
   wrap = pkls.persistent('')
   path = pkls.write(tmp_path / 'a.pkl', wrap, G=arrays, D=DISC, G_ema=arrays)
-  assert kind in refused(path)
+  assert kind in read_error(path)
 
 
 @pytest.mark.parametrize(
@@ -167,30 +167,30 @@ def test_other_networks_are_named(tmp_path, arrays, kind):
     ('pg_modules.discriminator:Any', 'StyleGAN-XL'),
   ],
 )
-def test_other_pickles_are_named(tmp_path, name, kind):
-  made = pkls.call(name)
-  path = pkls.write(tmp_path / 'a.pkl', None, G=made, D={}, G_ema={})
-  assert kind in refused(path)
+def test_unsupported_pickles_are_named(tmp_path, name, kind):
+  opcodes = pkls.call(name)
+  path = pkls.write(tmp_path / 'a.pkl', None, G=opcodes, D={}, G_ema={})
+  assert kind in read_error(path)
 
 
-def test_other_files(r3gan_file, tmp_path):
-  whole = r3gan_file.read_bytes()
-  for size in (0, 10, len(whole) // 2, len(whole) - 1):
-    r3gan_file.write_bytes(whole[:size])
-    assert 'is damaged' in refused(r3gan_file)
-  assert 'cannot read' in refused(tmp_path / 'none.pkl')
+def test_damaged_files_raise(r3gan_file, tmp_path):
+  content = r3gan_file.read_bytes()
+  for size in (0, 10, len(content) // 2, len(content) - 1):
+    r3gan_file.write_bytes(content[:size])
+    assert 'is damaged' in read_error(r3gan_file)
+  assert 'cannot read' in read_error(tmp_path / 'none.pkl')
   other = tmp_path / 'other.pkl'
   other.write_bytes(pickle.dumps({'G': 3}))
-  assert "holds a int as 'G'" in refused(other)
+  assert "holds a int as 'G'" in read_error(other)
   other.write_bytes(pickle.dumps({'model': [1]}))
-  assert "has no network 'G'" in refused(other)
+  assert "has no network 'G'" in read_error(other)
   other.write_bytes(pickle.dumps([1, 2]))
-  assert "has no network 'G'" in refused(other)
+  assert "has no network 'G'" in read_error(other)
 
 
-def test_a_file_leaves_nothing_behind(tmp_path, r3gan_file):
-  """A pickle can only change what was made for it alone."""
+def test_reading_does_not_affect_later_reads(tmp_path, r3gan_file):
+  """A pickle can change only objects that were created for it."""
   change = b'ctraining.networks\nGenerator\n(N(V__setstate__\nNdtb'
   path = pkls.write(tmp_path / 'a.pkl', None, G=change, D={}, G_ema={})
-  refused(path)
+  read_error(path)
   assert network_pkl.read(r3gan_file).ema.resolution == 8

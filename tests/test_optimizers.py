@@ -9,7 +9,7 @@ from gan_jax.training.optimizers import adam, rmsprop
 
 
 @pytest.mark.parametrize('gradient', [1.0, 1e-6])
-def test_rmsprop_with_small_gradients(gradient):
+def test_rmsprop_of_small_gradients_by_hand(gradient):
   """v = g^2 / 100 after a step: g / (|g| / 10 + 1e-8)."""
   tx = rmsprop()
   params = jnp.zeros(())
@@ -30,12 +30,12 @@ def steps_of(tx, grads, hyperparameters):
   with jax.enable_x64(True):
     params = jnp.zeros(())
     state = tx.init(params)
-    for g, given in zip(grads, hyperparameters, strict=True):
-      step, state = tx.update(jnp.float64(g), state, params, **given)
+    for g, values in zip(grads, hyperparameters, strict=True):
+      step, state = tx.update(jnp.float64(g), state, params, **values)
       yield float(step)
 
 
-def test_adam_with_a_lazy_penalty():
+def test_adam_corrects_rate_and_betas_for_lazy_penalties():
   """c = 16/17: rate c, and b1, b2 to the power c (StyleGAN2, appendix B)."""
   grads, c = [0.5, -2.0, 3.0], 16 / 17
   tx = adam(b1=0.5, b2=0.99, lazy_interval=16)
@@ -44,8 +44,8 @@ def test_adam_with_a_lazy_penalty():
   np.testing.assert_allclose(found, [*expected], rtol=1e-6)
 
 
-def test_adam_with_scheduled_betas():
+def test_adam_with_scheduled_betas_by_hand():
   grads, b1, b2 = [0.5, -2.0, 3.0], [0.0, 0.2, 0.4], [0.9, 0.95, 0.99]
-  given = [{'b1': x, 'b2': y} for x, y in zip(b1, b2, strict=True)]
-  found = [*steps_of(adam(), grads, given)]
+  values = [{'b1': x, 'b2': y} for x, y in zip(b1, b2, strict=True)]
+  found = [*steps_of(adam(), grads, values)]
   np.testing.assert_allclose(found, [*adam_by_hand(grads, b1, b2)], rtol=1e-6)

@@ -1,7 +1,7 @@
-"""Every key of every experiment: overriding it acts, or is refused.
+"""Tests that overriding any key of any experiment acts or raises.
 
-A key acts if what a run is made of differs: the schedule, the data, or what is
-traced of the networks, the losses and the optimizers.
+A key acts if it changes the schedule, the data, or the traced program of the
+networks, the losses or the optimizers.
 """
 
 import re
@@ -27,19 +27,19 @@ from gan_jax.training.overrides import settle
 from gan_jax.training.schedule import make_schedule
 from gan_jax.training.setup import create_state
 
-# Keys that change nothing of what is computed: how it is placed on the devices,
-# logged, saved and measured. Each has its test elsewhere. `total_images`, which
-# is one of them since a run can be prolonged, acts on the schedule.
+# Keys that do not change the computation, but its placement on devices,
+# logging, checkpoints and metrics. Other files test them. `total_images` is one
+# of them because a run can be extended, but it acts on the schedule.
 ELSEWHERE = {*cfg.CHANGEABLE} - {'total_images'}
-# Keys whose other values mean the same, and why.
+# Keys whose values make no difference here, and why.
 SAME = {
-  'init.source': 'it is read where a run begins: test_initial.py',
-  'data.split': "of a set that is not divided 'all' and 'train' are the same",
-  'data.crop': 'what is drawn is never cropped',
-  'evaluation.labels': 'of what is measured alone',
+  'init.source': 'read only at the start of a run: test_initial.py',
+  'data.split': "without splits, 'all' and 'train' are the same",
+  'data.crop': 'generated images are never cropped',
+  'evaluation.labels': 'acts only on metrics',
 }
 
-# Of a text that chooses, another choice.
+# Another valid choice for each choice.
 OTHER = {
   'a_to_b': 'b_to_a',
   'cifar10': 'vgg19:none',
@@ -93,7 +93,7 @@ OTHER = {
 
 
 def other_value(key, value):
-  """Another value of the key, of the same kind and within its bounds."""
+  """Returns another value of the same type and within the key's bounds."""
   if value is None:
     return {float: 0.05, int: 2, str: 'other'}[bound_of(key).kind]
   kind = type(value)
@@ -109,10 +109,10 @@ def other_value(key, value):
 
 
 def overridden(config, key):
-  """The config with another value of the key, as launch.py makes it.
+  """Returns the config with another value of the key, as by launch.py.
 
   Raises:
-    UserError: It is refused.
+    UserError: The value is invalid.
   """
   value = other_value(key, cfg.flatten(config.to_dict())[key])
   config = cfg.changed(config, key, value)
@@ -122,21 +122,21 @@ def overridden(config, key):
 
 
 def schedule_of(config):
-  """What holds early, in the middle and at the end of each row."""
-  table = make_schedule(config)
+  """Returns phases early, in the middle and at the end of each segment."""
+  schedule = make_schedule(config)
   phases = [
-    table.phase(row.first_step + done)
-    for row in table.segments
-    for done in (1, row.steps // 2, row.steps - 1)
+    schedule.phase(placed.first_step + offset)
+    for placed in schedule.segments
+    for offset in (1, placed.steps // 2, placed.steps - 1)
   ]
   leaves = [float(x) for x in jax.tree.leaves(phases)]
   static = str(jax.tree.structure(phases))
-  dispatch = table.steps_per_dispatch
-  return table.total_steps, dispatch, static, leaves
+  dispatch = schedule.steps_per_dispatch
+  return schedule.total_steps, dispatch, static, leaves
 
 
 def order_of(config):
-  """What the seed decides."""
+  """Returns the key and the order of examples, which depend on the seed."""
   key = jax.random.key_data(jax.random.key(config.seed)).tolist()
   return key, Stream(config.seed, 100).indices(np.arange(5)).tolist()
 
@@ -145,7 +145,7 @@ IMAGES = {}
 
 
 def data_of(config):
-  """The first images of the set: a function of `config.data` alone."""
+  """Returns the first images of the set: a function of `config.data` alone."""
   settings = config.data.to_json()
   if settings not in IMAGES:
     source = data.make(config, training=True)
@@ -155,18 +155,18 @@ def data_of(config):
   return *IMAGES[settings], config.data.flip, config.data.get('rotate')
 
 
-def as_written(function, *args):
-  """What JAX traces of a function, as text."""
+def jaxpr_text(function, *args):
+  """Returns the jaxpr of a function as text."""
   text = str(jax.make_jaxpr(function)(*args))
-  return re.sub('0x[0-9a-f]+', '', text)  # where functions lie in memory
+  return re.sub('0x[0-9a-f]+', '', text)  # addresses of functions
 
 
 def optimizers_of(config):
-  """What both optimizers compute."""
+  """Returns the traced updates of both optimizers."""
   params = {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}
   update = lambda tx: lambda p: tx.update(p, tx.init(p), p)
-  made = optimizers.make(config.optimizer.to_dict())
-  return [as_written(update(tx), params) for tx in made]
+  pair = optimizers.make(config.optimizer.to_dict())
+  return [jaxpr_text(update(tx), params) for tx in pair]
 
 
 def batch_of(config, n=16):
@@ -182,16 +182,16 @@ def batch_of(config, n=16):
 
 
 def networks_of(config):
-  """How the networks are initialised."""
+  """Returns the traced initialization of the networks."""
   game, batch = games.make(config), batch_of(config)
-  return as_written(lambda key: game.init(key, batch), jax.random.key(0))
+  return jaxpr_text(lambda key: game.init(key, batch), jax.random.key(0))
 
 
 def updates_of(config):
-  """What is computed in the last iteration, but for the optimizers."""
+  """Returns the traced losses of the last iteration, without optimizers."""
   game, batch = games.make(config), batch_of(config)
-  table = make_schedule(config)
-  phase = table.phase(table.total_steps - 1)
+  schedule = make_schedule(config)
+  phase = schedule.phase(schedule.total_steps - 1)
   make = lambda key: game.init(key, batch)
   variables, state = jax.eval_shape(make, jax.random.key(0))
 
@@ -209,10 +209,10 @@ def updates_of(config):
         parts.append(update.project(params) if update.project else ())
     return parts
 
-  return as_written(run, jax.random.key(0), variables, state, batch)
+  return jaxpr_text(run, jax.random.key(0), variables, state, batch)
 
 
-# The cheap ones first: most keys change one of them.
+# Cheap aspects first: most keys change one of them.
 ASPECTS = (
   schedule_of, order_of, optimizers_of, data_of, networks_of, updates_of
 )  # fmt: skip
@@ -222,7 +222,7 @@ def keys_of(config):
   flat = cfg.flatten(config.to_dict())
   rampup, total = config.ema_rampup, config.total_images
   if rampup and total and rampup * total / 2 <= config.ema_halflife_images:
-    del flat['ema_halflife_images']  # the ramp-up holds to the end
+    del flat['ema_halflife_images']  # the ramp-up lasts to the end
   return [k for k in flat if k not in ELSEWHERE | SAME.keys() | {'schedule'}]
 
 
@@ -234,8 +234,8 @@ def test_every_key_has_bounds(name):
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_what_the_schedule_is_made_of_acts(name):
-  """Of the experiments as they are, whose networks would take long to trace."""
+def test_every_key_of_the_schedule_acts(name):
+  """Uses the full configs, whose networks would take long to trace."""
   config = get_config(name)
   parts = r'(gen_)?batch_size|disc_steps|steps_per_dispatch|total_images|seed'
   pattern = rf'{parts}|ema_.*|optimizer\..*\.learning_rate|growth\..*'
@@ -245,13 +245,13 @@ def test_what_the_schedule_is_made_of_acts(name):
       other = overridden(config, key)
     except UserError:
       continue
-    same = schedule_of(other) == schedule_of(config)
-    if same and order_of(other) == order_of(config):
+    same_schedule = schedule_of(other) == schedule_of(config)
+    if same_schedule and order_of(other) == order_of(config):
       idle.append(key)
   assert idle == []
 
 
-# Together they have every part; what the others do alike is for `-m slow`.
+# Together they use every part; the others run with `-m slow`.
 ALWAYS = (
   'acgan_cifar10',
   'dcgan_celeba',
@@ -268,8 +268,8 @@ ALWAYS = (
     for name in sorted(TINY.values())
   ],
 )
-def test_every_key_acts_or_is_refused(name):
-  """Of the `:tiny` runs: traced, and compared."""
+def test_every_key_acts_or_raises(name):
+  """Compares traced programs of the `:tiny` configs."""
   config = get_config(name, 'tiny')
   before = [aspect(config) for aspect in ASPECTS]
   idle = []
@@ -287,8 +287,8 @@ def test_every_key_acts_or_is_refused(name):
   assert idle == []
 
 
-def test_a_flag_that_does_nothing_is_found():
-  """The test above, of a config in which a rate does nothing."""
+def test_key_without_effect_is_detected():
+  """If a learning rate did not act on the schedule, it would not act at all."""
   config = get_config('sngan_cifar10', 'tiny')
   constant = cfg.changed(config, 'optimizer.gen.learning_rate', 1e-4)
   assert schedule_of(constant) != schedule_of(config)
@@ -296,7 +296,7 @@ def test_a_flag_that_does_nothing_is_found():
   assert all(aspect(constant) == aspect(config) for aspect in others)
 
 
-# Any experiment, any key of it, and whatever somebody may type for it.
+# Any key of any experiment, with arbitrary values.
 TINY_CONFIGS = {name: get_config(name, 'tiny') for name in TINY.values()}
 ANY_KEY = st.sampled_from(
   [
@@ -318,18 +318,18 @@ VALUES = st.one_of(SCALARS, st.tuples(SCALARS), st.tuples(SCALARS, SCALARS))
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(ANY_KEY, VALUES)
-def test_any_value_of_any_key(name_and_key, value):
-  """It is refused in a line, or a run can be made of it: all but its data."""
+def test_any_value_of_any_key_is_valid_or_raises(name_and_key, value):
+  """The error is one line; with a valid value the run can be initialized."""
   name, key = name_and_key
   config = TINY_CONFIGS[name]
   try:
     config = cfg.changed(config, key, value)
-  except (TypeError, ValueError):  # which the flags library tells in a line
+  except (TypeError, ValueError):  # reported by the flags library
     return
   try:
     settle(config, {key})
     check_config(config)
-    table = make_schedule(config)
+    schedule = make_schedule(config)
     game = games.make(config)
     tx = optimizers.make(config.optimizer.to_dict())
     side = config.data.resolution
@@ -341,11 +341,11 @@ def test_any_value_of_any_key(name_and_key, value):
       'example': jax.ShapeDtypeStruct((2,), jnp.int32),
       'labels': jax.ShapeDtypeStruct((2,), jnp.int32),
     }
-    make = lambda: create_state(game, tx, batch, table.phase(0), config.seed)
+    make = lambda: create_state(game, tx, batch, schedule.phase(0), config.seed)
     state = jax.eval_shape(make)
   except UserError as error:
     assert str(error).isprintable()
     return
   assert state.variables.gen['params']
-  for phase in (table.phase(0), table.phase(table.total_steps - 1)):
+  for phase in (schedule.phase(0), schedule.phase(schedule.total_steps - 1)):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(phase))

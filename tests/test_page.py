@@ -1,4 +1,4 @@
-"""The page of a generator, in a real browser where one is installed."""
+"""Tests of the exported page of a generator, in Chromium if installed."""
 
 import functools
 import http.server
@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 from gan_jax.errors import UserError
 from gan_jax.runs import page
@@ -18,7 +18,7 @@ from gan_jax.runs import page
 
 @pytest.fixture
 def run(monkeypatch):
-  return untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+  return untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def runtime(tmp_path, monkeypatch):
   return folder
 
 
-def test_the_folder_holds_all_that_the_page_reads(run, runtime, tmp_path):
+def test_folder_holds_all_files_of_the_page(run, runtime, tmp_path):
   folder = run.export(tmp_path / 'page', licence='CC0-1.0')
   html = (folder / 'index.html').read_text()
   assert 'http://' not in html
@@ -49,7 +49,7 @@ def test_the_folder_holds_all_that_the_page_reads(run, runtime, tmp_path):
     run.export(folder)
 
 
-def test_without_npm_the_error_says_what_to_do(run, tmp_path, monkeypatch):
+def test_missing_npm_raises_with_instructions(run, tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   monkeypatch.setenv('PATH', '')
   with pytest.raises(
@@ -59,7 +59,7 @@ def test_without_npm_the_error_says_what_to_do(run, tmp_path, monkeypatch):
   assert '\n' not in str(error.value)
 
 
-def test_npm_that_fails_is_a_line(tmp_path, monkeypatch):
+def test_failed_npm_is_reported_in_one_line(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   (tmp_path / 'npm').write_text('#!/bin/sh\necho no network >&2\nexit 1\n')
   (tmp_path / 'npm').chmod(0o755)
@@ -68,19 +68,19 @@ def test_npm_that_fails_is_a_line(tmp_path, monkeypatch):
     page.runtime_files()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
   def log_message(self, *arguments):
     pass
 
 
 @pytest.mark.slow
-def test_the_page_in_chromium(run, tmp_path):
-  """Samples are drawn with no other host in reach."""
+def test_page_generates_samples_in_chromium(run, tmp_path):
+  """The browser can reach no other host."""
   chromium = shutil.which('chromium')
   if chromium is None or shutil.which('npm') is None:
     pytest.skip('skipped: Chromium or npm is not installed')
   folder = run.export(tmp_path / 'page')
-  handler = functools.partial(Quiet, directory=str(folder))
+  handler = functools.partial(QuietHandler, directory=str(folder))
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
   threading.Thread(target=server.serve_forever, daemon=True).start()
   browse = [

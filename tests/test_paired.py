@@ -1,4 +1,4 @@
-"""PSNR, SSIM and feature distances: by hand, and as BasicSR computes them."""
+"""Tests of PSNR, SSIM and feature distances: by hand and against BasicSR."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def _images():
 
 
 @pytest.mark.parametrize('border, luma', GOLDEN)
-def test_agrees_with_basicsr(border, luma):
+def test_psnr_and_ssim_equal_basicsr(border, luma):
   x, y = _images()
   psnrs, ssims = GOLDEN[border, luma]
   np.testing.assert_allclose(psnr(x, y, border, luma), psnrs, atol=1e-5)
@@ -41,7 +41,7 @@ def test_psnr_by_hand():
   """A difference of 10 everywhere: 20 log10(25.5)."""
   x = np.full((1, 4, 4, 1), 100, np.uint8)
   assert psnr(x, x + np.uint8(10))[0] == pytest.approx(20 * np.log10(25.5))
-  # Green alone differs by 51: luma by 128.553 / 5.
+  # Only green differs, by 51: luma by 128.553 / 5.
   a, b = (np.zeros((1, 4, 4, 3), np.uint8) for _ in range(2))
   b[..., 1] = 51
   expected = 20 * np.log10(255 / (128.553 / 5))
@@ -55,7 +55,7 @@ def test_psnr_by_hand():
 
 
 def test_ssim_of_equal_and_of_flat_images():
-  """Flat images of 100 and 110: only l is below 1."""
+  """For flat images of 100 and 110, only the luminance term is below 1."""
   x, _ = _images()
   np.testing.assert_allclose(ssim(x, x), [1, 1], atol=1e-5)
   flat = np.full((1, 16, 16, 1), 100, np.uint8)
@@ -73,7 +73,7 @@ def test_feature_distance_by_hand():
   )
 
 
-def test_images_that_do_not_fit():
+def test_mismatched_images_raise():
   x = np.zeros((1, 16, 16, 3), np.uint8)
   with pytest.raises(UserError, match='one shape'):
     psnr(x, x[:, 1:])

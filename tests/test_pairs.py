@@ -1,4 +1,4 @@
-"""Paired images and patches: what is read, and what is named and left out."""
+"""Tests of paired images and patches, and of files without a partner."""
 
 import pickle
 
@@ -24,7 +24,7 @@ def levels(examples, name):
 
 
 @pytest.mark.parametrize('bytes_on_device', (2**30, 0))
-def test_halves_of_side_by_side_files(tmp_path, bytes_on_device):
+def test_pairs_are_halves_of_side_by_side_files(tmp_path, bytes_on_device):
   for i in range(3):
     grey(tmp_path / f'{i}.png', 10 * i, 100 + 10 * i)
   source = make(f'pairs:{tmp_path}', 4, 3, max_device_bytes=bytes_on_device)
@@ -39,8 +39,8 @@ def test_halves_of_side_by_side_files(tmp_path, bytes_on_device):
   assert levels(examples, 'b') == [120, 100]
 
 
-def test_two_folders_matched_by_name(tmp_path, capsys):
-  """Other suffixes and sizes are no matter; sub-folders are part of a name."""
+def test_pairs_of_two_folders_are_matched_by_name(tmp_path, capsys):
+  """Suffixes and sizes do not matter; sub-folders are part of a name."""
   for i, name in enumerate(('x/1', 'x/2', '3', 'alone')):
     grey(tmp_path / 'a' / f'{name}.png', 10 * i)
   for i, name in enumerate(('x/2', '3', 'x/1')):
@@ -57,7 +57,7 @@ def test_two_folders_matched_by_name(tmp_path, capsys):
   assert source.fingerprint().content != before.content
 
 
-def test_a_damaged_partner_is_named(tmp_path, capsys):
+def test_damaged_partner_is_reported_and_left_out(tmp_path, capsys):
   for i in range(12):
     grey(tmp_path / 'a' / f'{i:02}.png', i)
     grey(tmp_path / 'b' / f'{i:02}.png', 100 + i)
@@ -68,7 +68,7 @@ def test_a_damaged_partner_is_named(tmp_path, capsys):
   assert '05.png' in capsys.readouterr().err
 
 
-def test_errors_of_pairs(tmp_path):
+def test_invalid_pairs_raise(tmp_path):
   grey(tmp_path / 'a' / '1.png', 0)
   grey(tmp_path / 'b' / '2.png', 0)
   (tmp_path / 'empty').mkdir()
@@ -86,8 +86,8 @@ def test_errors_of_pairs(tmp_path):
     make(f'pairs:{tmp_path}/a,{tmp_path}/b', 4, 1)
 
 
-def test_corners_as_of_extract_subimages():
-  """By hand from BasicSR's worker: steps of half a patch, then the border."""
+def test_corners_equal_those_of_basicsr():
+  """By hand, from BasicSR's worker: steps of half a patch, then the border."""
   assert corners(481, 96) == [*range(0, 385, 48), 385]
   assert corners(96, 96) == [0]
   assert corners(144, 96) == [0, 48]
@@ -95,7 +95,9 @@ def test_corners_as_of_extract_subimages():
 
 
 @pytest.mark.parametrize('bytes_on_device', (2**30, 0))
-def test_patches_of_images_of_any_size(tmp_path, capsys, bytes_on_device):
+def test_patches_are_cut_from_images_of_any_size(
+  tmp_path, capsys, bytes_on_device
+):
   ramp = np.arange(7 * 10, dtype=np.uint8).reshape(7, 10)
   Image.fromarray(ramp).save(tmp_path / '1.png')
   grey(tmp_path / 'deep' / '2.png', 200, size=(4, 5))
@@ -114,7 +116,7 @@ def test_patches_of_images_of_any_size(tmp_path, capsys, bytes_on_device):
   assert 'smaller than a patch of 4x4' in line
 
 
-def test_errors_of_patches(tmp_path):
+def test_invalid_patches_raise(tmp_path):
   with pytest.raises(UserError, match='no folder'):
     make('patches:', 4)
   with pytest.raises(UserError, match='has no images'):

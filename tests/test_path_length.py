@@ -1,4 +1,4 @@
-"""Tests of the perceptual path length, in closed form and by the reference.
+"""Tests of the perceptual path length: closed forms and the reference.
 
 GOLDEN is the output of tests/path_length_reference.py.
 """
@@ -64,7 +64,7 @@ PHASE = Phase(0, 1, 4, None, Pair(0.0, 0.0), 0.0, 0, {})
 
 
 def circle(latent='sphere'):
-  """A game on the plane: w is the direction of z; an image is w, or z."""
+  """Returns a game on the plane: w is the direction of z; images are z or w."""
   latent = LATENTS[latent]
   norm = partial(jnp.linalg.norm, axis=-1, keepdims=True)
 
@@ -97,11 +97,11 @@ def measure(game, names, count=20_000):
   return sampled, {name: np.asarray(x) for name, x in lengths.items()}
 
 
-def test_closed_form():
+def test_path_lengths_in_closed_form():
   """The angle between two latents of the plane is uniform on [0, pi].
 
-  The image turns by it evenly in z; w, on a chord, starts with its sine.
-  Means without the lowest and the highest percent.
+  Along z, the image turns at constant speed; w starts on a chord, with the sine
+  of the angle. Means exclude the lowest and the highest percent.
   """
   _, lengths = measure(circle(), ['ppl_z_end', 'ppl_z_full', 'ppl_w_end'])
   angle = math.pi**2 / 3 * (0.99**3 - 0.01**3) / 0.98
@@ -110,8 +110,8 @@ def test_closed_form():
   assert mean_length(lengths['ppl_w_end']) == pytest.approx(0.5, abs=0.01)
 
 
-def test_full_paths_by_the_derivative():
-  """The angular speed of a point p that moves by v: |p x v| / |p|^2."""
+def test_full_path_lengths_are_squared_speeds():
+  """The angular speed of a point p with velocity v is |p x v| / |p|^2."""
   (a, b, t), lengths = measure(circle(), ['ppl_w_full'], 500)
   a, b = (np.float64(x['z']) for x in (a, b))
   a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
@@ -134,8 +134,8 @@ def test_uniform_latents_move_on_straight_lines():
   )
 
 
-def test_agrees_with_the_reference_in_float64():
-  """The four metrics of NVlabs' sampler, on its G, without rounding."""
+def test_path_lengths_equal_the_reference_in_float64():
+  """The four metrics of NVlabs' sampler, on its G."""
   architecture, _, side, channels, classes, clamp, _ = SPEC
   gen = style.Generator(
     resolution=side,
@@ -179,24 +179,24 @@ def test_agrees_with_the_reference_in_float64():
   assert mean_length(LENGTHS) == pytest.approx(MEAN, rel=1e-12)
 
 
-def test_large_images_are_averaged():
+def test_distance_features_downsample_large_images():
   """A checkerboard of 512 pixels is grey at 256."""
   board = np.indices((512, 512)).sum(0) % 2 * 2.0 - 1
   images = jnp.float32(np.stack([board, board * 0.5]))[..., None]
-  seen = []
+  inputs = []
   network = features.Features(
     'seen',
     '',
     (),
-    lambda weights, x: seen.append(x) or {'features': x[:, 0, :, 0]},
+    lambda weights, x: inputs.append(x) or {'features': x[:, 0, :, 0]},
   )
   found = distance_features(network, (), images)
-  assert seen[0].shape == (2, 256, 256, 1)
-  np.testing.assert_allclose(seen[0], 127.5)
+  assert inputs[0].shape == (2, 256, 256, 1)
+  np.testing.assert_allclose(inputs[0], 127.5)
   np.testing.assert_allclose(found, 1 / 16, rtol=1e-6)  # of length 1
 
 
-def test_a_game_without_such_paths():
+def test_unsupported_games_raise():
   game = circle()._replace(style=None)
   check_game(['ppl_z_full'], game)
   with pytest.raises(UserError, match='ppl_w_end needs a style-based gen'):
@@ -205,15 +205,15 @@ def test_a_game_without_such_paths():
     check_game(['ppl_z_end'], game._replace(interpolate=None))
 
 
-def test_images_have_no_paths(tmp_path):
+def test_path_length_of_images_raises(tmp_path):
   images = np.zeros((4, 8, 8, 3), np.uint8)
   with pytest.raises(UserError, match='ppl_z_end measures a generator'):
     gan_jax.evaluate(images, images, metrics='ppl_z_end', features='pixels')
 
 
 @pytest.mark.slow  # trains a style-based network
-def test_runs_have_scores(tmp_path):
-  """Of a style game all four, and all are stamped with their features."""
+def test_style_run_has_all_four_path_lengths(tmp_path):
+  """The protocol of each contains its features."""
   config = gan_jax.experiment('experiments/stylegan2.py:tiny')
   config.total_images = 16
   config.precision = 'bfloat16'  # the paths are measured in float32
@@ -227,5 +227,7 @@ def test_runs_have_scores(tmp_path):
     assert score.best == 'lowest'
     assert score.protocol['features']['name'] == 'digits'
     assert score.protocol['fakes']['images'] == 64
-  still = gan_jax.evaluate(run, metrics='ppl_w_end', truncation=0.0, **settings)
-  assert still['ppl_w_end'].value == pytest.approx(0, abs=1e-6)
+  constant = gan_jax.evaluate(
+    run, metrics='ppl_w_end', truncation=0.0, **settings
+  )
+  assert constant['ppl_w_end'].value == pytest.approx(0, abs=1e-6)

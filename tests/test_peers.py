@@ -33,8 +33,8 @@ def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
   group = f'--coordinator_address=localhost:{free_port()}', '--num_processes=2'
   processes = []
   for process in range(2):
-    where = folder / f'of_{process}'
-    where.mkdir(exist_ok=True)
+    process_folder = folder / f'of_{process}'
+    process_folder.mkdir(exist_ok=True)
     xla = with_devices(devices[process])
     processes.append(
       subprocess.Popen(
@@ -42,7 +42,7 @@ def start_two(folder, *flags, own=((), ()), devices=(1, 1)):
           f'--workdir={folder}/run', *group, f'--process_id={process}', *flags,
           *own[process],
         ),
-        cwd=where,
+        cwd=process_folder,
         env={**os.environ, 'XLA_FLAGS': xla},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,7 +85,7 @@ def wait_for_checkpoint(folder, processes):
     ),
   ],
 )
-def test_processes_that_differ_are_refused(flag, message, tmp_path):
+def test_differing_settings_of_processes_are_refused(flag, message, tmp_path):
   """Each process prints the difference, and writes nothing."""
   codes, lines = finish(start_two(tmp_path, VANILLA, own=((), (flag,))))
   line = (
@@ -97,11 +97,11 @@ def test_processes_that_differ_are_refused(flag, message, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_mistake_in_the_flags_of_one_process_stops_all(tmp_path):
+def test_wrong_flag_of_one_process_stops_all(tmp_path):
   """The other process does not wait until its timeout."""
   codes, lines = finish(start_two(tmp_path, VANILLA, own=((), ('--sede=7',))))
-  (other,), (own,) = lines
-  assert own.startswith('launch.py: there is no flag --sede')
+  (other,), (wrong,) = lines
+  assert wrong.startswith('launch.py: there is no flag --sede')
   stopped = 'launch.py: process 1 has stopped: there is no flag --sede'
   assert other.startswith(stopped)
   assert codes == [2, 2]
@@ -109,7 +109,7 @@ def test_a_mistake_in_the_flags_of_one_process_stops_all(tmp_path):
 
 
 @pytest.mark.parametrize('lost', [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_other_process_is_killed(lost, tmp_path):
+def test_lost_process_ends_the_other(lost, tmp_path):
   """The other process prints one line and exits with code 75: run again."""
   processes = start_two(tmp_path, VANILLA, LONG)
   wait_for_checkpoint(tmp_path, processes)
@@ -122,7 +122,7 @@ def test_the_other_process_is_killed(lost, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_command_resumes(tmp_path):
+def test_repeated_command_resumes(tmp_path):
   processes = start_two(tmp_path, VANILLA, LONG)
   wait_for_checkpoint(tmp_path, processes)
   processes[1].kill()
@@ -144,22 +144,24 @@ def save_pictures(folder, process, greys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('without', [0, 1])
-def test_one_process_lacks_the_data(without, tmp_path):
+@pytest.mark.parametrize('missing', [0, 1])
+def test_missing_data_of_one_process_stops_all(missing, tmp_path):
   for process in range(2):
-    save_pictures(tmp_path, process, () if process == without else (0, 0, 0))
+    save_pictures(tmp_path, process, () if process == missing else (0, 0, 0))
   source = '--config.data.source=folder:pictures'
   codes, lines = finish(start_two(tmp_path, FOLDER, source))
-  own = 'pictures has 0 images, but at least 2 are needed'
-  (line,), (other,) = lines[without], lines[1 - without]
-  assert line.startswith(f'launch.py: {own}')
-  assert other.startswith(f'launch.py: process {without} has stopped: {own}')
+  problem = 'pictures has 0 images, but at least 2 are needed'
+  (line,), (other,) = lines[missing], lines[1 - missing]
+  assert line.startswith(f'launch.py: {problem}')
+  assert other.startswith(
+    f'launch.py: process {missing} has stopped: {problem}'
+  )
   assert codes == [2, 2]
   assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.slow
-def test_the_data_differs(tmp_path):
+def test_differing_data_of_processes_is_refused(tmp_path):
   for process in range(2):
     save_pictures(tmp_path, process, (process, 10 + process, 20 + process))
   source = '--config.data.source=folder:pictures'
@@ -179,7 +181,7 @@ peers.join('localhost:{}', 2, {})
 
 
 @pytest.mark.parametrize('process', [0, 1])
-def test_missing_processes(process):
+def test_missing_process_is_one_line(process):
   done = subprocess.run(
     [sys.executable, '-c', JOIN.format(free_port(), process)],
     cwd=ROOT,
@@ -193,7 +195,7 @@ def test_missing_processes(process):
   assert 'not all processes connected within 2 seconds' in line
 
 
-def test_a_port_in_use():
+def test_port_in_use_is_one_line():
   with socket.create_server(('', 0)) as server:
     port = server.getsockname()[1]
     done = subprocess.run(
@@ -212,7 +214,7 @@ def test_a_port_in_use():
 
 
 @pytest.mark.slow
-def test_one_process_loses_its_data_later(tmp_path):
+def test_data_deleted_during_the_run_stops_all(tmp_path):
   for process in range(2):
     save_pictures(tmp_path, process, (0, 0, 0))
   processes = start_two(
@@ -224,14 +226,14 @@ def test_one_process_loses_its_data_later(tmp_path):
   begin = time.monotonic()
   codes, lines = finish(processes)
   assert time.monotonic() - begin < 20
-  own = 'pictures/1.png was deleted or damaged while in use: restore it'
-  assert lines[1] == [f'launch.py: {own}']
-  assert lines[0] == [f'launch.py: process 1 has stopped: {own}']
+  problem = 'pictures/1.png was deleted or damaged while in use: restore it'
+  assert lines[1] == [f'launch.py: {problem}']
+  assert lines[0] == [f'launch.py: process 1 has stopped: {problem}']
   assert codes == [2, 2]
 
 
 @pytest.mark.slow
-def test_processes_with_different_numbers_of_devices(tmp_path):
+def test_differing_device_counts_are_refused(tmp_path):
   processes = start_two(tmp_path, VANILLA, devices=(1, 2))
   codes, lines = finish(processes)
   line = (

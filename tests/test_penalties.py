@@ -48,105 +48,106 @@ def bowl(a):
   return lambda images: a * jnp.sum(images**2, (1, 2, 3)) / 2
 
 
-def test_values_for_a_linear_critic():
+def test_values_for_a_linear_critic_by_hand():
   """The gradient with respect to an image is w everywhere."""
   w = draw(1)[0]
   norm = float(np.linalg.norm(w))
-  at = penalty_inputs(linear(w), draw(2), draw(3))
-  of = lambda name, **how: float(PENALTIES[name](**how)(at))
-  assert of('gradient_penalty') == pytest.approx((norm - 1) ** 2)
-  assert of('gradient_penalty', target=2.0) == pytest.approx(
+  inputs = penalty_inputs(linear(w), draw(2), draw(3))
+  value = lambda name, **kwargs: float(PENALTIES[name](**kwargs)(inputs))
+  assert value('gradient_penalty') == pytest.approx((norm - 1) ** 2)
+  assert value('gradient_penalty', target=2.0) == pytest.approx(
     (norm - 2) ** 2 / 4
   )
   assert norm > 1
-  assert of('gradient_penalty', one_sided=True) == pytest.approx(
+  assert value('gradient_penalty', one_sided=True) == pytest.approx(
     (norm - 1) ** 2
   )
-  assert of('gradient_penalty', target=2 * norm, one_sided=True) == 0
-  assert of('r1') == pytest.approx(norm**2 / 2)
-  assert of('r2') == pytest.approx(norm**2 / 2)
+  assert value('gradient_penalty', target=2 * norm, one_sided=True) == 0
+  assert value('r1') == pytest.approx(norm**2 / 2)
+  assert value('r2') == pytest.approx(norm**2 / 2)
   logits = np.einsum('nhwc,hwc->n', draw(2), w) + 0.7
-  assert of('drift') == pytest.approx(np.mean(logits**2))
+  assert value('drift') == pytest.approx(np.mean(logits**2))
 
 
-def test_gradient_for_a_linear_critic():
+def test_gradients_for_a_linear_critic_by_hand():
   """d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|; d/dw |w|^2 / 2 = w."""
   w, real, fake = draw(1)[0], draw(2), draw(3)
-  slope = lambda name: jax.grad(
+  gradient = lambda name: jax.grad(
     lambda w: PENALTIES[name]()(penalty_inputs(linear(w), real, fake))
   )(w)
   norm = np.linalg.norm(w)
   np.testing.assert_allclose(
-    slope('gradient_penalty'), 2 * (norm - 1) * w / norm, rtol=1e-9
+    gradient('gradient_penalty'), 2 * (norm - 1) * w / norm, rtol=1e-9
   )
-  np.testing.assert_allclose(slope('r1'), w, rtol=1e-9)
-  np.testing.assert_allclose(slope('r2'), w, rtol=1e-9)
+  np.testing.assert_allclose(gradient('r1'), w, rtol=1e-9)
+  np.testing.assert_allclose(gradient('r2'), w, rtol=1e-9)
 
 
 def test_r1_at_reals_and_r2_at_fakes():
-  """Of the bowl, R1 is E |a x|^2 / 2 at the reals, R2 at the fakes; and where
-  these are one and the same, so is what is between them.
+  """For the bowl, R1 is E |a x|^2 / 2 at the reals, and R2 at the fakes. If
+  reals and fakes are equal, the points between them are too.
   """
   a, real, fake = 0.3, draw(2), draw(3, scale=4.0)
   squares = lambda x: np.sum(np.asarray(x) ** 2, (1, 2, 3))
-  at = penalty_inputs(bowl(a), real, fake)
-  of = lambda name, at: float(PENALTIES[name]()(at))
-  assert of('r1', at) == pytest.approx(np.mean(a**2 * squares(real)) / 2)
-  assert of('r2', at) == pytest.approx(np.mean(a**2 * squares(fake)) / 2)
+  inputs = penalty_inputs(bowl(a), real, fake)
+  value = lambda name, inputs: float(PENALTIES[name]()(inputs))
+  assert value('r1', inputs) == pytest.approx(np.mean(a**2 * squares(real)) / 2)
+  assert value('r2', inputs) == pytest.approx(np.mean(a**2 * squares(fake)) / 2)
   same = penalty_inputs(bowl(a), real, real)
   expected = np.mean((a * np.sqrt(squares(real)) - 1) ** 2)
-  assert of('gradient_penalty', same) == pytest.approx(expected)
+  assert value('gradient_penalty', same) == pytest.approx(expected)
 
 
 def test_each_pair_has_its_own_interpolation_weight():
-  """D(x) = s^2 / 2, s the image's mean; real 0, fake 1: the gradient is t / 12
-  of each pixel, so the norm t / sqrt(12), t uniform for each pair.
+  """D(x) = s^2 / 2 with the mean s of the image; real 0, fake 1: the gradient
+  of each pixel is t / 12, so the norm is t / sqrt(12), with t uniform for each
+  pair.
   """
   n = 4000
   disc = lambda images: images.mean((1, 2, 3)) ** 2 / 2
   keys = jax.random.split(jax.random.key(0), n)
   zeros, ones = jnp.zeros((n, *SHAPE)), jnp.ones((n, *SHAPE))
-  at = PenaltyInputs(disc, zeros, ones, disc(zeros), disc(ones), keys)
-  value = float(PENALTIES['gradient_penalty']()(at))
+  inputs = PenaltyInputs(disc, zeros, ones, disc(zeros), disc(ones), keys)
+  value = float(PENALTIES['gradient_penalty']()(inputs))
   # E (t / sqrt(12) - 1)^2 = 1/36 - 1/sqrt(12) + 1, std below .2.
   assert value == pytest.approx(1 / 36 - 1 / np.sqrt(12) + 1, abs=5 * 0.2 / 63)
-  alone = [
+  single = [
     PENALTIES['gradient_penalty']()(
       PenaltyInputs(disc, zeros[:1], ones[:1], None, None, keys[i : i + 1])
     )
     for i in range(3)
   ]
-  assert len({float(x) for x in alone}) == 3
+  assert len({float(x) for x in single}) == 3
 
 
 def test_dragan_penalizes_near_the_reals():
-  """Of the bowl, at x + d: E (a |x + d| - 1)^2; with no noise, by hand."""
+  """For the bowl, at x + d: E (a |x + d| - 1)^2; without noise, by hand."""
   a, real = 0.3, draw(2)
-  at = penalty_inputs(bowl(a), real, draw(3))
+  inputs = penalty_inputs(bowl(a), real, draw(3))
   norms = np.sqrt(np.sum(np.asarray(real) ** 2, (1, 2, 3)))
-  here = PENALTIES['dragan'](std=0.0)(at)
-  assert float(here) == pytest.approx(np.mean((a * norms - 1) ** 2))
+  without_noise = PENALTIES['dragan'](std=0.0)(inputs)
+  assert float(without_noise) == pytest.approx(np.mean((a * norms - 1) ** 2))
   # At 0, |d|^2 / std^2 is chi-squared with 12 degrees of freedom: with a
   # target of 0 the mean is 12 a^2 std^2, and its error sqrt(24 / n).
   n = 4000
   keys = jax.random.split(jax.random.key(0), n)
   zeros = jnp.zeros((n, *SHAPE))
-  at = PenaltyInputs(bowl(a), zeros, zeros, None, None, keys)
-  near = float(PENALTIES['dragan'](0.0, 2.0)(at)) / (a**2 * 2.0**2)
-  assert near == pytest.approx(12, abs=5 * np.sqrt(24 / n))
+  inputs = PenaltyInputs(bowl(a), zeros, zeros, None, None, keys)
+  with_noise = float(PENALTIES['dragan'](0.0, 2.0)(inputs)) / (a**2 * 2.0**2)
+  assert with_noise == pytest.approx(12, abs=5 * np.sqrt(24 / n))
 
 
-def test_gradients_by_finite_differences():
+def test_squared_gradients_equal_finite_differences():
   """Checks every pixel, for a nonlinear critic."""
   w = draw(1)[0]
   disc = lambda x: jnp.tanh(linear(w)(x)) + bowl(0.2)(x)
   images, step = np.asarray(draw(2)), 1e-6
   squares = np.zeros(N)
   for pixel in np.ndindex(*SHAPE):
-    nudge = np.zeros(SHAPE)
-    nudge[pixel] = step
+    offset = np.zeros(SHAPE)
+    offset[pixel] = step
     squares += np.square(
-      (disc(images + nudge) - disc(images - nudge)) / step / 2
+      (disc(images + offset) - disc(images - offset)) / step / 2
     )
   np.testing.assert_allclose(
     squared_gradients(disc, jnp.asarray(images)), squares, rtol=1e-7
@@ -155,23 +156,23 @@ def test_gradients_by_finite_differences():
 
 def test_gradient_is_finite_for_a_constant_critic():
   """The norm has no derivative at 0, but the update must be finite."""
-  at = lambda a: penalty_inputs(bowl(a), draw(2), draw(3))
+  inputs_of = lambda a: penalty_inputs(bowl(a), draw(2), draw(3))
   penalty = PENALTIES['gradient_penalty']()
-  assert float(penalty(at(0.0))) == 1
-  assert np.isfinite(jax.grad(lambda a: penalty(at(a)))(0.0))
+  assert float(penalty(inputs_of(0.0))) == 1
+  assert np.isfinite(jax.grad(lambda a: penalty(inputs_of(a)))(0.0))
 
 
 def test_penalties_use_different_keys():
   penalty = PENALTIES['gradient_penalty']()
-  at = penalty_inputs(bowl(0.3), draw(2), draw(3))
+  inputs = penalty_inputs(bowl(0.3), draw(2), draw(3))
   values = {
-    float(value_of(WeightedPenalty(name, penalty, 1.0), at)[0])
+    float(value_of(WeightedPenalty(name, penalty, 1.0), inputs)[0])
     for name in ('one', 'other')
   }
   assert len(values) == 2
 
 
-def test_invalid_target():
+def test_invalid_target_raises():
   with pytest.raises(UserError, match=r'target=0\.0 of gradient_penalty'):
     PENALTIES['gradient_penalty'](target=0.0)
 
@@ -186,9 +187,9 @@ def test_path_length_of_a_linear_generator():
   lengths = np.linalg.norm(y.reshape(N, -1) @ weights.T, axis=1)
   inputs = GenPenaltyInputs(generate, z, keys, jnp.float64(1.5))
   value, mean = path_length(decay=0.1).value(inputs)
-  moved = 0.9 * 1.5 + 0.1 * lengths.mean()
-  assert float(mean) == pytest.approx(moved)
-  assert float(value) == pytest.approx(np.mean((lengths - moved) ** 2))
+  new_mean = 0.9 * 1.5 + 0.1 * lengths.mean()
+  assert float(mean) == pytest.approx(new_mean)
+  assert float(value) == pytest.approx(np.mean((lengths - new_mean) ** 2))
 
 
 def test_path_length_gradient_is_finite_for_a_constant_generator():
@@ -203,7 +204,9 @@ def test_path_length_gradient_is_finite_for_a_constant_generator():
 
 
 def test_lecam_by_hand():
-  """Running means start at the first batch's, then move by 1 - decay."""
+  """The running means start at those of the first batch, then move by 1 -
+  decay.
+  """
   penalty = lecam(decay=0.75)
   inputs = lambda real, fake, state: PenaltyInputs(
     None, None, None, jnp.array(real), jnp.array(fake), None, state=state
@@ -224,30 +227,32 @@ def test_lecam_by_hand():
 
 
 def test_consistency_by_hand():
-  """A D of one pixel: T mirrors and translates, and changes its value."""
+  """D returns one pixel: T mirrors and translates, and so changes its value."""
   n, size = 2000, 8  # translations by -1, 0 or 1
   column = jnp.arange(size, dtype=jnp.float64)[None, None, :, None] + 1
   real = jnp.broadcast_to(column, (n, size, size, 1))
   keys = jax.random.split(jax.random.key(0), n)
   disc = lambda images: images[:, 4, 3, 0]
   fake = 10 * real
-  at = PenaltyInputs(disc, real, fake, disc(real), disc(fake), keys)
+  inputs = PenaltyInputs(disc, real, fake, disc(real), disc(fake), keys)
   # The pixel is 4; mirrored 5; a translation adds -1, 0 or 1 with 1/3 each (no
   # border reaches it). Squared changes: 0 1 1 and 1, (5 - 1 - 4) 0, (5 + 1 - 4)
   # 4: the mean is (2 / 3 + 5 / 3) / 2. The fakes are ten times as bright.
   expected = (2 / 3 + 5 / 3) / 2 * 101
-  assert float(consistency()(at)) == pytest.approx(expected, rel=0.1)
+  assert float(consistency()(inputs)) == pytest.approx(expected, rel=0.1)
   constant = lambda images: jnp.ones(len(images))
   ones = jnp.ones(n)
-  at = PenaltyInputs(constant, real, fake, ones, ones, keys)
-  assert float(consistency()(at)) == 0
+  inputs = PenaltyInputs(constant, real, fake, ones, ones, keys)
+  assert float(consistency()(inputs)) == 0
   # The fakes go through a D with their own labels.
-  at = at._replace(discriminate_fake=lambda images: jnp.zeros(len(images)))
-  assert float(consistency()(at)) == 1
+  inputs = inputs._replace(
+    discriminate_fake=lambda images: jnp.zeros(len(images))
+  )
+  assert float(consistency()(inputs)) == 1
 
 
-def test_lecam_state_is_in_the_game_and_that_of_all_devices(tmp_path):
-  """One pmap run on two devices, and one jit run: the same running means."""
+def test_lecam_state_covers_all_devices(tmp_path):
+  """A pmap run on two devices and a jit run have the same running means."""
   states = []
   for parallel in ('jit', 'pmap'):
     with jax.enable_x64(False):

@@ -1,4 +1,4 @@
-"""Frozen feature networks: VGG-19's layers, our classifier, what is refused."""
+"""Tests of frozen feature networks: VGG-19 and our classifier."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ GOLDEN = [
 ]  # fmt: skip
 
 
-def test_vgg19_is_that_of_pytorch(monkeypatch):
+def test_vgg19_equals_pytorch(monkeypatch):
   rng, arrays, channels = np.random.RandomState(0), {}, 3
   images = rng.uniform(-1, 1, (2, 3, 32, 32)).transpose(0, 2, 3, 1)
   for block, widths in zip(perceptual.VGG19_BLOCKS, WIDTHS, strict=True):
@@ -33,16 +33,16 @@ def test_vgg19_is_that_of_pytorch(monkeypatch):
   read = lambda path: arrays
   monkeypatch.setattr(perceptual.torch_weights, 'read', read)
   network = perceptual.make('vgg19:somewhere.pth')
-  made = jax.jit(network.extract)(network.load(), jnp.float32(images))
-  assert made.shape == (2, 2, 2, 2)
-  made = np.asarray(made).transpose(0, 3, 1, 2).ravel()
-  np.testing.assert_allclose(made, GOLDEN, atol=1e-5)
+  features = jax.jit(network.extract)(network.load(), jnp.float32(images))
+  assert features.shape == (2, 2, 2, 2)
+  features = np.asarray(features).transpose(0, 3, 1, 2).ravel()
+  np.testing.assert_allclose(features, GOLDEN, atol=1e-5)
   del arrays['features.34.bias']
   with pytest.raises(UserError, match=r'has no features\.34\.weight'):
     network.load()
 
 
-def test_our_classifier_compares_images_of_any_size():
+def test_cifar10_features_take_images_of_any_size():
   network = perceptual.make('cifar10')
   images = jax.random.uniform(jax.random.key(0), (2, 24, 40, 1))
   features = network.extract(network.load(), images)
@@ -59,11 +59,11 @@ def test_our_classifier_compares_images_of_any_size():
     ('cifar10:x', 'takes no path'),
   ],
 )
-def test_what_is_refused(name, message):
+def test_invalid_network_names_raise(name, message):
   with pytest.raises(UserError, match=message):
     perceptual.make(name)
 
 
-def test_a_missing_file():
+def test_missing_weights_raise():
   with pytest.raises(UserError, match='there is no file /nowhere'):
     perceptual.make('vgg19:/nowhere.pth').load()

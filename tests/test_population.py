@@ -1,4 +1,4 @@
-"""Population-based training: choices by hand, and a sweep with lineage."""
+"""Tests of population-based training: choices by hand, and a whole sweep."""
 
 import shlex
 import signal
@@ -28,8 +28,8 @@ def fast(tmp_path, monkeypatch):
   monkeypatch.setattr(report, 'write_plot', lambda *_: None)
 
 
-def test_the_worst_quarter_copies_the_best():
-  """Of eight, the two worst continue from the two best, perturbed."""
+def test_worst_quarter_copies_the_best():
+  """Of eight members, the two worst continue from the two best, perturbed."""
   before = members(5.0, 1.0, 7.0, 3.0, 2.0, 8.0, 4.0, 6.0)
   after = next_generation(0, 1, before, SPACE, 'min')
   for i in (0, 1, 3, 4, 6, 7):
@@ -46,8 +46,8 @@ def test_the_worst_quarter_copies_the_best():
   assert any(after != other for other in others)
 
 
-def test_members_that_diverged_are_replaced():
-  """All of them, however many; and a range is never left."""
+def test_diverged_members_are_replaced():
+  """Any number of them. Perturbed values stay in their range."""
   after = next_generation(0, 1, members(None, 2.0, None, None), SPACE, 'max')
   assert [child.parent for child in after] == [1, 1, 1, 1]
   assert after[1].params == {'x': 2.0, 'y': 0.5}
@@ -57,8 +57,8 @@ def test_members_that_diverged_are_replaced():
 
 
 @pytest.mark.usefixtures('fast')
-def test_a_population_is_run(tmp_path, capsys):
-  """A score is 1000 * rate: the lowest rate of a generation is copied."""
+def test_population_runs_all_generations(tmp_path, capsys):
+  """The score is 1000 * rate: the lowest rate of a generation is copied."""
   run(tmp_path, 'population')
   printed = capsys.readouterr().out
   assert 'a population of 4 in 3 generations of 128 images' in printed
@@ -83,20 +83,20 @@ def check_lineage(table, folder):
     before = rates[start : start + 4]
     best = start + before.index(min(before))
     worst = start + before.index(max(before))
-    own = row.trial - 4
+    predecessor = row.trial - 4
     parent = int(row.parent)
-    assert parent == (best if own == worst else own)
+    assert parent == (best if predecessor == worst else predecessor)
     factor = rates[row.trial] / rates[parent]
     low, high = (max(1e-4 / rates[parent], 0.8), 1.2)
-    expected = [low, high] if own == worst else [1.0]
+    expected = [low, high] if predecessor == worst else [1.0]
     assert any(factor == pytest.approx(x, rel=1e-12) for x in expected)
     assert f'--config.init.source={folder}/trials/{parent:04}' in words
     assert '--config.init.state=True' in words
 
 
 @pytest.mark.usefixtures('fast')
-def test_a_population_resumes(tmp_path, monkeypatch):
-  """Killed in the second generation, it makes the same choices."""
+def test_killed_population_resumes(tmp_path, monkeypatch):
+  """Killed in the second generation, the sweep makes the same choices."""
   run(tmp_path, 'population')
   straight = gan_jax.load_sweep(tmp_path / 'sweep').trials
   (tmp_path / 'events').unlink()
@@ -109,9 +109,9 @@ def test_a_population_resumes(tmp_path, monkeypatch):
   monkeypatch.setenv('PAUSE', '0.01')
   run(tmp_path, 'population', workdir=workdir)
   check_once_each(12)
-  again = gan_jax.load_sweep(workdir).trials
-  same = ['generation', 'parent', GEN, 'score', 'state']
-  assert again[same].equals(straight[same])
+  resumed = gan_jax.load_sweep(workdir).trials
+  columns = ['generation', 'parent', GEN, 'score', 'state']
+  assert resumed[columns].equals(straight[columns])
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_population_resumes(tmp_path, monkeypatch):
     ({'fixed': {'total_images': 200}}, 'must be a multiple'),
   ],
 )  # fmt: skip
-def test_refused_populations(tmp_path, changes, message):
+def test_invalid_populations_raise(tmp_path, changes, message):
   description = {
     'space': {GEN: {'low': 1e-4, 'high': 1e-2}},
     'fixed': {'total_images': 384},
@@ -140,8 +140,8 @@ def test_refused_populations(tmp_path, changes, message):
   assert message in str(raised.value)
 
 
-def test_a_schedule_that_follows_its_end(tmp_path):
-  """The members could not know the learning rate of the moment."""
+def test_schedule_that_depends_on_the_run_length_raises(tmp_path):
+  """Members could not know the current learning rate."""
   file = tmp_path / 'swept.py'
   block = {
     'space': {'game.penalties.r1.weight': {'low': 0.1, 'high': 1.0}},

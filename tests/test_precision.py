@@ -1,4 +1,4 @@
-"""bfloat16 computes what float32 does, nearly, and keeps in float32."""
+"""Tests that bfloat16 training tracks float32 and stores float32."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from runs import get_config, metrics
 
 from gan_jax.training import loop
 
-ROUNDS, EVERY = 200, 20
+ITERATIONS, EVERY = 200, 20
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,8 @@ ROUNDS, EVERY = 200, 20
   ['vanilla_mnist', pytest.param('dcgan_mnist', marks=pytest.mark.slow)],
 )
 def test_bfloat16_tracks_float32(name, tmp_path):
-  """The same 200 iterations: losses, in means of 20, stay within 1%, and
-  change by more than five times that; everything that is kept is float32.
+  """The same 200 iterations: losses, in means of 20, stay within 1%, and change
+  by more than five times that. The stored state is float32.
   """
   curves = {}
   for precision in ('float32', 'bfloat16'):
@@ -26,7 +26,7 @@ def test_bfloat16_tracks_float32(name, tmp_path):
     config.batch_size = 32
     config.steps_per_dispatch = EVERY
     config.log_every_steps = EVERY
-    config.total_images = ROUNDS * config.batch_size
+    config.total_images = ITERATIONS * config.batch_size
     for key in ('sample_every_images', 'checkpoint_every_images'):
       config[key] = config.total_images
     state = loop.train(config, tmp_path / precision)
@@ -38,7 +38,7 @@ def test_bfloat16_tracks_float32(name, tmp_path):
       [[line['disc/loss'], line['gen/loss']] for line in lines]
     )
   exact, rough = curves['float32'], curves['bfloat16']
-  assert len(exact) == ROUNDS // EVERY
+  assert len(exact) == ITERATIONS // EVERY
   assert (exact != rough).all()
   assert abs(exact - rough).max() < 0.01
   assert (np.ptp(exact, axis=0) > 0.05).all()

@@ -1,4 +1,4 @@
-"""Progressive growing: networks, game and runs, against the paper."""
+"""Tests of progressive growing against the paper: networks, game and runs."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 
 import gan_jax
 from gan_jax import config as cfg
@@ -56,7 +56,7 @@ def count(tree):
 
 
 def test_equalized_layers_by_hand():
-  """Weights N(0, 1) in the tree; used, divided by sqrt(inputs / 2)."""
+  """Parameters are N(0, 1), and are divided by sqrt(inputs / 2) in use."""
   x = DRAW(N, 200)
   dense = EqualDense(300)
   params = dense.init(jax.random.key(0), x)['params']
@@ -74,10 +74,12 @@ def test_equalized_layers_by_hand():
   images, conv = DRAW(N, 5, 5, 4), EqualConv(3, 3, gain=1.0)
   params = conv.init(jax.random.key(0), images)['params']
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  at = padded[:, 2:5, 1:4]  # around the pixel (2, 1)
-  expected = np.einsum('nijc,ijcd->nd', at, params['kernel']) / math.sqrt(9 * 4)
-  made = conv.apply({'params': params}, images)
-  np.testing.assert_allclose(made[:, 2, 1], expected, rtol=1e-4, atol=1e-5)
+  window = padded[:, 2:5, 1:4]  # around the pixel (2, 1)
+  expected = np.einsum('nijc,ijcd->nd', window, params['kernel']) / math.sqrt(
+    9 * 4
+  )
+  output = conv.apply({'params': params}, images)
+  np.testing.assert_allclose(output[:, 2, 1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pixel_norm_by_hand():
@@ -98,39 +100,39 @@ def test_pixel_norm_by_hand():
   ],
 )
 def test_minibatch_stddev_by_hand(group, n, size):
-  """The largest group, to `group`, that divides the batch."""
+  """The group is the largest divisor of the batch up to `group`."""
   x = DRAW(n, 2, 3, 5)
   out = np.asarray(minibatch_stddev(x, group, None))
   np.testing.assert_array_equal(out[..., :5], x)
   for first in range(0, n, size):
     group = np.asarray(x[first : first + size], np.float64)
     expected = np.sqrt(group.var(0) + 1e-8).mean()
-    told = out[first : first + size, ..., 5]
-    np.testing.assert_allclose(told, expected, rtol=1e-5)
+    stddev = out[first : first + size, ..., 5]
+    np.testing.assert_allclose(stddev, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('n', [4, 6, 8])
 def test_minibatch_stddev_is_the_same_on_two_devices(n):
-  """Also of groups that lie on both; and so are its gradients."""
+  """Also for groups that span both devices; gradients are the same too."""
   x, weights = DRAW(n, 2, 2, 3), DRAW(n, 2, 2, 4) ** 2
 
   def loss(x, weights, axis_name):
     return jnp.sum(minibatch_stddev(x, 4, axis_name) ** 2 * weights)
 
-  two = lambda x: x.reshape(2, n // 2, *x.shape[1:])
-  several = jax.pmap(
+  split = lambda x: x.reshape(2, n // 2, *x.shape[1:])
+  on_devices = jax.pmap(
     lambda x, w: jax.value_and_grad(loss)(x, w, 'd'), axis_name='d'
   )
-  value, slope = several(two(x), two(weights))
+  value, grads = on_devices(split(x), split(weights))
   expected = jax.value_and_grad(loss)(x, weights, None)
   np.testing.assert_allclose(value.sum(), expected[0], rtol=1e-5)
-  np.testing.assert_allclose(slope.reshape(x.shape), expected[1], rtol=1e-4)
+  np.testing.assert_allclose(grads.reshape(x.shape), expected[1], rtol=1e-4)
 
 
 # -- Networks --
 
 
-def test_parameters_at_1024():
+def test_parameter_counts_at_1024_equal_the_paper():
   """Karras et al. 2018, table 2: 23.1 million each."""
   last = {'train': False, 'stage': 16}
   gen = jax.eval_shape(
@@ -143,7 +145,7 @@ def test_parameters_at_1024():
       jax.random.key(0), jnp.zeros((N, 1024, 1024, 3)), KEYS, **last
     )
   )
-  # Of each convolution and dense layer the weights, and a bias a channel.
+  # Weights of each convolution and dense layer, and one bias per channel.
   conv = lambda c, d, k=3: k * k * c * d + d
   wide = [512, 512, 512, 512, 256, 128, 64, 32, 16]
   expected = 512 * 16 * 512 + 512 + conv(512, 512)
@@ -169,134 +171,152 @@ def test_parameters_at_1024():
     kernel = gen['params'][name][conv]['kernel']
     assert kernel.shape == (3, 3, below, width)
     kernel = disc['params'][name][conv]['kernel']
-    # Where the deviation over the minibatch comes in, at 4x4.
+    # The minibatch stddev is concatenated at 4x4.
     assert kernel.shape == (3, 3, width + (level == 0), width)
 
 
 @pytest.fixture(scope='module')
 def players():
-  """Both networks to 16x16, with biases that are not 0."""
+  """(generate, discriminate) of both networks up to 16x16, with non-zero
+  biases.
+  """
   gen = progressive.Generator(3, **SMALL)
   disc = progressive.Discriminator(**SMALL)
   z, images = DRAW(N, LATENT), DRAW(N, RESOLUTION, RESOLUTION, 3)
   last = {'train': False, 'stage': 4}
-  make = lambda: (
+  init = lambda: (
     gen.init(jax.random.key(1), z, KEYS, **last),
     disc.init(jax.random.key(2), images, KEYS, **last),
   )
-  variables = jax.jit(make)()
+  variables = jax.jit(init)()
   variables = jax.tree.map(lambda x: x + 0.1, variables)
-  make = partial(gen.apply, variables[0], z, KEYS, True)
-  judge = lambda images, **how: disc.apply(
-    variables[1], images, KEYS, True, **how
+  generate = partial(gen.apply, variables[0], z, KEYS, True)
+  discriminate = lambda images, **kwargs: disc.apply(
+    variables[1], images, KEYS, True, **kwargs
   )
-  return make, judge
+  return generate, discriminate
 
 
-def halved(images):
+def downsampled(images):
   n, h, w, c = images.shape
   return np.asarray(images).reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def doubled(images):
+def upsampled(images):
   return np.asarray(images).repeat(2, 1).repeat(2, 2)
 
 
 @pytest.mark.parametrize('stage', [1, 3])
-def test_a_level_fades_in_from_the_one_below(players, stage):
-  """At alpha 0 both players are what they were, at 1 what they will be."""
-  make, judge = players
+def test_level_fades_in_from_the_level_below(players, stage):
+  """At alpha 0 both players equal those of the stage before, at 1 those of the
+  stage after.
+  """
+  generate, discriminate = players
   close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-  below, here = make(stage=stage - 1), make(stage=stage + 1)
-  close(make(stage=stage, alpha=0.0), doubled(below))
-  close(make(stage=stage, alpha=1.0), here)
-  between = make(stage=stage, alpha=0.25)
-  close(between, 0.75 * doubled(below) + 0.25 * here)
+  old_fakes, new_fakes = generate(stage=stage - 1), generate(stage=stage + 1)
+  close(generate(stage=stage, alpha=0.0), upsampled(old_fakes))
+  close(generate(stage=stage, alpha=1.0), new_fakes)
+  mixed_fakes = generate(stage=stage, alpha=0.25)
+  close(mixed_fakes, 0.75 * upsampled(old_fakes) + 0.25 * new_fakes)
   side = 4 * 2 ** ((stage + 1) // 2)
-  assert here.shape == (N, side, side, 3)
+  assert new_fakes.shape == (N, side, side, 3)
 
   images = DRAW(N, side, side, 3)
-  before = judge(jnp.asarray(halved(images)), stage=stage - 1)
-  after = judge(images, stage=stage + 1)
-  close(judge(images, stage=stage, alpha=0.0), before)
-  close(judge(images, stage=stage, alpha=1.0), after)
-  assert abs(np.asarray(after - before)).max() > 0.01
+  old_logits = discriminate(jnp.asarray(downsampled(images)), stage=stage - 1)
+  new_logits = discriminate(images, stage=stage + 1)
+  close(discriminate(images, stage=stage, alpha=0.0), old_logits)
+  close(discriminate(images, stage=stage, alpha=1.0), new_logits)
+  assert abs(np.asarray(new_logits - old_logits)).max() > 0.01
 
 
-def test_what_is_in_play():
+def test_is_used_lists_the_modules_of_each_stage():
   names = [
     f'{side}x{side}{rgb}' for side in (4, 8, 16) for rgb in ('', '_to_rgb')
   ]
-  of = lambda stage: [name for name in names if is_used(name, stage)]
-  assert of(0) == ['4x4', '4x4_to_rgb']
-  assert of(1) == ['4x4', '4x4_to_rgb', '8x8', '8x8_to_rgb']
-  assert of(2) == ['4x4', '8x8', '8x8_to_rgb']
-  assert of(3) == ['4x4', '8x8', '8x8_to_rgb', '16x16', '16x16_to_rgb']
-  assert of(4) == ['4x4', '8x8', '16x16', '16x16_to_rgb']
+  used_at = lambda stage: [name for name in names if is_used(name, stage)]
+  assert used_at(0) == ['4x4', '4x4_to_rgb']
+  assert used_at(1) == ['4x4', '4x4_to_rgb', '8x8', '8x8_to_rgb']
+  assert used_at(2) == ['4x4', '8x8', '8x8_to_rgb']
+  assert used_at(3) == ['4x4', '8x8', '8x8_to_rgb', '16x16', '16x16_to_rgb']
+  assert used_at(4) == ['4x4', '8x8', '16x16', '16x16_to_rgb']
 
 
 @functools.cache
 def compute(**fields):
-  """Images, logits, and the gradient of these for G, while 8x8 fades in."""
+  """Returns images and logits, G's gradient of these, and variables, while 8x8
+  fades in.
+  """
   gen = progressive.Generator(3, **SMALL, **fields)
   disc = progressive.Discriminator(**SMALL, **fields)
-  z, made = DRAW(N, LATENT), {'train': True, 'stage': 2}
+  z, full = DRAW(N, LATENT), {'train': True, 'stage': 2}
   images = jnp.zeros((N, 8, 8, 3))
   last = {'train': True, 'stage': 1, 'alpha': 0.5}
 
-  def everything():
-    gen_vars = gen.init(jax.random.key(1), z, KEYS, **made)
-    disc_vars = disc.init(jax.random.key(2), images, KEYS, **made)
+  def run():
+    gen_vars = gen.init(jax.random.key(1), z, KEYS, **full)
+    disc_vars = disc.init(jax.random.key(2), images, KEYS, **full)
 
     def score(gen_vars):
       images = gen.apply(gen_vars, z, KEYS, **last)
       logits = disc.apply(disc_vars, images, KEYS, **last)
       return jnp.sum(logits**2), (images, logits)
 
-    slope, fakes = jax.grad(score, has_aux=True)(gen_vars)
-    return fakes, slope, (gen_vars, disc_vars)
+    grads, fakes = jax.grad(score, has_aux=True)(gen_vars)
+    return fakes, grads, (gen_vars, disc_vars)
 
-  return jax.jit(everything)()
+  return jax.jit(run)()
 
 
-def test_blocks_that_are_computed_again_make_no_difference():
-  plain, again = compute(), compute(remat=True)
-  for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+def test_remat_gives_the_same_results():
+  plain, rematerialized = compute(), compute(remat=True)
+  for x, y in zip(
+    jax.tree.leaves(plain), jax.tree.leaves(rematerialized), strict=True
+  ):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 
 
 def test_bfloat16_has_the_gradients_of_float32():
-  """Of each array, biases too, where their sums are long: 32x32, 16 images."""
+  """For all arrays, also biases, whose gradients are long sums: 16 images of
+  32x32.
+  """
   n, keys = 16, jax.random.split(jax.random.key(0), 16)
   z, images = DRAW(n, LATENT), DRAW(n, 32, 32, 3) ** 2
   last = {'train': True, 'stage': 6}
 
-  def slopes(dtype):
+  def gradients(dtype):
     gen = progressive.Generator(3, 512, 16, dtype=dtype)
     disc = progressive.Discriminator(512, 16, dtype=dtype)
     gen_vars = gen.init(jax.random.key(1), z, keys, **last)
     disc_vars = disc.init(jax.random.key(2), images, keys, **last)
 
-    def made(gen_vars):
+    def gen_score(gen_vars):
       return jnp.sum(gen.apply(gen_vars, z, keys, **last) * images)
 
-    def score(disc_vars):
+    def disc_score(disc_vars):
       return jnp.sum(disc.apply(disc_vars, images, keys, **last))
 
-    return jax.grad(made)(gen_vars), jax.grad(score)(disc_vars)
+    return jax.grad(gen_score)(gen_vars), jax.grad(disc_score)(disc_vars)
 
-  exact, near = (
-    jax.jit(partial(slopes, dtype))() for dtype in (jnp.float32, jnp.bfloat16)
+  exact, approximate = (
+    jax.jit(partial(gradients, dtype))()
+    for dtype in (jnp.float32, jnp.bfloat16)
   )
-  for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
-    # (Biases whose sums were of bfloat16 too were 60% wrong, and more.)
+  for x, y in zip(
+    jax.tree.leaves(exact), jax.tree.leaves(approximate), strict=True
+  ):
+    # (With sums in bfloat16, gradients of biases are wrong by 60% or more.)
     assert np.linalg.norm(x - y) <= 0.2 * np.linalg.norm(x), x.shape
 
 
-def test_bfloat16_computes_so_and_keeps_float32():
-  (*exact, _, _), (*near, _, variables) = compute(), compute(dtype=jnp.bfloat16)
+def test_bfloat16_keeps_float32_parameters_and_outputs():
+  (*exact, _, _), (*approximate, _, variables) = (
+    compute(),
+    compute(dtype=jnp.bfloat16),
+  )
   assert {x.dtype for x in jax.tree.leaves(variables)} == {np.dtype('float32')}
-  for x, y in zip(jax.tree.leaves(exact), jax.tree.leaves(near), strict=True):
+  for x, y in zip(
+    jax.tree.leaves(exact), jax.tree.leaves(approximate), strict=True
+  ):
     assert y.dtype == jnp.float32
     assert 0 < abs(x - y).mean() < 0.05 * jnp.std(x)
 
@@ -315,23 +335,25 @@ def small_game():
   )
 
 
-def table_of(config, *segments):
+def schedule_of(config, *segments):
   config.schedule, config.total_images = segments, 320
   return make_schedule(config)
 
 
-def test_reals_fade_too():
-  """D sees reals of the stage's resolution, as if the level below made them."""
-  seen = {}
+def test_reals_fade_in_as_fakes_do():
+  """D gets reals of the stage's resolution, blended with upsampled smaller
+  reals.
+  """
+  disc_inputs = {}
 
   class Spy(progressive.Discriminator):
     @nn.compact
     def __call__(self, images, keys, train, stage, alpha=1.0):
-      seen.setdefault(stage, images)
+      disc_inputs.setdefault(stage, images)
       return images.mean((1, 2, 3)) * self.param('w', lambda key: jnp.ones(()))
 
   game = small_game()
-  spying = progressive_game(
+  spy_game = progressive_game(
     progressive.Generator(3, **SMALL),
     Spy(),
     resolution=RESOLUTION,
@@ -350,43 +372,46 @@ def test_reals_fade_too():
     {'stage': 3, 'images': 64, 'values': {'alpha': ('linear', 0.25, 0.25)}},
     {'stage': 0},
   )
-  table = table_of(config, *segments)
-  view = games.Context(variables, {}, (), ())
-  for row in table.segments:
-    phase = table.phase(row.first_step)
+  schedule = schedule_of(config, *segments)
+  context = games.Context(variables, {}, (), ())
+  for placed in schedule.segments:
+    phase = schedule.phase(placed.first_step)
     inputs = game.sample_inputs(KEYS, {}, phase)
     fakes, _ = game.generate(variables.gen, inputs, phase)
-    loss = spying.updates.disc[0].loss
+    loss = spy_game.updates.disc[0].loss
     small = {**batch, 'images': average_pool(images, game.downsample(phase))}
-    loss(disc_vars['params'], view, small, fakes, KEYS, phase)
+    loss(disc_vars['params'], context, small, fakes, KEYS, phase)
   close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-  close(seen[4], images)
-  close(seen[3], 0.75 * doubled(halved(images)) + 0.25 * np.asarray(images))
-  close(seen[0], halved(halved(images)))
+  close(disc_inputs[4], images)
+  close(
+    disc_inputs[3],
+    0.75 * upsampled(downsampled(images)) + 0.25 * np.asarray(images),
+  )
+  close(disc_inputs[0], downsampled(downsampled(images)))
 
 
-def test_samples_are_of_the_resolution_of_the_data():
-  """At any stage: each pixel a square."""
+def test_samples_have_the_resolution_of_the_data():
+  """At any stage, by repeating pixels."""
   game, config = small_game(), get_config('progressive_celebahq', 'tiny')
   batch = {'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3))}
   variables, _ = game.init(jax.random.key(0), batch)
-  phase = table_of(config, {'stage': 2}).phase(0)
+  phase = schedule_of(config, {'stage': 2}).phase(0)
   inputs = game.sample_inputs(KEYS, {}, phase)
   fakes, _ = game.generate(variables.gen, inputs, phase)
   assert fakes.shape == (N, 8, 8, 3)
   np.testing.assert_array_equal(
-    main_output(game).sample(variables.gen, inputs, phase), doubled(fakes)
+    main_output(game).sample(variables.gen, inputs, phase), upsampled(fakes)
   )
 
 
 def sizes(config, batch):
-  """Of what G makes in each row of the config's schedule."""
+  """Returns the size of G's images in each segment of the schedule."""
   init = games.make(config).init
   variables, _ = jax.eval_shape(init, jax.random.key(0), batch)
   return sizes_of(config, make_schedule(config), variables.gen, batch)
 
 
-def test_a_stage_that_there_is_not(tmp_path):
+def test_invalid_stages_raise(tmp_path):
   config = get_config('progressive_celebahq', 'tiny')
   batch = {
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
@@ -414,9 +439,9 @@ def test_a_stage_that_there_is_not(tmp_path):
   assert not (tmp_path / 'a').exists()
 
 
-def test_batches_of_the_paper():
-  """G's own are as large as D's; D's groups are whole batches of the paper,
-  and of 4 in the later implementation.
+def test_batch_sizes_equal_the_paper():
+  """G's batches are as large as D's. D's stddev groups are whole batches in the
+  paper, and of 4 in the later implementation.
   """
   config = get_config('progressive_celebahq')
   segments = [row.segment for row in make_schedule(config).segments]
@@ -432,7 +457,7 @@ def test_batches_of_the_paper():
   assert half_life == pytest.approx(config.ema_halflife_images, rel=0.01)
 
 
-def test_lengths_that_the_schedule_calls_by_their_key():
+def test_schedule_resolves_lengths_named_by_key():
   config = get_config('progressive_celebahq', 'tiny')
   config.growth.fade_images = 128
   config.growth.at_8.batch_size = 32
@@ -449,10 +474,10 @@ def test_lengths_that_the_schedule_calls_by_their_key():
     'images': jnp.zeros((N, RESOLUTION, RESOLUTION, 3)),
     'example': jnp.arange(N),
   }
-  made = sizes(config, batch)
-  assert made == ['4x4', '8x8', '8x8', '16x16']
-  drawn = describe_schedule(make_schedule(config), made, {})
-  cells = drawn.splitlines()[2].split()
+  image_sizes = sizes(config, batch)
+  assert image_sizes == ['4x4', '8x8', '8x8', '16x16']
+  description = describe_schedule(make_schedule(config), image_sizes, {})
+  cells = description.splitlines()[2].split()
   assert cells == [
     '64',
     '128',
@@ -472,11 +497,12 @@ def test_lengths_that_the_schedule_calls_by_their_key():
 # -- The work of an iteration --
 
 
-def layers_on_paper(config, stage):
-  """Multiplications of each layer of G and D for one image, first to last.
+def layer_multiplications(config, stage):
+  """Returns the multiplications of each layer of G and D for one image, in
+  order.
 
-  D's in four parts: from RGB; the blocks; behind the minibatch's deviation,
-  but for the last; the last.
+  D's are in four parts: from RGB; the blocks; the layers after the minibatch
+  stddev, without the last; the last.
   """
   level, fading = (stage + 1) // 2, stage % 2 == 1
   model, channels = config.model.gen, config.data.channels
@@ -500,31 +526,35 @@ def layers_on_paper(config, stage):
 
 
 @pytest.mark.parametrize('stage', range(5))
-def test_no_work_is_done_above_the_stage_or_twice(stage):
-  """WGAN-GP, one step of D, and then one of G on fakes of its own.
+def test_iteration_flops_equal_those_by_hand(stage):
+  """WGAN-GP: one D update, then one G update on its own fakes.
 
-  A layer takes as many multiplications for its weights' gradient, and for its
-  input's, as forward. G's first has none for z, D's first none for the images,
-  but in the penalty, which is the gradient for the images. That is
-  differentiated again: each of its products in both of its factors, but for the
-  last layer's, where it begins with ones; and, since the minibatch's deviation
-  is not linear, the layers before it once more.
+  The gradient of a layer's weights takes as many multiplications as the forward
+  pass, and so does that of its input. G's first layer has no gradient for z,
+  and D's first none for the images, except in the penalty, which is this
+  gradient. The penalty is differentiated again: each of its products in both
+  factors, except that of the last layer, where the gradient starts with ones;
+  and, because the minibatch stddev is not linear, the layers before it once
+  more.
   """
   config = get_config('progressive_celebahq', 'tiny')
-  gen, first, (rgb, blocks, end, last) = layers_on_paper(config, stage)
+  gen, first, (rgb, blocks, end, last) = layer_multiplications(config, stage)
   disc = sum(rgb) + sum(blocks) + sum(end) + sum(last)
   reals_and_fakes = 2 * (disc + disc + disc - sum(rgb))
   penalty = disc - sum(last) + disc  # the gradient for the images
   penalty += disc + disc - sum(last)  # that, differentiated
   penalty += sum(rgb) + sum(blocks) + sum(blocks)
-  gen_move = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
+  gen_update = sum(gen) + 2 * disc + sum(gen) + sum(gen) - first
   for_disc = sum(gen)  # G's fakes for D
-  paper = for_disc + reals_and_fakes + penalty + gen_move
-  table, source = make_schedule(config), dispatch_timer.generated_source(config)
-  row = table.segments[stage]
-  assert row.segment.stage == stage
-  counted = dispatch_timer.flops_per_dispatch(config, source, row.first_step)
-  assert counted / row.segment.batch_size == 2 * paper
+  by_hand = for_disc + reals_and_fakes + penalty + gen_update
+  schedule, source = (
+    make_schedule(config),
+    dispatch_timer.generated_source(config),
+  )
+  placed = schedule.segments[stage]
+  assert placed.segment.stage == stage
+  counted = dispatch_timer.flops_per_dispatch(config, source, placed.first_step)
+  assert counted / placed.segment.batch_size == 2 * by_hand
 
 
 # -- Whole runs --
@@ -532,21 +562,21 @@ def test_no_work_is_done_above_the_stage_or_twice(stage):
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A `:tiny` run, and how often its iteration was compiled."""
+  """A `:tiny` run, and the names of the functions that it compiled."""
   compiled = []
 
-  def heard(event, seconds, **about):
+  def record(event, seconds, **fields):
     if event.endswith('backend_compile_duration'):
-      compiled.append(about.get('fun_name'))
+      compiled.append(fields.get('fun_name'))
 
   workdir = tmp_path_factory.mktemp('progressive')
   config = get_config('progressive_celebahq', 'tiny')
   jax.clear_caches()
-  jax.monitoring.register_event_duration_secs_listener(heard)
+  jax.monitoring.register_event_duration_secs_listener(record)
   try:
     loop.train(config, workdir)
   finally:
-    jax.monitoring.unregister_event_duration_listener(heard)
+    jax.monitoring.unregister_event_duration_listener(record)
   return config, workdir, compiled
 
 
@@ -555,36 +585,38 @@ def run(tmp_path_factory):
 ENDS = [2, 6, 10, 18, 26]
 
 
-def test_one_compilation_a_stage(run):
+def test_each_stage_compiles_once(run):
   _, _, compiled = run
   assert sum('train_dispatch' in name for name in compiled) == 5
 
 
-def test_the_last_checkpoint_of_each_stage_is_kept(run):
+def test_last_checkpoint_of_each_stage_is_kept(run):
   _, workdir, _ = run
   assert set(ENDS) <= set(checkpoint.steps(workdir))
   shapes = [
-    {k: len(v) for k, v in everything(workdir, step).items()} for step in ENDS
+    {k: len(v) for k, v in state_arrays(workdir, step).items()} for step in ENDS
   ]
   assert all(shape == shapes[0] for shape in shapes)
 
 
-def test_lines_say_the_stage_and_how_far_it_has_faded_in(run):
+def test_log_records_have_stage_resolution_and_alpha(run):
   """4x4; 8x8 fading in, in 4 iterations, and stable; 16x16 likewise, in 8."""
   _, workdir, _ = run
   lines = {line['step']: line for line in metrics(workdir)}
   for stage, end in enumerate(ENDS):
     line = lines[end]
     side = {0: 4, 1: 8, 2: 8, 3: 16, 4: 16}[stage]
-    told = line['schedule/stage'], line['schedule/resolution']
-    assert told == (stage, side)
-    steps = {1: 4, 3: 8}.get(stage)  # its last one is short of 1 by one
+    logged = line['schedule/stage'], line['schedule/resolution']
+    assert logged == (stage, side)
+    steps = {1: 4, 3: 8}.get(stage)  # alpha is one iteration short of 1
     alpha = steps and pytest.approx((steps - 1) / steps)
     assert line.get('schedule/alpha') == alpha
 
 
 def in_stage(name, stage):
-  """Whether an array of the state belongs to what is in play."""
+  """Returns whether the stage uses an array of the state; None: it has no
+  level.
+  """
   module = next(
     (part for part in name.replace("'", '|').split('|') if 'x' in part
      and part[0].isdigit()), None
@@ -592,8 +624,8 @@ def in_stage(name, stage):
   return None if module is None else is_used(module, stage)
 
 
-def test_what_is_not_in_play_is_left_alone(run):
-  """To the bit: parameters and G's average; Adam's moments are 0."""
+def test_unused_levels_stay_unchanged(run):
+  """Parameters and the EMA are equal bit for bit, and Adam's moments are 0."""
   config, workdir, _ = run
   source = in_memory({'images': np.zeros((64, 16, 16, 3), np.uint8)})
   tx = optimizers.make(config.optimizer.to_dict())
@@ -605,28 +637,28 @@ def test_what_is_not_in_play_is_left_alone(run):
   states = [
     {jax.tree_util.keystr(k): np.asarray(v).tobytes() for k, v in named
      if not jax.dtypes.issubdtype(v.dtype, jax.dtypes.prng_key)}
-  ] + [everything(workdir, step) for step in ENDS]  # fmt: skip
-  moved = still = 0
+  ] + [state_arrays(workdir, step) for step in ENDS]  # fmt: skip
+  num_changed = num_unchanged = 0
   for stage, (before, after) in enumerate(itertools.pairwise(states)):
     for name, value in after.items():
-      playing = in_stage(name, stage)
-      if playing is None or name not in before:
+      is_active = in_stage(name, stage)
+      if is_active is None or name not in before:
         continue
       if 'opt_state' in name:
-        assert any(value) == playing, (stage, name)
-      elif playing:
-        moved += value != before[name]
+        assert any(value) == is_active, (stage, name)
+      elif is_active:
+        num_changed += value != before[name]
       else:
         assert value == before[name], (stage, name)
-        still += 1
-  assert moved > 100
-  assert still > 50
+        num_unchanged += 1
+  assert num_changed > 100
+  assert num_unchanged > 50
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('images', [96, 216])
-def test_stopped_while_a_level_fades_in(run, images, tmp_path):
-  """And prolonged: bit for bit the straight run; read in the meantime."""
+def test_run_stopped_during_fade_in_resumes_bit_for_bit(run, images, tmp_path):
+  """The stopped run can be loaded."""
   config, workdir, _ = run
   short = cfg.changed(config, 'total_images', images)
   loop.train(short, tmp_path)
@@ -635,10 +667,10 @@ def test_stopped_while_a_level_fades_in(run, images, tmp_path):
   phase = make_schedule(config).phase(middle.step)
   assert 0 < phase.values['alpha'] < 1
   loop.train(config, tmp_path)
-  assert everything(tmp_path, 26) == everything(workdir, 26)
+  assert state_arrays(tmp_path, 26) == state_arrays(workdir, 26)
 
 
-def test_growth_is_a_row_of_each_stage(run):
+def test_growth_shows_one_row_per_stage(run):
   _, workdir, _ = run
   newest = gan_jax.load(workdir)
   picture = np.asarray(newest.growth(n=6, seed=3))
@@ -652,35 +684,35 @@ def test_growth_is_a_row_of_each_stage(run):
 
 
 @pytest.mark.slow
-def test_a_step_at_1024(capsys):
-  """The networks of the paper, in the last stage; on a CPU, two images."""
+def test_iteration_at_1024_runs(capsys):
+  """The networks of the paper in the last stage, with two images on a CPU."""
   config = get_config('progressive_celebahq')
   config.steps_per_dispatch = 1
   config.growth.at_1024.batch_size = 2
   images = np.random.default_rng(0).integers(0, 256, (2, 1024, 1024, 3), 'u1')
   source = in_memory({'images': images})
   start = time.perf_counter()
-  game, table = games.make(config), make_schedule(config)
+  game, schedule = games.make(config), make_schedule(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  first = table.segments[-1].first_step
+  first = schedule.segments[-1].first_step
   step = jax.jit(
     partial(train_dispatch, game, tx, partial(read, flip=True), None),
     donate_argnums=0,
   )
-  fed = index_batch(Stream(0, 2), None, table, lambda n: slice(n), first)
+  batch = index_batch(Stream(0, 2), None, schedule, lambda n: slice(n), first)
   before = jax.jit(dispatch_timer.make_create_state(game, tx, config, source))()
   name = '1024x1024'
   kernel = lambda state: [
     np.asarray(player['params'][name]['conv_0']['kernel'])
     for player in state.variables
   ]
-  were = kernel(before)
+  old_kernels = kernel(before)
   after, metrics = step(
-    before, source.fetch(np.arange(2)), fed, table.dispatch(first), ()
+    before, source.fetch(np.arange(2)), batch, schedule.dispatch(first), ()
   )
-  for old, new in zip(were, kernel(after), strict=True):
+  for old, new in zip(old_kernels, kernel(after), strict=True):
     assert np.isfinite(new).all()
-    # Adam's first step is of one length, but where a gradient is near its eps.
+    # Adam's first step has one length, except where a gradient is near its eps.
     assert np.isclose(abs(new - old), 1.5e-3, rtol=0.05).mean() > 0.99
   for name, value in metrics.items():
     assert np.isfinite(value).all(), name

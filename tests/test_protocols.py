@@ -1,4 +1,4 @@
-"""Protocols of other codebases, and standing statistics.
+"""Tests of protocols of other codebases, and of standing statistics.
 
 TORCH was computed with torch.nn.functional.interpolate (mode='bilinear',
 align_corners=False) of PyTorch 2, in float32.
@@ -26,7 +26,7 @@ from gan_jax.training.schedule import make_schedule
 
 
 @pytest.mark.parametrize('height, width', [(32, 20), (299, 299), (400, 310)])
-def test_clean_is_pillows_bicubic_in_float(height, width):
+def test_resize_clean_equals_pillow(height, width):
   """clean-fid: each channel by Pillow in mode F, clipped, not rounded."""
   images = np.random.RandomState(0).randint(0, 256, (1, height, width, 2))
   found = pillow_resize(jnp.asarray(images, jnp.float32), 299)
@@ -54,14 +54,14 @@ TORCH = {
 
 
 @pytest.mark.parametrize('size', TORCH)
-def test_torch_is_pytorchs_bilinear(size):
+def test_resize_torch_equals_pytorch(size):
   images = np.random.RandomState(0).randint(0, 256, (1, size, size, 1))
   found = inception.resize_torch(jnp.asarray(images, jnp.float32), 299)
-  few = np.asarray(found)[0, ::60, ::60, 0].reshape(-1)
-  np.testing.assert_allclose(few, TORCH[size], atol=1e-3)
+  pixels = np.asarray(found)[0, ::60, ::60, 0].reshape(-1)
+  np.testing.assert_allclose(pixels, TORCH[size], atol=1e-3)
 
 
-def test_the_input_of_the_network():
+def test_preparations_scale_pixels_as_the_references():
   """(x - 128) / 128 in TensorFlow's and clean-fid's code, x / 127.5 - 1 in
   PyTorch's.
   """
@@ -94,19 +94,19 @@ def block_of(name):
     ('clean-fid', 10_000, ('inception_clean', 50_000, 1, 'uniform')),
   ],
 )
-def test_settings(name, size, expected):
+def test_protocol_sets_the_published_settings(name, size, expected):
   block = with_protocol(block_of(name), size, classes=10)
   found = (block.features, block.num_samples, block.seeds, block.labels)
   assert found == expected
   assert with_protocol(block_of(name), size, classes=0).labels is None
 
 
-def test_without_a_protocol_nothing_changes():
+def test_settings_without_a_protocol_are_unchanged():
   block = block_of(None)
   assert with_protocol(block, 10, 10) is block
 
 
-def test_conflicts_are_refused():
+def test_conflicting_settings_raise():
   config = get_config('vanilla_mnist')
   config.evaluation.protocol = 'stylegan'
   settle(config, {'evaluation.protocol', 'evaluation.metrics'})
@@ -120,9 +120,9 @@ def test_conflicts_are_refused():
     gan_jax.evaluate(images, images, protocol='mimicry', seeds=2)
 
 
-def test_standing_statistics():
-  """With those of one batch, G in evaluation mode gives what it gives in
-  training mode for this batch; those of two batches are the means.
+def test_standing_statistics_are_means_over_batches():
+  """With the statistics of one batch, G in evaluation mode gives the samples of
+  training mode for this batch.
   """
   config = get_config('dcgan_celeba', 'tiny')
   game = games.make(config)
@@ -164,7 +164,7 @@ def test_standing_statistics_need_batch_norm():
 
 
 def test_standing_statistics_are_in_the_protocol():
-  """A resumed run recognizes its own scores, and no others."""
+  """A resumed run recognizes only scores with its own number of batches."""
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.update({'metrics': ('fid',), 'features': 'pixels'})
   config.evaluation.standing_batches = 2

@@ -1,4 +1,4 @@
-"""The README's training command makes recognisable digits (minutes: slow)."""
+"""Tests that the first command of the README generates recognizable digits."""
 
 import os
 import subprocess
@@ -16,9 +16,9 @@ from gan_jax.data.loader import fetch_all
 
 @pytest.fixture(scope='module')
 def classifier(tmp_path_factory):
-  """A digit classifier that has nothing to do with the GAN.
+  """A digit classifier that is independent of the GAN.
 
-  Trained on all of MNIST where it is at hand (test accuracy 98%, and over 90%
+  Trained on all of MNIST if present (test accuracy 98%, and over 90%
   sure of 94% of the genuine test digits), else on the embedded digits.
   """
   config = vanilla_mnist.get_config()
@@ -36,14 +36,14 @@ def classifier(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_vanilla_gan_makes_digits(classifier, tmp_path):
-  """At least 9 digits of 10 make up 2% each of 1,000 samples; the classifier
-  is over 90% sure of at least 70% of them.
+def test_vanilla_gan_generates_digits(classifier, tmp_path):
+  """Of 1,000 samples, at least 9 digits have 2% each, and the classifier is
+  over 90% sure of at least 70%.
   """
   flags = ('--config=experiments/vanilla_mnist.py', f'--workdir={tmp_path}')
   # As a user would, without the tests' several devices on the same cores.
-  theirs = ('XLA_FLAGS', 'NPROC')
-  environment = {k: v for k, v in os.environ.items() if k not in theirs}
+  removed = ('XLA_FLAGS', 'NPROC')
+  environment = {k: v for k, v in os.environ.items() if k not in removed}
   subprocess.run(launch(*flags), cwd=ROOT, check=True, env=environment)
   samples = gan_jax.load(tmp_path).sample(1000)
   pixels = samples.reshape(1000, -1) / np.float32(255)

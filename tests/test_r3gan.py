@@ -1,4 +1,4 @@
-"""R3GAN's networks against the authors' code, and its experiment."""
+"""Tests of R3GAN's networks against the authors' code, and its experiment."""
 
 from functools import partial
 
@@ -16,8 +16,8 @@ from gan_jax.models import r3gan
 from gan_jax.models.r3gan_weights import from_reference
 
 GAMMA = 0.7
-# Of the reference, for 0 and 3 classes: see r3gan_reference.py. `fake` is the
-# pixel (2, 5) of the second one.
+# Values of the reference for 0 and 3 classes: see r3gan_reference.py. `fake` is
+# the pixel (2, 5) of the second image.
 GOLDEN = {
   0: {
     'fake': [-0.21792975141421653, -0.38737862257000455, 0.12772228698618737],
@@ -58,7 +58,7 @@ def dot(one, other):
 
 
 def network(found, dtype):
-  """(parameters, x) -> the output of a converted network."""
+  """Returns (parameters, x) -> output of a converted network."""
   block = {k: v for k, v in found.block.items() if k != 'name'}
   make = r3gan.Generator if found.player == 'gen' else r3gan.Discriminator
   module = make(found.resolution, found.channels, dtype=dtype, **block)
@@ -70,7 +70,7 @@ def network(found, dtype):
 
 
 def measured(classes, dtype):
-  """The golden numbers, of this code."""
+  """Returns the golden numbers as this code computes them."""
   gen = from_reference(
     reference.arrays(reference.gen_shapes(classes), np.dtype(dtype))
   )
@@ -103,8 +103,8 @@ def measured(classes, dtype):
       return loss.disc(d(params, real), d(params, fake))
 
     def disc_loss(params):
-      both = (jnp.mean(penalty(params, x)) / 2 for x in (real, fake))
-      return adversarial(params) + GAMMA * sum(both)
+      penalties = (jnp.mean(penalty(params, x)) / 2 for x in (real, fake))
+      return adversarial(params) + GAMMA * sum(penalties)
 
     gen_grads = jax.grad(gen_loss)(gen_params)
     disc_grads = jax.grad(disc_loss)(disc_params)
@@ -134,7 +134,7 @@ def measured(classes, dtype):
     pytest.param(0, 'float32', 1e-4, marks=pytest.mark.slow),
   ],
 )
-def test_it_is_the_reference(classes, dtype, rtol):
+def test_networks_equal_the_reference(classes, dtype, rtol):
   with jax.enable_x64(dtype == 'float64'):
     values = measured(classes, jnp.dtype(dtype))
     assert values['fake'].dtype == dtype
@@ -145,7 +145,7 @@ def test_it_is_the_reference(classes, dtype, rtol):
 
 
 def shapes(config):
-  """The abstract parameters of both networks of a config."""
+  """Returns the abstract parameters of both networks of a config."""
   classes, size = config.data.classes, config.data.resolution
   labels = jnp.zeros((1, classes)) if classes else None
   keys = jax.random.split(jax.random.key(0), 1)
@@ -175,21 +175,22 @@ def shapes(config):
     ('imagenet64', 103_570_432, 107_205_120),
   ],
 )
-def test_parameters_of_the_published_settings(arg, gen, disc):
-  """The numbers of parameters of the reference's networks, counted there."""
+def test_parameter_counts_of_published_settings_equal_the_reference(
+  arg, gen, disc
+):
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   assert [count(x) for x in shapes(get_config('r3gan', arg))] == [gen, disc]
 
 
-def test_initialization():
-  """Of L = 4 blocks: 1 / sqrt(fan in), times sqrt(2 / 1.04) L^(-1/4) within
-  blocks, whose last convolution is 0; a class embedding of D is smaller.
+def test_initialization_by_hand():
+  """With L = 4 blocks: 1 / sqrt(fan in), times sqrt(2 / 1.04) L^(-1/4) within
+  blocks, whose last convolution is 0. D's class embedding is smaller.
   """
   keys = jax.random.split(jax.random.key(0), 1)
-  table = {'features': (64, 64), 'groups': (4, 4)}
+  settings = {'features': (64, 64), 'groups': (4, 4)}
   labels = jnp.zeros((1, 100))
   init = lambda make, x: jax.jit(
-    lambda: make(8, 3, **table).init(keys[0], x, keys, True, labels)
+    lambda: make(8, 3, **settings).init(keys[0], x, keys, True, labels)
   )()
   gen = init(r3gan.Generator, jnp.zeros((1, 48)))['params']
   disc = init(r3gan.Discriminator, jnp.zeros((1, 8, 8, 3)))['params']
@@ -213,18 +214,18 @@ def test_initialization():
     assert np.std(array) == pytest.approx(std, rel=0.15)
 
 
-def test_precision_by_resolution():
-  """The top four resolutions, but never 4x4; results are float32."""
+def test_bfloat16_is_used_at_the_top_four_resolutions():
+  """But never at 4x4. Outputs and parameters are float32."""
   for levels, low in ((4, [8, 16, 32]), (7, [32, 64, 128, 256])):
     module = r3gan.Generator(4 * 2 ** (levels - 1), 3, dtype=jnp.bfloat16)
     sizes = [4 * 2**level for level in range(levels)]
     assert [s for s in sizes if module.dtype_at(s) == jnp.bfloat16] == low
     assert module.dtype_at(4) == jnp.float32
-  table = {'features': (8, 8), 'groups': (2, 2), 'dtype': jnp.bfloat16}
+  settings = {'features': (8, 8), 'groups': (2, 2), 'dtype': jnp.bfloat16}
   keys = jax.random.split(jax.random.key(0), 2)
   z, images = jnp.zeros((2, 5)), jnp.zeros((2, 8, 8, 3))
   for network, x in ((r3gan.Generator, z), (r3gan.Discriminator, images)):
-    module = network(8, 3, **table)
+    module = network(8, 3, **settings)
     make = lambda module=module, x=x: module.init_with_output(
       keys[0], x, keys, True
     )
@@ -233,20 +234,20 @@ def test_precision_by_resolution():
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {out.dtype}
 
 
-def test_settings_of_the_reference():
+def test_schedule_equals_that_of_the_reference():
   """train.py of the reference, at the start, halfway and at the end."""
   from gan_jax.training.schedule import make_schedule
 
   config = get_config('r3gan', 'ffhq256')
-  table = make_schedule(config)
+  schedule = make_schedule(config)
   last = 78_125
-  assert table.images(last) == 20_000_000
+  assert schedule.images(last) == 20_000_000
   for step, rate, gamma, b2, p in (
     (0, 2e-4, 150, 0.9, 0),
     (last // 2, 1.25e-4, 82.5, 0.945, 0.15),
     (last, 5e-5, 15, 0.99, 0.3),
   ):
-    phase = table.phase(step)
+    phase = schedule.phase(step)
     values = {
       'optimizer.gen.b2': b2,
       'optimizer.disc.b2': b2,
@@ -258,8 +259,8 @@ def test_settings_of_the_reference():
     for name, value in values.items():
       assert phase.values[name] == pytest.approx(value, rel=1e-3), name
     assert (phase.batch_size, phase.gen_batch_size) == (256, 256)
-  assert table.phase(0).ema_decay == 0
-  decay = table.phase(last).ema_decay
+  assert schedule.phase(0).ema_decay == 0
+  decay = schedule.phase(last).ema_decay
   assert decay == pytest.approx(0.5 ** (256 / 500_000))
 
 
@@ -271,7 +272,7 @@ def test_settings_of_the_reference():
     ({'groups': (2, 5)}, 'groups=5 does not divide the channels, 16'),
   ],
 )
-def test_widths_that_do_not_fit(changes, message):
+def test_invalid_widths_raise(changes, message):
   fields = {'resolution': 8, 'features': (8, 8), 'groups': (2, 2), **changes}
   module = r3gan.Generator(channels=3, **fields)
   keys = jax.random.split(jax.random.key(0), 1)
@@ -279,7 +280,7 @@ def test_widths_that_do_not_fit(changes, message):
     module.init(keys[0], jnp.zeros((1, 5)), keys, True)
 
 
-def test_other_weights_are_refused():
+def test_weights_of_another_network_raise():
   arrays = reference.arrays(reference.gen_shapes())
   with pytest.raises(UserError, match=r"'Model.Other.weight', which R3GAN"):
     from_reference({**arrays, 'Model.Other.weight': np.zeros(3)})

@@ -1,8 +1,8 @@
-"""D's density ratio, against densities that are known."""
+"""Tests of D's density ratio against known densities."""
 
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 
 import gan_jax
 from experiments import toy
@@ -10,7 +10,7 @@ from gan_jax.errors import UserError
 from gan_jax.runs.ratio import auroc
 
 
-def test_the_area_under_the_curve_by_counting():
+def test_auroc_by_counting():
   a, b = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0])
   # Of 6 pairs: 1>0, 2>0, 3>0, 3>2; a tie 2=2; and 1<2.
   assert auroc(a, b) == pytest.approx(4.5 / 6)
@@ -20,7 +20,7 @@ def test_the_area_under_the_curve_by_counting():
 
 @pytest.fixture(scope='module')
 def gaussians(tmp_path_factory):
-  """D between the data N(1, 0.5^2) and a fixed G, w z + b: N(b, w^2)."""
+  """A run whose D separates N(1, 0.5^2) from a fixed G, w z + b: N(b, w^2)."""
   config = toy.get_config('gaussian,tiny')
   config.model.gen.hidden = ()
   config.model.disc.hidden = (64, 64)
@@ -42,17 +42,17 @@ def known_ratio(run, x):
   return log_normal(1.0, 0.5) - log_normal(b, w)
 
 
-@pytest.mark.slow  # trained until D is right
-def test_the_ratio_of_two_known_gaussians(gaussians):
-  """Where both have samples, within a tenth of the ratio's spread."""
+@pytest.mark.slow  # trains D to its optimum
+def test_more_likely_equals_the_known_ratio(gaussians):
+  """90% of the ratios have an error below 0.25."""
   rng = np.random.default_rng(0)
   real = rng.normal(1.0, 0.5, (500, 1)).astype(np.float32)
   fake = gaussians.sample(500, seed=3)
   found = gaussians.more_likely(real, fake)
   for points, ratios in ((real, found.a), (fake, found.b)):
     expected = known_ratio(gaussians, points[:, 0])
-    near = np.quantile(np.abs(ratios - expected), 0.9)
-    assert near < 0.25, near
+    error = np.quantile(np.abs(ratios - expected), 0.9)
+    assert error < 0.25, error
   truth = auroc(
     known_ratio(gaussians, real[:, 0]), known_ratio(gaussians, fake[:, 0])
   )
@@ -60,7 +60,7 @@ def test_the_ratio_of_two_known_gaussians(gaussians):
   assert 'a is more likely than b with probability' in repr(found)
 
 
-def test_the_optimal_discriminator_is_calibrated(gaussians):
+def test_trained_discriminator_is_calibrated(gaussians):
   rng = np.random.default_rng(1)
   real = rng.normal(1.0, 0.5, (5000, 1)).astype(np.float32)
   good = gaussians.calibration(real)
@@ -86,8 +86,8 @@ def test_calibration_by_hand(gaussians, monkeypatch):
   assert found.error == pytest.approx(1 / 12)
 
 
-def test_comparisons_that_cannot_be(monkeypatch):
-  run = untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+def test_invalid_comparisons_raise(monkeypatch):
+  run = untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
   images = run.sample(2)
   with pytest.raises(UserError, match=r'b of run\.more_likely is empty'):
     run.more_likely(images, images[:0])

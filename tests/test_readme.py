@@ -1,4 +1,4 @@
-"""What the README and the documentation name exists and works."""
+"""Tests that names, links and commands of the documentation exist and work."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from conftest import ROOT
 from ml_collections import ConfigDict
-from runs import EXPERIMENTS, get_config, metrics, preempt_at, setting
+from runs import EXPERIMENTS, config_path, get_config, metrics, preempt_at
 
 import gan_jax
 import launch  # defines the flags
@@ -69,13 +69,13 @@ def commands():
 
 @cache
 def all_keys():
-  """The keys of all experiments."""
+  """Returns the keys of all experiments."""
   configs = [get_config(name) for name in EXPERIMENTS]
   return {key for config in configs for key in cfg.flatten(config.to_dict())}
 
 
 @pytest.mark.parametrize('page', TEXTS)
-def test_links(page):
+def test_links_exist(page):
   for target in re.findall(r'\]\(([^)\s]+)\)', TEXTS[page]):
     if '://' in target:
       continue
@@ -86,7 +86,7 @@ def test_links(page):
     assert not anchor or anchor in anchors(other.read_text()), target
 
 
-def test_commands_are_of_experiments_and_keys_that_exist():
+def test_commands_name_existing_experiments_and_keys():
   assert launch
   checked = 0
   for page, words in commands():
@@ -106,13 +106,13 @@ def test_commands_are_of_experiments_and_keys_that_exist():
   assert checked > 20
 
 
-def test_flags_in_the_text_are_keys():
+def test_config_flags_in_the_text_exist():
   for page, text in TEXTS.items():
     for key in re.findall(r'--config\.([a-z][\w.]*\w)', text):
       assert key in all_keys() or bound_of(key), (page, key)
 
 
-def test_the_table_of_keys_is_whole():
+def test_table_of_keys_is_complete():
   """Each key of an experiment has a line, and each line is of a known key."""
   tables = '\n'.join(
     blocks('docs/reference/configuration.md', '{config-keys}.*?')
@@ -125,7 +125,7 @@ def test_the_table_of_keys_is_whole():
   pattern = re.compile('|'.join(fill(key).replace('.', r'\.') for key in keys))
   for key in all_keys():
     block, _, leaf = key.rpartition('.')
-    if block.startswith('game.penalties.'):  # they have a page of their own
+    if block.startswith('game.penalties.'):  # described on another page
       assert f'`{leaf}`' in TEXTS['docs/reference/losses.md'], key
     else:
       assert key == 'schedule' or pattern.fullmatch(key), key
@@ -153,29 +153,29 @@ def test_the_table_of_keys_is_whole():
     ('tutorials/toy', TOYS),
   ],
 )
-def test_every_row_has_its_line(page, names):
+def test_every_choice_is_documented(page, names):
   for name in names:
     assert re.search(rf'\b{name}\b', TEXTS[f'docs/{page}.md']), name
 
 
-def test_every_experiment_has_its_line():
+def test_every_experiment_is_documented():
   """The reference has each experiment, and the README each group of them."""
   for name in EXPERIMENTS:
-    named = setting(name).removeprefix('experiments/')
+    named = config_path(name).removeprefix('experiments/')
     assert f'`{named}`' in TEXTS['docs/reference/experiments.md'], name
     file = named.partition(':')[0]
     known = (f'`{file}', f'`{file.partition("_")[0]}_*.py`')
     assert any(x in TEXTS['README.md'] for x in known), name
 
 
-def test_exit_codes():
+def test_exit_codes_are_documented():
   text = TEXTS['docs/reference/exit_codes.md']
   for code in (0, 1, 2, errors.DIVERGED, errors.PREEMPTED, 130, 141):
     assert f'| {code} |' in text
 
 
 def attribute(name):
-  """What `gan_jax.module.name` is."""
+  """Returns the object that a dotted name names."""
   parts = name.split('.')
   for length in range(len(parts), 0, -1):
     module = '.'.join(parts[:length])
@@ -222,16 +222,15 @@ def mine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('page', ['docs/how_to/own_parts.md', 'README.md'])
-def test_an_experiment_of_ones_own(page, mine, tmp_path):
-  """It is trained as it stands."""
+def test_custom_experiment_of_the_docs_trains(page, mine, tmp_path):
   config = mine(page)['get_config']('tiny')
   loop.train(config, tmp_path / 'run')
   (*_, last) = metrics(tmp_path / 'run')
   assert all(np.isfinite(value) for value in last.values())
 
 
-def test_parts_of_ones_own(mine, tmp_path):
-  """They train, resume, and are run for a reader only if he trusts them."""
+def test_custom_parts_need_trust_to_load(mine, tmp_path):
+  """They train and resume, but loading imports them only with trust=True."""
   config = mine('README.md')['get_config']('tiny')
   workdir = tmp_path / 'run'
   config.steps_per_dispatch = 4
@@ -247,7 +246,7 @@ def test_parts_of_ones_own(mine, tmp_path):
 
 
 def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
-  """Each name of docs/how_to/own_parts.md; here, rows the package has."""
+  """Each name of docs/how_to/own_parts.md, here with parts of the package."""
   (tmp_path / 'parts.py').write_text(
     'from gan_jax.games.latents import LATENTS\n'
     'from gan_jax.games.augment import color\n'
@@ -287,7 +286,7 @@ def test_every_kind_of_part_can_be_a_file(tmp_path, monkeypatch):
     ('json.py:Net', 'has the name of another module, json: rename it'),
   ],
 )
-def test_a_part_that_cannot_be_imported_is_a_line(
+def test_part_that_cannot_be_imported_is_one_line(
   name, message, tmp_path, monkeypatch
 ):
   (tmp_path / 'broken.py').write_text('1 / 0')
@@ -312,7 +311,7 @@ def test_a_part_that_cannot_be_imported_is_a_line(
     {'schedule': ({'values': {'x': ['evil.py:run', 0, 1]}},)},
   ],
 )
-def test_no_code_is_run_for_a_reader(changes, tmp_path, monkeypatch):
+def test_load_runs_no_custom_code(changes, tmp_path, monkeypatch):
   (tmp_path / 'evil.py').write_text('1 / 0')
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(tmp_path)
@@ -339,8 +338,8 @@ def test_no_code_is_run_for_a_reader(changes, tmp_path, monkeypatch):
     ('model.gen.activation', 'evil:run'),
   ],
 )
-def test_names_that_are_not_imported(key, value, tmp_path, monkeypatch):
-  """Only the names of docs/how_to/own_parts.md are."""
+def test_other_names_are_not_imported(key, value, tmp_path, monkeypatch):
+  """Only the names of docs/how_to/own_parts.md are imported."""
   (tmp_path / 'evil.py').write_text('1 / 0')
   monkeypatch.syspath_prepend(tmp_path)
   config = get_config('vanilla_mnist', 'tiny')
@@ -350,7 +349,7 @@ def test_names_that_are_not_imported(key, value, tmp_path, monkeypatch):
     loop.train(config, tmp_path / 'run')
 
 
-def test_files_that_are_named_exist():
+def test_named_files_exist():
   for page, text in TEXTS.items():
     for name in re.findall(r'[\w*/]+\.(?:py|ipynb)\b', text):
       found = [*ROOT.glob(name), *ROOT.glob(f'*/{name}')]

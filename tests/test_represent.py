@@ -1,10 +1,10 @@
-"""InfoGAN, BiGAN, and D's features as representations."""
+"""Tests of InfoGAN, BiGAN, and D's features as representations."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import get_config, untrained
+from runs import get_config, untrained_run
 from scipy.stats import norm
 
 from examples import augmentation, representations
@@ -17,7 +17,7 @@ from gan_jax.training.schedule import make_schedule
 
 
 def dense_infogan():
-  """InfoGAN with the networks of vanilla_mnist.py, without dropout."""
+  """Returns InfoGAN with the networks of vanilla_mnist.py, without dropout."""
   config = get_config('infogan_digits', 'tiny')
   config.model = get_config('vanilla_mnist', 'tiny').model
   config.model.disc.dropout = 0.0
@@ -25,7 +25,7 @@ def dense_infogan():
 
 
 def players(config):
-  """A game, its phase, variables, a batch, inputs and fakes."""
+  """Returns a game, its phase, a batch, a context, fakes and keys."""
   game, phase = games.make(config), make_schedule(config).phase(0)
   size = config.data.resolution
   images = jax.random.uniform(
@@ -40,26 +40,26 @@ def players(config):
   return game, phase, batch, context, fakes, keys
 
 
-def test_codes_are_uniform_and_g_sees_them():
+def test_codes_are_uniform_and_change_the_samples():
   config = get_config('infogan_digits', 'tiny')
   game, phase, _, context, fakes, _ = players(config)
-  many = game.sample_inputs(
+  inputs = game.sample_inputs(
     jax.random.split(jax.random.key(3), 4000), {}, phase
   )
-  share = np.asarray(many['class']).mean(0)
+  share = np.asarray(inputs['class']).mean(0)
   assert share.shape == (10,)
   np.testing.assert_allclose(share, 0.1, atol=0.02)
-  codes = np.asarray(many['codes'])
+  codes = np.asarray(inputs['codes'])
   np.testing.assert_allclose(codes.mean(0), 0, atol=0.03)
   np.testing.assert_allclose(codes.var(0), 1 / 3, atol=0.02)  # of U(-1, 1)
   assert np.abs(np.corrcoef(codes.T)[0, 1]) < 0.05
-  turned = {**context.inputs, 'class': jnp.roll(context.inputs['class'], 1, 1)}
-  other = main_output(game).sample(context.variables.gen, turned, phase)
+  rotated = {**context.inputs, 'class': jnp.roll(context.inputs['class'], 1, 1)}
+  other = main_output(game).sample(context.variables.gen, rotated, phase)
   assert np.abs(other - fakes).max() > 1e-3
 
 
-def test_the_bound_by_hand():
-  """Cross-entropy and the Gaussian's density, in float64."""
+def test_information_bound_by_hand():
+  """The class logits and the Gaussian's density, in float64."""
   outputs = np.array([[1.0, 2.0, 0.5, -0.5, 0.1, 0.3]], np.float32)
   logits, mean, log_std = split_outputs(jnp.asarray(outputs), 2, 2)
   np.testing.assert_allclose(logits, [[1.0, 2.0]])
@@ -90,8 +90,8 @@ def test_both_players_add_the_weighted_bound():
     assert 1.5 < aux.metrics['class_loss'] < 3.5  # about log 10, untrained
 
 
-def test_encodings_of_an_infogan(monkeypatch):
-  run = untrained(dense_infogan(), monkeypatch)
+def test_infogan_encodes_by_hand(monkeypatch):
+  run = untrained_run(dense_infogan(), monkeypatch)
   images = run.sample(300)
   found = run.encode(images)
   assert found['codes'].shape == (300, 2)
@@ -109,8 +109,8 @@ def test_encodings_of_an_infogan(monkeypatch):
   )
 
 
-def test_bigan_exchanges_the_pairs():
-  """E's loss is G's with reals for fakes: -log(1 - D(x, E(x)))."""
+def test_bigan_losses_by_hand():
+  """E's loss is G's with reals in place of fakes: -log(1 - D(x, E(x)))."""
   config = get_config('bigan_digits', 'tiny')
   config.model.disc.dropout = 0.0
   game, phase, batch, context, fakes, keys = players(config)
@@ -137,12 +137,12 @@ def test_bigan_exchanges_the_pairs():
 
 
 def test_bigan_encodes_and_samples(monkeypatch):
-  run = untrained(get_config('bigan_digits', 'tiny'), monkeypatch)
+  run = untrained_run(get_config('bigan_digits', 'tiny'), monkeypatch)
   images = run.sample(5)
   z = run.encode(images)['z']
   assert z.shape == (5, 64)
-  again = run.generate({**run.inputs(5), 'z': jnp.asarray(z)})
-  assert again.shape == images.shape
+  reconstructions = run.generate({**run.inputs(5), 'z': jnp.asarray(z)})
+  assert reconstructions.shape == images.shape
   with pytest.raises(UserError, match='needs more than images'):
     run.features(images)
   with pytest.raises(UserError, match='needs more than images'):
@@ -153,7 +153,7 @@ def test_features_are_the_activations_of_a_layer(monkeypatch):
   """The second MLP layer of the full D, by hand."""
   config = get_config('vanilla_mnist', 'tiny')
   config.model.disc.hidden = (32, 16, 8)
-  run = untrained(config, monkeypatch)
+  run = untrained_run(config, monkeypatch)
   images = run.sample(300)
   params = jax.tree.map(np.float64, run.disc_vars['params'])
   x = images.reshape(300, -1) / 127.5 - 1
@@ -175,14 +175,14 @@ def test_features_are_the_activations_of_a_layer(monkeypatch):
 )
 def test_features_of_convolutions_are_flat(name, segment, monkeypatch):
   config = get_config(name, 'tiny')
-  run = untrained(config, monkeypatch)
+  run = untrained_run(config, monkeypatch)
   found = run.features(run.sample(2), 0)
   assert found.ndim == 2
   assert np.ptp(found) > 0
 
 
-def test_features_of_a_conditional_discriminator(monkeypatch):
-  run = untrained(get_config('cgan_digits', 'tiny'), monkeypatch)
+def test_features_of_a_conditional_disc_depend_on_labels(monkeypatch):
+  run = untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
   images = run.sample(3)
   one, other = (run.features(images, 0, labels=c) for c in (1, 2))
   assert np.abs(one - other).max() > 1e-4
@@ -190,8 +190,8 @@ def test_features_of_a_conditional_discriminator(monkeypatch):
     run.features(images)
 
 
-def test_games_that_do_not_fit(monkeypatch):
-  run = untrained(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+def test_unsupported_games_raise(monkeypatch):
+  run = untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
   with pytest.raises(UserError, match="the game 'image' has no encoder"):
     run.encode(run.sample(1))
   for name, changes, message in (
@@ -211,7 +211,7 @@ def test_games_that_do_not_fit(monkeypatch):
 
 
 def test_agreement_of_codes_and_classes_by_hand():
-  """Codes that are renamed classes, but for one of eight."""
+  """The codes are permuted classes, except for one of eight."""
   classes = np.array([0, 0, 1, 1, 2, 2, 3, 3])
   codes = np.array([3, 3, 0, 0, 1, 1, 2, 0])
   nmi, accuracy = representations.agreement(codes, classes)
@@ -240,7 +240,7 @@ def test_probes_on_separable_and_on_random_features():
     assert probe(*split(noise)) < 0.4
 
 
-def test_the_digits_of_the_examples_do_not_overlap():
+def test_train_and_test_digits_of_the_examples_do_not_overlap():
   train, test = representations.read(None)
   assert (len(train['labels']), len(test['labels'])) == (4000, 1000)
   assert sorted(train['labels'][:10]) == list(range(10))

@@ -1,4 +1,4 @@
-"""Images larger and smaller, by hand."""
+"""Tests of average pooling and upsampling, by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from gan_jax.ops.resample import average_pool, upsample_nearest
 IMAGES = jnp.arange(2 * 4 * 4 * 3, dtype=jnp.float32).reshape(2, 4, 4, 3)
 
 
-def test_box_is_the_mean_of_squares():
+def test_average_pool_is_the_mean_of_squares():
   small = average_pool(IMAGES, 2)
   assert small.shape == (2, 2, 2, 3)
   for i, j in np.ndindex(2, 2):
@@ -19,7 +19,7 @@ def test_box_is_the_mean_of_squares():
   )
 
 
-def test_nearest_repeats_pixels():
+def test_upsample_nearest_repeats_pixels():
   large = np.asarray(upsample_nearest(IMAGES, 3))
   for i, j in np.ndindex(12, 12):
     np.testing.assert_array_equal(large[:, i, j], IMAGES[:, i // 3, j // 3])
@@ -28,6 +28,6 @@ def test_nearest_repeats_pixels():
   )
 
 
-def test_a_factor_of_one_changes_nothing():
+def test_factor_of_one_returns_the_same_array():
   assert average_pool(IMAGES, 1) is IMAGES
   assert upsample_nearest(IMAGES, 1) is IMAGES

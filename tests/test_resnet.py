@@ -1,4 +1,4 @@
-"""Residual networks, spectral normalisation, classes: against the papers."""
+"""Tests of ResNets, spectral norm and conditioning, against the papers."""
 
 from functools import partial
 
@@ -20,8 +20,8 @@ DRAW = lambda *shape: jnp.asarray(
 )
 
 
-def shapes(module, x, **how):
-  make = partial(module.init, train=False, **how)
+def shapes(module, x, **kwargs):
+  make = partial(module.init, train=False, **kwargs)
   return jax.eval_shape(lambda: make(jax.random.key(0), x, KEYS))
 
 
@@ -33,7 +33,7 @@ def count(tree):
 
 
 def pass_through(layer, variables, x):
-  """As D's passes over reals: the power iteration goes on."""
+  """Applies a layer as in D's pass over reals: with one power iteration."""
   return layer.apply(variables, x, mutable=['spectral'])
 
 
@@ -41,8 +41,8 @@ def pass_through(layer, variables, x):
   'layer, shape',
   [(Dense(5, spectral=True), (N, 7)), (Conv(5, spectral=True), (N, 4, 4, 3))],
 )
-def test_weights_come_to_have_norm_one(layer, shape):
-  """The largest singular value by NumPy, of a matrix [taps, outputs]."""
+def test_spectral_norm_converges_to_the_largest_singular_value(layer, shape):
+  """NumPy computes it for a matrix [taps, outputs]."""
   x = DRAW(*shape)
   variables = layer.init(jax.random.key(0), x)
   kernel = np.asarray(variables['params']['kernel'], np.float64)
@@ -55,7 +55,7 @@ def test_weights_come_to_have_norm_one(layer, shape):
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_fresh_layer_is_divided_by_its_estimate():
+def test_new_layer_is_divided_by_its_estimate():
   """s = |v^T W u| with u and v of length 1, before any power iteration."""
   for layer, shape in (
     (Dense(50, spectral=True), (N, 70)),
@@ -69,13 +69,13 @@ def test_a_fresh_layer_is_divided_by_its_estimate():
     v = w @ u / np.linalg.norm(w @ u)
     plain = layer.clone(spectral=False)
     expected = plain.apply({'params': variables['params']}, x) / abs(v @ w @ u)
-    made = layer.apply(variables, x)
-    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+    output = layer.apply(variables, x)
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_power_iteration_by_hand():
-  """v <- W u / |W u|, u <- W^T v / |W^T v| where D takes a step, and nowhere
-  else; then s = |W u| for every pass.
+  """v <- W u / |W u|, u <- W^T v / |W^T v| in an update of D, and nowhere else;
+  then s = |W u| for every pass.
   """
   layer, x = Dense(5, spectral=True), DRAW(N, 7)
   variables = layer.init(jax.random.key(0), x)
@@ -92,19 +92,19 @@ def test_one_power_iteration_by_hand():
   again = layer.apply({**variables, **new}, x)
   np.testing.assert_allclose(again, y, rtol=1e-6)
   before = np.asarray(x) @ w / np.linalg.norm(w @ u)
-  unmoved = layer.apply(variables, x)
-  np.testing.assert_allclose(unmoved, before, rtol=1e-4, atol=1e-5)
+  unchanged = layer.apply(variables, x)
+  np.testing.assert_allclose(unchanged, before, rtol=1e-4, atol=1e-5)
 
 
-def test_the_norm_is_differentiated_too():
-  """Of W / s, s = v^T W u, u and v fixed: by finite differences in float64."""
+def test_gradient_includes_the_norm():
+  """Of W / s with s = v^T W u, u and v fixed: finite differences in float64."""
   with jax.enable_x64(True):
     layer = Dense(5, spectral=True, dtype=jnp.float64)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(N, 7)))
     variables = jax.tree.map(
       lambda t: t.astype(jnp.float64), layer.init(jax.random.key(0), x)
     )
-    for _ in range(200):  # where u and v do not move any more
+    for _ in range(200):  # until u and v are constant
       _, new = pass_through(layer, variables, x)
       variables = {**variables, **new}
 
@@ -113,10 +113,12 @@ def test_the_norm_is_differentiated_too():
       return jnp.sum(layer.apply({**variables, 'params': params}, x) ** 2)
 
     w = variables['params']['kernel']
-    way = jnp.asarray(np.random.default_rng(1).normal(size=w.shape))
-    apart = (total(w + 1e-5 * way) - total(w - 1e-5 * way)) / 2e-5
-    slope = jnp.sum(jax.grad(total)(w) * way)
-    np.testing.assert_allclose(slope, apart, rtol=1e-6)
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=w.shape))
+    difference = (
+      total(w + 1e-5 * direction) - total(w - 1e-5 * direction)
+    ) / 2e-5
+    derivative = jnp.sum(jax.grad(total)(w) * direction)
+    np.testing.assert_allclose(derivative, difference, rtol=1e-6)
 
 
 # -- Networks --
@@ -126,7 +128,7 @@ def conv(c, d, k=3):
   return k * k * c * d + d
 
 
-def test_sngan_of_cifar_has_the_parameters_of_its_table():
+def test_sngan_of_cifar10_has_the_parameter_count_of_the_paper():
   """Miyato et al. 2018, table 4: G 256 wide, D 128; weights and biases."""
   gen = shapes(resnet.Generator(32, 3), jnp.zeros((N, 128)))
   up = 2 * conv(256, 256) + conv(256, 256, 1) + 2 * 2 * 256
@@ -149,26 +151,28 @@ def test_sngan_of_cifar_has_the_parameters_of_its_table():
     (128, (1024, 1024, 512, 256, 128, 64), (64, 128, 256, 512, 1024, 1024), 5),
   ],
 )
-def test_other_sizes(resolution, gen, disc, num_downsamples):
-  """Those of Miyato et al., tables 5 and 6: 6x6 or 4x4 at first."""
+def test_resnets_have_the_sizes_of_the_paper(
+  resolution, gen, disc, num_downsamples
+):
+  """Miyato et al., tables 5 and 6: they start at 6x6 or 4x4."""
   gen, disc = (
     resnet.Generator(resolution, 3, features=gen),
     resnet.Discriminator(features=disc, num_downsamples=num_downsamples),
   )
 
-  def play():
+  def generate_and_discriminate():
     z = jnp.zeros((N, 128))
     gen_vars = gen.init(jax.random.key(0), z, KEYS, False)
     images = gen.apply(gen_vars, z, KEYS, False)
     disc_vars = disc.init(jax.random.key(0), images, KEYS, False)
     return images, disc.apply(disc_vars, images, KEYS, False)
 
-  images, logits = jax.eval_shape(play)
+  images, logits = jax.eval_shape(generate_and_discriminate)
   assert images.shape == (N, resolution, resolution, 3)
   assert logits.shape == (N,)
 
 
-def test_a_size_that_blocks_do_not_reach():
+def test_unreachable_size_raises():
   with pytest.raises(UserError, match='3 upsampling blocks'):
     shapes(resnet.Generator(28, 3), jnp.zeros((N, 128)))
 
@@ -176,8 +180,8 @@ def test_a_size_that_blocks_do_not_reach():
 # -- Classes --
 
 
-def test_class_norm_by_hand():
-  """The batch, normalised; then the class's own gain and bias."""
+def test_conditional_batch_norm_by_hand():
+  """The normalized batch, then the gain and the bias of the class."""
   x = DRAW(N, 2, 2, 5)
   norm = ConditionalBatchNorm(True, jnp.float32, None)
   variables = norm.init(jax.random.key(0), x, LABELS)
@@ -187,36 +191,41 @@ def test_class_norm_by_hand():
   y, _ = norm.apply({**variables, 'params': params}, x, LABELS,
                     mutable=['batch_stats'])  # fmt: skip
   flat = np.asarray(x, np.float64).reshape(-1, 5)
-  normed = (np.asarray(x) - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+  normalized = (np.asarray(x) - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
   for example, label in enumerate((0, 2, 1, 2)):
-    expected = np.asarray(gain)[label] * normed[example]
+    expected = np.asarray(gain)[label] * normalized[example]
     expected = expected + np.asarray(bias)[label]
     np.testing.assert_allclose(y[example], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_projection_by_hand():
-  """logit(x, y) = logit(x) + <embedding of y, features>: without one, alike."""
+  """logit(x, y) = logit(x) + <embedding of y, features>, or logit(x) alone."""
   disc = resnet.Discriminator((4, 6), num_downsamples=1, spectral=False)
   images = DRAW(N, 8, 8, 3)
   variables = disc.init(jax.random.key(0), images, KEYS, False, labels=LABELS)
-  of = lambda labels, variables=variables: np.asarray(
+  logits = lambda labels, variables=variables: np.asarray(
     disc.apply(variables, images, KEYS, False, labels=labels)
   )
-  alone, projected = of(None), of(LABELS)
+  unconditional, projected = logits(None), logits(LABELS)
   one_by_one = [
-    of(jnp.tile(jnp.eye(CLASSES)[c], (N, 1))) - alone for c in range(CLASSES)
+    logits(jnp.tile(jnp.eye(CLASSES)[c], (N, 1))) - unconditional
+    for c in range(CLASSES)
   ]
   expected = [one_by_one[c][i] for i, c in enumerate((0, 2, 1, 2))]
-  np.testing.assert_allclose(projected - alone, expected, rtol=1e-3, atol=1e-5)
-  none = jax.tree_util.tree_map_with_path(
+  np.testing.assert_allclose(
+    projected - unconditional, expected, rtol=1e-3, atol=1e-5
+  )
+  without_embedding = jax.tree_util.tree_map_with_path(
     lambda path, x: 0 * x if 'Embed' in jax.tree_util.keystr(path) else x,
     variables,
   )
-  np.testing.assert_allclose(of(LABELS, none), alone, rtol=1e-6)
-  assert abs(projected - alone).max() > 1e-3
+  np.testing.assert_allclose(
+    logits(LABELS, without_embedding), unconditional, rtol=1e-6
+  )
+  assert abs(projected - unconditional).max() > 1e-3
 
 
-def test_a_network_that_sorts():
+def test_auxiliary_classifier_returns_class_logits():
   disc = resnet.Discriminator((4, 6), num_downsamples=1, auxiliary=True)
   images = DRAW(N, 8, 8, 3)
   variables = disc.init(jax.random.key(0), images, KEYS, False, labels=LABELS)
@@ -224,8 +233,8 @@ def test_a_network_that_sorts():
   assert (logits.shape, classes.shape) == ((N,), (N, CLASSES))
 
 
-def test_labels_beside_the_latents_and_the_pixels():
-  """Mirza & Osindero 2014: so many more inputs of the first layer."""
+def test_mlp_concatenates_labels_with_its_inputs():
+  """Mirza & Osindero 2014: the first layer has one more input per class."""
   gen = shapes(mlp.Generator(8, 1, (20,)), jnp.zeros((N, 10)), labels=LABELS)
   assert gen['params']['Dense_0']['kernel'].shape == (10 + CLASSES, 20)
   disc = shapes(

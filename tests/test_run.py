@@ -1,4 +1,4 @@
-"""`gan_jax.load`: a finished run, opened as in a notebook."""
+"""Tests of `gan_jax.load`: a finished run, opened as in a notebook."""
 
 import json
 import shutil
@@ -39,20 +39,20 @@ def test_samples_are_a_function_of_the_seed(run):
   assert len(np.unique(images.reshape(300, -1), axis=0)) == 300
 
 
-def test_the_generator_is_pure_and_uses_the_moving_average(run, workdir):
+def test_generator_is_pure_and_uses_the_ema(run, workdir):
   direct = run.generator(run.params, run.inputs(5))
   np.testing.assert_array_equal(to_uint8(direct), run.sample(5))
   state = checkpoint.read(workdir, ('ema', 'variables'), run.step)
-  same = lambda a, b: all(
+  equal = lambda a, b: all(
     (x == y).all()
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   )
-  assert same(run.params, state['ema'])
-  assert not same(run.params, state['variables']['gen'])
+  assert equal(run.params, state['ema'])
+  assert not equal(run.params, state['variables']['gen'])
 
 
-def test_the_discriminator_equals_its_layers_by_hand(run):
-  """The MLP of `:tiny`, by hand: 784 to 32 units, leaky, to a logit."""
+def test_discriminator_equals_its_layers_by_hand(run):
+  """The MLP of `:tiny`: 784 inputs, 32 units with leaky ReLU, a logit."""
   images = run.sample(300)
   params = jax.tree.map(np.float64, run.disc_vars['params'])
   x = images.reshape(300, -1) / 127.5 - 1
@@ -62,7 +62,7 @@ def test_the_discriminator_equals_its_layers_by_hand(run):
   np.testing.assert_allclose(run.discriminator(images), x[:, 0], atol=1e-4)
 
 
-def test_paths_lead_from_sample_to_sample(run):
+def test_interpolate_leads_from_sample_to_sample(run):
   paths = run.interpolate(n=3, steps=5, seed=7)
   assert paths.shape == (3, 5, 28, 28, 1)
   ends = run.sample(6, seed=7).astype(int)
@@ -70,7 +70,7 @@ def test_paths_lead_from_sample_to_sample(run):
   assert abs(paths[:, -1] - ends[1::2]).max() <= 1
 
 
-def test_labels_of_an_unconditional_run(run):
+def test_labels_of_an_unconditional_run_raise(run):
   for method in (run.sample, run.show, run.interpolate):
     with pytest.raises(UserError, match='this run is unconditional: remove la'):
       method(2, labels=1)
@@ -85,13 +85,13 @@ def test_labels_of_an_unconditional_run(run):
     ('nearest', {'k': 0}, 'k=0 must be 1 or more'),
   ],
 )
-def test_counts_that_are_not_positive(run, method, arguments, message):
+def test_non_positive_counts_raise(run, method, arguments, message):
   with pytest.raises(UserError, match=message):
     getattr(run, method)(**arguments)
 
 
-def test_counts_and_seeds_that_are_no_integers():
-  """Their types are checked here: the tests check annotations as well."""
+def test_non_integer_counts_and_seeds_raise():
+  """Calls the checks directly, because the tests also check annotations."""
   for value in ('x', 2.0, None, True):
     with pytest.raises(UserError, match=f'steps={value!r} must be an integer'):
       check_counts(n=1, steps=value)
@@ -116,7 +116,7 @@ def test_show_enlarges_small_images(run):
   assert picture.size == (7 * 3 * 28, 7 * 3 * 28)
 
 
-def test_older_checkpoints(workdir):
+def test_older_checkpoint_can_be_loaded(workdir):
   steps = checkpoint.steps(workdir)
   assert steps == [8, 16, 24]
   older = gan_jax.load(workdir, step=8)
@@ -124,7 +124,7 @@ def test_older_checkpoints(workdir):
   assert (older.sample(2) != gan_jax.load(workdir).sample(2)).any()
 
 
-def test_runs_that_cannot_be_opened(workdir, tmp_path):
+def test_unreadable_runs_raise(workdir, tmp_path):
   with pytest.raises(UserError, match=r'step 9 \(available: 8, 16, 24\)'):
     gan_jax.load(workdir, step=9)
   with pytest.raises(UserError, match=r'has no config\.json'):
@@ -135,7 +135,7 @@ def test_runs_that_cannot_be_opened(workdir, tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['config.json']
 
 
-def test_opens_on_another_number_of_devices(workdir, run):
+def test_run_opens_on_another_number_of_devices(workdir, run):
   """A run of two devices gives the same images on one device."""
   code = (
     f'import gan_jax; print(gan_jax.load({str(workdir)!r}).sample(2).sum())'
@@ -155,7 +155,7 @@ def test_opens_on_another_number_of_devices(workdir, run):
   'experiment',
   [vanilla_mnist, pytest.param(dcgan_celeba, marks=pytest.mark.slow)],
 )
-def test_the_notebook_executes(experiment, tmp_path):
+def test_notebook_executes(experiment, tmp_path):
   workdir = tmp_path / 'run'
   loop.train(experiment.get_config('tiny'), workdir)
   path = ROOT / 'experiments' / 'read_a_run.ipynb'

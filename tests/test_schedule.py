@@ -30,7 +30,7 @@ def place(*segments, total, dispatch=1, rampup=None):
   )
 
 
-def test_constant_schedule():
+def test_constant_schedule_by_hand():
   t = place(total=100)
   assert t.total_steps == 10
   assert t.images(7) == 70
@@ -41,7 +41,7 @@ def test_constant_schedule():
 
 
 def test_ema_half_life_ramps_up():
-  """It is 1/4 of the images seen, up to 100, and 0 at first."""
+  """The half-life is 1/4 of the images seen, up to 100, and 0 at first."""
   t = place(total=1000, rampup=0.25)
   assert t.phase(0).ema_decay == 0
   assert t.phase(8).ema_decay == pytest.approx(0.5 ** (10 / 20))
@@ -54,13 +54,13 @@ def test_segments_are_whole_dispatches():
   t = place({'images': 105}, {'batch_size': 20}, total=300, dispatch=4)
   assert t.segments[0].steps == 12
   assert t.images(12) == 120
-  # 180 images are left: 9 iterations of 20, made 12.
+  # 180 images are left: 9 iterations of 20, rounded up to 12.
   assert t.total_steps == 24
   assert t.images(24) == 120 + 12 * 20
 
 
-def test_wgans_first_critic_steps():
-  """100 critic steps in the first 25 iterations, then 5."""
+def test_wgan_starts_with_more_critic_steps():
+  """100 critic steps in each of the first 25 iterations, then 5."""
   t = place(
     {'images': 25 * 100 * 10, 'disc_steps': 100},
     {'disc_steps': 5},
@@ -72,8 +72,7 @@ def test_wgans_first_critic_steps():
   assert t.total_steps == 25 + 20
 
 
-def test_progressive_growing():
-  """A stage fades in linearly while its images are shown."""
+def test_stage_fades_in_linearly():
   t = place(
     {'images': 100},
     {'images': 200, 'stage': 1, 'values': {'alpha': ('linear', 0.0, 1.0)}},
@@ -97,19 +96,19 @@ def test_progressive_growing():
   assert t.phase(35).learning_rate.disc == pytest.approx(0.2)
 
 
-def test_the_run_may_end_within_a_segment():
+def test_run_may_end_within_a_segment():
   t = place({'images': 100}, {'images': 100, 'stage': 1}, total=50)
   assert t.total_steps == 5
   assert len(t.segments) == 1
 
 
-def test_stacked_phases():
+def test_dispatch_stacks_phases():
   phases = place(total=100, dispatch=5).dispatch(5)
   assert phases.disc_step.tolist() == [5, 6, 7, 8, 9]
   assert phases.batch_size == 10
 
 
-def test_a_run_can_be_extended():
+def test_run_can_be_extended():
   """Phases do not depend on the length of the run."""
   falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
   segments = {'images': 100, **falling}, {'stage': 1}
@@ -120,8 +119,8 @@ def test_a_run_can_be_extended():
   assert not long.follows_its_end
 
 
-def test_a_curve_without_images_ends_with_the_run():
-  """From 1 to 0 over the run, whatever its length; a cosine's half by then."""
+def test_curve_without_images_ends_with_the_run():
+  """It goes from 1 to 0 over the run, whatever its length; a cosine by hand."""
   falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}
   for total in (100, 300):
     t = place(falling, total=total)
@@ -137,9 +136,9 @@ def test_a_curve_without_images_ends_with_the_run():
   assert rates == pytest.approx([0.2, 0.2 * 0.8, 0.2 * 0.6, 0.2 * 0.2])
 
 
-def test_r3gans_curves():
-  """Its cosine, final + (base - final) (1 + cos(pi n / N)) / 2 at n images of
-  N = 105, in iterations of 10 and dispatches of 4, and the final value beyond.
+def test_cosine_of_r3gan_by_hand():
+  """final + (base - final) (1 + cos(pi n / N)) / 2 at n images of N = 105, in
+  iterations of 10 and dispatches of 4, and the final value beyond.
   """
   curves = {
     'gen_learning_rate_factor': ('cosine', 1.0, 0.25),
@@ -155,14 +154,14 @@ def test_r3gans_curves():
     assert decay == pytest.approx(expected, rel=1e-6)
 
 
-def test_training_with_learning_rate_0_is_refused():
+def test_learning_rate_0_before_the_end_raises():
   falling = {'images': 100, 'disc_learning_rate_factor': ('cosine', 1.0, 0.0)}
   assert place(falling, total=100).total_steps == 10
   with pytest.raises(UserError, match='is 0 from image 200 on'):
     place({'images': 100}, falling, total=210)
 
 
-def test_more_iterations_than_int32():
+def test_more_iterations_than_int32_raise():
   with pytest.raises(UserError, match='at most 2,147,483,647 are possible'):
     place(total=10 * 2**31)
 
@@ -182,7 +181,7 @@ def test_more_iterations_than_int32():
     ([{'gen_learning_rate': 0.1}], "did you mean 'gen_learning_rate_factor'"),
   ],
 )
-def test_invalid_segments(segments, message):
+def test_invalid_segments_raise(segments, message):
   with pytest.raises(UserError, match=message):
     place(*segments, total=100)
 
@@ -200,7 +199,7 @@ def test_invalid_segments(segments, message):
     ({'game.penalties.r2.weight': 1.0}, 'no scheduled value'),
   ],
 )
-def test_a_scheduled_value_acts_or_is_refused(values, message):
+def test_invalid_scheduled_values_raise(values, message):
   config = get_config('vanilla_mnist', 'tiny')
   config.schedule = ({'values': values},)
   with pytest.raises(UserError, match=message):

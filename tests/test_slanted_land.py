@@ -1,4 +1,4 @@
-"""Training learns: the people of Slanted Land."""
+"""Tests that training learns the faces of Slanted Land."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from gan_jax.training.loop import train
 @pytest.mark.parametrize(
   'seed', [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
 )
-def test_samples_move_onto_the_diagonal(tmp_path, seed):
-  """Untrained, a pixel is anywhere; trained, it is where the people's are:
-  3/4 to 1 on the diagonal and 0 to 1/4 off it, give or take 1/8.
+def test_samples_learn_the_diagonal(tmp_path, seed):
+  """Untrained pixels have any value; trained pixels are like those of the data:
+  3/4 to 1 on the diagonal and 0 to 1/4 off it, with a tolerance of 1/8.
   """
   config = get_config('toy:slanted_land')
   config.seed, config.evaluation.every_images = seed, None

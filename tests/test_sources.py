@@ -22,19 +22,19 @@ from gan_jax.training import loop
 
 
 def read(*args, **settings):
-  """Calls `read` with arrays of JAX."""
+  """Calls `read` with JAX arrays."""
   args = jax.tree.map(jnp.asarray, args)
   return read_on_device(*args, **settings)
 
 
 def numbered(n, size=1):
-  """Images whose pixels all have the number of the image."""
+  """Returns images whose pixels all have the number of the image."""
   images = np.arange(n, dtype=np.uint8)[:, None, None, None]
   return in_memory({'images': np.tile(images, (1, size, size, 1))})
 
 
 def levels(images):
-  """The uint8 numbers of images in [-1, 1]."""
+  """Returns the uint8 values of images in [-1, 1]."""
   return np.rint((np.asarray(images)[..., 0, 0, 0] + 1) * 127.5).astype(int)
 
 
@@ -52,8 +52,10 @@ def test_each_source_has_its_own_size_and_order(resident):
   else:
     batch.update(source.fetch(indices))
   key = jax.random.key(0)
-  made = read(dataset, batch, key, jnp.int32(0), flip=False, parts=source.parts)
-  a, b = levels(made['a']), levels(made['b'])
+  result = read(
+    dataset, batch, key, jnp.int32(0), flip=False, parts=source.parts
+  )
+  a, b = levels(result['a']), levels(result['b'])
   for epoch in (a[:6], a[6:]):
     assert sorted(epoch) == list(range(6))
   for epoch in (b[:4], b[4:8], b[8:]):
@@ -66,8 +68,8 @@ def test_each_source_has_its_own_size_and_order(resident):
   assert orders['a'].tolist() == a[:6].tolist()
 
 
-def test_pairs_are_mirrored_together_and_sources_apart():
-  """A pair has one coin; the images of two sources have two."""
+def test_pairs_are_mirrored_together_and_sources_independently():
+  """A pair has one random flip; the images of two sources have two."""
   ramp = np.tile(np.uint8([0, 255])[None, None, :, None], (64, 2, 1, 1))
   batch = {'a': ramp, 'b': ramp, 'example': np.arange(64)}
   args = {}, batch, jax.random.key(0), jnp.int32(0)
@@ -76,37 +78,37 @@ def test_pairs_are_mirrored_together_and_sources_apart():
   coins = mirrored(pair['a'])
   assert 16 < coins.sum() < 48
   np.testing.assert_array_equal(coins, mirrored(pair['b']))
-  apart = read(*args, flip=True, parts=('a', 'b'))
-  assert 16 < (mirrored(apart['a']) != mirrored(apart['b'])).sum() < 48
+  separate = read(*args, flip=True, parts=('a', 'b'))
+  assert 16 < (mirrored(separate['a']) != mirrored(separate['b'])).sum() < 48
 
 
-def test_random_crops_are_keyed_by_example():
+def test_random_crops_depend_only_on_the_example():
   """Every window is equally likely, and the same for both images of a pair."""
   image = np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1)
   image = np.tile(image, (400, 1, 1, 1))
   batch = {'a': image, 'b': image, 'example': np.arange(400)}
   args = {}, batch, jax.random.key(0), jnp.int32(0)
-  made = read(*args, flip=False, crop=4)
-  assert made['a'].shape == (400, 4, 4, 1)
-  np.testing.assert_array_equal(made['a'], made['b'])
-  corners = levels(made['a'])
+  result = read(*args, flip=False, crop=4)
+  assert result['a'].shape == (400, 4, 4, 1)
+  np.testing.assert_array_equal(result['a'], result['b'])
+  corners = levels(result['a'])
   expected = [6 * row + column for row in range(3) for column in range(3)]
   found, counts = np.unique(corners, return_counts=True)
   assert found.tolist() == expected
   assert counts.min() > 20  # 400 / 9 = 44 expected
   half = {name: x[200:] for name, x in batch.items()}
-  again = read({}, half, *args[2:], flip=False, crop=4)
-  np.testing.assert_array_equal(again['a'], made['a'][200:])
+  cropped_again = read({}, half, *args[2:], flip=False, crop=4)
+  np.testing.assert_array_equal(cropped_again['a'], result['a'][200:])
 
 
-def test_drawn_sources_are_independent():
+def test_generated_sources_are_independent():
   config = block(a='toy:ring', b='toy:ring', resolution=1, channels=2)
   source = data.make(config)
   batch = {'example': np.arange(8)}
   args = {}, batch, jax.random.key(0), jnp.int32(0)
-  made = read(*args, flip=False, draw=source.draw, parts=source.parts)
-  assert made['a'].shape == made['b'].shape == (8, 1, 1, 2)
-  assert (made['a'] != made['b']).all()
+  result = read(*args, flip=False, draw=source.draw, parts=source.parts)
+  assert result['a'].shape == result['b'].shape == (8, 1, 1, 2)
+  assert (result['a'] != result['b']).all()
 
 
 def block(**changes):
@@ -142,20 +144,20 @@ def block(**changes):
   ],
 )
 def test_invalid_sources_are_refused_in_one_line(changes, message):
-  with pytest.raises(UserError) as told:
+  with pytest.raises(UserError) as error:
     data.make(block(**changes))
-  assert message in str(told.value)
-  assert '\n' not in str(told.value)
+  assert message in str(error.value)
+  assert '\n' not in str(error.value)
 
 
-def test_training_loads_larger_images_and_evaluations_do_not():
+def test_only_training_loads_larger_images():
   config = block(source='digits', load_resolution=32)
-  examples = lambda **how: data.make(config, **how).fetch(np.arange(2))
+  examples = lambda **kwargs: data.make(config, **kwargs).fetch(np.arange(2))
   assert examples(training=True)['images'].shape == (2, 32, 32, 1)
   assert examples()['images'].shape == (2, 28, 28, 1)
 
 
-def test_the_split_of_a_folder_is_part_of_its_path(tmp_path):
+def test_split_of_a_folder_is_part_of_its_path(tmp_path):
   for name, level in (('trainA', 10), ('testA', 20)):
     (tmp_path / name).mkdir()
     for n in range(2):
@@ -168,7 +170,7 @@ def test_the_split_of_a_folder_is_part_of_its_path(tmp_path):
     data.make(block(split='val', **changes))
 
 
-def test_half_of_a_pair_is_a_source():
+def test_entry_source_is_one_half_of_the_pairs():
   pairs = in_memory({'a': np.zeros((3, 2, 2, 1)), 'b': np.ones((3, 2, 2, 1))})
   half = entry_source(pairs, 'b')
   assert half.size == 3
@@ -275,8 +277,8 @@ def translation(tmp_path_factory):
     yield config, folder / 'run'
 
 
-def test_a_game_with_two_sources_and_two_outputs(translation):
-  """Each output has its grid and its scores, against its own reference."""
+def test_two_outputs_have_separate_grids_and_scores(translation):
+  """Each output is compared with its own reference."""
   _, workdir = translation
   _, *_, last = metrics(workdir)
   for name in ('a_to_b', 'b_to_a'):
@@ -294,24 +296,24 @@ def test_a_game_with_two_sources_and_two_outputs(translation):
   assert saved['data']['size'] == [12, 20]
 
 
-def test_a_run_with_two_outputs_is_read(translation):
+def test_run_with_two_outputs_can_be_loaded(translation):
   _, workdir = translation
   run = gan_jax.load(workdir, trust=True)
-  images = run.sample(3, output='b_to_a')  # of the run's own data
+  images = run.sample(3, output='b_to_a')  # translates the run's data
   assert abs(images.astype(int) - 50).max() < 5
-  given = jnp.full((2, 28, 28, 1), -1.0)
-  images = run.sample(2, a=given, b=given)
+  inputs = jnp.full((2, 28, 28, 1), -1.0)
+  images = run.sample(2, a=inputs, b=inputs)
   assert abs(images.astype(int) - 150).max() < 5
   assert run.show(4, output='b_to_a').width >= 3 * 28
   with pytest.raises(UserError, match=r'reads a=, b=, not images='):
-    run.sample(2, images=given)
+    run.sample(2, images=inputs)
   with pytest.raises(UserError, match="unknown output 'b_to_b'"):
     run.sample(2, output='b_to_b')
   with pytest.raises(UserError, match='names code of its own'):
     gan_jax.load(workdir)
 
 
-def test_a_run_of_two_sources_resumes_bit_for_bit(translation, tmp_path):
+def test_run_of_two_sources_resumes_bit_for_bit(translation, tmp_path):
   config, workdir = translation
   config = config.copy_and_resolve_references()
   config.total_images = 16 * 24
@@ -325,7 +327,7 @@ def test_a_run_of_two_sources_resumes_bit_for_bit(translation, tmp_path):
   assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), one, two))
 
 
-def test_sources_of_another_game_are_refused(translation):
+def test_sources_of_another_game_raise(translation):
   config, _ = translation
   config = config.copy_and_resolve_references()
   config.game.name = 'two.py:one_source'
@@ -333,19 +335,19 @@ def test_sources_of_another_game_are_refused(translation):
     loop.train(config, '/nowhere')
 
 
-def test_rotations_are_keyed_by_example_and_alike_for_a_pair():
-  """All four quarter turns are equally likely, by hand from NumPy's rot90."""
+def test_rotations_depend_only_on_the_example_and_are_equal_in_a_pair():
+  """All four quarter turns are equally likely; compares with NumPy's rot90."""
   image = np.uint8([[0, 1], [2, 3]])[None, :, :, None]
   images = np.tile(image, (200, 1, 1, 1))
   batch = {'a': images, 'b': images, 'example': np.arange(200)}
   args = {}, batch, jax.random.key(0), jnp.int32(0)
-  made = read(*args, flip=False, rotate=True)
-  np.testing.assert_array_equal(made['a'], made['b'])
-  pixels = np.rint((np.asarray(made['a'])[..., 0] + 1) * 127.5)
-  turned = [np.rot90(image[0, :, :, 0], k) for k in range(4)]
-  counts = [(pixels == x).all((1, 2)).sum() for x in turned]
+  result = read(*args, flip=False, rotate=True)
+  np.testing.assert_array_equal(result['a'], result['b'])
+  pixels = np.rint((np.asarray(result['a'])[..., 0] + 1) * 127.5)
+  rotated = [np.rot90(image[0, :, :, 0], k) for k in range(4)]
+  counts = [(pixels == x).all((1, 2)).sum() for x in rotated]
   assert sum(counts) == 200
   assert min(counts) > 30
   half = {name: x[100:] for name, x in batch.items()}
-  again = read({}, half, *args[2:], flip=False, rotate=True)
-  np.testing.assert_array_equal(again['a'], made['a'][100:])
+  rotated_again = read({}, half, *args[2:], flip=False, rotate=True)
+  np.testing.assert_array_equal(rotated_again['a'], result['a'][100:])

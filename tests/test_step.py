@@ -28,15 +28,15 @@ OTHERS = np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)
 ADAM = Pair(optax.scale_by_adam(0.5), optax.scale_by_adam(0.5))
 SGD = Pair(optax.identity(), optax.identity())
 RATE = 0.125
-SAME = lambda tree: tree
+IDENTITY = lambda tree: tree
 ONE_DEVICE = Strategy(
   None,
   jax.jit,
-  SAME,
-  replicate=SAME,
-  shard_state=SAME,
-  replicate_state=SAME,
-  unshard_state=SAME,
+  IDENTITY,
+  replicate=IDENTITY,
+  shard_state=IDENTITY,
+  replicate_state=IDENTITY,
+  unshard_state=IDENTITY,
 )
 
 
@@ -82,20 +82,20 @@ class Trainer:
     )
     self.stream = stream_of(self.source, 0)
     self.now = create(game, tx) if now is None else now
-    read = lambda dataset, fed, key, step, shrink: fed
+    read = lambda dataset, batch, key, step, shrink: batch
     self.step = strategy.compile(
       partial(train_dispatch, game, tx, read, strategy.axis_name)
     )
 
   def train(self, until):
     """Trains to iteration `until` and returns the state."""
-    while (at := int(self.now.step)) < until:
-      fed = index_batch(
-        self.stream, self.source, self.schedule, lambda n: slice(n), at
+    while (step_number := int(self.now.step)) < until:
+      batch = index_batch(
+        self.stream, self.source, self.schedule, lambda n: slice(n), step_number
       )
-      phases = self.schedule.dispatch(at)
+      phases = self.schedule.dispatch(step_number)
       self.now, metrics = self.step(
-        self.now, {}, self.strategy.shard(fed), phases, self.game.frozen()
+        self.now, {}, self.strategy.shard(batch), phases, self.game.frozen()
       )
       self.metrics = jax.tree.map(lambda x: x.sum(0), metrics)
     return self.now
@@ -123,8 +123,8 @@ def test_resumed_run_equals_the_uninterrupted_run(tmp_path, stop):
 
 
 def test_gen_gradient_includes_the_path_through_the_fakes():
-  """What is pulled back through the fakes, plus what reaches G directly, is
-  the derivative of the loss as a function of G's parameters alone.
+  """The gradient through the fakes plus the direct gradient equals the
+  derivative of the loss as a function of G's parameters.
   """
   game, schedule = fake_game(), make_schedule(dispatch=1)
   game = game._replace(
@@ -161,7 +161,7 @@ def test_gen_gradient_includes_the_path_through_the_fakes():
 
 
 @pytest.mark.parametrize('player', ['gen', 'disc'])
-def test_an_update_keeps_the_other_players_state(player):
+def test_update_keeps_the_state_of_the_other_player(player):
   game, schedule = fake_game(), make_schedule()
   updates = Pair((), ())._replace(**{player: getattr(game.updates, player)})
   before = create(game, ADAM)
@@ -173,29 +173,29 @@ def test_an_update_keeps_the_other_players_state(player):
     if other == 'gen' and field == 'variables':
       old, new = old['params'], new['params']
     assert_identical(old, new)
-  moved = lambda s: getattr(s.variables, player)['params']
+  params_of = lambda s: getattr(s.variables, player)['params']
   changed = jax.tree.map(
-    lambda x, y: bool((x != y).any()), moved(before), moved(after)
+    lambda x, y: bool((x != y).any()), params_of(before), params_of(after)
   )
   if player == 'gen':
     assert changed['b'] == {'w': True, 'late': False}
   assert any(jax.tree.leaves(changed))
 
 
-def test_only_the_updated_player_keeps_its_statistics():
-  """G generates in each of D's 3 steps; only its own update counts."""
+def test_statistics_change_only_in_updates_of_their_player():
+  """G generates fakes in each of D's 3 updates; only its own update counts."""
   game, schedule = fake_game(), make_schedule(disc_steps=3, gen_batch_size=4)
   after = Trainer(game, ADAM, schedule).train(2)
-  assert after.variables.gen['stats']['plays'] == 2
-  assert after.variables.disc['stats']['seen'] == 6
+  assert after.variables.gen['stats']['updates'] == 2
+  assert after.variables.disc['stats']['updates'] == 6
 
 
 @pytest.mark.parametrize('shared', [True, False])
 def test_updates_by_hand(shared):
-  """Two D steps and one G step with plain gradient descent, in NumPy.
+  """Two D updates and one G update with plain gradient descent, in NumPy.
 
   D: w <- w - rate (mean pool + mean b - mean real), and at every third of its
-  steps w <- w - rate 3 w. The pool is what `a` was at the step before.
+  updates w <- w - rate 3 w. The pool holds `a` of the update before.
   """
   gen_batch = None if shared else 4
   game, schedule = fake_game(), make_schedule(2, gen_batch, dispatch=1)
@@ -240,21 +240,21 @@ def test_updates_by_hand(shared):
 
 
 def test_lazy_updates_follow_their_interval():
-  """G's at iterations 0, 2, 4; D's at its steps 0, 3, 6."""
+  """G's at iterations 0, 2, 4; D's at its updates 0, 3, 6."""
   game, schedule = fake_game(), make_schedule(dispatch=1)
-  trainer, seen = Trainer(game, ADAM, schedule), []
+  trainer, ran = Trainer(game, ADAM, schedule), []
   for until in range(1, 8):
     trainer.train(until)
     counts = [trainer.metrics[k][1] for k in ('gen/pull', 'disc/shrink')]
-    seen.append([count == 1 for count in counts])
-  pulls, shrinks = zip(*seen, strict=True)
+    ran.append([count == 1 for count in counts])
+  pulls, shrinks = zip(*ran, strict=True)
   assert list(pulls) == [True, False] * 3 + [True]
   assert list(shrinks) == [True, False, False, True, False, False, True]
 
 
 def test_frozen_layers_do_not_change():
-  """Bit-identical until their stage, the optimizer's moments and the average
-  included; and a new stage begins with new optimizer states.
+  """Layers, their optimizer moments and their EMA are bit-identical until their
+  stage; a new stage starts with new optimizer states.
   """
   game, schedule = fake_game(), make_schedule()
   trainer = Trainer(game, ADAM, schedule)
@@ -267,38 +267,38 @@ def test_frozen_layers_do_not_change():
   assert_identical(late(start.ema['params']), late(now.ema['params']))
   assert not late(now.opt_state.gen.mu).any()
   assert not late(now.opt_state.gen.nu).any()
-  assert now.opt_state.gen.count == 6  # four iterations, and two lazy moves
-  then = trainer.train(6)
-  assert then.stage == 1
-  assert then.opt_state.gen.count == 3
-  assert (late(then.variables.gen['params']) != 1).any()
+  assert now.opt_state.gen.count == 6  # four iterations, and two lazy updates
+  later = trainer.train(6)
+  assert later.stage == 1
+  assert later.opt_state.gen.count == 3
+  assert (late(later.variables.gen['params']) != 1).any()
 
 
 def test_optimizer_moments_of_frozen_layers_do_not_change():
-  """Also if they are not 0, so that they would decay or change a layer."""
+  """Even if they are not 0, and so would decay or change a layer."""
   game, schedule = fake_game(), make_schedule()
   start = create(game, ADAM)
   gen = start.opt_state.gen
-  full = jax.tree.map(lambda x: x + 0.5, gen._replace(count=0))
+  nonzero = jax.tree.map(lambda x: x + 0.5, gen._replace(count=0))
   start = start._replace(
-    opt_state=start.opt_state._replace(gen=full._replace(count=gen.count)),
+    opt_state=start.opt_state._replace(gen=nonzero._replace(count=gen.count)),
     ema=jax.tree.map(lambda x: x + 0.5, start.ema),
   )
   now = Trainer(game, ADAM, schedule, start).train(4)
   late = lambda tree: np.asarray(tree['b']['late'])
-  for of in (
+  for part_of in (
     lambda state: state.opt_state.gen.mu,
     lambda state: state.opt_state.gen.nu,
     lambda state: state.variables.gen['params'],
     lambda state: state.ema['params'],
   ):
-    before, after = of(start), of(now)
+    before, after = part_of(start), part_of(now)
     np.testing.assert_array_equal(late(before), late(after))
     assert (np.asarray(before['b']['w']) != after['b']['w']).all()
 
 
 @pytest.mark.parametrize('disc_steps', [1, 2])
-def test_ema_half_life(disc_steps):
+def test_ema_half_life_by_hand(disc_steps):
   """After half-life images, the weight of the initial value is 1/2."""
   per_step = 8 * disc_steps
   game = fake_game()._replace(updates=Pair((), ()))
@@ -310,7 +310,7 @@ def test_ema_half_life(disc_steps):
   np.testing.assert_allclose(gap, 0.5, rtol=1e-5)
 
 
-def test_scheduled_ema_half_life():
+def test_scheduled_ema_half_life_by_hand():
   """Twice 4 iterations of 8 images: half-lives of 1 and of 4 iterations."""
   segments = (
     {'images': 32, 'values': {'ema_halflife_images': 8.0}},
@@ -335,38 +335,39 @@ def test_scheduled_ema_half_life():
     np.testing.assert_allclose(gap, expected, rtol=1e-5)
 
 
-def test_ema_copies_collections():
+def test_ema_copies_only_named_collections():
   game = fake_game()
   for copied in ((), ('stats',)):
     now = Trainer(game._replace(ema_copies=copied), SGD, make_schedule()).train(
       4
     )
-    same = now.ema['stats']['plays'] == now.variables.gen['stats']['plays']
-    assert bool(same) == bool(copied)
+    is_copied = (
+      now.ema['stats']['updates'] == now.variables.gen['stats']['updates']
+    )
+    assert bool(is_copied) == bool(copied)
 
 
 @pytest.mark.parametrize('name', ['jit', 'pmap'])
 @pytest.mark.parametrize('gen_batch_size', [None, 4])
 def test_two_devices_equal_one(name, gen_batch_size):
-  """Two devices, in both ways, play as one does: the pool, which belongs to
-  neither, the statistics and the average included.
+  """With jit and pmap: variables, optimizer states, EMA, statistics, image
+  pool.
   """
   schedule = make_schedule(2, gen_batch_size)
-  alone = Trainer(fake_game(), ADAM, schedule).train(8)
+  one_device = Trainer(fake_game(), ADAM, schedule).train(8)
   strategy = make_strategy(name)
   game = fake_game(strategy.axis_name)
   start = devices.create(partial(create, game, ADAM))
-  together = Trainer(game, ADAM, schedule, start, strategy).train(8)
+  two_devices = Trainer(game, ADAM, schedule, start, strategy).train(8)
   for x, y in zip(
-    jax.tree.leaves(alone._replace(key=())),
-    jax.tree.leaves(together._replace(key=())),
+    jax.tree.leaves(one_device._replace(key=())),
+    jax.tree.leaves(two_devices._replace(key=())),
     strict=True,
   ):
     np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_a_nan_shows_in_the_mean_metric():
-  """One NaN loss in a dispatch makes its mean NaN."""
+def test_one_nan_loss_makes_the_mean_metric_nan():
   game = fake_game()
   broken = lambda *args: (jnp.float32(np.nan), Aux({}))
   updates = Pair(gen=(Update(broken, every=2),), disc=())

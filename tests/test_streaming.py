@@ -24,8 +24,8 @@ from etils import epath
 from fsspec.implementations.local import LocalFileSystem
 from ml_collections import ConfigDict
 from official_files import cifar10_batches, write_cifar10, write_mnist
-from runs import everything, get_config, metrics
-from tables import constant_table
+from runs import get_config, metrics, state_arrays
+from schedules import one_segment_schedule
 
 from gan_jax import data
 from gan_jax.data import cache as caches
@@ -51,26 +51,26 @@ def block_of(indices):
 # The order
 
 
-def test_an_epoch_is_a_permutation_of_windows_of_blocks():
+def test_epoch_is_a_permutation_of_windows_of_blocks():
   stream = Stream(3, SIZE, blocks=ODD)
   epochs = stream.indices(np.arange(3 * SIZE)).reshape(3, SIZE)
   for epoch in epochs:
     assert sorted(epoch) == list(range(SIZE))
-    # The blocks come in windows of three, of which each is read to its end.
-    seen, window = [], []
+    # The blocks come in windows of three; each window is read completely.
+    finished, window = [], []
     for number in block_of(epoch):
       if number not in window:
         if len(window) == 3:
-          seen += window
+          finished += window
           window = []
         window.append(number)
-      assert number not in seen
+      assert number not in finished
     first = block_of(epoch)[:6]
     assert (np.diff(first) != 0).any()  # their examples are mixed
   assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_the_order_is_pure_in_the_position():
+def test_order_is_a_pure_function_of_the_position():
   straight = Stream(3, SIZE, blocks=ODD).indices(np.arange(4 * SIZE))
   stream = Stream(3, SIZE, blocks=ODD)
   rng = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def test_all_orders_of_a_window_are_equally_probable():
   assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 58.6
 
 
-def test_what_is_announced_is_what_is_read():
+def test_upcoming_blocks_are_those_that_are_read():
   stream = Stream(0, SIZE, blocks=ODD)
   numbers = []
   for position in range(3 * SIZE):
@@ -111,7 +111,7 @@ def test_what_is_announced_is_what_is_read():
     assert block in upcoming.blocks
     assert len(upcoming.blocks) <= 2 * ODD.window
     numbers.append(upcoming.number)
-    if position and numbers[-2] % 2:  # all of the next window was announced
+    if position and numbers[-2] % 2:  # `upcoming` listed all of the next window
       earlier = stream.upcoming(position - 1).blocks
       assert block in earlier
   assert numbers == sorted(numbers)
@@ -119,13 +119,13 @@ def test_what_is_announced_is_what_is_read():
 
 
 @pytest.mark.parametrize('window', [2, 8, None])
-def test_the_quality_of_the_shuffle_is_as_calculated(window):
+def test_shuffle_quality_equals_the_calculated_one(window):
   """Positions in a window of n are uniform, as are the shards in an epoch."""
   sizes, batch = (64,) * 32, 32
   size = sum(sizes)
   blocks = window and Blocks(sizes, window)
   order = Stream(1, size, blocks=blocks).indices(np.arange(size))
-  n = 64 * (window or 32)  # in which neighbours are mixed
+  n = 64 * (window or 32)  # neighbours are shuffled within n
   # |x - y| of two uniform positions has the quantiles 1 - sqrt(1 - q).
   distances = shuffle_quality.neighbor_distances(order)
   inside = distances[np.arange(1, size) % 64 != 0] * size / n
@@ -133,7 +133,7 @@ def test_the_quality_of_the_shuffle_is_as_calculated(window):
     assert np.quantile(inside, q) == pytest.approx(1 - (1 - q) ** 0.5, abs=0.02)
   share = shuffle_quality.same_block_share(order, sizes, batch)
   assert share == pytest.approx(63 / (n - 1), rel=0.1)
-  # Of classes of a block each: half the sum of |share - 1/32|.
+  # One class per block: half the sum of |share - 1/32|.
   labels = np.arange(size) // 64
   variation = shuffle_quality.class_variation(order, labels, batch)
   assert (variation < 0.45) == (window is None)
@@ -165,11 +165,11 @@ def cache_of(remote, shards=4.5, folder='cache'):
 
 
 def stored(folder):
-  """The bytes of the shards in a cache, while no process frees space."""
+  """Returns the bytes of all shards in a cache while no process frees space."""
   with held(folder, lambda: None):
     total = 0
     for file in folder.glob('*.array_record*'):
-      with contextlib.suppress(FileNotFoundError):  # renamed, as it is whole
+      with contextlib.suppress(FileNotFoundError):  # renamed when complete
         total += file.stat().st_size
   return total
 
@@ -179,14 +179,14 @@ def contents(cache, number):
     return file.read()
 
 
-def test_the_least_recently_used_shard_is_removed(remote):
+def test_least_recently_used_shard_is_removed(remote):
   cache = cache_of(remote)
   for number in (0, 1, 2, 3, 0, 4):
     assert contents(cache, number) == bytes([number]) * BYTES
     time.sleep(0.01)
   kept = sorted(file.name for file in cache.folder.glob('set*'))
   assert kept == [shard(number) for number in (0, 2, 3, 4)]
-  cache.ahead(0, [shard(0), shard(2)])  # planned: these stay
+  cache.ahead(0, [shard(0), shard(2)])  # upcoming shards stay
   for number in (6, 7, 8):
     contents(cache, number)
   assert (cache.folder / shard(0)).exists()
@@ -197,7 +197,7 @@ FORK = multiprocessing.get_context('fork')
 
 
 def forked(function, *args):
-  """Starts a process that does not use JAX, without importing all again."""
+  """Forks a process, which must not use JAX, to save the imports."""
   process = FORK.Process(target=function, args=args)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
@@ -206,7 +206,7 @@ def forked(function, *args):
 
 
 def read_at_random(remote, seed, failures):
-  """Reads in random order from several threads, as a worker process."""
+  """Reads shards in random order from several threads, as a worker does."""
   cache = cache_of(remote)
   rng = np.random.default_rng(seed)
 
@@ -224,22 +224,22 @@ def read_at_random(remote, seed, failures):
     thread.join()
 
 
-def test_processes_share_a_cache_within_its_bound(remote):
-  """Three processes of three threads; one is killed as it reads."""
+def test_processes_share_a_cache_within_its_limit(remote):
+  """Three processes of three threads; one is killed while it reads."""
   failures = FORK.SimpleQueue()
   processes = [
     forked(read_at_random, remote, seed, failures) for seed in range(3)
   ]
-  folder, most, began = remote.parent / 'cache', 0, None
+  folder, largest, began = remote.parent / 'cache', 0, None
   while any(process.is_alive() for process in processes[1:]):
     if (folder / '.version').exists():
-      most = max(most, stored(folder))
+      largest = max(largest, stored(folder))
       began = began or time.monotonic()
     if began and time.monotonic() > began + 0.3:
       processes[0].kill()
   for process in processes:
     process.join()
-  assert 2 * BYTES < most <= 4.5 * BYTES
+  assert 2 * BYTES < largest <= 4.5 * BYTES
   assert failures.empty()
   assert [process.exitcode for process in processes[1:]] == [0, 0]
   contents(cache_of(remote), 11)
@@ -255,7 +255,7 @@ def killed_in_a_download(remote):
   contents(cache_of(remote), 5)
 
 
-def test_a_killed_download_is_repeated(remote):
+def test_killed_download_is_repeated(remote):
   killed = forked(killed_in_a_download, remote)
   killed.join()
   assert killed.exitcode == -signal.SIGKILL
@@ -269,18 +269,18 @@ def test_a_killed_download_is_repeated(remote):
   assert contents(cache, 5) == bytes([5]) * BYTES
 
 
-def failing(monkeypatch, times, error=None):
-  """Makes the first reads of each file fail, or end early."""
+def failing(monkeypatch, failures, error=None):
+  """Makes the first reads of each file fail, or return too few bytes."""
   monkeypatch.setattr(caches, 'FIRST_WAIT_SECONDS', 0.001)
-  whole, counts = Cache.__init__, {}
+  real_init, counts = Cache.__init__, {}
 
   def init(self, *args):
-    whole(self, *args)
+    real_init(self, *args)
     real = self._files.get_file
 
     def get_file(source, target):
       counts[source] = counts.get(source, 0) + 1
-      if counts[source] > times:
+      if counts[source] > failures:
         return real(source, target)
       if error:
         raise error
@@ -292,12 +292,12 @@ def failing(monkeypatch, times, error=None):
 
 
 @pytest.mark.parametrize('error', [None, ConnectionResetError('reset')])
-def test_reads_that_fail_are_repeated(remote, monkeypatch, error):
+def test_failed_reads_are_repeated(remote, monkeypatch, error):
   failing(monkeypatch, 3, error)
   assert contents(cache_of(remote), 2) == bytes([2]) * BYTES
 
 
-def test_reads_that_always_fail_are_one_line(remote, monkeypatch):
+def test_reads_that_always_fail_raise(remote, monkeypatch):
   failing(monkeypatch, 99)
   cache = cache_of(remote)
   with pytest.raises(
@@ -320,15 +320,15 @@ def test_another_version_of_the_set_empties_the_cache(remote):
 
 @pytest.fixture(scope='module')
 def mnist(tmp_path_factory):
-  """A prepared set of 300 + 40 digits, in shards of 20: see `MODULE`."""
+  """A prepared set of 300 + 40 digits, in shards of 20."""
   from gan_jax.data import builder
 
   folder = tmp_path_factory.mktemp('sets')
-  given = tmp_path_factory.mktemp('given')
-  write_mnist(given, 300, 40)
+  user_files = tmp_path_factory.mktemp('given')
+  write_mnist(user_files, 300, 40)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(builder, 'SHARD_BYTES', 20 * 28 * 28)
-    data.prepare(mnist_config(folder, files=str(given)))
+    data.prepare(mnist_config(folder, files=str(user_files)))
   return folder
 
 
@@ -348,26 +348,26 @@ def mnist_config(folder, **more):
 
 
 def shard_gb(mnist):
-  """The size of the largest shard."""
+  """Returns the size of the largest shard, in GB."""
   files = mnist.rglob('*.array_record*')
   return max(file.stat().st_size for file in files) / 1e9
 
 
 def streamed(mnist, windows=2.0, **more):
-  """A source of windows of 4 shards, with a cache of this many windows."""
+  """Returns a source of windows of 4 shards, with a cache of such windows."""
   gb = 4 * windows * shard_gb(mnist) + 1e-9
   options = {'shuffle_window': 90, 'cache_gb': gb} | more
   return data.make(mnist_config(mnist, **options))
 
 
-def test_shards_are_of_the_size_that_was_asked_for(mnist):
+def test_shards_have_the_requested_size(mnist):
   source = streamed(mnist)
   assert sum(source.blocks.sizes) == 340
   assert 15 <= len(source.blocks.sizes) <= 20
   assert source.blocks.window == 90 // max(source.blocks.sizes) == 4
 
 
-def test_a_streamed_set_is_the_local_set(mnist):
+def test_streamed_set_equals_the_local_set(mnist):
   local, remote = data.make(mnist_config(mnist)), streamed(mnist)
   rows = np.random.default_rng(0).permutation(340)
   for name, array in local.fetch(rows).items():
@@ -377,20 +377,24 @@ def test_a_streamed_set_is_the_local_set(mnist):
   assert remote.size == local.size
   assert local.blocks is local.ahead is None
   sliced = {'split': 'train[10%:55%]+test'}
-  here = data.make(mnist_config(mnist, **sliced)).fetch(np.arange(175))
-  there = streamed(mnist, **sliced).fetch(np.arange(175))
-  np.testing.assert_array_equal(here['images'], there['images'])
+  local_examples = data.make(mnist_config(mnist, **sliced)).fetch(
+    np.arange(175)
+  )
+  streamed_examples = streamed(mnist, **sliced).fetch(np.arange(175))
+  np.testing.assert_array_equal(
+    local_examples['images'], streamed_examples['images']
+  )
 
 
-def test_the_order_does_not_depend_on_the_cache(mnist):
-  """It is that of a local set with the same window; in one process or two."""
+def test_order_does_not_depend_on_the_cache(mnist):
+  """It equals that of a local set with the same window; in 1 or 2 processes."""
   local = data.make(mnist_config(mnist, shuffle_window=90))
-  table = constant_table(680, 2, batch_size=8)
+  schedule = one_segment_schedule(680, 2, batch_size=8)
 
   def batches(source, rows=lambda n: slice(n)):
     stream = stream_of(source, 0)
-    make = partial(index_batch, stream, source, table, rows)
-    return [make(step).disc for step in range(0, table.total_steps, 2)]
+    make = partial(index_batch, stream, source, schedule, rows)
+    return [make(step).disc for step in range(0, schedule.total_steps, 2)]
 
   expected = batches(local)
   for source in (streamed(mnist), streamed(mnist, windows=5)):
@@ -405,15 +409,15 @@ def test_the_order_does_not_depend_on_the_cache(mnist):
     np.testing.assert_array_equal(one['images'], both)
 
 
-def test_each_shard_is_fetched_once_in_an_epoch(mnist, monkeypatch):
-  """And its bound holds all the time."""
+def test_each_shard_is_downloaded_once_per_epoch(mnist, monkeypatch):
+  """The cache never exceeds its limit."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(mnist.parent / 'counted'))
-  fetched, most, whole = [], [], Cache._download
+  downloaded, excess, original = [], [], Cache._download
 
   def download(self, name, new):
-    whole(self, name, new)
-    fetched.append(name)
-    most.append(stored(self.folder) - self.limit)
+    original(self, name, new)
+    downloaded.append(name)
+    excess.append(stored(self.folder) - self.limit)
 
   monkeypatch.setattr(Cache, '_download', download)
   source = streamed(mnist)
@@ -425,9 +429,9 @@ def test_each_shard_is_fetched_once_in_an_epoch(mnist, monkeypatch):
     time.sleep(0.002)
   # Windows of both epochs, and perhaps the next one; fewer if neighbouring
   # windows share shards, where epochs meet.
-  assert max(most) <= 0
+  assert max(excess) <= 0
   shards = len(source.blocks.sizes)
-  assert shards < len(fetched) <= 2 * shards + 4
+  assert shards < len(downloaded) <= 2 * shards + 4
 
 
 @pytest.mark.parametrize(
@@ -442,7 +446,7 @@ def test_each_shard_is_fetched_once_in_an_epoch(mnist, monkeypatch):
     ({'dir': 'gs://nowhere/x'}, r"pip install -e '\.\[gcs\]'"),
   ],
 )
-def test_errors(mnist, monkeypatch, options, message):
+def test_invalid_streaming_settings_raise(mnist, monkeypatch, options, message):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(UserError, match=message):
     streamed(mnist, **options)
@@ -486,8 +490,8 @@ def streamed_block(mnist):
   }
 
 
-def test_a_run_resumes_bit_for_bit(mnist, tmp_path):
-  """Streamed by workers, without a cache, and with a larger one."""
+def test_streamed_run_resumes_bit_for_bit(mnist, tmp_path):
+  """With workers, without a cache, and with a larger cache."""
   straight = run_config(mnist)
   loop.train(straight, tmp_path / 'straight')
   (*_, end) = steps = checkpoint.steps(tmp_path / 'straight')
@@ -498,7 +502,7 @@ def test_a_run_resumes_bit_for_bit(mnist, tmp_path):
     config = run_config(mnist, **other)
     config.total_images = total * step // end
     loop.train(config, tmp_path / 'resumed')
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'resumed', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'resumed')
@@ -507,25 +511,25 @@ def test_a_run_resumes_bit_for_bit(mnist, tmp_path):
     loop.train(changed, tmp_path / 'resumed')
 
 
-def test_other_shards_are_another_order(mnist, tmp_path, monkeypatch):
-  """A set that was prepared again, in other shards, is refused."""
+def test_run_on_other_shards_is_refused(mnist, tmp_path, monkeypatch):
+  """The set was prepared again, with other shards."""
   config = run_config(mnist)
   config.total_images = 64
   loop.train(config, tmp_path / 'run')
-  whole = Records.blocks
+  original = Records.blocks
 
-  def others(self, spec):
-    blocks = whole(self, spec)
+  def other_blocks(self, spec):
+    blocks = original(self, spec)
     one, other, *more = blocks.sizes
     return blocks._replace(sizes=(one + 1, other - 1, *more))
 
-  monkeypatch.setattr(Records, 'blocks', others)
+  monkeypatch.setattr(Records, 'blocks', other_blocks)
   with pytest.raises(UserError, match=r'another run.*data\.shards'):
     loop.train(config, tmp_path / 'run')
 
 
-def test_reference_statistics_are_of_the_same_images(mnist):
-  """They are read shard by shard, but for what is kept, which comes first."""
+def test_reference_statistics_use_the_same_images(mnist):
+  """The stored images come first; both parts are read shard by shard."""
   evaluator = SimpleNamespace(num_samples=64)
   local, remote = (
     Evaluator._order(evaluator, source, 200)[:200]
@@ -545,17 +549,17 @@ def pyramid_set(tmp_path_factory):
   from gan_jax.data import builder
 
   folder = tmp_path_factory.mktemp('pyramids')
-  given = tmp_path_factory.mktemp('noise')
+  user_files = tmp_path_factory.mktemp('noise')
   rng = np.random.default_rng(0)
   batches = {}
   for name, content in cifar10_batches(20).items():
     records = np.frombuffer(content, np.uint8).reshape(-1, 3073).copy()
     records[:, 1:] = rng.integers(0, 256, (len(records), 3072))
     batches[name] = records.tobytes()
-  write_cifar10(given, batches)
+  write_cifar10(user_files, batches)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(builder, 'SHARD_BYTES', 20 * 16 * 16 * 3)
-    data.prepare(pyramid_config(folder, files=str(given), pyramid=False))
+    data.prepare(pyramid_config(folder, files=str(user_files), pyramid=False))
     data.prepare(pyramid_config(folder))  # levels are added to a prepared set
   return folder
 
@@ -565,7 +569,7 @@ def pyramid_config(folder, **more):
   return mnist_config(folder, **options, **{'pyramid': True} | more)
 
 
-def test_the_levels_are_exact_sums(pyramid_set):
+def test_pyramid_levels_are_exact_sums(pyramid_set):
   source = data.make(pyramid_config(pyramid_set))
   rows = np.random.default_rng(1).permutation(120)
   whole = source.fetch(rows)
@@ -584,8 +588,8 @@ def test_the_levels_are_exact_sums(pyramid_set):
   assert white.max() == 255 * 256 <= np.iinfo(np.uint16).max
 
 
-def test_a_small_stage_reads_few_bytes(pyramid_set):
-  """A level is as large as its sums and labels, but for six short headers."""
+def test_pyramid_levels_have_few_bytes(pyramid_set):
+  """A level has the bytes of its sums and labels, and six short headers."""
   total = lambda pattern: sum(
     file.stat().st_size for file in pyramid_set.rglob(pattern)
   )
@@ -595,10 +599,10 @@ def test_a_small_stage_reads_few_bytes(pyramid_set):
 
 
 @pytest.mark.parametrize('flip', [False, True])
-def test_the_devices_get_the_same_images(pyramid_set, flip):
-  """The averages are equal; the compiler may scale them to [-1, 1] otherwise.
+def test_pyramid_gives_the_same_images(pyramid_set, flip):
+  """The averages are equal, but scaling to [-1, 1] may round differently.
 
-  A multiplication and a subtraction of 1 are one instruction or two.
+  The compiler uses one instruction or two to multiply and subtract 1.
   """
   source = data.make(pyramid_config(pyramid_set))
   rows = np.arange(120)
@@ -618,16 +622,16 @@ def test_the_devices_get_the_same_images(pyramid_set, flip):
     np.testing.assert_array_equal(whole['labels'], sums['labels'])
 
 
-@pytest.mark.slow  # it compiles six programs
-def test_a_progressive_run_with_a_pyramid_resumes_bit_for_bit(
+@pytest.mark.slow  # compiles six programs
+def test_progressive_run_with_a_pyramid_resumes_bit_for_bit(
   pyramid_set, tmp_path, monkeypatch
 ):
-  """Local; and streamed by levels, resumed within a stage."""
+  """From local levels, and from streamed levels, resumed within a stage."""
   read = []
 
-  def fetch(records, indices, factor, whole=pyramid.fetch):
+  def fetch(records, indices, factor, original=pyramid.fetch):
     read.append(factor)
-    return whole(records, indices, factor)
+    return original(records, indices, factor)
 
   monkeypatch.setattr(pyramid, 'fetch', fetch)
   config = get_config('progressive_cifar10', 'tiny')
@@ -646,12 +650,12 @@ def test_a_progressive_run_with_a_pyramid_resumes_bit_for_bit(
   loop.train(config, tmp_path / 'streamed')
   config.total_images = total
   loop.train(config, tmp_path / 'streamed')
-  assert everything(tmp_path / 'local', end) == everything(
+  assert state_arrays(tmp_path / 'local', end) == state_arrays(
     tmp_path / 'streamed', end
   )
 
 
-def test_a_bucket_without_a_pyramid(pyramid_set, mnist):
+def test_set_without_a_pyramid_raises(pyramid_set, mnist):
   with pytest.raises(UserError, match='has no pyramid: run the same command'):
     streamed(mnist, pyramid=True)
   with pytest.raises(UserError, match=r'digits has no pyramid: set config\.'):
@@ -659,8 +663,8 @@ def test_a_bucket_without_a_pyramid(pyramid_set, mnist):
 
 
 @pytest.mark.slow
-def test_a_run_on_a_bucket_that_fails(mnist, tmp_path):
-  """A real run of gs://, of whose reads every fifth fails."""
+def test_run_on_a_failing_bucket_equals_the_local_run(mnist, tmp_path):
+  """A run on gs://, where every fifth read fails."""
   pytest.importorskip('gcsfs')
   flags = [
     f'--config.data.{name}={value}'
@@ -684,6 +688,6 @@ def test_a_run_on_a_bucket_that_fails(mnist, tmp_path):
     run('bucket', 'gs://bucket', fake_bucket.environment(address))
   run('local', mnist, os.environ)
   (*_, end) = checkpoint.steps(tmp_path / 'local')
-  assert everything(tmp_path / 'local', end) == everything(
+  assert state_arrays(tmp_path / 'local', end) == state_arrays(
     tmp_path / 'bucket', end
   )

@@ -90,7 +90,7 @@ def test_upfirdn_by_hand():
   np.testing.assert_array_equal(y[0, 0, :, 0], [31, 44])
 
 
-def test_upfirdn_is_its_definition():
+def test_upfirdn_equals_its_definition():
   """Each axis: zeros inserted, padding, np.convolve, a stride."""
   rng = np.random.RandomState(0)
   x, taps = rng.standard_normal((5, 7)), (1.0, 2.0, 4.0)
@@ -110,8 +110,8 @@ def test_upfirdn_is_its_definition():
       padding=padding,
     )
     rows = np.apply_along_axis(expected, 1, x)
-    both = np.apply_along_axis(expected, 0, rows)
-    np.testing.assert_allclose(found[0, ..., 0], both, atol=1e-6)
+    reference = np.apply_along_axis(expected, 0, rows)
+    np.testing.assert_allclose(found[0, ..., 0], reference, atol=1e-6)
 
 
 def networks(key):
@@ -134,7 +134,7 @@ def networks(key):
 
 
 def reference_weights(network, first, labels):
-  """The reference's arrays of a network, by its names."""
+  """Returns the reference's arrays of a network, by its names."""
   key = jax.random.key(0)
   shapes = jax.eval_shape(
     lambda: network.init(
@@ -149,8 +149,8 @@ def reference_weights(network, first, labels):
   return weights({k: v.shape for k, v in to_reference(zeros).items()})
 
 
-def both(key):
-  """The networks, their variables, and the data, as float64."""
+def networks_and_data(key):
+  """Returns both networks, their variables, and the data, in float64."""
   g, d = networks(key)
   z, labels, real, y = data(SPECS[key])
   one = None if labels is None else labels[:1]
@@ -173,49 +173,53 @@ def both(key):
     pytest.param('resnet_skip', marks=pytest.mark.slow),
   ],
 )
-def test_agrees_with_the_reference_in_float64(key):
-  """Images, logits, R1, path lengths and the gradients of all: to 1e-10."""
+def test_networks_equal_the_reference_in_float64(key):
+  """Images, logits, R1, path lengths and all gradients: to 1e-10."""
   with jax.enable_x64(True):
-    g, d, (gen_vars, disc_vars), (z, labels, real, y) = both(key)
+    g, d, (gen_vars, disc_vars), (z, labels, real, y) = networks_and_data(key)
     keys = jax.random.split(jax.random.key(0), N)
-    ask = lambda params, x: d.apply({'params': params}, x, keys, True, labels)
-    soft = jax.nn.softplus
+    discriminate = lambda params, x: d.apply(
+      {'params': params}, x, keys, True, labels
+    )
+    softplus = jax.nn.softplus
 
-    def mapped(v):
+    def map_z(v):
       return g.apply(v, z, keys, False, labels, method='map')
 
-    def made(v, ws, noise='constant'):
+    def synthesize(v, ws, noise='constant'):
       return g.apply(v, ws, keys, noise, method='synthesize')
 
     def gen_loss(params):
       v = {**gen_vars, 'params': params}
-      images = made(v, mapped(v))
-      logits = ask(disc_vars['params'], images)
-      return jnp.mean(soft(-logits)), (images, logits)
+      images = synthesize(v, map_z(v))
+      logits = discriminate(disc_vars['params'], images)
+      return jnp.mean(softplus(-logits)), (images, logits)
 
     def path(params):
       v = {**gen_vars, 'params': params}
-      _, pull = jax.vjp(lambda ws: made(v, ws), mapped(v))
-      squares = jnp.sum(jnp.square(pull(y)[0]), axis=-1)
+      _, vjp = jax.vjp(lambda ws: synthesize(v, ws), map_z(v))
+      squares = jnp.sum(jnp.square(vjp(y)[0]), axis=-1)
       lengths = jnp.sqrt(jnp.mean(squares, axis=-1))
       return jnp.mean((lengths - 0.5) ** 2), lengths
 
     def r1(params):
-      slopes = jax.grad(lambda x: jnp.sum(ask(params, x)))(real)
-      return jnp.mean(jnp.sum(slopes**2, (1, 2, 3))) / 2
+      gradients = jax.grad(lambda x: jnp.sum(discriminate(params, x)))(real)
+      return jnp.mean(jnp.sum(gradients**2, (1, 2, 3))) / 2
 
     @jax.jit
-    def everything():
+    def compute():
       gradient, (images, logits) = jax.grad(gen_loss, has_aux=True)(
         gen_vars['params']
       )
       path_gradient, lengths = jax.grad(path, has_aux=True)(gen_vars['params'])
       r1_value, r1_gradient = jax.value_and_grad(r1)(disc_vars['params'])
-      disc_loss = lambda params: jnp.mean(soft(-ask(params, real)))
-      ws = mapped(gen_vars)
+      disc_loss = lambda params: jnp.mean(softplus(-discriminate(params, real)))
+      ws = map_z(gen_vars)
       return {
         'images': {'images': images.transpose(NCHW)},
-        'no_noise': {'images': made(gen_vars, ws, 'none').transpose(NCHW)},
+        'no_noise': {
+          'images': synthesize(gen_vars, ws, 'none').transpose(NCHW)
+        },
         'truncated': {
           'ws': style.truncate(gen_vars['averages']['w_avg'], ws, 0.6, 3)
         },
@@ -228,7 +232,7 @@ def test_agrees_with_the_reference_in_float64(key):
         'r1_gradient': r1_gradient,
       }
 
-    found = jax.tree.map(np.asarray, everything())
+    found = jax.tree.map(np.asarray, compute())
   golden = GOLDEN[key]
   assert float(found.pop('r1')) == pytest.approx(golden['r1'], rel=1e-10)
   for name, arrays in found.items():
@@ -238,10 +242,10 @@ def test_agrees_with_the_reference_in_float64(key):
     assert number(arrays) == expected, name
 
 
-def test_agrees_with_the_reference_in_float32():
-  """Images and logits, of the widest range of layers: to 1e-4."""
+def test_networks_equal_the_reference_in_float32():
+  """Images and logits, for the case with most kinds of layers: to 1e-4."""
   key = 'skip_resnet'
-  g, d, (gen_vars, disc_vars), (z, labels, *_) = both(key)
+  g, d, (gen_vars, disc_vars), (z, labels, *_) = networks_and_data(key)
   keys = jax.random.split(jax.random.key(0), N)
   ws = g.apply(gen_vars, z, keys, False, labels, method='map')
   images = g.apply(gen_vars, ws, keys, 'constant', method='synthesize')
@@ -254,24 +258,24 @@ def test_agrees_with_the_reference_in_float32():
 
 
 @pytest.mark.parametrize('player', [0, 1])
-def test_weights_there_and_back(player):
-  """Bit for bit, and the sizes are found."""
+def test_weights_survive_a_round_trip(player):
+  """Bit for bit, and the sizes are inferred."""
   key = 'resnet_skip'
   z, _, real, _ = data(SPECS[key])
   network = networks(key)[player]
   first = (z[:1], real[:1].transpose(NHWC))[player]
   arrays = reference_weights(network, first, None)
   found = from_reference(arrays)
-  back = to_reference(found.variables)
-  assert back.keys() == arrays.keys()
-  assert all((back[name] == arrays[name]).all() for name in arrays)
+  arrays_again = to_reference(found.variables)
+  assert arrays_again.keys() == arrays.keys()
+  assert all((arrays_again[name] == arrays[name]).all() for name in arrays)
   assert (found.resolution, found.channels, found.classes) == (16, 3, 0)
   block = dict(found.block)
   assert block.pop('name') == 'style'
   assert all(getattr(network, k) == v for k, v in block.items())
 
 
-def test_weights_of_another_network_are_refused():
+def test_weights_of_another_network_raise():
   _, d = networks('orig_orig')
   real = data(SPECS['orig_orig'])[2]
   arrays = reference_weights(d, real[:1].transpose(NHWC), None)
@@ -297,7 +301,9 @@ COUNTS = [
 
 
 @pytest.mark.parametrize('features, side, classes, layers, gen, disc', COUNTS)
-def test_parameter_counts(features, side, classes, layers, gen, disc):
+def test_parameter_counts_equal_the_reference(
+  features, side, classes, layers, gen, disc
+):
   key = jax.random.key(0)
   labels = jnp.zeros((1, classes)) if classes else None
   g = style.Generator(side, 3, features, mapping_layers=layers)
@@ -319,7 +325,7 @@ def test_parameter_counts(features, side, classes, layers, gen, disc):
 
 
 @pytest.mark.parametrize('resample', [None, 'up'])
-def test_both_orders_of_a_modulated_convolution_agree(resample):
+def test_fused_and_unfused_modulated_convolutions_agree(resample):
   rng = np.random.RandomState(1)
   x, w, s = (
     jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -330,15 +336,17 @@ def test_both_orders_of_a_modulated_convolution_agree(resample):
     for fused in (False, True)
   ]
   np.testing.assert_allclose(*found, atol=1e-5)
-  if resample is None:  # a demodulated filter has norm 1: its centre alone
+  if resample is None:  # a demodulated filter has norm 1: the centre tap
     dot = jnp.zeros((1, 3, 3, 3)).at[0, 1, 1].set(x[0, 1, 1])
     y = modulated_conv(dot, w[1:2, 1:2], s[:1])
-    own = s[0][:, None] * w[1, 1]
-    expected = x[0, 1, 1] @ (own / jnp.linalg.norm(own, axis=0, keepdims=True))
+    modulated = s[0][:, None] * w[1, 1]
+    expected = x[0, 1, 1] @ (
+      modulated / jnp.linalg.norm(modulated, axis=0, keepdims=True)
+    )
     np.testing.assert_allclose(y[0, 1, 1], expected, rtol=1e-4)
 
 
-def test_sizes_that_are_refused():
+def test_unsupported_sizes_raise():
   for side in (4, 20, 2048):
     with pytest.raises(UserError, match=f'not {side}: set config.data.res'):
       style.resolutions(side)
@@ -377,7 +385,7 @@ def make_game(**more):
   )
 
 
-def test_the_average_of_w_and_truncation():
+def test_w_average_and_truncation_by_hand():
   """avg + .005 (mean - avg); psi 0 is the average, 1 is all of w."""
   game, _, variables, _, inputs, _ = make_game(mixing=0.0)
   assert game.ema_copies == ('averages', 'noise')
@@ -386,9 +394,9 @@ def test_the_average_of_w_and_truncation():
   new = game.generate(gen_vars, inputs, PHASE)[1]['averages']['w_avg']
   np.testing.assert_allclose(new, 0.005 * ws[:, 0].mean(0), rtol=1e-5)
   gen_vars = {**gen_vars, 'averages': {'w_avg': 10 * new}}
-  at = lambda psi: game.style.map(gen_vars, game.truncate(inputs, psi))
-  np.testing.assert_allclose(at(0)[2, 1], 10 * new, rtol=1e-6)
-  np.testing.assert_allclose(at(1.0), ws, rtol=1e-6)
+  truncated = lambda psi: game.style.map(gen_vars, game.truncate(inputs, psi))
+  np.testing.assert_allclose(truncated(0)[2, 1], 10 * new, rtol=1e-6)
+  np.testing.assert_allclose(truncated(1.0), ws, rtol=1e-6)
   half = game.style.truncate(gen_vars, ws, 0.5, 1)
   np.testing.assert_allclose(
     half[:, 0], (ws[:, 0] + 10 * new[None]) / 2, rtol=1e-5
@@ -398,8 +406,8 @@ def test_the_average_of_w_and_truncation():
     game.truncate(inputs, float('nan'))
 
 
-def test_few_images_and_classes_without_labels(tmp_path):
-  """Classes need labels; a batch larger than the set takes images again."""
+def test_small_set_repeats_images_and_classes_need_labels(tmp_path):
+  """A batch may be larger than the set."""
   for shade in (0, 100, 200):
     Image.new('RGB', (8, 8), (shade,) * 3).save(tmp_path / f'{shade}.png')
   config = gan_jax.experiment('experiments/stylegan2.py:tiny')
@@ -415,8 +423,8 @@ def test_few_images_and_classes_without_labels(tmp_path):
     data_sources.make(config)
 
 
-def test_style_mixing():
-  """Own w, then another's from a layer on; nine in ten, each by its key."""
+def test_style_mixing_switches_w_at_a_random_layer():
+  """With probability 0.9; it depends only on the key of the example."""
   g = style.Generator(
     8, 1, features=32, most_features=4, w_dim=4, mapping_layers=1
   )
@@ -424,51 +432,51 @@ def test_style_mixing():
   keys = jax.random.split(jax.random.key(3), n)
   z = jax.random.normal(jax.random.key(4), (n, 3))
   variables = g.init(jax.random.key(0), z[:2], keys[:2], False)
-  own = g.apply(variables, z, keys, False, method='map')
+  unmixed = g.apply(variables, z, keys, False, method='map')
   mixed, _ = g.apply(
     variables, z, keys, True, method='map', mutable=['averages']
   )
-  same = np.asarray((own == mixed).all(-1))
-  firsts = same.sum(1)  # the layers that kept their w are the first ones
+  same = np.asarray((unmixed == mixed).all(-1))
+  firsts = same.sum(1)  # the first layers keep their w
   assert (same == (np.arange(4) < firsts[:, None])).all()
   counts = np.bincount(firsts, minlength=5)
   assert counts[0] == 0
   np.testing.assert_allclose(counts[1:] / n, [0.3, 0.3, 0.3, 0.1], atol=0.04)
-  alone, _ = g.apply(
+  single, _ = g.apply(
     variables, z[5:6], keys[5:6], True, method='map', mutable=['averages']
   )
-  np.testing.assert_allclose(alone, mixed[5:6], rtol=1e-5)
+  np.testing.assert_allclose(single, mixed[5:6], rtol=1e-5)
 
 
 def test_noise_differs_by_example_and_by_layer():
-  """The same key gives the same noise; its strength is a parameter."""
+  """The same key gives the same noise. The strength is a parameter."""
   _, g, variables, _, _, _ = make_game()
   gen_vars = variables.gen
-  strengths = lambda x: {
+  with_unit_strength = lambda x: {
     k: jnp.ones(()) if k == 'noise_strength' else v for k, v in x.items()
   }
   deep = lambda tree: (
-    strengths({k: deep(v) if isinstance(v, dict) else v
+    with_unit_strength({k: deep(v) if isinstance(v, dict) else v
                for k, v in tree.items()})
   )  # fmt: skip
   gen_vars = {**gen_vars, 'params': deep(gen_vars['params'])}
   ws = jnp.ones((2, 4, 4))
   keys = jax.random.split(jax.random.key(0), 2)
-  make = lambda keys, noise: np.asarray(
+  synthesize = lambda keys, noise: np.asarray(
     g.apply(gen_vars, ws, keys, noise, method='synthesize')
   )
-  random = make(keys, 'random')
+  random = synthesize(keys, 'random')
   assert np.abs(random[0] - random[1]).max() > 0.01
   np.testing.assert_allclose(
-    make(keys[::-1], 'random'), random[::-1], atol=1e-5
+    synthesize(keys[::-1], 'random'), random[::-1], atol=1e-5
   )
   for noise in ('constant', 'none'):
-    fixed = make(keys, noise)
+    fixed = synthesize(keys, noise)
     np.testing.assert_allclose(fixed[0], fixed[1], atol=1e-6)
     assert np.abs(fixed - random).max() > 0.01
 
 
-def test_low_precision_is_of_the_highest_resolutions():
+def test_bfloat16_is_used_at_the_highest_resolutions():
   g = style.Generator(64, 3, features=256, lowprec=2, dtype=jnp.bfloat16)
   found = [g.dtype_of(side, jnp.float32) for side in style.resolutions(64)]
   assert found == [jnp.float32] * 3 + [jnp.bfloat16] * 2
@@ -479,8 +487,10 @@ def test_low_precision_is_of_the_highest_resolutions():
   assert images.dtype == jnp.float32
 
 
-def test_the_penalty_is_of_w():
-  """Of two of four examples; the running mean moves by .01 of their lengths."""
+def test_path_length_penalty_by_hand():
+  """It takes two of four examples; the running mean moves by .01 of their
+  lengths.
+  """
   game, _, variables, state, inputs, batch = make_game(mixing=0.0)
   (_, lazy) = game.updates.gen
   assert lazy.every == 4
@@ -498,12 +508,13 @@ def test_the_penalty_is_of_w():
     lazy.loss(variables.gen['params'], odd, batch, None, keys[:3], PHASE)
 
 
-def test_samples_of_w():
-  """Inputs with `ws` are samples too: those of the same z."""
+def test_samples_of_ws_equal_those_of_z():
+  """Inputs may contain `ws` in place of z."""
   game, _, variables, _, inputs, _ = make_game()
   sample = main_output(game).sample
   ws = game.style.map(variables.gen, inputs)
-  given = {'ws': ws, 'keys': inputs['keys']}
+  ws_inputs = {'ws': ws, 'keys': inputs['keys']}
   np.testing.assert_array_equal(
-    sample(variables.gen, given, PHASE), sample(variables.gen, inputs, PHASE)
+    sample(variables.gen, ws_inputs, PHASE),
+    sample(variables.gen, inputs, PHASE),
   )

@@ -1,4 +1,4 @@
-"""Tests of StyleGAN (2019): its synthesis by hand, its size, and a run."""
+"""Tests of StyleGAN (2019): synthesis by hand, parameter count, and a run."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from gan_jax.models import style_2019
 
 
 def adain_by_hand(x, scale, shift):
-  """Each map by itself: its own mean and standard deviation."""
+  """Normalizes each map by its own mean and standard deviation."""
   y = np.zeros_like(x)
   for i in range(x.shape[0]):
     for c in range(x.shape[3]):
@@ -23,7 +23,7 @@ def adain_by_hand(x, scale, shift):
 
 
 def conv_by_hand(x, w):
-  """A 3x3 cross-correlation with zeros around the image."""
+  """Returns a 3x3 cross-correlation with zero padding."""
   padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   y = np.zeros((*x.shape[:3], w.shape[3]))
   for i in range(x.shape[1]):
@@ -40,7 +40,7 @@ def blur_by_hand(x):
 
 
 def synthesis_by_hand(params, noise, ws):
-  """8x8 images: figure 1b with the constants of the authors' code."""
+  """Returns 8x8 images: figure 1b with the constants of the authors' code."""
 
   def epilogue(x, name, side, w):
     p = params[f'b{side}'][name]
@@ -67,7 +67,7 @@ def synthesis_by_hand(params, noise, ws):
 
 
 def test_adain_by_hand():
-  """Two pixels, 1 and 3: mean 2, deviation 1."""
+  """Two pixels, 1 and 3: mean 2, standard deviation 1."""
   x = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)
   y = style_2019.adain(x, jnp.full((1, 1), 0.5), jnp.full((1, 1), 10.0))
   np.testing.assert_allclose(y[0, 0, :, 0], [8.5, 11.5], rtol=1e-6)
@@ -92,7 +92,7 @@ def test_synthesis_by_hand_in_float64():
     np.testing.assert_allclose(images, by_hand, rtol=1e-10, atol=1e-10)
 
 
-def test_parameter_count():
+def test_parameter_count_equals_the_paper():
   """26.2 million at 1024 pixels: Karras et al. 2019, section 2.
 
   The authors' networks also have the layers to images of the lower
@@ -109,8 +109,8 @@ def test_parameter_count():
   assert gen.layers == 18
 
 
-def test_random_noise_and_none():
-  """Noise acts only with a strength, and depends on the key alone."""
+def test_noise_acts_only_with_a_strength():
+  """It depends only on the key."""
   gen = style_2019.Generator(8, 1, 4, 1, features=32, most_features=4)
   keys = jax.random.split(jax.random.key(1), 2)
   z = jnp.ones((2, 3))
@@ -125,7 +125,7 @@ def test_random_noise_and_none():
   np.testing.assert_array_equal(noisy, apply(v, 'random'))
 
 
-def test_sizes_that_are_refused():
+def test_unsupported_sizes_raise():
   key = jax.random.key(0)
   init = lambda gen: gen.init(key, jnp.zeros((1, 4)), key[None], False)
   with pytest.raises(UserError, match='not 24: set config'):
@@ -135,7 +135,7 @@ def test_sizes_that_are_refused():
 
 
 @pytest.mark.slow
-def test_a_run_has_the_methods_of_styles(tmp_path):
+def test_run_has_w_synthesize_and_mix(tmp_path):
   config = gan_jax.experiment('experiments/stylegan.py:tiny')
   config.total_images = 16
   gan_jax.train(config, tmp_path)

@@ -1,4 +1,4 @@
-"""Sweeps of trials that train nothing: running, killing, pruning, reporting."""
+"""Tests of sweeps of trials that train nothing: killing, pruning, reports."""
 
 import json
 import math
@@ -50,8 +50,10 @@ def states(folder):
   return dict(zip(table.trial, table.state, strict=True))
 
 
-def test_the_table_has_the_values_that_trials_used(tmp_path):
-  """Also of keys that the chosen block does not set; no config: as planned."""
+def test_table_has_the_values_that_trials_used(tmp_path):
+  """Also of keys that the chosen block does not set. A trial without a config
+  has the planned values.
+  """
   space = {
     'model.gen.hidden': [(8, 8)],
     'optimizer.gen.learning_rate': [1],
@@ -93,7 +95,7 @@ def test_the_table_has_the_values_that_trials_used(tmp_path):
   assert table.penalty.tolist() == ['none', 'r1']
 
 
-def test_a_grid_is_run_and_reported(tmp_path, capsys):
+def test_grid_is_run_and_reported(tmp_path, capsys):
   """Scores are 1000 * rate + seed: 1, 2, 2, 3; by hand."""
   run(tmp_path)
   printed = capsys.readouterr().out
@@ -145,7 +147,7 @@ def test_diverged_and_failed_trials_are_reported(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
+def test_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
   """Killed in iteration 12, it resumes at 10, and logs each iteration once."""
   manners(monkeypatch, trial1='die once')
   run(tmp_path)
@@ -156,19 +158,19 @@ def test_a_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_trial_that_is_killed_repeatedly_fails(tmp_path, monkeypatch):
+def test_repeatedly_killed_trial_fails(tmp_path, monkeypatch):
   manners(monkeypatch, trial0='die')
   run(tmp_path)
   assert states(tmp_path) == {0: 'failed', 1: 'done', 2: 'done', 3: 'done'}
-  # It never got past the same iteration: it ran once, and three times more.
+  # It never passes the same iteration: one run, and three retries.
   assert [event['trial_id'] for event in events('begin')].count(0) == 4
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_bad_trial_is_pruned(tmp_path, monkeypatch, capsys):
-  """The third is worse than the median of two, at every step from the fourth.
+def test_bad_trial_is_pruned(tmp_path, monkeypatch, capsys):
+  """From the fourth step on, the third trial is worse than the median of two.
 
-  It saves and exits, as when it is preempted; here its checkpoint is deleted.
+  It saves and exits as after a preemption; here its checkpoint is deleted.
   """
   monkeypatch.setenv('PAUSE', '0.04')
   run(tmp_path, 'pruned', parallel_trials=1)
@@ -190,7 +192,7 @@ def test_equal_failures_stop_the_sweep(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_driver_that_is_killed(tmp_path, monkeypatch):
+def test_killed_driver_resumes_its_trials(tmp_path, monkeypatch):
   """Its trials save and end with it; the same command resumes them."""
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
@@ -221,7 +223,9 @@ def test_a_driver_that_is_killed(tmp_path, monkeypatch):
   ],
 )
 @pytest.mark.usefixtures('no_plot')
-def test_a_driver_that_receives_a_signal(tmp_path, monkeypatch, number, code):
+def test_signal_to_the_driver_preempts_its_trials(
+  tmp_path, monkeypatch, number, code
+):
   monkeypatch.setenv('PAUSE', '0.1')
   with drive(tmp_path) as driver:
     wait_for(lambda: len(events('begin')) == 2)
@@ -237,7 +241,7 @@ def test_a_driver_that_receives_a_signal(tmp_path, monkeypatch, number, code):
   assert len(events('begin')) == 6
 
 
-def test_a_second_signal_kills_the_trials(tmp_path, monkeypatch):
+def test_second_signal_kills_the_trials(tmp_path, monkeypatch):
   """A trial that ignores SIGTERM is killed."""
   monkeypatch.setenv('PAUSE', '0.5')
   manners(monkeypatch, trial0='deaf')
@@ -255,7 +259,7 @@ def test_a_second_signal_kills_the_trials(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_locked_workdir_is_waited_for(tmp_path):
+def test_trial_waits_for_a_locked_workdir(tmp_path):
   """A process that outlived its driver holds the lock of its workdir."""
   workdir = tmp_path / 'sweep' / 'trials' / '0000'
   begun = []
@@ -308,8 +312,8 @@ def test_another_sweep_is_refused(tmp_path):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_search_with_seeds(tmp_path, monkeypatch):
-  """Each setting runs with every seed, also settings that the sampler chose."""
+def test_search_runs_each_setting_with_every_seed(tmp_path, monkeypatch):
+  """Also settings that the sampler chooses."""
   monkeypatch.setattr(plans, 'STARTUP_TRIALS', 2)
   run(tmp_path, 'seeds', trials=3)
   check_once_each(6)
@@ -321,7 +325,7 @@ def test_a_search_with_seeds(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
-def test_a_dry_run_starts_nothing(tmp_path, capsys):
+def test_dry_run_starts_nothing(tmp_path, capsys):
   run(tmp_path, 'seeds', dry_run=True)
   lines = capsys.readouterr().out.splitlines()
   commands = [shlex.split(line) for line in lines if sweeps.FAKE in line]
@@ -336,7 +340,7 @@ def test_a_dry_run_starts_nothing(tmp_path, capsys):
   assert float(printed.partition('=')[2]) == pytest.approx(rate)
 
 
-def test_a_score_that_is_never_logged(tmp_path):
+def test_score_that_is_never_logged_raises(tmp_path):
   text = sweeps.EXPERIMENT.replace('gen/diversity', 'gen/diversty')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sweeps, 'EXPERIMENT', text)
@@ -357,7 +361,7 @@ def test_a_score_that_is_never_logged(tmp_path):
     (['5', '7', '8'], 2, ['5', '7']),
   ],
 )
-def test_gpus_are_divided(monkeypatch, gpus, count, expected):
+def test_gpus_are_divided_among_trials(monkeypatch, gpus, count, expected):
   monkeypatch.delenv('JAX_PLATFORMS')
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', ','.join(gpus))
   shares = local.device_shares(count)
@@ -366,7 +370,7 @@ def test_gpus_are_divided(monkeypatch, gpus, count, expected):
     local.device_shares(len(gpus) + 1)
 
 
-def test_chips_are_divided(monkeypatch):
+def test_tpu_chips_are_divided_among_trials(monkeypatch):
   monkeypatch.delenv('JAX_PLATFORMS')
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
   monkeypatch.setenv('TPU_VISIBLE_CHIPS', '0,1,2,3')
@@ -379,7 +383,7 @@ def test_chips_are_divided(monkeypatch):
   assert local.device_shares(1) == [local.DeviceShare('all', {})]
 
 
-def test_cores_are_divided(monkeypatch):
+def test_cores_are_divided_among_trials(monkeypatch):
   monkeypatch.setattr(local, '_cores', lambda: [0, 1, 2, 3, 4])
   cores = lambda count: [
     list(share.cores) for share in local.device_shares(count)
@@ -389,7 +393,7 @@ def test_cores_are_divided(monkeypatch):
   assert cores(6) == [[0], [1], [2], [3], [4], [0]]
 
 
-def test_a_trial_uses_only_its_cores(tmp_path):
+def test_trial_uses_only_its_cores(tmp_path):
   (core, *_) = sorted(os.sched_getaffinity(0))
   code = 'import os; print(sorted(os.sched_getaffinity(0)))'
   process = Process(

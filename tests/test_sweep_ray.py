@@ -1,4 +1,4 @@
-"""Sweeps on real Ray clusters of several nodes on this machine."""
+"""Tests of sweeps on real Ray clusters of several nodes on this machine."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def events_file(tmp_path, monkeypatch):
   monkeypatch.setattr(report, 'write_plot', lambda *_: None)
 
 
-def test_mistakes(tmp_path, monkeypatch):
+def test_invalid_ray_flags_raise(tmp_path, monkeypatch):
   ray = {**RAY, 'address': 'localhost:1'}
   with pytest.raises(UserError, match='=runs/x is a folder of this machine'):
     run(tmp_path, **{**ray, 'workdir': 'runs/x'})
@@ -46,7 +46,7 @@ def test_mistakes(tmp_path, monkeypatch):
   assert not (tmp_path / 'sweep').exists()
 
 
-def test_a_dry_run_needs_no_cluster(tmp_path, capsys):
+def test_dry_run_needs_no_cluster(tmp_path, capsys):
   ray = {**RAY, 'address': 'localhost:1', 'resources': ['TPU=4', 'CPU=8']}
   run(tmp_path, **ray, dry_run=True)
   printed = capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_a_dry_run_needs_no_cluster(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_faults_of_a_cluster(tmp_path, monkeypatch):
+def test_sweep_survives_faults_of_the_cluster(tmp_path, monkeypatch):
   """A node is lost, a node is added, and the driver is killed."""
   monkeypatch.setenv('PAUSE', '0.2')
   with clusters.cluster() as cluster:
@@ -64,16 +64,16 @@ def test_faults_of_a_cluster(tmp_path, monkeypatch):
     with drive(tmp_path, 'twenty', **ray) as driver:
       wait_for(lambda: len(events('end')) >= 2, 120)
       wait_for(lambda: midway(tmp_path, clusters.processes(one)), 60)
-      doomed = clusters.kill_node(one)
-      lost = {e['trial_id'] for e in events('begin') if e['pid'] in doomed}
+      pids = clusters.kill_node(one)
+      lost = {e['trial_id'] for e in events('begin') if e['pid'] in pids}
       lost -= {e['trial_id'] for e in events('end')}
-      note_ends(doomed)
+      note_ends(pids)
       assert lost
       clusters.add_node(cluster, chip=2)
       wait_for(lambda: len(events('end')) >= 8, 120)
       driver.kill()
       driver.stdout.read()
-    between = len(events('begin'))
+    begun_before = len(events('begin'))
     with drive(tmp_path, 'twenty', **ray) as driver:
       printed = driver.stdout.read()
     assert driver.returncode == 0, printed
@@ -82,7 +82,7 @@ def test_faults_of_a_cluster(tmp_path, monkeypatch):
   begun = [event['trial_id'] for event in events('begin')]
   assert {i for i in begun if begun.count(i) > 1} == lost
   assert any(e['step'] for e in events('begin') if e['trial_id'] in lost)
-  assert len(begun) > between
+  assert len(begun) > begun_before
   for trial_id in range(20):
     assert steps(tmp_path, trial_id) == list(range(1, 31))
   table = gan_jax.load_sweep(tmp_path / 'sweep').trials
@@ -91,14 +91,14 @@ def test_faults_of_a_cluster(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_real_trials_of_a_disturbed_cluster(tmp_path):
-  """Bit for bit the runs that nothing disturbed."""
+def test_real_trials_equal_undisturbed_runs(tmp_path):
+  """Bit for bit, although nodes and the driver are killed."""
   assert soak_ray.soak(tmp_path, trials=6)
 
 
 @pytest.mark.slow
-def test_a_trial_occupies_a_slice(tmp_path, monkeypatch):
-  """A process on each of its two hosts; the slice runs one trial at a time."""
+def test_trial_occupies_a_tpu_slice(tmp_path, monkeypatch):
+  """Each of two hosts runs a process; the slice runs one trial at a time."""
   with clusters.cluster() as cluster:
     monkeypatch.setenv('TPU_NAME', 'slice')
     monkeypatch.setenv('TPU_ACCELERATOR_TYPE', 'v4-16')
@@ -117,11 +117,13 @@ def test_a_trial_occupies_a_slice(tmp_path, monkeypatch):
 
 
 def midway(folder, pids):
-  """Returns whether a trial of these processes has saved, and runs on."""
+  """Returns whether a trial of these processes has saved and still runs."""
   ended = {event['pid'] for event in events('end')}
-  of = lambda i: folder / f'sweep/trials/{i:04}/checkpoints/iteration'
+  checkpoint_of = lambda i: (
+    folder / f'sweep/trials/{i:04}/checkpoints/iteration'
+  )
   return any(
-    of(event['trial_id']).exists()
+    checkpoint_of(event['trial_id']).exists()
     for event in events('begin')
     if event['pid'] in pids and event['pid'] not in ended
   )
@@ -157,8 +159,8 @@ def printed_by(arguments, folder):
   return done.stdout.splitlines()
 
 
-def test_what_one_types_on_kubernetes(tmp_path):
-  """The command of the manifest is valid; the page has its output."""
+def test_kubernetes_manifest_of_the_docs_is_valid(tmp_path):
+  """So is its command, whose output is on the page."""
   job = yaml.safe_load(block('yaml'))
   assert (job['apiVersion'], job['kind']) == ('ray.io/v1', 'RayJob')
   cluster = job['spec']['rayClusterSpec']
@@ -179,8 +181,10 @@ def test_what_one_types_on_kubernetes(tmp_path):
   assert cpus <= int(limits['cpu'])
   # The page shows it with the address of its first command.
   printed = printed_by([*words[5:], '--address=HEAD:6379'], tmp_path)
-  (shown,) = re.findall(r'```\n(Sweep: .*?)```', PAGE, re.S)
-  assert shown.splitlines() == [x for x in printed if x in shown.splitlines()]
+  (listing,) = re.findall(r'```\n(Sweep: .*?)```', PAGE, re.S)
+  assert listing.splitlines() == [
+    x for x in printed if x in listing.splitlines()
+  ]
   commands = [line for line in printed if line.startswith('python launch.py')]
   assert len(commands) == 10
   assert commands[9].endswith('--workdir=/shared/rates/trials/0009')
@@ -204,8 +208,8 @@ def slurm(folder, **changes):
   return folder / 'rates.sh'
 
 
-def test_what_one_types_on_slurm(tmp_path):
-  """The script is valid, and so is its command."""
+def test_slurm_script_of_the_docs_is_valid(tmp_path):
+  """So is its command."""
   script = slurm(tmp_path)
   subprocess.run(['bash', '-n', script], check=True)
   text = script.read_text().replace('\\\n', ' ')
@@ -221,7 +225,7 @@ def test_what_one_types_on_slurm(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_slurm_script_runs(tmp_path):
+def test_slurm_script_of_the_docs_runs(tmp_path):
   """With srun and scontrol of one node: Ray starts, runs and ends."""
   swept = sweeps.arguments(tmp_path)['experiment']
   script = slurm(

@@ -1,4 +1,4 @@
-"""Search spaces of sweeps, and descriptions that are refused."""
+"""Tests of search spaces of sweeps, and of invalid descriptions."""
 
 import importlib
 import json
@@ -8,7 +8,7 @@ import sys
 import optuna
 import pytest
 from conftest import ROOT
-from runs import get_config, setting
+from runs import config_path, get_config
 
 from gan_jax import config as cfg
 from gan_jax.errors import UserError
@@ -31,7 +31,7 @@ def suggested(space, **params):
   return spaces.suggest(optuna.trial.FixedTrial(params), space)
 
 
-def test_a_grid_is_the_product():
+def test_grid_is_the_product():
   """2 sizes x (1 + 2 shapes) x 3 seeds, the last varies fastest; by hand."""
   points = spaces.grid(NESTED)
   assert len(points) == 2 * (1 + 2) * 3
@@ -46,7 +46,7 @@ def test_a_grid_is_the_product():
   assert not spaces.has_range(NESTED)
 
 
-def test_overrides_of_a_trial():
+def test_suggest_returns_the_overrides_of_a_trial():
   """Tuples stay tuples; a chosen block sets only its own keys."""
   params = spaces.grid(NESTED)[-1]
   assert suggested(NESTED, **params) == {
@@ -65,7 +65,7 @@ def test_overrides_of_a_trial():
   ]  # fmt: skip
 
 
-def test_ranges_of_integers_and_in_blocks():
+def test_suggest_supports_integer_ranges_and_ranges_in_blocks():
   """Integer ends give integers; a key in two blocks is two parameters."""
   space = {
     'batch_size': {'low': 16, 'high': 64, 'log': True},
@@ -89,14 +89,14 @@ def test_ranges_of_integers_and_in_blocks():
 
 def test_cover_contains_every_value():
   space = {**NESTED, GEN: {'low': 1e-4, 'high': 1e-2, 'log': True}}
-  some = spaces.cover(space)
-  assert len(some) == 3
-  values = lambda key: {each[key] for each in some if key in each}
+  points = spaces.cover(space)
+  assert len(points) == 3
+  values = lambda key: {point[key] for point in points if key in point}
   assert values('batch_size') == {16, 32}
   assert values('model.gen.hidden') == {(32,), (16, 16)}
   assert values('seed') == {0, 1, 2}
   assert values(GEN) == {1e-4, 1e-2}
-  assert any('disc_steps' not in each for each in some)
+  assert any('disc_steps' not in point for point in points)
 
 
 # Descriptions.
@@ -178,14 +178,14 @@ SEARCH = {GEN: {'low': 1e-4, 'high': 1e-2}}
     ({'space': {'batch_size': [16, 0]}, **RANKED}, 'batch_size=0 must be posi'),
   ],
 )  # fmt: skip
-def test_refused_descriptions(tmp_path, description, message):
+def test_invalid_descriptions_raise(tmp_path, description, message):
   with pytest.raises(UserError) as raised:
     make(tmp_path, description, name='one')
   assert message in str(raised.value)
   assert '\n' not in str(raised.value)
 
 
-def test_which_sweep(tmp_path):
+def test_ambiguous_and_unknown_sweeps_raise(tmp_path):
   several = {'a': {'space': RATES, **RANKED}, 'b': {'space': SEARCH, **RANKED}}
   with pytest.raises(UserError, match='choose one by --sweep=a or b'):
     make(tmp_path, several)
@@ -199,20 +199,26 @@ def test_which_sweep(tmp_path):
     plans.make(str(file), get_config('vanilla_mnist', 'tiny'), {})
 
 
-def test_the_default_score(tmp_path):
-  """The first metric of the evaluation, and its goal."""
+def test_default_score_is_the_first_metric(tmp_path):
+  """With the goal of that metric."""
   every = {'evaluation.every_images': 100}
-  of = lambda *metrics: {'evaluation.metrics': metrics, **every}
-  found = lambda fixed, **more: make(
+  metrics_of = lambda *metrics: {'evaluation.metrics': metrics, **every}
+  score_and_goal = lambda fixed, **more: make(
     tmp_path, {'space': RATES, 'fixed': fixed, **more}, name='one'
   )[4:6]
-  assert found(of('fid', 'kid')) == ('eval/fid', 'min')
-  assert found(of('precision_recall')) == ('eval/precision', 'max')
-  assert found(of('ms_ssim', 'swd')) == ('eval/swd', 'min')
-  both = of('fid', 'precision_recall')
-  assert found(both, score='recall') == ('eval/recall', 'max')
-  assert found(of('classes'), score='classes_kl') == ('eval/classes_kl', 'min')
-  assert found(every, score='gen/diversity', goal='max') == (
+  assert score_and_goal(metrics_of('fid', 'kid')) == ('eval/fid', 'min')
+  assert score_and_goal(metrics_of('precision_recall')) == (
+    'eval/precision',
+    'max',
+  )
+  assert score_and_goal(metrics_of('ms_ssim', 'swd')) == ('eval/swd', 'min')
+  both = metrics_of('fid', 'precision_recall')
+  assert score_and_goal(both, score='recall') == ('eval/recall', 'max')
+  assert score_and_goal(metrics_of('classes'), score='classes_kl') == (
+    'eval/classes_kl',
+    'min',
+  )
+  assert score_and_goal(every, score='gen/diversity', goal='max') == (
     'gen/diversity',
     'max',
   )
@@ -234,8 +240,8 @@ EVERY = {'evaluation.every_images': 100}
      "'fidd'; did you mean 'fid'"),
   ],
 )  # fmt: skip
-def test_trials_that_cannot_be_measured(tmp_path, fixed, more, message):
-  """Refused before a trial begins, unless trials run on other machines."""
+def test_score_that_cannot_be_measured_raises(tmp_path, fixed, more, message):
+  """Before any trial starts, unless trials run on other machines."""
   description = {'space': RATES, 'fixed': fixed, **more}
   with pytest.raises(UserError) as raised:
     make(tmp_path, description, name='one')
@@ -243,7 +249,7 @@ def test_trials_that_cannot_be_measured(tmp_path, fixed, more, message):
   make(tmp_path, description, name='one', remote_trials=True)
 
 
-def test_a_score_of_a_level_is_measured(tmp_path):
+def test_score_of_one_pyramid_level_is_measured(tmp_path):
   fixed = {'evaluation.metrics': ('swd',), **EVERY}
   for score in ('swd', 'swd_28'):
     make(tmp_path, {'space': RATES, 'fixed': fixed, 'score': score}, name='one')
@@ -257,8 +263,10 @@ def test_a_score_of_a_level_is_measured(tmp_path):
     ('toy:grid', ('modes',), 'eval/high_quality', 'max'),
   ],
 )
-def test_the_default_score_of_a_toy(tmp_path, name, metrics, score, goal):
-  """The first metric that ranks, of those named or of all."""
+def test_default_score_of_a_toy_is_its_first_ranking_metric(
+  tmp_path, name, metrics, score, goal
+):
+  """Of the named metrics, or of all."""
   file = tmp_path / 'swept.py'
   fixed = {'evaluation.metrics': metrics, **EVERY}
   sweeps = {'one': {'space': RATES, 'fixed': fixed}}
@@ -278,7 +286,7 @@ def test_typed_overrides_take_precedence(tmp_path):
 
 
 def test_startup_settings_are_known_in_advance(tmp_path):
-  """Ten settings of TPE, all of a random search; always the same."""
+  """TPE starts with ten settings of a random search, always the same."""
   search = {'space': {**SEARCH, 'seed': [4, 5]}, 'trials': 12, **RANKED}
   listed = plans.planned_trials(make(tmp_path, search, name='one'))
   assert listed == plans.planned_trials(make(tmp_path, search, name='one'))
@@ -333,9 +341,9 @@ def test_flags_round_trip(tmp_path, monkeypatch):
     ('population_digits:random', 4),
   ],
 )
-def test_the_sweeps_of_the_experiments(name, trials):
+def test_sweeps_of_experiments_have_their_number_of_trials(name, trials):
   name, _, sweep = name.partition(':') if 'toy' not in name else (name, '', '')
-  experiment, config = f'{ROOT}/{setting(name)}', get_config(name)
+  experiment, config = f'{ROOT}/{config_path(name)}', get_config(name)
   # (This machine may lack the weights of Inception.)
   plan = plans.make(experiment, config, {}, sweep or None, remote_trials=True)
   assert len(plans.planned_trials(plan)) == trials
@@ -354,14 +362,14 @@ def test_the_sweeps_of_the_experiments(name, trials):
 def test_tiny_sweeps_have_tiny_trials(name, score):
   """Trials are as long as a `tiny` run, and can be measured anywhere."""
   config = get_config(name, 'tiny')
-  plan = plans.make(f'{ROOT}/{setting(name, "tiny")}', config, {})
+  plan = plans.make(f'{ROOT}/{config_path(name, "tiny")}', config, {})
   assert plan.score == f'eval/{score}'
-  table = make_schedule(config)
-  tiny = table.images(table.total_steps)
+  schedule = make_schedule(config)
+  tiny = schedule.images(schedule.total_steps)
   for trial in trials_of(plan, config):
-    table = make_schedule(trial)
+    schedule = make_schedule(trial)
     assert trial.evaluation.every_images < tiny
-    assert table.images(table.total_steps) <= 1.5 * tiny
+    assert schedule.images(schedule.total_steps) <= 1.5 * tiny
 
 
 def trials_of(plan, config):
@@ -378,9 +386,7 @@ def trials_of(plan, config):
   ('definition', 'seeds'),
   [('sweep()', (7, 7)), ("sweep(arg='')", (7, 9))],
 )
-def test_a_sweep_may_take_the_argument_of_its_config(
-  tmp_path, definition, seeds
-):
+def test_sweep_may_take_the_argument_of_its_config(tmp_path, definition, seeds):
   """`def sweep()` serves all arguments."""
   file = tmp_path / 'swept.py'
   block = {'space': RATES, **RANKED, 'fixed': {'seed': 7}}
@@ -394,12 +400,12 @@ def test_a_sweep_may_take_the_argument_of_its_config(
     assert plans.make(str(experiment), config, {}).base == {'seed': seed}
 
 
-def test_all_fading_trials_see_the_same_number_of_images():
+def test_all_trials_of_fading_train_on_the_same_number_of_images():
   config = get_config('progressive_cifar10')
   plan = plans.make(f'{ROOT}/experiments/progressive_cifar10.py', config, {})
   totals = []
   for trial in trials_of(plan, config):
-    table = make_schedule(trial)
-    totals.append(table.images(table.total_steps))
+    schedule = make_schedule(trial)
+    totals.append(schedule.images(schedule.total_steps))
   # Stages are rounded up to whole iterations.
   assert all(abs(total - 2_400_000) < 7 * 64 for total in totals)

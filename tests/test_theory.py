@@ -1,4 +1,4 @@
-"""What the theory says of GANs, on the line, where densities are known."""
+"""Tests of GAN theory in 1-D, where densities are known."""
 
 from functools import partial
 
@@ -23,11 +23,11 @@ from gan_jax.training.setup import create_state
 LOG4 = np.log(4)
 
 
-def against_a_fixed_generator(config, deviation, mean, steps):
-  """(D's logits of x, metrics per iteration): D alone learns, G is fixed.
+def against_a_fixed_generator(config, std, mean, steps):
+  """Trains D alone; returns (x -> D's logits, metrics per iteration).
 
-  G is N(mean, deviation^2): one linear layer of z ~ N(0, 1), which learns at
-  a rate of 0.
+  G is N(mean, std^2): one linear layer of z ~ N(0, 1), with a learning
+  rate of 0.
   """
   config.model.gen.hidden = ()
   config.game.latent_dim = 1
@@ -35,32 +35,36 @@ def against_a_fixed_generator(config, deviation, mean, steps):
   (segment,) = config.schedule
   segment = {**segment, 'gen_learning_rate_factor': 0.0}
   config.schedule = (segment,)
-  table, source = make_schedule(config), data.make(config)
+  schedule, source = make_schedule(config), data.make(config)
   game = games.make(config)
   tx = optimizers.make(config.optimizer.to_dict())
-  shown = {'images': jnp.asarray(source.fetch(np.arange(2))['images'])}
-  state = create_state(game, tx, shown, table.phase(0), config.seed)
-  layer = {'kernel': jnp.array([[deviation]]), 'bias': jnp.array([mean])}
+  examples = {'images': jnp.asarray(source.fetch(np.arange(2))['images'])}
+  state = create_state(game, tx, examples, schedule.phase(0), config.seed)
+  layer = {'kernel': jnp.array([[std]]), 'bias': jnp.array([mean])}
   gen = {'params': {'Dense_0': layer}}
   state = state._replace(variables=state.variables._replace(gen=gen))
   state = state._replace(ema=gen)
   reader = partial(read, flip=False, draw=source.draw)
-  play = jax.jit(partial(train_dispatch, game, tx, reader, None))
-  told = []
-  for step in range(0, steps, table.steps_per_dispatch):
-    fed = index_batch(None, None, table, process_rows(), step)
-    state, made = play(state, {}, fed, table.dispatch(step), ())
-    told.append({name: x[:, 0] for name, x in made.items()})
-  told = {k: np.concatenate([part[k] for part in told]) for k in told[0]}
-  assert state.variables.gen['params']['Dense_0']['kernel'][0, 0] == deviation
+  run_dispatch = jax.jit(partial(train_dispatch, game, tx, reader, None))
+  history = []
+  for step in range(0, steps, schedule.steps_per_dispatch):
+    batch = index_batch(None, None, schedule, process_rows(), step)
+    state, step_metrics = run_dispatch(
+      state, {}, batch, schedule.dispatch(step), ()
+    )
+    history.append({name: x[:, 0] for name, x in step_metrics.items()})
+  history = {
+    k: np.concatenate([part[k] for part in history]) for k in history[0]
+  }
+  assert state.variables.gen['params']['Dense_0']['kernel'][0, 0] == std
 
   def logits(x):
     images = jnp.asarray(x, jnp.float32)[:, None, None, None]
     disc_vars = state.variables.disc
-    judged = game.discriminate(disc_vars, {'images': images}, table.phase(0))
-    return np.asarray(judged.logits)
+    output = game.discriminate(disc_vars, {'images': images}, schedule.phase(0))
+    return np.asarray(output.logits)
 
-  return logits, told
+  return logits, history
 
 
 def without_penalties(name):
@@ -70,22 +74,22 @@ def without_penalties(name):
   return config
 
 
-@pytest.mark.slow  # D is trained until it is the best
-def test_the_best_discriminator_is_the_ratio_of_densities():
+@pytest.mark.slow  # trains D to its optimum
+def test_optimal_discriminator_is_the_ratio_of_densities():
   """D(x) = p_data / (p_data + p_G): Goodfellow et al. 2014, proposition 1.
 
-  p_data half N(-1.5, 0.3^2) and half N(1.5, 0.3^2), p_G = N(0.3, 1.2^2); to
-  0.05 wherever there is a tenth of the highest density of either.
+  p_data is half N(-1.5, 0.3^2) and half N(1.5, 0.3^2), p_G = N(0.3, 1.2^2). The
+  error is below 0.05 where a density is above a tenth of its maximum.
   """
   config = without_penalties('toy:mixture')
-  logits, told = against_a_fixed_generator(config, 1.2, 0.3, 3000)
+  logits, history = against_a_fixed_generator(config, 1.2, 0.3, 3000)
   x = np.linspace(-3, 3, 241)
   real = (norm.pdf(x, -1.5, 0.3) + norm.pdf(x, 1.5, 0.3)) / 2
   fake = norm.pdf(x, 0.3, 1.2)
-  seen = (real > 0.1 * real.max()) | (fake > 0.1 * fake.max())
-  best = real / (real + fake)
+  has_density = (real > 0.1 * real.max()) | (fake > 0.1 * fake.max())
+  optimal = real / (real + fake)
   found = 1 / (1 + np.exp(-logits(x)))
-  assert np.abs(found - best)[seen].max() < 0.05
+  assert np.abs(found - optimal)[has_density].max() < 0.05
   # Its loss is log 4 - 2 JSD (theorem 1), by quadrature.
   middle = (real + fake) / 2
   dx = x[1] - x[0]
@@ -93,16 +97,16 @@ def test_the_best_discriminator_is_the_ratio_of_densities():
     0.5 * np.sum(np.where(p > 1e-12, p * np.log((p + 1e-300) / middle), 0)) * dx
     for p in (real, fake)
   )
-  assert told['disc/loss'][-500:].mean() == pytest.approx(
+  assert history['disc/loss'][-500:].mean() == pytest.approx(
     LOG4 - 2 * jsd, abs=0.02
   )
 
 
 @pytest.mark.slow
-def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
+def test_discriminator_ranks_points_by_their_likelihood(tmp_path):
   """`run.discriminator` + log p_G is log p_data, up to D's errors.
 
-  G is w z, and does not learn.
+  G is w z, and is not trained.
   """
   config = without_penalties('toy:mixture')
   config.model.gen.hidden = ()
@@ -117,15 +121,15 @@ def test_the_discriminator_ranks_points_by_their_likelihood(tmp_path):
   train(config, tmp_path)
   run = gan_jax.load(tmp_path)
   w = abs(float(run.params['params']['Dense_0']['kernel'][0, 0]))
-  assert 1.5 < w < 2  # as that seed has it
+  assert 1.5 < w < 2  # for this seed
   x = np.random.default_rng(0).uniform(-2.4, 2.4, (500, 1)).astype(np.float32)
   real = np.log((norm.pdf(x, -1.5, 0.3) + norm.pdf(x, 1.5, 0.3)) / 2)
-  told = run.discriminator(x) + norm.logpdf(x[:, 0], 0, w)
-  assert spearmanr(told, real[:, 0])[0] > 0.98
+  estimates = run.discriminator(x) + norm.logpdf(x[:, 0], 0, w)
+  assert spearmanr(estimates, real[:, 0])[0] > 0.98
 
 
-def test_the_saturating_gradient_vanishes_where_d_wins():
-  """G at N(-2, 0.2^2), the data at N(1, 0.5^2): D tells them apart for sure.
+def test_saturating_gradient_vanishes_where_disc_wins():
+  """G is N(-2, 0.2^2), and the data are N(1, 0.5^2): D separates them.
 
   The gradient of E log(1 - D) has the factor D(G(z)), that of -E log D the
   factor 1 - D(G(z)): Goodfellow et al. 2014, section 3.
@@ -134,21 +138,21 @@ def test_the_saturating_gradient_vanishes_where_d_wins():
   for name in ('minimax', 'non_saturating'):
     config = without_penalties('toy:gaussian')
     config.game.loss.name = name
-    logits, told = against_a_fixed_generator(config, 0.2, -2.0, 500)
-    norms[name] = told['gen/loss_grad_norm']
-    said = logits(np.random.default_rng(0).normal(-2.0, 0.2, 10_000))
+    logits, history = against_a_fixed_generator(config, 0.2, -2.0, 500)
+    norms[name] = history['gen/loss_grad_norm']
+    fake_logits = logits(np.random.default_rng(0).normal(-2.0, 0.2, 10_000))
   end = slice(-50, None)
   ratio = norms['minimax'] / norms['non_saturating']
   assert ratio[end].max() < 1e-2 < 1e-1 < ratio[0]
-  # As the factors have it, D / (1 - D) = e^logit, on average over G's points.
-  factors = np.exp(said).mean()
+  # By these factors the ratio is D / (1 - D) = e^logit, on average over fakes.
+  factors = np.exp(fake_logits).mean()
   assert factors / 3 < ratio[end].mean() < 3 * factors
   assert norms['non_saturating'][end].min() > norms['non_saturating'][0] / 2
 
 
 @pytest.mark.slow
-def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
-  """D near 1/2 where there are points, J_D near log 4, G where the data is."""
+def test_discriminator_of_a_converged_run_is_undecided(tmp_path):
+  """D is near 1/2 at all points, its loss near log 4, and G near the data."""
   config = get_config('toy:gaussian')
   config.total_images = 256 * 1000
   (segment,) = config.schedule
@@ -165,6 +169,6 @@ def test_at_the_end_of_a_good_run_d_knows_nothing(tmp_path):
   assert points.mean() == pytest.approx(1.0, abs=0.1)
   assert points.std() == pytest.approx(0.5, abs=0.1)
   x = np.linspace(0, 2, 50)[:, None].astype(np.float32)
-  said = 1 / (1 + np.exp(-run.discriminator(x)))
-  assert np.abs(said - 0.5).max() < 0.05
+  probabilities = 1 / (1 + np.exp(-run.discriminator(x)))
+  assert np.abs(probabilities - 0.5).max() < 0.05
   assert last['eval/jensen_shannon'] < 0.05

@@ -1,4 +1,4 @@
-"""Tests of reading PyTorch's weight files, without running them."""
+"""Tests that PyTorch's weight files are read without running their code."""
 
 import os
 import pickle
@@ -30,7 +30,7 @@ def float_tensor(offset, shape, strides):
   return files.tensor(b'FloatStorage', '7', 12, offset, shape, strides)
 
 
-def refused(path):
+def read_error(path):
   with pytest.raises(UserError) as raised:
     torch_weights.read(path)
   message = str(raised.value)
@@ -38,7 +38,7 @@ def refused(path):
   return message
 
 
-def test_reads_tensors_at_any_position_in_a_storage(write):
+def test_tensors_are_read_at_any_position_in_a_storage(write):
   path = write(
     {
       'whole': float_tensor(0, (3, 4), (4, 1)),
@@ -66,7 +66,7 @@ def test_reads_tensors_at_any_position_in_a_storage(write):
 
 
 @pytest.mark.parametrize(
-  'reach',
+  'view',
   [
     (0, (3, 5), (4, 1)),
     (9, (2, 2), (1, 1, 1)),
@@ -77,8 +77,8 @@ def test_reads_tensors_at_any_position_in_a_storage(write):
     (12, (), ()),
   ],
 )
-def test_no_tensor_reaches_beyond_its_storage(write, reach):
-  assert 'damaged' in refused(write({'a': float_tensor(*reach)}, DATA))
+def test_tensor_that_exceeds_its_storage_is_damaged(write, view):
+  assert 'damaged' in read_error(write({'a': float_tensor(*view)}, DATA))
 
 
 class Evil:
@@ -92,13 +92,13 @@ class Evil:
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 4])
-def test_a_pickle_that_runs_a_command_is_refused(write, tmp_path, protocol):
+def test_pickle_that_runs_a_command_is_refused(write, tmp_path, protocol):
   created = tmp_path / 'created'
   attack = pickle.dumps(Evil(created), protocol)
-  message = refused(write(attack.removesuffix(b'.'), DATA))
+  message = read_error(write(attack.removesuffix(b'.'), DATA))
   assert f"'{os.system.__module__}.system'" in message
   assert not created.exists()
-  pickle.loads(attack)  # it would have
+  pickle.loads(attack)  # plain pickle runs the command
   assert created.exists()
 
 
@@ -113,47 +113,47 @@ def test_a_pickle_that_runs_a_command_is_refused(write, tmp_path, protocol):
   ],
 )
 def test_other_names_are_refused(write, name):
-  asked = b'c' + name.replace(' ', '\n').encode() + b'\n'
-  message = refused(write({'a': asked}, DATA))
+  opcodes = b'c' + name.replace(' ', '\n').encode() + b'\n'
+  message = read_error(write({'a': opcodes}, DATA))
   assert repr(name.replace(' ', '.')) in message
 
 
-def test_a_pickle_leaves_nothing_behind(write):
-  """A pickle can only set attributes of functions made for it alone."""
+def test_reading_does_not_affect_later_reads(write):
+  """A pickle can set attributes only of functions that were created for it."""
   rebuild = b'ctorch._utils\n_rebuild_tensor_v2\n'
   change = rebuild + b'(N(V__kwdefaults__\n(dtV__defaults__\n(tdtb'
-  refused(write({'a': change}, DATA))
+  read_error(write({'a': change}, DATA))
   path = write({'a': float_tensor(0, (2,), (1,))}, DATA)
   np.testing.assert_array_equal(torch_weights.read(path)['a'], [0, 1])
 
 
-def test_other_values_than_dicts_of_tensors_are_errors(write):
-  assert 'holds a list' in refused(write([1, 2], {}))
-  assert "holds a int as 'epoch'" in refused(write({'epoch': 3}, {}))
-  assert "holds a dict as 'net'" in refused(write({'net': {}}, {}))
+def test_values_other_than_dicts_of_tensors_raise(write):
+  assert 'holds a list' in read_error(write([1, 2], {}))
+  assert "holds a int as 'epoch'" in read_error(write({'epoch': 3}, {}))
+  assert "holds a dict as 'net'" in read_error(write({'net': {}}, {}))
 
 
-def test_damaged_files_are_errors(write, tmp_path):
+def test_damaged_files_raise(write, tmp_path):
   path = write({'a': float_tensor(0, (3, 4), (4, 1))}, DATA)
-  whole = path.read_bytes()
-  for size in (0, 3, 60, len(whole) // 2, len(whole) - 1):
-    path.write_bytes(whole[:size])
-    assert 'damaged' in refused(path)
+  content = path.read_bytes()
+  for size in (0, 3, 60, len(content) // 2, len(content) - 1):
+    path.write_bytes(content[:size])
+    assert 'damaged' in read_error(path)
   path.write_bytes(b'<!DOCTYPE html><title>Not found</title>')
-  assert 'damaged' in refused(path)
+  assert 'damaged' in read_error(path)
   path.write_bytes(pickle.dumps({'a': 1}))
-  assert 'damaged' in refused(path)
-  assert 'there is no' in refused(tmp_path / 'nowhere.pth')
+  assert 'damaged' in read_error(path)
+  assert 'there is no' in read_error(tmp_path / 'nowhere.pth')
 
 
-def test_a_storage_of_another_size_is_an_error(write):
+def test_storage_of_another_size_is_damaged(write):
   path = write({'a': float_tensor(0, (2,), (1,))}, {'7': DATA['7'] * 2})
-  assert 'damaged' in refused(path)
+  assert 'damaged' in read_error(path)
 
 
 @pytest.mark.certify
 @pytest.mark.parametrize('as_zip', [True, False])
-def test_reads_what_torch_saves(tmp_path, as_zip):
+def test_arrays_equal_what_torch_saves(tmp_path, as_zip):
   torch = pytest.importorskip('torch')
   base = torch.arange(24.0).reshape(4, 6)
   net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))

@@ -69,10 +69,10 @@ def test_moments_and_modes_of_toys(name):
   if len(toy.modes):
     # All modes are equally likely. Of genuine points, 1 - e^-4.5 lie within 3
     # standard deviations in 2-D, and 99.73% in 1-D.
-    seen = modes(points, toy.modes, toy.std)
-    assert seen.found == len(toy.modes)
+    result = modes(points, toy.modes, toy.std)
+    assert result.found == len(toy.modes)
     within = 1 - np.exp(-4.5) if toy.dim == 2 else 0.9973
-    assert seen.high_quality == pytest.approx(within, abs=0.003)
+    assert result.high_quality == pytest.approx(within, abs=0.003)
     nearest_mode = np.abs(points[:, None] - toy.modes).sum(-1).argmin(1)
     shares = np.bincount(nearest_mode) / len(points)
     np.testing.assert_allclose(shares, 1 / len(toy.modes), rtol=0.12)
@@ -88,13 +88,15 @@ def test_density_of_a_drawing_is_its_ink(tmp_path):
   assert np.abs(points[:, 0]).max() <= 1
   assert np.abs(points[:, 1]).max() <= 0.5  # it is half as high as wide
   left, above = points[:, 0] < 0, points[:, 1] > 0
-  whole = 255 * 1600 + 127 * 800
-  assert left.mean() == pytest.approx(255 * 1600 / whole, abs=0.01)
-  assert (~left & above).mean() == pytest.approx(127 * 800 / whole, abs=0.01)
+  total = 255 * 1600 + 127 * 800
+  assert left.mean() == pytest.approx(255 * 1600 / total, abs=0.01)
+  assert (~left & above).mean() == pytest.approx(127 * 800 / total, abs=0.01)
   assert not (~left & ~above).any()
 
 
-def test_a_drawing_is_searched_here_and_in_the_project(tmp_path, monkeypatch):
+def test_drawing_is_searched_in_the_current_folder_and_the_project(
+  tmp_path, monkeypatch
+):
   """The file in the current folder comes before that of the project."""
   monkeypatch.chdir(tmp_path)
   name = 'experiments/drawing.png'
@@ -137,7 +139,7 @@ def test_divergences_by_hand():
   assert divergence(p - 7, p, 1.0) == (0.0, 0.0)
 
 
-def test_the_wasserstein_distance_is_exact():
+def test_wasserstein_distance_is_exact():
   """Equals SciPy's distance in 1-D, and the best assignment in 2-D."""
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(700, 1)), rng.normal(1.0, 2.0, (300, 1))
@@ -154,7 +156,7 @@ def test_the_wasserstein_distance_is_exact():
 
 
 def test_reference_points_and_latents_are_independent():
-  """Latents of samples, of evaluation and of training are not correlated."""
+  """Points do not correlate with latents of any purpose."""
   source = data.make(get_config('toy:line'))
   along = source.fetch(np.arange(2000))['images'][:, 0, 0, 0]
   game = games.make(get_config('toy:line'))
@@ -166,8 +168,8 @@ def test_reference_points_and_latents_are_independent():
       assert abs(spearmanr(along, coordinate)[0]) < 0.1
 
 
-def test_a_large_drawing(tmp_path):
-  """All reference points are drawn at once from a photo of 512 pixels."""
+def test_large_drawing_gives_all_reference_points(tmp_path):
+  """The points are drawn at once from an image of 600x600 pixels."""
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (600, 600), np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'photo.png')
@@ -191,21 +193,20 @@ def trained(tmp_path_factory):
   return config, workdir
 
 
-def test_a_run_of_points(trained):
-  """A run of points has metrics, a film, and samples that are points."""
+def test_run_of_points_has_metrics_film_and_samples(trained):
   _, workdir = trained
   last = metrics(workdir)[-1]
   for name in ('high_quality', 'modes_found', 'jensen_shannon', 'wasserstein'):
     assert np.isfinite(last[f'eval/{name}'])
   frames = sorted((workdir / 'samples').iterdir())
-  with Image.open(workdir / 'training.gif') as write_gif:
-    assert write_gif.n_frames == len(frames) == 3
+  with Image.open(workdir / 'training.gif') as film:
+    assert film.n_frames == len(frames) == 3
   run = gan_jax.load(workdir)
   points = run.sample(300, seed=1)
   assert points.shape == (300, 2)
   inputs = run.inputs(300, seed=1)
-  made = run.generator(run.params, inputs)
-  np.testing.assert_allclose(points, made[:, 0, 0], atol=1e-6)
+  outputs = run.generator(run.params, inputs)
+  np.testing.assert_allclose(points, outputs[:, 0, 0], atol=1e-6)
   assert run.interpolate(2, 5).shape == (2, 5, 2)
   assert run.show().width > 800
   scored = gan_jax.evaluate(run, num_samples=100)
@@ -237,12 +238,12 @@ def test_every_iteration_has_new_points(trained):
 
 
 @pytest.mark.parametrize(
-  'several', [0, pytest.param(4, marks=pytest.mark.slow)]
+  'stddev_group', [0, pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_jit_and_pmap_draw_the_same_points(several, tmp_path):
-  """Also if D compares the points of a minibatch."""
+def test_jit_and_pmap_draw_the_same_points(stddev_group, tmp_path):
+  """Also with minibatch stddev in D."""
   config = get_config('toy:ring', 'tiny')
-  config.model.disc.stddev_group = several
+  config.model.disc.stddev_group = stddev_group
   runs = []
   for parallel in ('jit', 'pmap'):
     config.parallel = parallel
@@ -269,10 +270,10 @@ def test_plot_data_equals_both_players_outputs(trained):
     step = np.zeros(2, np.float32)
     step[axis] = 1e-3
     rise = run.discriminator(x + step) - run.discriminator(x - step)
-    near = np.isclose(
+    is_close = np.isclose(
       rise / 2e-3, plotted.gradients[:, axis], rtol=0.05, atol=5e-3
     )
-    assert near.mean() > 0.9  # (elsewhere D has a kink within the step)
+    assert is_close.mean() > 0.9  # (elsewhere D has a kink within the step)
   assert plotted.mapped_latents.shape == (42, 101, 2)
   assert plot(jax.tree.map(np.asarray, plotted), toy).shape[2] == 3
 
@@ -284,17 +285,17 @@ def test_arrows_have_the_same_scale_in_all_plots():
   np.testing.assert_allclose(arrows(gradients, 2.0), expected, atol=1e-12)
   # The plot draws them in the units of the axes, for any number of arrows.
   points = np.zeros((9, 2))
-  for some in ([0, 1], [0, 2, 3]):
+  for indices in ([0, 1], [0, 2, 3]):
     plotted = PlotData(
-      points, points, np.zeros(6400), False, gradients[some], None
+      points, points, np.zeros(6400), False, gradients[indices], None
     )
     figure = Figure()
     _plot_2d(figure, plotted, named_toy('toy:moons'))
-    (drawn,) = (
+    (quiver,) = (
       part for part in figure.axes[0].collections if isinstance(part, Quiver)
     )
-    assert (drawn.angles, drawn.scale_units, drawn.scale) == ('xy', 'xy', 1)
-    first = np.array([drawn.U[0], drawn.V[0]])
+    assert (quiver.angles, quiver.scale_units, quiver.scale) == ('xy', 'xy', 1)
+    first = np.array([quiver.U[0], quiver.V[0]])
     limit = named_toy('toy:moons').limit
     np.testing.assert_allclose(first, [0.06 * limit, 0.08 * limit])
 
@@ -317,7 +318,7 @@ def test_arrows_have_the_same_scale_in_all_plots():
     ),
   ],
 )
-def test_mistakes(keys, message, tmp_path):
+def test_invalid_settings_raise(keys, message, tmp_path):
   config = get_config('toy:ring', 'tiny')
   config.evaluation.every_images = 192
   config.update_from_flattened_dict(keys)
@@ -326,7 +327,7 @@ def test_mistakes(keys, message, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_points_are_no_metric_of_images(tmp_path):
+def test_point_metrics_of_images_raise(tmp_path):
   config = get_config('vanilla_mnist', 'tiny')
   config.evaluation.every_images = 192
   config.evaluation.metrics = ('modes',)

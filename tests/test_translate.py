@@ -1,4 +1,4 @@
-"""Reading of runs that map images to images: arrays, tiles, folders."""
+"""Tests of applying image-to-image runs to arrays, tiles and folders."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from gan_jax.training import loop
 
 
 def blur_and_double(images):
-  """Means of 5x5 pixels, with zeros beyond the border; then twice as large."""
+  """Averages 5x5 pixels, with zero padding, and doubles the size."""
   padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
   height, width = images.shape[1:3]
   shifted = [
@@ -32,7 +32,7 @@ def blur_and_double(images):
 
 
 def fake_run(functions, scale=1, channels=1, resolution=8):
-  """A run whose outputs, by the set that they translate to, are functions."""
+  """Returns a run whose outputs are functions, named by their target set."""
   outputs = {
     f'to_{name}': Output(
       sample=lambda variables, inputs, phase, f=function: f(inputs['images']),
@@ -55,7 +55,7 @@ def fake_run(functions, scale=1, channels=1, resolution=8):
 
 
 @pytest.fixture
-def enlarging():
+def upscaling_run():
   return fake_run({'images': blur_and_double}, scale=2)
 
 
@@ -64,8 +64,8 @@ def noise(*shape):
 
 
 @pytest.mark.parametrize('size', [(40, 56), (16, 100), (61, 43), (5, 3)])
-def test_tiles_are_seamless(enlarging, size):
-  """With an overlap of the receptive field, as if enlarged at once."""
+def test_upscaling_by_tiles_is_seamless(upscaling_run, size):
+  """With an overlap of the receptive field, the whole image is reproduced."""
   image = noise(*size, 1)
   extended = np.pad(
     image, ((0, -size[0] % 4), (0, -size[1] % 4), (0, 0)), mode='edge'
@@ -73,31 +73,33 @@ def test_tiles_are_seamless(enlarging, size):
   once = np.float32(extended[None]) / 127.5 - 1
   expected = to_uint8(blur_and_double(once))[0, : 2 * size[0], : 2 * size[1]]
   for tiles in ({'tile': 16, 'overlap': 2}, {}):
-    made = upscale(enlarging, image, **tiles)
+    upscaled = upscale(upscaling_run, image, **tiles)
     # (A value between two bytes may round either way.)
-    np.testing.assert_allclose(made.astype(int), expected, atol=1)
-    assert (made != expected).mean() < 0.01
+    np.testing.assert_allclose(upscaled.astype(int), expected, atol=1)
+    assert (upscaled != expected).mean() < 0.01
 
 
-def test_an_overlap_that_is_too_small_shows(enlarging):
+def test_too_small_overlap_gives_seams(upscaling_run):
   image = noise(40, 40, 1)
-  whole = upscale(enlarging, image).astype(int)
-  made = upscale(enlarging, image, tile=16, overlap=0)
-  assert abs(made - whole).max() > 10
+  whole = upscale(upscaling_run, image).astype(int)
+  tiled = upscale(upscaling_run, image, tile=16, overlap=0)
+  assert abs(tiled - whole).max() > 10
 
 
-def test_pictures_and_photographs(enlarging):
+def test_upscale_takes_pil_images_and_large_images(upscaling_run):
   picture = Image.fromarray(noise(9, 7, 3))
-  assert upscale(enlarging, picture).shape == (18, 14, 1)
-  assert upscale(enlarging, noise(TILE + 300, 10, 1)).shape[0] == 2 * TILE + 600
+  assert upscale(upscaling_run, picture).shape == (18, 14, 1)
+  assert (
+    upscale(upscaling_run, noise(TILE + 300, 10, 1)).shape[0] == 2 * TILE + 600
+  )
 
 
-def test_scores_of_whole_images(enlarging, tmp_path):
-  """Cropped to even sides; the bicubic baseline by its own functions."""
+def test_upscale_scores_of_a_folder(upscaling_run, tmp_path):
+  """Images are cropped to even sides; the baseline is bicubic."""
   picture = Image.fromarray(noise(41, 30, 1)[..., 0]).resize((41, 30))
   picture.save(tmp_path / 'one.png')
   (tmp_path / 'broken.png').write_bytes(b'\x89PNG')
-  table = upscale_scores(enlarging, tmp_path)
+  table = upscale_scores(upscaling_run, tmp_path)
   assert list(table.index) == ['one.png', 'mean']
   target = np.asarray(picture)[None, :30, :40, None]
   assert table.psnr['one.png'] < table.bicubic_psnr['one.png']  # it blurs
@@ -106,7 +108,7 @@ def test_scores_of_whole_images(enlarging, tmp_path):
   assert paired.psnr(target, target)[0] == np.inf
 
 
-def test_translation_by_name():
+def test_translate_selects_the_output_by_name():
   run = fake_run({'b': lambda x: -x, 'a': lambda x: x})
   images = noise(20, 6, 8, 1)
   np.testing.assert_array_equal(translate(run, images), 255 - images)
@@ -120,13 +122,13 @@ def test_translation_by_name():
     upscale(run, images[0])
 
 
-def test_a_folder(tmp_path, capsys):
-  """PNG files of the same paths; unreadable files are named and skipped."""
+def test_apply_to_folder_writes_pngs(tmp_path, capsys):
+  """Paths are kept; unreadable files are reported and skipped."""
   run, source, output = fake_run({'b': lambda x: -x}), *_folders(tmp_path)
   apply_to_folder(run, source, output)
   assert 'broken.png' in capsys.readouterr().err
-  made = sorted(p.relative_to(output).as_posix() for p in output.rglob('*.*'))
-  assert made == ['deep/2.png', 'one.png']
+  names = sorted(p.relative_to(output).as_posix() for p in output.rglob('*.*'))
+  assert names == ['deep/2.png', 'one.png']
   with Image.open(output / 'one.png') as image:
     assert np.asarray(image).mean() == 205
     assert image.size == (8, 8)  # the run's resolution
@@ -139,8 +141,8 @@ def test_a_folder(tmp_path, capsys):
   assert (output / 'one.png').read_bytes() != b'mine'
 
 
-def test_photographs_and_grey_files(tmp_path):
-  """Of any size and mode, by a run of RGB: what training would see of them."""
+def test_apply_to_folder_preprocesses_as_training_does(tmp_path):
+  """Files of any size and mode, for a run of RGB images."""
   (tmp_path / 'in').mkdir()
   # 16 bits, grey with transparency, a palette, and one pixel.
   grey = Image.new('LA', (5, 4), (0, 0))
@@ -177,27 +179,27 @@ def _folders(tmp_path: Path):
   return source, tmp_path / 'out'
 
 
-def test_super_resolution_of_a_folder_keeps_the_sizes(enlarging, tmp_path):
+def test_super_resolution_of_a_folder_scales_each_size(upscaling_run, tmp_path):
   source, output = _folders(tmp_path)
-  apply_to_folder(enlarging, source, output)
+  apply_to_folder(upscaling_run, source, output)
   with Image.open(output / 'deep' / '2.png') as image:
     assert image.size == (60, 20)
 
 
-def test_errors_of_folders(enlarging, tmp_path):
+def test_invalid_folders_raise(upscaling_run, tmp_path):
   with pytest.raises(UserError, match='has no images'):
-    apply_to_folder(enlarging, tmp_path, tmp_path / 'out')
+    apply_to_folder(upscaling_run, tmp_path, tmp_path / 'out')
   source, output = _folders(tmp_path)
   Image.new('L', (4, 4)).save(source / 'one.png')
   with pytest.raises(UserError, match='same name without the suffix'):
-    apply_to_folder(enlarging, source, output)
+    apply_to_folder(upscaling_run, source, output)
   with pytest.raises(UserError, match='needs --input=FOLDER and --output'):
     apply(tmp_path)
 
 
 @pytest.mark.slow
-def test_runs_of_both_kinds(tmp_path):
-  """A trained CycleGAN translates both ways; SRGAN enlarges."""
+def test_trained_runs_translate_and_upscale(tmp_path):
+  """CycleGAN translates both ways; SRGAN enlarges."""
   for name in ('cyclegan_folder', 'srgan_folder'):
     loop.train(get_config(name, 'tiny'), tmp_path / name)
   run = gan_jax.load(tmp_path / 'cyclegan_folder')
@@ -213,5 +215,5 @@ def test_runs_of_both_kinds(tmp_path):
   assert abs(whole.astype(int) - tiled).max() <= 1
   source, output = _folders(tmp_path)
   apply(tmp_path / 'srgan_folder', input=str(source), output=str(output))
-  with Image.open(output / 'one.png') as made:
-    assert made.size == (24, 20)
+  with Image.open(output / 'one.png') as written:
+    assert written.size == (24, 20)

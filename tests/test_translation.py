@@ -1,4 +1,4 @@
-"""CycleGAN, pix2pix and super-resolution: losses, the image pool, devices."""
+"""Tests of CycleGAN, pix2pix and super-resolution: losses, pool, devices."""
 
 import dataclasses
 import subprocess
@@ -48,7 +48,9 @@ PHASE = Phase(
 
 
 class Scale(nn.Module):
-  """Multiplies images by one weight; product and square are its encoder."""
+  """Multiplies images by one weight; encodes them by the product and its
+  square.
+  """
 
   factor: int = 1
 
@@ -60,7 +62,7 @@ class Scale(nn.Module):
 
 
 class Score(nn.Module):
-  """A logit of each pixel: the weighted sum of its channels."""
+  """Returns a logit of each pixel: the weighted sum of its channels."""
 
   @nn.compact
   def __call__(self, images, keys, train):
@@ -93,7 +95,7 @@ def cyclegan(pool_size=0, identity=0.5):
 
 
 def filled(variables, **values):
-  """Variables with the values of some parameters, by network."""
+  """Returns variables with these values of parameters, by network."""
   gen = {
     name: {'w': jnp.float32(values[name])} for name in ('a_to_b', 'b_to_a')
   }
@@ -143,32 +145,32 @@ def test_cyclegan_losses_by_hand():
 
 
 def gen_step(game, variables, state, batch):
-  """G's parameters after one step of plain gradient descent, D frozen."""
+  """Returns G's parameters after one gradient-descent step, with D frozen."""
   tx = Pair(optax.identity(), optax.identity())
-  now = states.create(jax.random.key(0), variables, state, tx, 0)
+  train_state = states.create(jax.random.key(0), variables, state, tx, 0)
   batches = Pair(None, jax.tree.map(lambda x: x[None], batch))
-  after, _ = jax.jit(partial(train_step, game, tx))(now, batches, PHASE)
+  after, _ = jax.jit(partial(train_step, game, tx))(train_state, batches, PHASE)
   return after.variables.gen['params']
 
 
-def test_the_gradient_of_cyclegan_is_that_of_the_whole_loss():
-  """Through the fakes and through the cycles: by finite differences."""
+def test_cyclegan_gradient_is_that_of_the_total_loss():
+  """Through the fakes and the cycles; compares with finite differences."""
   game, batch = cyclegan(identity=0.25), paired_batch()
   variables, state = game.init(jax.random.key(0), batch)
   variables = filled(variables, **VALUES)
   a, b = (np.asarray(batch[x], np.float64) for x in 'ab')
 
-  def whole(f, g):
+  def total_loss(f, g):
     loss = np.mean((-2.0 * f * a - 1) ** 2) + np.mean((1.5 * g * b - 1) ** 2)
     loss += 10 * np.abs(g * f * a - a).mean() + 4 * np.abs(f * g * b - b).mean()
     identity = 10 * np.abs(g * a - a).mean() + 4 * np.abs(f * b - b).mean()
     return loss + 0.25 * identity
 
   h, after = 1e-6, gen_step(game, variables, state, batch)
-  slope_f = (whole(0.5 + h, -0.75) - whole(0.5 - h, -0.75)) / (2 * h)
-  slope_g = (whole(0.5, -0.75 + h) - whole(0.5, -0.75 - h)) / (2 * h)
-  assert float(after['a_to_b']['w']) == pytest.approx(0.5 - slope_f, rel=1e-4)
-  assert float(after['b_to_a']['w']) == pytest.approx(-0.75 - slope_g, rel=1e-4)
+  grad_f = (total_loss(0.5 + h, -0.75) - total_loss(0.5 - h, -0.75)) / (2 * h)
+  grad_g = (total_loss(0.5, -0.75 + h) - total_loss(0.5, -0.75 - h)) / (2 * h)
+  assert float(after['a_to_b']['w']) == pytest.approx(0.5 - grad_f, rel=1e-4)
+  assert float(after['b_to_a']['w']) == pytest.approx(-0.75 - grad_g, rel=1e-4)
 
 
 # -- The image pool --
@@ -176,17 +178,17 @@ def test_the_gradient_of_cyclegan_is_that_of_the_whole_loss():
 
 def pool_by_hand(pool, fakes, coins, places, size):
   """The authors' ImagePool.query, with the coins and places of our keys."""
-  shown, pool = [], list(pool)
+  returned, pool = [], list(pool)
   for fake, coin, place in zip(fakes, coins, places, strict=True):
     if len(pool) < size:
       pool.append(fake)
-      shown.append(fake)
+      returned.append(fake)
     elif coin:
-      shown.append(pool[place])
+      returned.append(pool[place])
       pool[place] = fake
     else:
-      shown.append(fake)
-  return shown, pool
+      returned.append(fake)
+  return returned, pool
 
 
 def choices(keys, size):
@@ -196,48 +198,50 @@ def choices(keys, size):
   return np.asarray(coins), np.asarray(jax.vmap(draw_place)(split[:, 1]))
 
 
-def test_the_pool_is_that_of_the_authors():
-  """Filled in the second of four batches; from then on, half is exchanged."""
+def test_image_pool_equals_that_of_the_authors():
+  """The second of four batches fills it; from then on, half is exchanged."""
   size, expected = 5, []
   pool = image_pool.empty(size, (1, 1, 1))
   exchange = jax.jit(partial(image_pool.exchange, axis_name=None))
   for step in range(4):
     keys = jax.random.split(jax.random.key(step), 4)
     fakes = jnp.arange(4.0).reshape(4, 1, 1, 1) + 10 * step
-    shown, pool = exchange(pool, fakes, keys)
+    returned, pool = exchange(pool, fakes, keys)
     flat = np.asarray(fakes).ravel().tolist()
-    made, expected = pool_by_hand(expected, flat, *choices(keys, size), size)
-    assert np.asarray(shown).ravel().tolist() == made
+    expected_returned, expected = pool_by_hand(
+      expected, flat, *choices(keys, size), size
+    )
+    assert np.asarray(returned).ravel().tolist() == expected_returned
     assert int(pool.count) == len(expected)
     images = np.asarray(pool.images).ravel()[: len(expected)]
     assert images.tolist() == expected
-  assert made != flat  # something was exchanged
+  assert expected_returned != flat  # something was exchanged
 
 
 def on_devices(count, function, in_axes):
-  """Maps a function over devices, or by vmap with the same collectives."""
+  """Maps a function over devices, by pmap or by vmap with collectives."""
   transform = jax.pmap if count <= jax.device_count() else jax.vmap
   return transform(function, axis_name='devices', in_axes=in_axes)
 
 
 @pytest.mark.parametrize('devices', (2, 8))
-def test_the_pool_is_the_same_on_all_devices(devices):
+def test_image_pool_is_the_same_on_all_devices(devices):
   pool = image_pool.empty(3, (1, 1, 1))
   keys = jax.random.split(jax.random.key(7), 8)
   fakes = jnp.arange(8.0).reshape(8, 1, 1, 1)
-  shown, after = image_pool.exchange(pool, fakes, keys, None)
-  assert np.asarray(shown).ravel().tolist() != list(range(8))
+  returned, after = image_pool.exchange(pool, fakes, keys, None)
+  assert np.asarray(returned).ravel().tolist() != list(range(8))
   exchange = partial(image_pool.exchange, axis_name='devices')
   parts = on_devices(devices, exchange, (None, 0, 0))(
     pool, fakes.reshape(devices, -1, 1, 1, 1), keys.reshape(devices, -1)
   )
-  np.testing.assert_array_equal(parts[0].reshape(8, 1, 1, 1), shown)
+  np.testing.assert_array_equal(parts[0].reshape(8, 1, 1, 1), returned)
   for device in range(devices):
     np.testing.assert_array_equal(parts[1].images[device], after.images)
 
 
-def test_critics_see_the_pool_and_generators_do_not():
-  """The game state is replaced by D's update, with this step's fakes."""
+def test_disc_update_fills_the_image_pool():
+  """The new game state has fakes of this iteration."""
   game, batch = cyclegan(pool_size=2), paired_batch()
   variables, state = game.init(jax.random.key(0), batch)
   assert int(state['a'].count) == 0
@@ -312,9 +316,9 @@ def test_super_resolution_losses_by_hand():
   small = np.asarray(inputs['images'])
   assert small.shape == (N, 2, 2, 1)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
-  made = (0.5 * small).repeat(2, 1).repeat(2, 2).astype(np.float64)
-  pixel = np.abs(made - images).mean()
-  adversarial = np.log1p(np.exp(-0.25 * made)).mean()
+  outputs = (0.5 * small).repeat(2, 1).repeat(2, 2).astype(np.float64)
+  pixel = np.abs(outputs - images).mean()
+  adversarial = np.log1p(np.exp(-0.25 * outputs)).mean()
   expected = 0.5 * pixel + 3 * 2 * pixel + 0.1 * adversarial
   (update,) = game.updates.gen
   loss, aux = update.loss(
@@ -328,7 +332,7 @@ def test_super_resolution_losses_by_hand():
   )
 
 
-def test_the_psnr_stage_has_no_discriminator():
+def test_psnr_stage_has_no_discriminator():
   game = super_resolution(pixel=1.0, feature=0.0, adversarial=0.0)
   batch = {'images': jnp.asarray(draw(N, 4, 4, 1)), 'example': jnp.arange(N)}
   variables, state = game.init(jax.random.key(0), batch)
@@ -337,14 +341,14 @@ def test_the_psnr_stage_has_no_discriminator():
   assert float(after['w']) != 0.5
 
 
-def test_small_images_have_8_bits():
-  """MATLAB's bicubic of bytes: rounded, clipped, and in [-1, 1] again."""
+def test_reduced_images_have_8_bits():
+  """MATLAB's bicubic on uint8: rounded, clipped, and scaled to [-1, 1]."""
   image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1))
   matrix = bicubic_weights(16, 0.25)
   exact = np.einsum('nhwc,Hh,Ww->nHWc', image, matrix, matrix)
   expected = np.clip(np.rint(exact), 0, 255)
-  made = reduce(jnp.asarray(np.float32(image / 127.5 - 1)), 4)
-  levels = (np.asarray(made, np.float64) + 1) * 127.5
+  reduced = reduce(jnp.asarray(np.float32(image / 127.5 - 1)), 4)
+  levels = (np.asarray(reduced, np.float64) + 1) * 127.5
   assert abs(levels - np.rint(levels)).max() < 1e-3
   # (A value between two bytes may round either way in float32.)
   assert abs(levels - expected).max() < 1.01
@@ -355,7 +359,7 @@ def test_small_images_have_8_bits():
 
 
 def games(axis_name):
-  """A CycleGAN with pools, a relativistic super-resolution, and CUT."""
+  """Yields a CycleGAN with pools, a relativistic super-resolution, and CUT."""
   yield cyclegan_game(
     Scale(), Score(), loss=least_squares_half(), cycle={'a': 10.0, 'b': 4.0},
     identity=0.5, pool_size=3, axis_name=axis_name,
@@ -371,7 +375,7 @@ def games(axis_name):
 
 
 def assert_rounded(x, y):
-  """Equal up to the rounding of the largest value."""
+  """Checks equality up to the rounding of the largest value."""
   largest = max(1, abs(y).max())
   np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * largest)
 
@@ -392,7 +396,7 @@ def test_devices_train_as_one(index, devices):
   }
   variables, pools = game.init(jax.random.key(0), batch)
   one = states.create(jax.random.key(0), variables, pools, tx, 0)
-  all_ = jax.tree.map(lambda x: jnp.stack([x] * devices), one)
+  replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), one)
   step = jax.jit(partial(train_step, game, tx))
   step_mapped = on_devices(
     devices,
@@ -403,13 +407,17 @@ def test_devices_train_as_one(index, devices):
   for _ in range(3):
     batches = Pair(None, jax.tree.map(lambda x: x[None], batch))
     one, _ = step(one, batches, phase)
-    all_, _ = step_mapped(all_, Pair(None, jax.tree.map(split, batch)), phase)
+    replicated, _ = step_mapped(
+      replicated, Pair(None, jax.tree.map(split, batch)), phase
+    )
   for device in range(devices):
-    part = jax.tree.map(lambda x, i=device: x[i], all_)
+    part = jax.tree.map(lambda x, i=device: x[i], replicated)
     for name in ('variables', 'game_state'):
       jax.tree.map(assert_rounded, getattr(part, name), getattr(one, name))
-  moved = jax.tree.map(lambda x, y: abs(x - y).max(), one.variables, variables)
-  assert min(jax.tree.leaves(moved)) > 1e-5
+  changes = jax.tree.map(
+    lambda x, y: abs(x - y).max(), one.variables, variables
+  )
+  assert min(jax.tree.leaves(changes)) > 1e-5
 
 
 ON_8_DEVICES = """
@@ -420,7 +428,7 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 import jax
 import test_translation as tests
 assert jax.device_count() == 8
-tests.test_the_pool_is_the_same_on_all_devices(8)
+tests.test_image_pool_is_the_same_on_all_devices(8)
 for index in range(3):
   tests.test_devices_train_as_one(index, 8)
 """
@@ -428,7 +436,7 @@ for index in range(3):
 
 @pytest.mark.slow
 def test_8_devices_train_as_one():
-  """The tests above by pmap, which needs a process with so many devices."""
+  """Runs the tests above by pmap, in a process with 8 devices."""
   subprocess.run([sys.executable, '-c', ON_8_DEVICES], cwd=ROOT, check=True)
 
 
@@ -439,7 +447,7 @@ def test_8_devices_train_as_one():
     ('srgan_folder', 'digit_pairs', 'trains on images .* has a and b'),
   ],
 )
-def test_data_of_the_wrong_kind(name, source, message, tmp_path):
+def test_data_of_the_wrong_kind_raise(name, source, message, tmp_path):
   config = get_config(name, 'tiny')
   config.data.source = source
   with pytest.raises(UserError, match=message):
@@ -447,7 +455,7 @@ def test_data_of_the_wrong_kind(name, source, message, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_an_empty_folder_of_two_is_named(tmp_path):
+def test_empty_folder_of_two_is_named(tmp_path):
   config = get_config('cyclegan_folder', 'tiny')
   for name in 'ab':
     (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Networks from images to images: outputs and gradients of the references.
+"""Tests of image-to-image networks: outputs and gradients of the references.
 
 GOLDEN was computed once in float64 with PyTorch 2: the networks of
 junyanz/pytorch-CycleGAN-and-pix2pix (models/networks.py) and xinntao/BasicSR
@@ -168,7 +168,7 @@ LAYERS = (layers.Conv, layers.ConvTranspose, nn.Dense, nn.BatchNorm)
 
 
 def calls(module, images):
-  """The variables' shapes, and the layers in the order of their calls."""
+  """Returns the shapes of the variables, and the layers in calling order."""
   order = []
 
   def record(call, args, kwargs, context):
@@ -185,7 +185,7 @@ def calls(module, images):
 
 
 def torch_shape(name, shape):
-  """PyTorch's shape of one of our parameters."""
+  """Returns PyTorch's shape of one of our parameters."""
   if name != 'kernel':
     return shape
   if len(shape) == 4:  # [kh, kw, in, out], or [kh, kw, out, in] transposed
@@ -194,7 +194,7 @@ def torch_shape(name, shape):
 
 
 def from_torch(weight, shape, folded):
-  """PyTorch's weight in our layout; `folded` pixels are flattened last."""
+  """Returns PyTorch's weight in our layout; `folded` pixels come last there."""
   if weight.ndim == 4:
     return weight.transpose(2, 3, 1, 0)
   if folded:  # PyTorch flattens [c, h, w], we [h, w, c]
@@ -204,7 +204,7 @@ def from_torch(weight, shape, folded):
 
 
 def fill(module, images, rng):
-  """Our variables with the weights of the reference."""
+  """Returns our variables with the weights of the reference, and the order."""
   shapes, order = calls(module, images)
   variables = jax.tree.map(lambda x: np.zeros(x.shape), shapes)
   for path in order:
@@ -238,7 +238,7 @@ CASES = [
 
 
 @pytest.mark.parametrize('name, dtype', CASES)
-def test_outputs_and_gradients_of_the_reference(name, dtype):
+def test_outputs_and_gradients_equal_the_references(name, dtype):
   atol = 1e-10 if dtype == jnp.float64 else 1e-4
   golden, rng = GOLDEN[name], np.random.RandomState(0)
   to_ours = lambda x: x.transpose(0, 2, 3, 1)
@@ -269,8 +269,8 @@ def test_outputs_and_gradients_of_the_reference(name, dtype):
       )  # fmt: skip
       return jnp.sum(y * cotangent), y
 
-    made = jax.tree.map(np.asarray, run(variables['params'], images))
-  (loss, y), (grads, pixels) = made
+    results = jax.tree.map(np.asarray, run(variables['params'], images))
+  (loss, y), (grads, pixels) = results
   assert y.dtype == dtype
   y = to_torch(y) if y.ndim == 4 else y
   close = partial(np.testing.assert_allclose, rtol=atol, atol=atol)
@@ -291,8 +291,8 @@ def count(module, *shape):
   return sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
 
 
-def test_parameters_of_the_published_networks():
-  """As PyTorch counts those of the references."""
+def test_parameter_counts_equal_the_references():
+  """PyTorch counted those of the references."""
   resnet = partial(translation.ResNet, 3)
   assert count(resnet(), 1, 256, 256, 3) == 11_378_179
   assert count(resnet(num_blocks=6), 1, 128, 128, 3) == 7_837_699
@@ -307,11 +307,11 @@ def test_parameters_of_the_published_networks():
   assert count(super_resolution.VGG(128), 1, 128, 128, 3) == 14_499_401
 
 
-def test_a_patch_has_70_pixels():
+def test_patchgan_has_a_receptive_field_of_70_pixels():
   """The gradient of a logit in the middle reaches 70x70 pixels."""
   images = jax.random.normal(jax.random.key(0), (1, 128, 128, 1))
   keys = jax.random.split(jax.random.key(0), 1)
-  # Without the statistics of instance norm, which are of the whole image.
+  # Without instance norm, whose statistics depend on the whole image.
   module = translation.PatchGAN(2, norm='batch')
   init = jax.jit(module.init, static_argnums=3)
   variables = init(keys[0], images, keys, False)
@@ -320,7 +320,7 @@ def test_a_patch_has_70_pixels():
   assert reached.any(axis=0).sum() == reached.any(axis=1).sum() == 70
 
 
-def test_dropout_is_noise_in_both_modes_and_keyed_per_example():
+def test_unet_dropout_acts_in_both_modes_by_the_key_of_the_example():
   module = translation.UNet(1, 4, 3)
   image = jax.random.normal(jax.random.key(1), (1, 8, 8, 1))
   images = jnp.tile(image, (3, 1, 1, 1))
@@ -328,9 +328,9 @@ def test_dropout_is_noise_in_both_modes_and_keyed_per_example():
   variables = jax.jit(module.init, static_argnums=3)(
     keys[0], images, keys, False
   )
-  made = np.asarray(module.apply(variables, images, keys, False))
-  np.testing.assert_array_equal(made[0], made[2])
-  assert abs(made[0] - made[1]).max() > 1e-6
+  outputs = np.asarray(module.apply(variables, images, keys, False))
+  np.testing.assert_array_equal(outputs[0], outputs[2])
+  assert abs(outputs[0] - outputs[1]).max() > 1e-6
 
 
 def test_pixel_shuffle_by_hand():
@@ -355,6 +355,6 @@ def test_pixel_shuffle_by_hand():
     (super_resolution.VGG(48), (1, 48, 48, 3), '8, 16, 32'),
   ],
 )
-def test_sizes_that_do_not_fit(module, shape, message):
+def test_unsupported_sizes_raise(module, shape, message):
   with pytest.raises(UserError, match=message):
     calls(module, jnp.zeros(shape))

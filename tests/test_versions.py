@@ -1,8 +1,8 @@
-"""Golden numbers of all that a score hangs on, and the versions that gave them.
+"""Tests of golden numbers on which scores depend, and of their versions.
 
 Scores carry the versions of their metric, of their features and of the
-preprocessing, and are compared only where these agree. So numbers may only
-change together with a version.
+preprocessing, and are compared only if these agree. So numbers may change only
+together with a version.
 """
 
 from pathlib import Path
@@ -29,8 +29,8 @@ from gan_jax.metrics.features import FEATURES
 from gan_jax.metrics.measure import METRICS, MetricInputs, Reference
 from gan_jax.metrics.moments import moments
 
-# Of each metric: the version of its row, and its scores of `inputs()`, as the
-# functions `by_...` work them out.
+# For each metric: the version of its row, and its scores of `inputs()`, which
+# the functions `by_...` compute independently.
 GOLDEN = {
   'classes': (1, {'classes_kl': 0.005142063036, 'classes_covered': 4}),
   'cmmd': (1, {'cmmd': 8.710087187}),
@@ -58,7 +58,7 @@ MEANT = (
 
 
 def inputs():
-  """Features, probabilities, images and points, all from NumPy's seeds."""
+  """Returns features, probabilities, images and points from NumPy's seeds."""
   draw = np.random.default_rng(0)
   real, held_out, fake = draw.standard_normal((3, 40, 6))
   fake = 1.2 * fake + 0.3
@@ -80,10 +80,10 @@ def inputs():
 
 
 def measured(name, given):
-  """Its scores, by the row of the table."""
+  """Returns the scores of a metric, by its row in METRICS."""
   toy = name in ('divergence', 'modes', 'wasserstein')
 
-  def seen(index):
+  def metric_inputs(index):
     features = given['features'][index]
     images = given['points' if toy else 'images'][index]
     return MetricInputs(
@@ -95,22 +95,24 @@ def measured(name, given):
     )
 
   held_out = MetricInputs(count=40, features=given['held_out'])
-  reference = Reference(seen(0), held_out, given['toy'] if toy else None)
-  return METRICS[name].compute(reference, seen(1))
+  reference = Reference(
+    metric_inputs(0), held_out, given['toy'] if toy else None
+  )
+  return METRICS[name].compute(reference, metric_inputs(1))
 
 
-# The same in float64, by other means.
+# The same in float64, by independent implementations.
 
 
 def by_fid(given):
   a, b = (np.cov(x.T) for x in given['features'])
-  apart = np.subtract(*(x.mean(0) for x in given['features']))
+  difference = np.subtract(*(x.mean(0) for x in given['features']))
   common = scipy.linalg.sqrtm(a @ b).real
-  return {'fid': apart @ apart + np.trace(a + b - 2 * common)}
+  return {'fid': difference @ difference + np.trace(a + b - 2 * common)}
 
 
 def by_kid(given):
-  """Each of the subsets is all of the 40."""
+  """Each subset contains all 40 examples."""
   x, y = given['features']
   kernel = lambda p, q: polynomial_kernel(p, q, degree=3, gamma=1 / 6, coef0=1)
   within = sum(k.sum() - np.trace(k) for k in (kernel(x, x), kernel(y, y)))
@@ -162,8 +164,8 @@ def by_precision_recall(given):
 
 def by_density_coverage(given):
   real, fake = given['features']
-  apart = scipy.spatial.distance.cdist(fake, real)
-  inside = apart < radii(real, 5)
+  distances = scipy.spatial.distance.cdist(fake, real)
+  inside = distances < radii(real, 5)
   return {
     'coverage': inside.any(0).mean(),
     'density': inside.sum() / (5 * len(fake)),
@@ -171,7 +173,7 @@ def by_density_coverage(given):
 
 
 def by_memorisation(given):
-  """How likely a fake is nearer to the data than what was held out."""
+  """The probability that a fake is nearer to the data than a held-out image."""
   real, fake = given['features']
   of = lambda x: scipy.spatial.distance.cdist(x, real).min(1)
   test = scipy.stats.mannwhitneyu(of(given['held_out']), of(fake))
@@ -194,23 +196,25 @@ def by_swd(given):
 
 
 def by_ms_ssim(given):
-  """Of three images there are three pairs, each drawn so many times."""
+  """Three images have three pairs; each is drawn a known number of times."""
   images = given['images'][1]
   draw = np.random.default_rng(0)
   first = draw.integers(3, size=10_000)
   second = (first + draw.integers(1, 3, size=10_000)) % 3
-  alike = {
+  similarity = {
     (i, j): ms_ssim_by_scipy(images[i], images[j])
     for i, j in ((0, 1), (0, 2), (1, 2))
   }
   pairs = zip(np.minimum(first, second), np.maximum(first, second), strict=True)
-  return {'ms_ssim': np.mean([alike[i, j] for i, j in pairs])}
+  return {'ms_ssim': np.mean([similarity[i, j] for i, j in pairs])}
 
 
 def by_modes(given):
-  """Within 3 deviations of a mode of the ring, of 0.02."""
-  apart = scipy.spatial.distance.cdist(given['points'][1], given['toy'].modes)
-  near = apart < 3 * 0.02
+  """Within 3 standard deviations, each 0.02, of a mode of the ring."""
+  distances = scipy.spatial.distance.cdist(
+    given['points'][1], given['toy'].modes
+  )
+  near = distances < 3 * 0.02
   return {
     'high_quality': near.any(1).mean(),
     'modes_found': float(near.any(0).sum()),
@@ -231,13 +235,13 @@ def by_divergence(given):
 
 
 def by_wasserstein(given):
-  """The cheapest assignment of the fakes to the reals."""
+  """The assignment of fakes to reals with the lowest cost."""
   costs = scipy.spatial.distance.cdist(*given['points'])
   rows, columns = scipy.optimize.linear_sum_assignment(costs)
   return {'wasserstein': costs[rows, columns].mean()}
 
 
-# Metrics whose numbers are held elsewhere, and their versions.
+# Metrics whose numbers other files test, and their versions.
 ELSEWHERE = {
   'classification_accuracy': (1, 'test_conditional.py'),
   'fid_per_class': (1, 'test_conditional.py'),
@@ -260,17 +264,17 @@ def test_every_metric_has_golden_numbers():
 
 
 @pytest.mark.parametrize('name', GOLDEN)
-def test_metrics(name):
+def test_metric_equals_its_golden_numbers(name):
   version, golden = GOLDEN[name]
   given = inputs()
   independent = globals()[f'by_{name}'](given)
   assert independent == pytest.approx(golden, rel=1e-6), 'the inputs differ'
-  told = MEANT.format(
+  message = MEANT.format(
     what=name, version=version, where='METRICS (metrics/measure.py)'
   )
-  assert METRICS[name].version == version, told
+  assert METRICS[name].version == version, message
   found = measured(name, given)
-  assert found == pytest.approx(golden, rel=1e-4), told
+  assert found == pytest.approx(golden, rel=1e-4), message
   assert set(METRICS[name].scores) <= found.keys()
 
 
@@ -280,20 +284,20 @@ FEATURE_VERSIONS = {'cifar10': 1, 'digits': 1, 'pixels': 1}
 
 
 def convolve(x, kernel, stride):
-  """A layer in float64: [h, w, c], a border of one pixel, the ReLU apart."""
+  """Returns a layer without ReLU, in float64: [h, w, c], 1 pixel of padding."""
   x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-  made = [
+  maps = [
     sum(
       scipy.signal.correlate2d(x[..., i], kernel[..., i, o], 'valid')
       for i in range(x.shape[2])
     )
     for o in range(kernel.shape[3])
   ]
-  return np.stack(made, -1)[::stride, ::stride]
+  return np.stack(maps, -1)[::stride, ::stride]
 
 
 def by_classifier(params, image, strides, mean):
-  """The networks of `digits` and `cifar10`."""
+  """Returns the features of the networks of `digits` and `cifar10`."""
   x = image / 127.5 - 1
   for layer, stride in enumerate(strides):
     x = convolve(x, np.float64(params[f'kernel_{layer}']), stride)
@@ -305,7 +309,7 @@ def by_classifier(params, image, strides, mean):
 
 
 def by_features(name, image):
-  """One image's features, in float64."""
+  """Returns one image's features, in float64."""
   if name == 'pixels':
     return image.ravel() / 127.5 - 1
   if name == 'digits':
@@ -323,17 +327,17 @@ def test_features(name):
   others = {'inception', 'inception_clean', 'inception_torch', 'dinov2', 'clip'}
   assert FEATURES.keys() == {*FEATURE_VERSIONS, *others}
   version = FEATURE_VERSIONS[name]
-  told = MEANT.format(
+  message = MEANT.format(
     what=name, version=version, where='FEATURES (metrics/features.py)'
   )
   network = FEATURES[name]()
-  assert network.version == version, told
+  assert network.version == version, message
   side = 28 if name == 'digits' else 32
   (image,) = smooth_images(1, side, 3, 0)
-  seen = jax.jit(network.extract)(network.weights, image[None])['features']
+  features = jax.jit(network.extract)(network.weights, image[None])['features']
   expected = by_features(name, image)
   np.testing.assert_allclose(
-    seen[0], expected, rtol=1e-3, atol=1e-4, err_msg=told
+    features[0], expected, rtol=1e-3, atol=1e-4, err_msg=message
   )
 
 
@@ -341,7 +345,7 @@ def test_features(name):
 
 
 def lanczos(size, smaller):
-  """The matrix that makes a smaller axis: Lanczos of 3 lobes, antialiased."""
+  """Returns the matrix that reduces an axis: antialiased Lanczos, 3 lobes."""
   scale = size / smaller
   centres = (np.arange(smaller) + 0.5) * scale - 0.5
   x = (np.arange(size)[None] - centres[:, None]) / scale
@@ -349,12 +353,12 @@ def lanczos(size, smaller):
   return taps / taps.sum(1, keepdims=True)
 
 
-def test_preprocessing():
-  """The largest square of the centre, resized once."""
-  told = MEANT.format(
+def test_preprocessing_equals_an_independent_implementation():
+  """The largest central square, resized once."""
+  message = MEANT.format(
     what='preprocess', version=1, where='data/preprocess.py (VERSION)'
   )
-  assert preprocess.VERSION == 1, told
+  assert preprocess.VERSION == 1, message
   (image,) = smooth_images(1, 48, 3, 0)
   image = image[4:44]  # 40 high, 48 wide
   found = preprocess.preprocess(Image.fromarray(image), DataSpec('', 16, 3))
@@ -363,4 +367,4 @@ def test_preprocessing():
   # One axis after the other, each rounded.
   wide = np.clip(np.einsum('jkc,lk->jlc', square, matrix), 0, 255).round()
   expected = np.clip(np.einsum('jlc,ij->ilc', wide, matrix), 0, 255)
-  assert abs(found - expected).max() <= 1, told
+  assert abs(found - expected).max() <= 1, message

@@ -1,4 +1,4 @@
-r"""Times our training step and others' in turns, and prints the ratios.
+r"""Times our training step and those of peers in turns, and prints the ratios.
 
   python benchmarks/peers/compare.py dcgan64 --batch=64 --against=torch,flax
   python benchmarks/peers/compare.py mlp --batch=128 --against=torch
@@ -8,18 +8,18 @@ r"""Times our training step and others' in turns, and prints the ratios.
   python benchmarks/peers/compare.py stylegan64 --batch=8 --against=nvlabs \
     --reference=/path/to/stylegan2-ada-pytorch
 
-The others are the same networks, batch, precision and algorithm in plain
+The peers are the same networks, batch, precision and algorithm in plain
 PyTorch (`pip install torch`; `torch` is eager, as its DCGAN example has it,
-`torch_tuned` with a fused Adam and D frozen in G's move, `torch_compiled` with
-torch.compile too, `torch_graphs` with CUDA graphs; all channels_last, or NCHW
-where that does not compile) and in Flax as one would first write it.
-Of the two that are given images, `torch` is not channels_last, as their
+`torch_tuned` with a fused Adam and D frozen in G's update, `torch_compiled`
+with torch.compile too, `torch_graphs` with CUDA graphs; all channels_last, or
+NCHW where that does not compile) and in Flax as one would first write it.
+Of the two whose inputs are images, `torch` is not channels_last, as their
 reference code, and `torch_tuned` is. RRDB is the PSNR stage, with crops of 32
 pixels.
 StyleGAN2 at 64 pixels (with `_lazy`: and its lazy penalties) is compared with
 the authors' code, `nvlabs`. `--python` is an interpreter that has PyTorch.
-Each runs in a process of its own, and waits while another is timed. A peer that
-ends is named, and the others go on. PEER_SECONDS is the length of a turn.
+Each runs in a process of its own, and waits while another is timed. A failed
+peer is reported, and the others go on. PEER_SECONDS is the length of a turn.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SCRIPTS = {
   'flax': ['flax_peer.py'],
   'nvlabs': ['style_peer.py'],
 }
-IMAGES = 'cyclegan64', 'rrdb'  # families of networks that are given images
+IMAGES = 'cyclegan64', 'rrdb'  # families of networks whose inputs are images
 FAMILIES = ('mlp', 'dcgan64', *IMAGES, 'stylegan64', 'stylegan64_lazy')
 
 
@@ -52,10 +52,10 @@ class Ended(Exception):
 
 
 class Peer:
-  """A process that trains for a while whenever it is asked to.
+  """A process that trains for a while on request.
 
   Attributes:
-    note: What it says about itself.
+    note: The first line of its output, which describes it.
 
   Raises:
     Ended: It cannot run.
@@ -101,7 +101,7 @@ class Peer:
 
 
 def reason(errors: str) -> str:
-  """Returns a line of what a program wrote to stderr: why it has ended."""
+  """Returns a line of what a failed program wrote to stderr: the reason."""
   for sign in ('RESOURCE_EXHAUSTED', 'OutOfMemoryError', 'MemoryError'):
     if sign in errors:
       return f'out of memory ({sign})'
@@ -112,14 +112,14 @@ def reason(errors: str) -> str:
 
 
 def compare(
-  ours: Peer, theirs: Peer, pairs: int, say: Callable[[str], None]
+  ours: Peer, theirs: Peer, pairs: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
   """Times two peers in turns; returns the median ratio and its range."""
   figures = []
   for pair in range(pairs):
     a, b = ours.images_per_second(), theirs.images_per_second()
     figures.append((a / b, a, b))
-    say(f'pair {pair}: ours {a:,.1f}, {b:,.1f} images/s, ratio {a / b:.2f}')
+    log(f'pair {pair}: ours {a:,.1f}, {b:,.1f} images/s, ratio {a / b:.2f}')
   ratios, mine, others = zip(*figures, strict=True)
   return {
     'ratio': statistics.median(ratios),
@@ -142,25 +142,25 @@ def main() -> None:
   parser.add_argument('--json', action='store_true')
   args = parser.parse_args()
   given = args.family, args.batch, args.precision
-  say = lambda line: None if args.json else print(line, flush=True)
+  log = lambda line: None if args.json else print(line, flush=True)
   try:
     ours = Peer('ours', given, sys.executable)
   except Ended as error:
     sys.exit(f'ours: {error}')
   for name in args.against.split(','):
-    say(f'{args.family} batch {args.batch} {args.precision}, against {name}:')
+    log(f'{args.family} batch {args.batch} {args.precision}, against {name}:')
     theirs = None
     try:
       theirs = Peer(name, given, args.python, *args.reference)
-      found = compare(ours, theirs, args.pairs, say)
+      found = compare(ours, theirs, args.pairs, log)
       low, high = found['range']
-      say(
+      log(
         f'{name}: median ratio {found["ratio"]:.2f} ({low:.2f} to {high:.2f})'
         f' {found["note"]}'
       )
     except Ended as error:
       found = {'problem': str(error)}
-      say(f'{name}: {error}')
+      log(f'{name}: {error}')
     if theirs is not None:
       theirs.close()
     if args.json:

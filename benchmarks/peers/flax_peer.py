@@ -1,4 +1,4 @@
-"""The same in Flax as one would first write it: stock layers, one jit."""
+"""The networks in Flax as one would first write them: stock layers, one jit."""
 
 import sys
 
@@ -118,10 +118,10 @@ def step(gen_state, disc_state, key):
 states = initial(gen, jnp.zeros((1, latent))), initial(disc, data[:1] * 1.0)
 
 
-def play():
+def run_step():
   global states, key
-  key, now = jax.random.split(key)
-  states = step(*states, now)
+  key, step_key = jax.random.split(key)
+  states = step(*states, step_key)
 
 
-take_turns(play, lambda: jax.block_until_ready(states), batch)
+take_turns(run_step, lambda: jax.block_until_ready(states), batch)

@@ -1,8 +1,8 @@
 """The step of StyleGAN2 in the authors' PyTorch code, without augmentation.
 
 Its networks and its loss, from a clone of NVlabs/stylegan2-ada-pytorch, with
-the PyTorch forms of its operations on CPUs. With `_lazy` one play is 16
-iterations, with their path length penalties and R1.
+the PyTorch forms of its operations on CPUs. With `_lazy` one turn has 16
+iterations, with the path length penalty and R1.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ assert precision == 'float32', 'the fp16 mode is not compared'
 batch, lazy = int(batch), family.endswith('_lazy')
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 torch.manual_seed(0)
-# It is asked for on several GPUs alone, and reports go to no file.
+# `ddp_sync` acts only on several GPUs; reports go to no file.
 loss.misc.ddp_sync = lambda *_: contextlib.nullcontext()
 loss.training_stats = types.SimpleNamespace(report=lambda *_: None)
 width = {'channel_base': 2048, 'channel_max': 512, 'conv_clamp': 256}
@@ -67,7 +67,7 @@ def iteration(number):
       mean.lerp_(p, 1e-3)
 
 
-def play():
+def run_iterations():
   for number in range(16 if lazy else 4):
     iteration(number)
 
@@ -79,4 +79,4 @@ def wait():
 
 gen.requires_grad_(False)
 disc.requires_grad_(False)
-take_turns(play, wait, batch * (16 if lazy else 4))
+take_turns(run_iterations, wait, batch * (16 if lazy else 4))

@@ -34,7 +34,7 @@ def noise(size, count=1024):
 
 
 def crops(data, size):
-  """Random crops of random images, mirrored or not, in [-1, 1]."""
+  """Returns random crops of random images, mirrored or not, in [-1, 1]."""
   found = []
   for index in torch.randint(0, len(data), (batch,)):
     top, left = (random.randint(0, data.shape[-1] - size) for _ in range(2))
@@ -88,15 +88,15 @@ class Pool:
     self.size, self.images = size, []
 
   def query(self, images):
-    shown = []
+    returned = []
     for image in images.detach():
       if len(self.images) < self.size:
         self.images.append(image.clone())
       elif random.random() < 0.5:
-        place = random.randrange(self.size)
-        image, self.images[place] = self.images[place], image.clone()
-      shown.append(image)
-    return torch.stack(shown)
+        slot = random.randrange(self.size)
+        image, self.images[slot] = self.images[slot], image.clone()
+      returned.append(image)
+    return torch.stack(returned)
 
 
 def cyclegan64():
@@ -109,12 +109,12 @@ def cyclegan64():
   def step():
     a, b = crops(data_a, 64), crops(data_b, 64)
     fake_b, fake_a = to_b(a), to_a(b)
-    again_a, again_b = to_a(fake_b), to_b(fake_a)
+    cycled_a, cycled_b = to_a(fake_b), to_b(fake_a)
     for disc in (disc_a, disc_b):
       disc.requires_grad_(False)
     gen_tx.zero_grad()
     loss = is_real(disc_b(fake_b)) + is_real(disc_a(fake_a))
-    loss += 10 * F.l1_loss(again_a, a) + 10 * F.l1_loss(again_b, b)
+    loss += 10 * F.l1_loss(cycled_a, a) + 10 * F.l1_loss(cycled_b, b)
     loss += 5 * F.l1_loss(to_a(a), a) + 5 * F.l1_loss(to_b(b), b)
     loss.backward()
     gen_tx.step()

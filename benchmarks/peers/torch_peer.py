@@ -1,8 +1,8 @@
-"""The same in PyTorch, as its users write it: the reference DCGAN's loop.
+"""The networks in PyTorch, as its users write it: the reference DCGAN's loop.
 
-`tuned` is what a careful one adds: a fused Adam, which on GPUs all have, and no
-gradients of D's weights in G's move. `compiled` adds torch.compile to that, and
-`graphs` CUDA graphs. Where channels_last cannot be compiled, they are NCHW.
+`tuned` is what a careful user adds: a fused Adam, which all have on GPUs, and
+no gradients of D's weights in G's update. `compiled` also uses torch.compile,
+and `graphs` CUDA graphs. Where channels_last cannot be compiled, they are NCHW.
 """
 
 import sys
@@ -73,8 +73,8 @@ def make_step(layout):
     for p in (*gen.parameters(), *disc.parameters()):
       p.grad = torch.zeros_like(p)
   if mode in ('compiled', 'graphs'):
-    how = {'mode': 'reduce-overhead'} if is_graph else {}
-    gen, disc = torch.compile(gen, **how), torch.compile(disc, **how)
+    options = {'mode': 'reduce-overhead'} if is_graph else {}
+    gen, disc = torch.compile(gen, **options), torch.compile(disc, **options)
 
   def update(real, z):
     with torch.autocast(

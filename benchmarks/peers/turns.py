@@ -1,4 +1,4 @@
-"""What a peer does: trains for some seconds when asked, tells images/s."""
+"""Runs a peer: trains for some seconds on request, and prints images/s."""
 
 import os
 import sys
@@ -9,24 +9,24 @@ SECONDS = float(os.environ.get('PEER_SECONDS', 4))
 
 
 def take_turns(
-  play: Callable[[], None],
+  run_step: Callable[[], None],
   wait: Callable[[], None],
   images: int,
   note: str = '',
 ) -> None:
-  """Plays for each line of standard input; `images` are shown by one play.
+  """Trains for each line of standard input; a step takes `images` images.
 
-  The first line of the output is `note`, of how it is timed.
+  The first line of the output is `note`, which describes the measurement.
   """
 
   def seconds(count: int) -> float:
     start = time.perf_counter()
     for _ in range(count):
-      play()
+      run_step()
     wait()
     return time.perf_counter() - start
 
-  for _ in range(2):  # compiled, and warm
+  for _ in range(2):  # compiled and warm
     one = seconds(1)
   count = max(1, round(SECONDS / one))
   print(note, flush=True)

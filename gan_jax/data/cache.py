@@ -54,7 +54,7 @@ class Cache:
   Args:
     remote: The folder, in a bucket or on another disk.
     folder: The local folder.
-    sizes: The bytes of each file that may be asked for, by name.
+    sizes: The bytes of each file that may be requested, by name.
     limit: The largest total of the cached files in bytes.
   """
 
@@ -108,8 +108,8 @@ class Cache:
     Until the next call, other files are removed before these are.
 
     Args:
-      number: It grows along the stream. What a thread announces that lags
-        behind the others is ignored.
+      number: It grows along the stream. Announcements of a thread that lags
+        behind the others are ignored.
       names: The files.
     """
     with self._mutex:

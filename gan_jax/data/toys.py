@@ -1,4 +1,4 @@
-"""Toy distributions over the plane and the line, sampled on the device.
+"""Toy distributions in 1-D and 2-D, sampled on the device.
 
 A point is an image of one pixel, whose channels are the coordinates: every
 game, penalty and device takes points as it takes images. `run.sample` returns

@@ -101,7 +101,7 @@ def check_ada(ada: Ada, channels: int, pack: int, has_sign: bool) -> None:
     ada: The augmentation.
     channels: Channels of the images.
     pack: Number of images in one input of D.
-    has_sign: Whether the sign of a logit says if D takes an image for real.
+    has_sign: Whether D classifies an image by the sign of its logit.
   """
   if 'color' in ada.strengths and channels not in (1, 3):
     raise UserError(

@@ -41,7 +41,7 @@ def bigan(config: Any, axis_name: str | None) -> Game:
   networks = both_networks(config, axis_name)
   if 'labels' not in inspect.signature(type(networks.disc).__call__).parameters:
     raise UserError(
-      'this game has a D of images and latents, which it is given as labels: '
+      'this game needs a D of images and latents, which are passed as labels: '
       'choose config.model.disc.name=mlp or resnet'
     )
   if 'name' not in config.model.get('encoder', {}):

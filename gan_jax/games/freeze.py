@@ -28,7 +28,7 @@ def freeze_disc(config: Any, game: Game) -> Game:
     variables, _ = game.init(jax.random.key(0), batch)
     layers.extend(variables.disc['params'])
 
-  jax.eval_shape(record)  # a tree that leaves it would be sorted
+  jax.eval_shape(record)  # JAX would sort the keys of a returned dict
   if count >= len(layers):
     raise UserError(
       f'config.game.freeze_disc={count} must be less than {len(layers)}, the '

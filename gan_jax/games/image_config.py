@@ -99,7 +99,7 @@ def _check_classes(networks: Pair[nn.Module], game: Any, classes: int) -> None:
         'config.model.disc.name=resnet'
       )
     if {*game.auxiliary} != {'gen', 'disc'}:
-      raise UserError('config.game.auxiliary has two weights: gen and disc')
+      raise UserError('config.game.auxiliary needs two weights: gen and disc')
   for player, module in networks._asdict().items():
     takes = inspect.signature(type(module).__call__).parameters
     if classes and 'labels' not in takes:

@@ -76,7 +76,7 @@ Penalty = Callable[[PenaltyInputs], Scalar]
 
 
 class StatefulPenalty(NamedTuple):
-  """A penalty of D that remembers something between updates.
+  """A penalty of D with a state that is kept between updates.
 
   Attributes:
     value: (inputs) -> (penalty, new state).

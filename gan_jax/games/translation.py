@@ -89,7 +89,7 @@ def frozen_logits(
 def generate_from_images(
   gen: nn.Module, gen_vars: Variables, inputs: PyTree, phase: Phase
 ) -> tuple[Images, Variables]:
-  """Applies G, which is given images, in training mode."""
+  """Applies a G of images in training mode."""
   del phase
   return apply_training(gen, gen_vars, inputs['images'], inputs['keys'])
 
@@ -97,7 +97,7 @@ def generate_from_images(
 def sample_from_images(
   gen: nn.Module, gen_vars: Variables, inputs: PyTree, phase: Phase
 ) -> Images:
-  """Applies G, which is given images, in evaluation mode."""
+  """Applies a G of images in evaluation mode."""
   del phase
   return gen.apply(gen_vars, inputs['images'], inputs['keys'], False)
 

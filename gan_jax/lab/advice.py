@@ -70,7 +70,7 @@ def advise(
   if not history or history[-1]['step'] < QUIET_STEPS:
     return found
   recent = history[-WINDOW:]
-  if only == 'disc':  # a D that wins against a frozen G is no fault
+  if only == 'disc':  # a D that wins against a frozen G is no problem
     return found
   if only == 'gen':
     return [*found, *_unopposed(recent)]

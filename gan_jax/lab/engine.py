@@ -37,7 +37,7 @@ from gan_jax.lab.uploads import drawing_path
 MAX_PROGRAMS, MAX_SESSIONS = 48, 8
 # Seconds that the engine sleeps when it has nothing to do.
 IDLE_SECONDS = 0.01
-# Priorities of compilation: a page waits; it may soon need this; nobody waits.
+# Priorities of compilation: a page waits; a page may soon need it; none waits.
 NOW, SOON, AHEAD = 0, 1, 2
 # Functions of a program that are compiled after the others.
 REST = ('disc', 'inspect', 'gen')

@@ -1,4 +1,4 @@
-"""Who may talk to the lab: pages of this machine that know the token."""
+"""Access to the lab: pages of this machine that have the token."""
 
 import hmac
 import secrets

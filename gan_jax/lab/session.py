@@ -79,7 +79,7 @@ class Session:
     return self._advance() or worked
 
   def fail(self, error: Exception) -> None:
-    """Pauses after an unexpected error, and says so."""
+    """Pauses after an unexpected error, and reports it."""
     self.playing = self._once = self._dirty = False
     line = ' '.join(str(error).split())[:200]
     self._tell('error', text=f'the lab failed: {type(error).__name__}: {line}')
@@ -335,7 +335,7 @@ class Session:
   # Messages.
 
   def attach(self, send: Send) -> None:
-    """Connects a page: tells it everything that it must know."""
+    """Connects a page: sends it the settings, the games and the status."""
     if self.send is not None:
       self.send('')  # an older copy of the page, which closes
     self.send, self._dirty = send, True

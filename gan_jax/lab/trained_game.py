@@ -14,7 +14,7 @@ from gan_jax.lab.settings import Settings
 from gan_jax.training.schedule import make_schedule
 from gan_jax.training.state import State
 
-# Every so many frames, the game is measured.
+# The number of frames from one measurement of the game to the next.
 MEASURE_EVERY = 5
 # Rows of the history that are kept; then every second row is dropped.
 MAX_HISTORY = 1200

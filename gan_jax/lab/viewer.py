@@ -198,7 +198,7 @@ class Viewer:
 
 
 def images_of(run: Run, inputs: PyTree) -> UInt8[np.ndarray, 'n h w c']:
-  """Generates the images of inputs, always so many that one program does."""
+  """Generates images in batches of one size, so that one program suffices."""
   count = len(jax.tree.leaves(inputs)[0])
   rows = np.minimum(np.arange(-(-count // ROWS) * ROWS), count - 1)
   padded = jax.tree.map(lambda x: x[rows], inputs)

@@ -1,4 +1,4 @@
-"""Metrics of conditional samples: do they show the class that was asked for?"""
+"""Metrics of conditional samples: do they show the requested class?"""
 
 from typing import Any, NamedTuple
 
@@ -90,8 +90,8 @@ def fid_per_class(
   """Computes the FID between the reals and the fakes of each class.
 
   FID falls with the number of samples, so these values are higher than the FID
-  of all classes together. Classes without fakes, which nobody asked for, are
-  left out.
+  of all classes together. Classes without fakes, which were not requested,
+  are left out.
 
   Args:
     real, fake: Features.

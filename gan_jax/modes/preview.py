@@ -129,7 +129,7 @@ def statistics(examples: Examples, classes: tuple[str, ...]) -> str:
 
 
 def _scatter(source: Source, toy: Toy) -> Figure:
-  """Draws points in the plane, or the histogram of points on the line."""
+  """Draws points in 2-D, or the histogram of points in 1-D."""
   points = source.fetch(np.arange(source.size))['images'][:, 0, 0]
   figure = Figure((5, 5), layout='constrained')
   axes = figure.subplots()

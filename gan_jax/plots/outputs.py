@@ -1,4 +1,4 @@
-"""The images of a game's outputs, beside what they are made from."""
+"""The images of a game's outputs, beside the images they are generated from."""
 
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class OutputImages(NamedTuple):
 
   Attributes:
     samples: Generated images.
-    given: What each is made from; None: latents.
+    given: The image that each is generated from; None: latents.
     target: What each should equal; None: there is no such image.
   """
 

@@ -81,7 +81,9 @@ def directions(
   find = choose('method', method, METHODS, or_else=', labels')
   vectors = find(run, samples, seed)
   if n > len(vectors):
-    raise UserError(f'n={n} is more than the {len(vectors)} that there are')
+    raise UserError(
+      f'n={n} is more than the {len(vectors)} directions of this run'
+    )
   return Directions(vectors[:n], tuple(map(str, range(n))))
 
 

@@ -240,7 +240,7 @@ def _write_safetensors(run: 'Run', generator: Generator) -> bytes:
     for path, x in leaves
   }
   config = run.config.copy_and_resolve_references()
-  for key in cfg.PER_MACHINE:  # whose paths say nothing elsewhere
+  for key in cfg.PER_MACHINE:  # whose paths have no meaning elsewhere
     config.update_from_flattened_dict({key: None})
   described = {
     'format': 'gan_jax',

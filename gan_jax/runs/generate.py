@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Samples that are generated and written together: all that a kill can lose.
 CHUNK = 256
-# The file in a folder of samples that says how they were generated.
+# The file in a folder of samples that records how they were generated.
 MANIFEST = 'generation.json'
 
 Array = np.ndarray

@@ -162,7 +162,7 @@ def _convert_equation(
     return [x if is_key(x) else np.asarray(x) for x in outputs]
   if name not in PRIMITIVES:
     raise UserError(
-      f'this generator uses {name}, which the export to ONNX does not know: '
+      f'this generator uses {name}, which the export to ONNX does not support: '
       'export it to .stablehlo'
     )
   return [PRIMITIVES[name](graph, eqn, values)]
@@ -303,7 +303,8 @@ def _flax_conv(graph: Graph, eqn: Any, values: list[Value]) -> str:
   p = eqn.params
   if set(p['lhs_dilation']) != {1} or p['batch_group_count'] != 1:
     raise UserError(
-      'the export to ONNX knows no dilated or transposed convolutions of Flax: '
+      'the export to ONNX does not support dilated or transposed convolutions '
+      'of Flax: '
       'use gan_jax.models.layers.ConvTranspose, or export to .stablehlo'
     )
   numbers = p['dimension_numbers']

@@ -66,8 +66,8 @@ def show(
 ) -> Image.Image:
   """Returns a grid of `n` samples, which a notebook displays.
 
-  Images that are made from real ones stand beside them. `output` is as in
-  `generator`.
+  Images that are generated from real ones are shown beside them. `output` is
+  as in `generator`.
 
   In a conditional run, `labels` holds a class for each sample, or one for
   all; without labels, each class has a row. A toy shows its plot, with the
@@ -95,7 +95,7 @@ def show(
 def _show_beside(
   run: 'Run', n: int, seed: int, output: str | None
 ) -> Image.Image:
-  """Shows samples beside the real images that they are made from."""
+  """Shows samples beside the real images that they are generated from."""
   real = run._real_examples(n)
   inputs = run.inputs(n, seed, **real)
   images = images_of(run._output(output), run.params, inputs, real, run._phase)

@@ -1,4 +1,4 @@
-"""Which data D holds for more likely under p_data than under p_G."""
+"""The log ratio of p_data and p_G for given data, as D estimates it."""
 
 from typing import TYPE_CHECKING, NamedTuple
 

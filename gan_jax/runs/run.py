@@ -81,7 +81,7 @@ class Run(StyleMethods):
   def __repr__(self) -> str:
     return f'Run({self.workdir!r}, step={self.step}, images={self.images})'
 
-  # What a trained run is for: each in a file of its own.
+  # Uses of a trained run, each in a file of its own.
   save_samples = save_samples
   show = show
   interpolate = interpolate
@@ -229,7 +229,7 @@ class Run(StyleMethods):
 
   @functools.cached_property
   def _reals(self) -> Source:
-    """The data that the generator is given; the held-out split if it has one.
+    """The data that the generator reads; the held-out split if there is one.
 
     Opened once: a folder is decoded when it is opened.
     """
@@ -363,8 +363,8 @@ def load(
   if names and not trust:
     raise UserError(
       f'the config of the run in {workdir} names code of its own, '
-      f'{", ".join(names)}, and to open the run is to run it: if you trust '
-      'it, open the run by gan_jax.load(workdir, trust=True)'
+      f'{", ".join(names)}, and opening the run executes it: if you trust it, '
+      'open the run by gan_jax.load(workdir, trust=True)'
     )
   return Run(workdir, settings, choose_step(workdir, step, best), trust)
 

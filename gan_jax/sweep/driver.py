@@ -32,12 +32,12 @@ from gan_jax.training.checkpoint import folder as checkpoint_folder
 # The sweep stops when this many trials have failed with the same message and
 # no trial has succeeded.
 SAME_FAILURES = 3
-# How often the driver looks at its trials.
+# The interval at which the driver polls its trials.
 LOOK_SECONDS = 0.1
 
 
 class _Asked(NamedTuple):
-  """A trial that Optuna was asked for, and its run."""
+  """A trial of the Optuna study, and its run."""
 
   asked: optuna.Trial
   run: Trial
@@ -69,7 +69,7 @@ class Driver:
         self._step()
         time.sleep(LOOK_SECONDS)
       self._is_cut_short = self.stop.asked
-    finally:  # after an error, nobody else would stop the trials
+    finally:  # after an error, nothing else would stop the trials
       self.stop.asked = True
       while self._running:
         self._step()

@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 
 class Progress:
-  """Prints how the trials of a sweep go on.
+  """Prints the progress of the trials of a sweep.
 
   Args:
     score: The metric that ranks trials.

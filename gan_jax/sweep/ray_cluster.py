@@ -1,4 +1,4 @@
-"""Runs trials on a Ray cluster, on whatever node has room.
+"""Runs trials on a Ray cluster, on any node with free resources.
 
 A trial is an actor whose constructor starts the run. When a node is lost, Ray
 makes the actor again on another node, and the run resumes from its checkpoint,
@@ -26,7 +26,7 @@ NAMESPACE = 'gan_jax'
 RESERVED = 'memory', 'object_store_memory'  # resources of Ray's own kind
 # A trial whose driver is lost frees its resources this long after its end.
 ABANDONED_SECONDS = 600.0
-# A trial that does not answer for so long has no node.
+# A trial that does not answer within this time has no node.
 SILENT_SECONDS = 10.0
 
 

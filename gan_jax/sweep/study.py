@@ -51,7 +51,7 @@ def open_study(plan: Plan, folder: str) -> optuna.Study:
 
 
 def left_running(study: optuna.Study) -> list[optuna.Trial]:
-  """Returns the trials that the driver before has begun, but not ended."""
+  """Returns the trials that an earlier driver began but did not end."""
   trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
   return [optuna.Trial(study, trial._trial_id) for trial in trials]
 

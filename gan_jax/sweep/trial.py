@@ -25,7 +25,7 @@ MAX_LOST = 3
 
 
 class StopRequest:
-  """Whether the sweep was asked to stop, or to stop at once."""
+  """Whether a stop of the sweep is requested, or an immediate stop."""
 
   def __init__(self):
     self.asked = self.at_once = False
@@ -124,7 +124,7 @@ class Trial:
     self._times_lost, self._reached = 0, -1
 
   def step(self, stop: StopRequest) -> TrialResult | None:
-    """Looks at the trial, and acts; returns how it ended, or None."""
+    """Polls the trial, and acts; returns how it ended, or None."""
     if self._running is None:
       if stop.asked:
         return TrialResult('stopped')

@@ -27,7 +27,7 @@ RECORDED = re.compile(
   r'torch\.(device|Size|(bfloat|float|u?int)\d+|bool)|'
   r'numpy\.(dtype|ndarray)|numpy\._?core\.multiarray\.(_reconstruct|scalar)'
 )
-# Beginnings of names that tell another network.
+# Prefixes of names that identify another network.
 OTHERS = {
   'dnnlib.tflib.': 'a TensorFlow StyleGAN: convert it with legacy.py of '
   "NVlabs' stylegan2-ada-pytorch first",

@@ -56,7 +56,7 @@ def interruptible() -> Iterator[StopRequested]:
 def handling(
   signals: Sequence[int], handle: Callable[[int, Any], None]
 ) -> Iterator[Mapping[int, Any]]:
-  """Handles signals by a function; yields the handlers of before."""
+  """Handles signals by a function; yields the previous handlers."""
   before = {number: signal.signal(number, handle) for number in signals}
   try:
     yield before

@@ -1,4 +1,4 @@
-"""Computes, with the reference packages, the numbers that ours must give.
+"""Computes golden values of our metrics with the reference packages.
 
   python tests/certify/metrics.py
 
@@ -24,7 +24,7 @@ KID = {'subsets': 10, 'subset_size': 100, 'seed': 2020}
 
 
 def golden() -> dict[str, dict[str, float]]:
-  """Name of the input to the values that the reference packages give."""
+  """Returns {name of the input: values of the reference packages}."""
   import_torch_fidelity()
   import torch
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from runs import evaluated, get_config
+from runs import evaluated_config, get_config
 
 from gan_jax import games
 from gan_jax.data.digits import digits
@@ -27,9 +27,9 @@ def unbalanced():
   return source, labels
 
 
-def labels_given(labels, count, monkeypatch):
+def evaluated_labels(labels, count, monkeypatch):
   """Returns the labels that a conditional G gets, decoded from its images."""
-  config = evaluated(num_samples=count, metrics=('swd',), features=None)
+  config = evaluated_config(num_samples=count, metrics=('swd',), features=None)
   source, _ = unbalanced()
   evaluator = Evaluator(config.evaluation, source, {}, labels=labels)
 
@@ -37,49 +37,50 @@ def labels_given(labels, count, monkeypatch):
     uniform = jax.vmap(lambda key: jax.random.randint(key, (), 0, 3))(keys)
     return batch.get('labels', uniform)
 
-  def sample(gen_vars, given, phase):
-    flat = given.astype('float32')[:, None, None, None] / 127.5 - 1
-    return jax.numpy.broadcast_to(flat, (len(given), 4, 4, 1))
+  def sample(gen_vars, inputs, phase):
+    flat = inputs.astype('float32')[:, None, None, None] / 127.5 - 1
+    return jax.numpy.broadcast_to(flat, (len(inputs), 4, 4, 1))
 
-  seen = []
+  collected = []
 
-  def watch(batches, needs, count, most):
-    seen.append(measures.collect(batches, needs, count, most))
+  def record(batches, needs, count, limit):
+    collected.append(measures.collect(batches, needs, count, limit))
     raise StopIteration
 
-  monkeypatch.setattr('gan_jax.metrics.evaluator.collect', watch)
+  monkeypatch.setattr('gan_jax.metrics.evaluator.collect', record)
   game = games.make(config)._replace(
     sample_inputs=draw, outputs={'images': Output(sample)}
   )
   with pytest.raises(StopIteration):
     evaluator.make_evaluate_fn(game)({}, make_schedule(config).phase(0))
-  return seen[0].images[:, 0, 0, 0]
+  return collected[0].images[:, 0, 0, 0]
 
 
 def test_data_labels_have_the_frequencies_of_the_data(monkeypatch):
   """Passes a chi-squared test; each label is a function of (seed, example)."""
   count = 4000
-  given = labels_given('data', count, monkeypatch)
-  counts = np.bincount(given, minlength=3)
+  drawn = evaluated_labels('data', count, monkeypatch)
+  counts = np.bincount(drawn, minlength=3)
   test = scipy.stats.chisquare(counts, count * np.array([0.85, 0.12, 0.03]))
   assert test.pvalue > 0.01
   keys = example_keys(
     jax.random.key(0), Purpose.LABELS, jax.numpy.arange(count)
   )
   index = jax.vmap(lambda key: jax.random.randint(key, (), 0, 100))(keys)
-  np.testing.assert_array_equal(given, unbalanced()[1][np.asarray(index)])
-  # On a few of them, which other batches and devices take: the same.
-  few = labels_given('data', 7, monkeypatch)
-  np.testing.assert_array_equal(few, given[:7])
+  np.testing.assert_array_equal(drawn, unbalanced()[1][np.asarray(index)])
+  # Fewer examples, in other batches and on other devices, have the same labels.
+  few = evaluated_labels('data', 7, monkeypatch)
+  np.testing.assert_array_equal(few, drawn[:7])
 
 
-def test_uniform_labels(monkeypatch):
-  counts = np.bincount(labels_given('uniform', 3000, monkeypatch), minlength=3)
+def test_uniform_labels_have_equal_frequencies(monkeypatch):
+  counts = np.bincount(
+    evaluated_labels('uniform', 3000, monkeypatch), minlength=3
+  )
   assert scipy.stats.chisquare(counts).pvalue > 0.01
 
 
-def test_labels_are_in_the_protocol(tmp_path, scripted):
-  """Only the protocol of a conditional run has labels."""
+def test_only_protocols_of_conditional_runs_have_labels(tmp_path, scripted):
   config = get_config('cgan_digits', 'tiny')
   config.evaluation.every_images = 16 * 24
   scripted += [2.0, 1.0]
@@ -99,4 +100,4 @@ def test_labels_are_in_the_protocol(tmp_path, scripted):
   with pytest.raises(
     UserError, match='needs a conditional generator: set it to None'
   ):
-    loop.train(evaluated(labels='data'), tmp_path / 'other')
+    loop.train(evaluated_config(labels='data'), tmp_path / 'other')

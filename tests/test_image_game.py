@@ -1,4 +1,6 @@
-"""The game of images of classes, and what else D is shown and held to."""
+"""Tests of the image game: conditional games, auxiliary classifiers, packs,
+lazy penalties and clipping.
+"""
 
 import math
 
@@ -10,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 from runs import get_config
-from tables import constant_table
+from schedules import one_segment_schedule
 
 import gan_jax
 from gan_jax import config as cfg
@@ -35,7 +37,7 @@ BATCH = {
   'labels': LABELS,
   'example': jnp.arange(N),
 }
-PHASE = constant_table(8, 1).phase(0)
+PHASE = one_segment_schedule(8, 1).phase(0)
 
 
 class Generator(nn.Module):
@@ -51,7 +53,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-  """The logit is what a linear layer makes of the image."""
+  """The logit is a linear function of the image."""
 
   spectral: bool = False
   auxiliary: bool = False
@@ -65,30 +67,30 @@ class Discriminator(nn.Module):
     return logits
 
 
-def make(disc=None, **how):
+def make(disc=None, **settings):
   game = image_game(
     Generator(),
     disc or Discriminator(),
     loss=losses.wasserstein(),
     latent=LATENTS['gaussian'],
     latent_dim=1,
-    **how,
+    **settings,
   )
   variables, _ = game.init(jax.random.key(1), BATCH)
   return game, variables
 
 
 def disc_step(game, variables, index=0):
-  """D's loss and what comes with it, of fakes of the batch's classes."""
+  """Returns D's loss, its Aux, and fakes of the labels of the batch."""
   inputs = game.sample_inputs(KEYS, BATCH, PHASE)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
-  view = games.Context(variables, inputs, (), ())
+  context = games.Context(variables, inputs, (), ())
   loss = game.updates.disc[index].loss
   params = variables.disc['params']
-  return (*loss(params, view, BATCH, fakes, KEYS, PHASE), fakes)
+  return (*loss(params, context, BATCH, fakes, KEYS, PHASE), fakes)
 
 
-def test_fakes_are_of_the_classes_of_the_reals():
+def test_fakes_have_the_labels_of_the_reals():
   game, variables = make(classes=CLASSES)
   inputs = game.sample_inputs(KEYS, BATCH, PHASE)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
@@ -97,22 +99,22 @@ def test_fakes_are_of_the_classes_of_the_reals():
   np.testing.assert_array_equal(images, fakes)
 
 
-def test_without_labels_all_classes_are_drawn_alike():
+def test_labels_without_reals_are_uniform():
   game, _ = make(classes=CLASSES)
   keys = jax.random.split(jax.random.key(3), 3000)
   drawn = game.sample_inputs(keys, {}, PHASE)['labels']
   np.testing.assert_array_equal(drawn.sum(1), 1)
   shares = np.asarray(drawn).mean(0)
   assert abs(shares - 1 / 3).max() < 5 * math.sqrt(2 / 9 / 3000)
-  # The latents do not depend on it.
-  plain, _ = make()
+  # The latents do not depend on labels.
+  unconditional, _ = make()
   np.testing.assert_array_equal(
-    plain.sample_inputs(keys, {}, PHASE)['z'],
+    unconditional.sample_inputs(keys, {}, PHASE)['z'],
     game.sample_inputs(keys, {}, PHASE)['z'],
   )
 
 
-def test_between_two_classes():
+def test_interpolate_mixes_two_classes():
   game, variables = make(classes=CLASSES)
   a, b = (
     game.sample_inputs(KEYS, {'labels': jnp.full(N, label)}, PHASE)
@@ -126,44 +128,49 @@ def test_between_two_classes():
   )
 
 
-def test_auxiliary_classifier_by_hand():
-  """-E log softmax of the class: of reals and fakes for D, of fakes for G."""
+def test_auxiliary_class_loss_by_hand():
+  """Cross-entropy of the labels: of reals and fakes for D, of fakes for G."""
   logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]))
   labels = jax.nn.one_hot(jnp.array([2, 0]), 3)
   by_hand = -(math.log(5 / 8) + math.log(1 / 4)) / 2
   np.testing.assert_allclose(class_loss(logits, labels), by_hand, rtol=1e-6)
 
-  how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=2.0)}
-  game, variables = make(Discriminator(auxiliary=True), **how)
-  of = lambda images: Discriminator(auxiliary=True).apply(
+  settings = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=2.0)}
+  game, variables = make(Discriminator(auxiliary=True), **settings)
+  discriminate = lambda images: Discriminator(auxiliary=True).apply(
     variables.disc, images, KEYS, True
   )
   total, aux, fakes = disc_step(game, variables)
-  (real, sorted_real), (fake, sorted_fake) = of(BATCH['images']), of(fakes)
+  (real, real_classes), (fake, fake_classes) = (
+    discriminate(BATCH['images']),
+    discriminate(fakes),
+  )
   labels = jax.nn.one_hot(LABELS, CLASSES)
-  both = class_loss(sorted_real, labels) + class_loss(sorted_fake, labels)
-  expected = fake.mean() - real.mean() + 2 * both
+  class_losses = class_loss(real_classes, labels) + class_loss(
+    fake_classes, labels
+  )
+  expected = fake.mean() - real.mean() + 2 * class_losses
   np.testing.assert_allclose(total, expected, rtol=1e-5)
   assert 'class_loss' in aux.metrics
-  view = games.Context(
+  context = games.Context(
     variables, game.sample_inputs(KEYS, BATCH, PHASE), (), ()
   )
-  total, _ = game.updates.gen[0].loss({}, view, BATCH, fakes, KEYS, PHASE)
-  expected = -fake.mean() + 0.1 * class_loss(sorted_fake, labels)
+  total, _ = game.updates.gen[0].loss({}, context, BATCH, fakes, KEYS, PHASE)
+  expected = -fake.mean() + 0.1 * class_loss(fake_classes, labels)
   np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
-def test_a_classifier_is_asked_without_labels():
-  """What it says of "real" depends on none; a conditional D asks for them."""
+def test_discriminate_needs_labels_only_if_conditional():
+  """The logits of an auxiliary classifier do not depend on labels."""
   disc = resnet.Discriminator((4,), num_downsamples=0, auxiliary=True)
-  how = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
-  game, variables = make(disc, **how)
+  settings = {'classes': CLASSES, 'auxiliary': Pair(gen=0.1, disc=1.0)}
+  game, variables = make(disc, **settings)
   images = {'images': BATCH['images']}
-  told = game.discriminate(variables.disc, BATCH, PHASE).logits
+  logits = game.discriminate(variables.disc, BATCH, PHASE).logits
   np.testing.assert_array_equal(
-    game.discriminate(variables.disc, images, PHASE).logits, told
+    game.discriminate(variables.disc, images, PHASE).logits, logits
   )
-  assert len(np.unique(told)) == N
+  assert len(np.unique(logits)) == N
   disc = resnet.Discriminator((4,), num_downsamples=0)
   game, variables = make(disc, classes=CLASSES)
   with pytest.raises(UserError, match=r'conditional.* labels=') as error:
@@ -171,8 +178,8 @@ def test_a_classifier_is_asked_without_labels():
   assert '\n' not in str(error.value)
 
 
-def test_one_power_iteration_a_step():
-  """Whatever D is shown in it: reals, fakes, and what a penalty looks at."""
+def test_disc_update_makes_one_power_iteration():
+  """Reals, fakes and penalties share it."""
   r1 = penalties.WeightedPenalty('r1', penalties.r1(), 1.0)
   game, variables = make(Discriminator(spectral=True), penalties=[r1])
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'], np.float64)
@@ -188,57 +195,58 @@ def test_one_power_iteration_a_step():
   np.testing.assert_allclose(aux.metrics['r1'], expected, rtol=1e-5)
 
 
-def test_an_image_is_judged_by_itself():
-  """Packed with itself; in whatever company; as a probability of "real"."""
+def test_discriminate_scores_each_image_alone():
+  """Images are packed with themselves, do not depend on the rest of the batch,
+  and have a probability of "real" where the loss defines one.
+  """
   images = BATCH['images']
   game, variables = make(pack=2, augment=augment.make_augment(pack=2))
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   flat = np.asarray(images).reshape(N, 2)
-  judged = game.discriminate(variables.disc, {'images': images}, PHASE)
+  output = game.discriminate(variables.disc, {'images': images}, PHASE)
   np.testing.assert_allclose(
-    judged.logits, np.tile(flat, 2) @ w, rtol=1e-5, atol=1e-6
+    output.logits, np.tile(flat, 2) @ w, rtol=1e-5, atol=1e-6
   )
-  assert judged.probability is None
+  assert output.probability is None
 
-  various = mlp.Discriminator(hidden=(5,), dropout=0.5, stddev_group=2)
-  game, variables = make(various)
-  ask = lambda images: game.discriminate(
+  batch_dependent = mlp.Discriminator(hidden=(5,), dropout=0.5, stddev_group=2)
+  game, variables = make(batch_dependent)
+  logits_of = lambda images: game.discriminate(
     variables.disc, {'images': images}, PHASE
   )[0]
   np.testing.assert_allclose(
-    ask(images), ask(images[::-1])[::-1], rtol=1e-5, atol=1e-6
+    logits_of(images), logits_of(images[::-1])[::-1], rtol=1e-5, atol=1e-6
   )
 
-  said = []
+  outputs = []
   for loss in (losses.non_saturating(), losses.non_saturating_fake_is_one()):
     game = image_game(
       Generator(), Discriminator(), loss=loss, latent=LATENTS['gaussian'],
       latent_dim=1,
     )  # fmt: skip
     variables, _ = game.init(jax.random.key(1), BATCH)
-    said.append(game.discriminate(variables.disc, {'images': images}, PHASE))
-  real, fake_is_one = said
+    outputs.append(game.discriminate(variables.disc, {'images': images}, PHASE))
+  real, fake_is_one = outputs
   np.testing.assert_allclose(fake_is_one.logits, -real.logits, rtol=1e-6)
   np.testing.assert_allclose(
     fake_is_one.probability, 1 - real.probability, rtol=1e-5
   )
 
 
-def test_classes_are_not_packed():
+def test_pack_rejects_conditional_games():
   with pytest.raises(UserError, match='does not support conditional games'):
     make(classes=CLASSES, pack=2)
 
 
-def test_clipped():
+def test_clip_projects_disc_params():
   game, _ = make(clip=0.01)
-  for move in game.updates.disc:
-    clipped = move.project({'w': jnp.array([-1.0, 0.005, 1.0])})
+  for update in game.updates.disc:
+    clipped = update.project({'w': jnp.array([-1.0, 0.005, 1.0])})
     np.testing.assert_allclose(clipped['w'], [-0.01, 0.005, 0.01])
   assert game.updates.gen[0].project is None
 
 
-def test_packs_are_judged_as_one():
-  """Two images, one behind the other: half as many logits."""
+def test_pack_of_two_has_half_as_many_logits():
   game, variables = make(augment=augment.make_augment(pack=2), pack=2)
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])[:, 0]
   assert w.shape == (4,)
@@ -248,12 +256,12 @@ def test_packs_are_judged_as_one():
   np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
-def test_a_lazy_penalty_is_a_move_of_its_own():
-  """Of the linear D its value is |w|^2 / 2, and it is weighed in its loss."""
+def test_lazy_penalty_is_a_separate_update():
+  """R1 of the linear D is |w|^2 / 2, and is multiplied by the weight."""
   r1 = penalties.WeightedPenalty('r1', penalties.r1(), weight=5.0, every=4)
   game, variables = make(penalties=[r1])
-  move = game.updates.disc[1]
-  assert (move.every, move.rescale, move.name) == (4, True, 'weighted_r1')
+  update = game.updates.disc[1]
+  assert (update.every, update.rescale, update.name) == (4, True, 'weighted_r1')
   w = np.asarray(variables.disc['params']['Dense_0']['kernel'])
   total, aux, _ = disc_step(game, variables, index=1)
   np.testing.assert_allclose(aux.metrics['r1'], np.sum(w**2) / 2, rtol=1e-5)
@@ -262,8 +270,7 @@ def test_a_lazy_penalty_is_a_move_of_its_own():
   assert 'r1' not in aux.metrics
 
 
-def test_a_run_of_classes(tmp_path):
-  """Read by class, or of any; between classes."""
+def test_conditional_run_samples_by_label(tmp_path):
   config = get_config('cgan_digits', 'tiny')
   loop.train(config, tmp_path)
   run = gan_jax.load(tmp_path)
@@ -283,7 +290,7 @@ def test_a_run_of_classes(tmp_path):
     with pytest.raises(UserError, match=message):
       run.discriminator(images, labels=7)
   assert run.sample(5).shape == run.interpolate(1, 5)[0].shape
-  # 64 images of 10 classes: 6 of each, a class a row.
+  # 6 images of each of 10 classes, one class per row.
   last = sorted((tmp_path / 'samples').iterdir())[-1]
   with Image.open(last) as grid:
     assert grid.size == (6 * 28, 10 * 28)
@@ -295,7 +302,7 @@ def test_a_run_of_classes(tmp_path):
   for labels in (7, [3, 1, 4]):
     shown = show(run.sample(3, seed=2, labels=labels))
     np.testing.assert_array_equal(run.show(3, seed=2, labels=labels), shown)
-  # Paths between the classes that are asked for, or within one.
+  # Paths between the given classes, or within one.
   for labels in (7, [3, 1, 4, 1]):
     paths = run.interpolate(2, 5, seed=2, labels=labels).astype(int)
     ends = run.sample(4, seed=2, labels=labels)
@@ -305,7 +312,7 @@ def test_a_run_of_classes(tmp_path):
     run.interpolate(2, labels=[1, 2])
 
 
-def test_labels_that_are_not_there():
+def test_wrong_number_of_classes_raises():
   config = get_config('cgan_digits', 'tiny')
   with pytest.raises(UserError, match='classes=7, but digits has 10 labels'):
     data.make(cfg.changed(config, 'data.classes', 7))
@@ -340,7 +347,7 @@ def test_labels_that_are_not_there():
     ),
   ],
 )
-def test_what_does_not_go_together(name, changes, message):
+def test_conflicting_settings_raise(name, changes, message):
   config = get_config(name, 'tiny')
   with config.unlocked():
     for key, value in changes.items():
@@ -352,7 +359,7 @@ def test_what_does_not_go_together(name, changes, message):
 
 
 @pytest.mark.parametrize(
-  ('name', 'changes', 'told'),
+  ('name', 'changes', 'warns'),
   [
     ('losses_mnist', {}, False),
     ('losses_mnist', {'loss.name': 'wasserstein'}, True),
@@ -370,14 +377,14 @@ def test_what_does_not_go_together(name, changes, message):
     ('progressive_celebahq', {}, False),
   ],
 )
-def test_a_critic_that_nothing_bounds(name, changes, told):
+def test_advice_warns_of_an_unbounded_critic(name, changes, warns):
   config = get_config(name, 'tiny')
   for key, value in changes.items():
     config = cfg.changed(config, f'game.{key}', value)
-  assert (games.advice(config) is not None) == told
+  assert (games.advice(config) is not None) == warns
 
 
-def test_a_critic_that_nothing_bounds_is_told_of_once(tmp_path, capsys):
+def test_unbounded_critic_warning_is_printed_once(tmp_path, capsys):
   config = get_config('losses_mnist', 'tiny')
   config.game.loss.name, config.total_images = 'wasserstein', 32
   loop.train(config, tmp_path)

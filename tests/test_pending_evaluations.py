@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from runs import evaluated, everything, get_config, metrics, preempt_at
+from runs import evaluated_config, get_config, metrics, preempt_at, state_arrays
 from tensorboard.backend.event_processing.event_accumulator import (
   EventAccumulator,
 )
@@ -20,9 +20,9 @@ from gan_jax.training.log_lines import scheduled_values
 from gan_jax.training.schedule import place_segments
 
 
-def measured():
+def fid_config():
   """Returns a config with two evaluations by the features of `digits`."""
-  return evaluated(metrics=('fid',), features='digits')
+  return evaluated_config(metrics=('fid',), features='digits')
 
 
 def fids(workdir):
@@ -46,11 +46,11 @@ def fids(workdir):
 def straight(tmp_path_factory):
   """A complete run with evaluations at iterations 0, 12 and 24."""
   workdir = tmp_path_factory.mktemp('straight')
-  loop.train(measured(), workdir)
+  loop.train(fid_config(), workdir)
   return workdir
 
 
-def test_the_initial_generator_is_evaluated(straight):
+def test_initial_generator_is_evaluated(straight):
   """Its log record has no training metrics."""
   in_scores, in_metrics, in_tensorboard = fids(straight)
   assert in_scores.keys() == {0, 12, 24}
@@ -62,11 +62,11 @@ def test_the_initial_generator_is_evaluated(straight):
 
 
 @pytest.mark.parametrize('step', [12, 24])
-def test_missing_evaluations_are_made_on_resume(
+def test_pending_evaluation_runs_on_resume(
   straight, tmp_path, monkeypatch, step
 ):
-  """Also if the run stopped after its last dispatch, before the evaluation."""
-  config = measured()
+  """Even if the run stopped after its last dispatch, before the evaluation."""
+  config = fid_config()
   with monkeypatch.context() as patch:
     preempt_at(step, patch)
     with pytest.raises(Preempted, match=f'saved at iteration {step}'):
@@ -77,7 +77,7 @@ def test_missing_evaluations_are_made_on_resume(
   reader.read()
   loop.train(config, tmp_path)
   assert metrics(tmp_path) == metrics(straight)
-  assert everything(tmp_path, 24) == everything(straight, 24)
+  assert state_arrays(tmp_path, 24) == state_arrays(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
   assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
   # A sweep reads the score.
@@ -88,8 +88,8 @@ def test_missing_evaluations_are_made_on_resume(
   loop.train(config, tmp_path)
 
 
-def test_runs_without_evaluations_miss_none(tmp_path, scripted):
-  config = measured()
+def test_run_without_evaluations_has_none_pending(tmp_path, scripted):
+  config = fid_config()
   config.evaluation.every_images = None
   loop.train(config, tmp_path)
   config.evaluation.every_images = 16 * 12
@@ -99,7 +99,7 @@ def test_runs_without_evaluations_miss_none(tmp_path, scripted):
   assert metrics(tmp_path)[-1]['eval/fid'] == 3.0
 
 
-def test_the_initial_score_is_no_result_of_a_trial(straight):
+def test_trial_ignores_the_initial_score(straight):
   reader = MetricsReader(str(straight), 'eval/fid')
   assert reader.read()
   scored = [point for point in reader.points if point.score is not None]
@@ -122,28 +122,28 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   logged = []
   log = run_log.RunLog.log
 
-  def watch(self, step, images, *rest):
+  def record(self, step, images, *rest):
     logged.append((time.perf_counter(), images))
     log(self, step, images, *rest)
 
-  monkeypatch.setattr(run_log.RunLog, 'log', watch)
-  loop.train(evaluated(metrics=('ms_ssim',), features=None), tmp_path)
+  monkeypatch.setattr(run_log.RunLog, 'log', record)
+  loop.train(evaluated_config(metrics=('ms_ssim',), features=None), tmp_path)
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   lines = [json.loads(line) for line in lines]
   seconds = [line['eval/seconds'] for line in lines if 'eval/seconds' in line]
   assert len(seconds) == 3
   assert all(0.5 <= x < 0.9 for x in seconds)
   index = next(i for i, (_, images) in enumerate(logged) if images == 384)
-  between = logged[index][0] - logged[index - 1][0]
+  elapsed = logged[index][0] - logged[index - 1][0]
   trained = logged[index][1] - logged[index - 1][1]
-  speed = trained / (between - seconds[-1])
+  speed = trained / (elapsed - seconds[-1])
   assert lines[-1]['images_per_second'] == pytest.approx(speed, rel=0.2)
 
 
 # Scheduled values.
 
 
-def test_scheduled_values_are_logged():
+def test_scheduled_values_by_hand():
   """Two dispatches of 4 iterations of 16: linear curves, by hand."""
   falling = ('linear', 4.0, 0.0)
   segments = [
@@ -155,19 +155,19 @@ def test_scheduled_values_are_logged():
     {'images': 128, 'stage': 1, 'values': {'b': ('linear', 0.0, 1.0)}},
   ]
   defaults = {'batch_size': 16, 'gen_batch_size': None, 'disc_steps': 1}
-  table = place_segments(
+  schedule = place_segments(
     segments, defaults=defaults, learning_rate=Pair(2e-4, 1e-4),
     total_images=None, steps_per_dispatch=4, ema_halflife_images=1,
     ema_rampup=None,
   )  # fmt: skip
-  assert scheduled_values(table, ['4x4', '8x8'], 3) == {
+  assert scheduled_values(schedule, ['4x4', '8x8'], 3) == {
     'schedule/gen_learning_rate': 5e-4,  # 3/8 of the way
     'schedule/disc_learning_rate': 1e-4,
     'schedule/a': 0.25,
     'schedule/stage': 0,
     'schedule/resolution': 4,
   }
-  assert scheduled_values(table, ['4x4', '8x8'], 15) == {
+  assert scheduled_values(schedule, ['4x4', '8x8'], 15) == {
     'schedule/gen_learning_rate': 2e-4,
     'schedule/disc_learning_rate': 1e-4,
     'schedule/b': 0.875,
@@ -176,8 +176,8 @@ def test_scheduled_values_are_logged():
   }
 
 
-def test_a_run_logs_scheduled_values(tmp_path):
-  """A log record has the values of its last iteration; a run with one stage
+def test_run_logs_scheduled_values(tmp_path):
+  """A log record has the values of its last iteration. A run with one stage
   logs no stage.
   """
   config = get_config('vanilla_mnist', 'tiny')

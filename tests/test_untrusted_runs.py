@@ -1,4 +1,4 @@
-"""A run that somebody else made: to read it runs none of their code."""
+"""Tests that reading another author's run executes none of its code."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def look(images):
 
 
 def rows(images):
-  """The means of the rows."""
+  """Returns the means of the rows."""
   return images.astype('float32').mean((2, 3))
 
 
@@ -38,40 +38,40 @@ def trained(vanilla, tmp_path_factory):
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-  """A module that leaves a trace when it is imported; -> the trace."""
+  """Writes a module that creates a file when imported; yields that file."""
   (tmp_path / 'hostile_module.py').write_text(HOSTILE)
   monkeypatch.syspath_prepend(tmp_path)
   yield tmp_path / 'hostile_module.ran'
   sys.modules.pop('hostile_module', None)
 
 
-def test_to_read_a_run_imports_nothing_it_names(trained, hostile):
+def test_reading_a_run_imports_nothing_that_it_names(trained, hostile):
   run = gan_jax.load(trained)
   run.sample(2)
   run.show(4)
-  told = "names features='hostile_module:look'.*pass features=FUNCTION"
-  with pytest.raises(UserError, match=told) as error:
+  message = "names features='hostile_module:look'.*pass features=FUNCTION"
+  with pytest.raises(UserError, match=message) as error:
     run.nearest(2)
   assert '\n' not in str(error.value)
-  for measured in ((run,), (run.sample(20), run), (run, run.sample(20))):
-    with pytest.raises(UserError, match=told):
-      gan_jax.evaluate(*measured)
+  for arguments in ((run,), (run.sample(20), run), (run, run.sample(20))):
+    with pytest.raises(UserError, match=message):
+      gan_jax.evaluate(*arguments)
   assert not hostile.exists()
   assert 'hostile_module' not in sys.modules
 
 
-def test_what_the_reader_names_is_used(trained, hostile):
+def test_features_named_by_the_reader_are_used(trained, hostile):
   run = gan_jax.load(trained)
   run.nearest(2, features=rows)
   run.nearest(2, features='pixels')
   score = gan_jax.evaluate(run, features=rows)['fid']
-  assert score.protocol['features']['name'] == 'test_strangers:rows'
-  by_name = gan_jax.evaluate(run, features='test_strangers:rows')['fid']
+  assert score.protocol['features']['name'] == 'test_untrusted_runs:rows'
+  by_name = gan_jax.evaluate(run, features='test_untrusted_runs:rows')['fid']
   assert by_name == score
   assert not hostile.exists()
 
 
-def test_a_run_that_is_trusted(trained, hostile):
+def test_trusted_run_uses_its_own_features(trained, hostile):
   run = gan_jax.load(trained, trust=True)
   score = gan_jax.evaluate(run)['fid']
   assert score.protocol['features']['name'] == 'hostile_module:look'
@@ -79,7 +79,7 @@ def test_a_run_that_is_trusted(trained, hostile):
   assert hostile.exists()
 
 
-def test_a_function_without_a_name(trained):
+def test_function_without_a_name_raises(trained):
   import functools
 
   run = gan_jax.load(trained)

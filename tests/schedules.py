@@ -1,11 +1,11 @@
-"""A schedule of one segment, for tests of what takes its batches from one."""
+"""A schedule of one segment, for tests of functions that need a schedule."""
 
 from gan_jax.pair import Pair
 from gan_jax.training.schedule import place_segments
 
 
-def constant_table(total_images, steps_per_dispatch, **segment):
-  """Batches of 4, two D updates, G on D's fakes: or as `segment` says."""
+def one_segment_schedule(total_images, steps_per_dispatch, **segment):
+  """Returns batches of 4 and two D updates, or as `segment` says."""
   defaults = {
     'batch_size': 4,
     'gen_batch_size': None,

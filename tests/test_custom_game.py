@@ -1,4 +1,4 @@
-"""Games of the user's own, in files of their own."""
+"""Tests of custom games, in files of the user."""
 
 import runpy
 
@@ -47,8 +47,8 @@ def translation(config, axis_name=None):
 """
 
 
-@pytest.mark.slow  # trained until the codes are right
-def test_info_gan_finds_classes_that_nobody_labelled(tmp_path):
+@pytest.mark.slow  # trains until codes match classes
+def test_info_gan_finds_classes_without_labels(tmp_path):
   config = runpy.run_path(str(INFO_GAN))['get_config']('tiny')
   config.batch_size, config.total_images = 64, 64 * 200
   config.log_every_steps = 20
@@ -65,8 +65,8 @@ def test_info_gan_finds_classes_that_nobody_labelled(tmp_path):
   assert run.sample(4).shape == (4, 28, 28, 1)
 
 
-def test_a_generator_that_reads_real_images(tmp_path, monkeypatch):
-  """Training, grid, evaluation and reader all pass them to it."""
+def test_generator_may_read_real_images(tmp_path, monkeypatch):
+  """Training, grids, evaluation and a loaded run pass images to it."""
   (tmp_path / 'translate.py').write_text(TRANSLATION)
   monkeypatch.chdir(tmp_path)
   config = runpy.run_path(str(INFO_GAN))['get_config']('tiny')
@@ -77,12 +77,14 @@ def test_a_generator_that_reads_real_images(tmp_path, monkeypatch):
   for player in config.optimizer.values():
     player.learning_rate = 0.05
   loop.train(config, tmp_path / 'run')
-  _, first, *_, last = metrics(tmp_path / 'run')  # after the untrained G's
+  _, first, *_, last = metrics(
+    tmp_path / 'run'
+  )  # after the line of the untrained G
   assert last['gen/loss'] < first['gen/loss'] / 10
   assert any(name.startswith('eval/') for name in last)
   run = gan_jax.load(tmp_path / 'run', trust=True)
   dark = jnp.full((3, 28, 28, 1), -1.0)
   assert np.all(run.sample(3, images=dark) > 200)
-  assert run.sample(3).shape == (3, 28, 28, 1)  # of the run's own data
+  assert run.sample(3).shape == (3, 28, 28, 1)  # translates the run's data
   with pytest.raises(UserError, match='reads images=, not labelz='):
     run.sample(3, labelz=dark)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, launch
-from runs import everything, get_config, metrics
+from runs import get_config, metrics, state_arrays
 from soak import soak
 
 import gan_jax
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope='module', autouse=True)
-def collected():
+def collect_garbage():
   """Collects them before the tests of another file run."""
   yield
   gc.collect()
@@ -79,7 +79,7 @@ def lose_a_file(folder, rng):
 
 
 @pytest.mark.parametrize('spoil', [flip_a_byte, truncate, lose_a_file])
-def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
+def test_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   spoil(copy / 'checkpoints' / '24', random.Random(0))
   with pytest.raises(UserError, match=r'at step 24 is damaged'):
     gan_jax.load(copy)
@@ -89,21 +89,21 @@ def test_a_damaged_checkpoint_is_set_aside(copy, straight, spoil, capsys):
   assert 'the checkpoint of iteration 24 is damaged' in captured.err
   assert 'Resuming at iteration 16' in captured.out
   assert (copy / 'damaged' / '24').is_dir()
-  assert everything(copy, 24) == everything(straight, 24)
+  assert state_arrays(copy, 24) == state_arrays(straight, 24)
   assert metrics(copy) == metrics(straight)
 
 
-def test_a_checkpoint_without_checksums_is_read(copy, straight, capsys):
-  """The run was killed before it wrote them; Orbax detects the damage."""
+def test_damage_without_checksums_is_detected(copy, straight, capsys):
+  """The run was killed before it wrote checksums; Orbax detects the damage."""
   (copy / 'checksums' / '24.json').unlink()
   for manifest in (copy / 'checkpoints' / '24').rglob('*manifest*'):
     manifest.write_bytes(b'')
   loop.train(get_config('vanilla_mnist', 'tiny'), copy)
   assert 'iteration 24 is damaged' in capsys.readouterr().err
-  assert everything(copy, 24) == everything(straight, 24)
+  assert state_arrays(copy, 24) == state_arrays(straight, 24)
 
 
-def test_changed_networks_are_not_damage(copy):
+def test_changed_networks_do_not_count_as_damage(copy):
   """The checkpoint is intact and is not moved."""
   config = get_config('vanilla_mnist', 'tiny')
   settings = json.loads((copy / 'config.json').read_text())
@@ -128,7 +128,7 @@ def test_damaged_checksums_are_ignored(copy, straight):
 
 
 def edited(**changes):
-  """Makes a function that changes keys of `config.json`; None: removes them."""
+  """Returns a function that changes keys of `config.json` (None: removes)."""
 
   def change(settings):
     for key, value in changes.items():
@@ -167,7 +167,7 @@ def edited(**changes):
     (edited(schedule=7), 'schedule is 7, but must be a list of blocks'),
   ],
 )
-def test_a_damaged_config_is_reported(copy, change, message):
+def test_damaged_config_is_reported(copy, change, message):
   """Opening the run and resuming it report the damage."""
   file = copy / 'config.json'
   file.write_text(json.dumps(change(json.loads(file.read_text()))))
@@ -179,7 +179,7 @@ def test_a_damaged_config_is_reported(copy, change, message):
 
 
 @pytest.mark.parametrize('raw', [b'', b'{"data":', b'\xff', b'[' * 100_000])
-def test_a_config_that_is_not_json_is_reported(copy, raw):
+def test_config_that_is_not_json_is_reported(copy, raw):
   (copy / 'config.json').write_bytes(raw)
   with pytest.raises(UserError, match=r'config\.json of .* is damaged'):
     gan_jax.load(copy)
@@ -188,36 +188,36 @@ def test_a_config_that_is_not_json_is_reported(copy, raw):
 @pytest.mark.parametrize(
   'name', ['checkpoints', 'checksums', 'samples', 'tensorboard']
 )
-def test_a_file_where_a_folder_should_be(copy, name):
+def test_file_in_place_of_a_folder_raises(copy, name):
   shutil.rmtree(copy / name)
   (copy / name).write_text('not a folder')
   message = f'{copy}/{name} is a file, but a run needs a folder there: move it'
-  for use in (gan_jax.load, trained):
+  for use in (gan_jax.load, train_tiny):
     with pytest.raises(UserError, match=message):
       use(copy)
 
 
 @pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl'])
-def test_a_folder_where_a_file_should_be(copy, name):
+def test_folder_in_place_of_a_file_raises(copy, name):
   (copy / name).unlink()
   (copy / name).mkdir()
   message = f'{copy}/{name} is a folder, but a run needs a file there: move it'
-  for use in (gan_jax.load, trained):
+  for use in (gan_jax.load, train_tiny):
     with pytest.raises(UserError, match=message):
       use(copy)
 
 
-def test_a_folder_of_scores(copy):
+def test_scores_that_are_a_folder_raise(copy):
   (copy / 'scores.jsonl').mkdir()
   with pytest.raises(UserError, match='is a folder, but a run needs a file'):
     gan_jax.load(copy)
 
 
-def trained(workdir):
+def train_tiny(workdir):
   return loop.train(get_config('vanilla_mnist', 'tiny'), workdir)
 
 
-def test_all_checkpoints_are_damaged(copy, capsys):
+def test_run_without_intact_checkpoints_raises(copy, capsys):
   for step in (8, 16, 24):
     truncate(copy / 'checkpoints' / str(step), None)
   with pytest.raises(UserError, match=r'no checkpoint of .* can be read'):
@@ -230,9 +230,9 @@ def test_checksums_are_deleted_with_their_checkpoints(tmp_path):
   config.checkpoints_to_keep = 1
   loop.train(config, tmp_path)
   assert checkpoint.steps(tmp_path) == [24]
-  left = {path.name for path in (tmp_path / 'checksums').iterdir()}
-  assert left <= {'16.json', '24.json'}
-  assert '24.json' in left
+  names = {path.name for path in (tmp_path / 'checksums').iterdir()}
+  assert names <= {'16.json', '24.json'}
+  assert '24.json' in names
 
 
 # Saves that fail.
@@ -249,24 +249,24 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize('how', ['full', 'gone'])
-def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
+@pytest.mark.parametrize('fault', ['full', 'gone'])
+def test_failed_save_is_retried(tmp_path, capsys, fault):
   """Earlier checkpoints stay intact."""
   checkpoints = checkpoint.Checkpoints(tmp_path, keep=3)
-  table = lambda n: jax.tree.map(lambda x: x + n, state)
+  shifted = lambda n: jax.tree.map(lambda x: x + n, state)
   state = some_state()
-  save = lambda n: checkpoints.save(n, table(n), {'gen/loss': 0.0}, {})
+  save = lambda n: checkpoints.save(n, shifted(n), {'gen/loss': 0.0}, {})
   save(1)
   checkpoints.finish()
   folder = tmp_path / 'checkpoints'
-  if how == 'full':
+  if fault == 'full':
     with full_disk():
       save(2)
       with pytest.raises(UserError, match='iteration 2 could not be saved'):
         checkpoints.finish()
   else:
     folder.rename(tmp_path / 'elsewhere')
-    folder.touch()  # no folder can be made there
+    folder.touch()  # no folder can be created there
     save(2)
     with pytest.raises(UserError, match='iteration 2 could not be saved'):
       checkpoints.finish()
@@ -283,7 +283,7 @@ def test_a_save_that_fails_is_tried_again(tmp_path, capsys, how):
     np.testing.assert_array_equal(read['w'], np.arange(4) + step)
 
 
-def test_a_disk_that_is_full_for_a_while(
+def test_temporarily_full_disk_loses_nothing(
   tmp_path, straight, capsys, monkeypatch
 ):
   """Training continues, and the log and the checkpoints are complete."""
@@ -309,9 +309,12 @@ def test_a_disk_that_is_full_for_a_while(
   assert checkpoint.steps(tmp_path) == [8, 16, 24]
 
 
-def test_a_full_disk_is_reported_in_lines(tmp_path):
-  """Orbax's hundreds of log lines about it go to the workdir's log.txt."""
-  limit = (20_000, resource.RLIM_INFINITY)  # more than all but the checkpoints
+def test_full_disk_is_reported_in_single_lines(tmp_path):
+  """Orbax's hundreds of log lines go to the workdir's log.txt."""
+  limit = (
+    20_000,
+    resource.RLIM_INFINITY,
+  )  # larger than all files but checkpoints
   done = subprocess.run(
     launch(
       '--config=experiments/vanilla_mnist.py:tiny', f'--workdir={tmp_path}/run'
@@ -357,8 +360,8 @@ def some_state():
 
 
 def test_sigterm_saves_and_exits(tmp_path):
-  """The exit code is that of preemption; the resumed run ends bit for bit as
-  one without interruption.
+  """The exit code is that of preemption; the resumed run equals a straight run
+  bit for bit.
   """
   command = launch(
     '--config=experiments/vanilla_mnist.py:tiny',
@@ -383,7 +386,7 @@ def test_sigterm_saves_and_exits(tmp_path):
   names = 'stopped', 'straight'
   for name in names:
     loop.train(config, tmp_path / name)
-  ends = [everything(tmp_path / name, step + 8) for name in names]
+  ends = [state_arrays(tmp_path / name, step + 8) for name in names]
   assert ends[0] == ends[1]
 
 
@@ -393,7 +396,7 @@ def test_soak(tmp_path):
   assert soak(tmp_path, kills=4, seed=1) >= 1
 
 
-def test_a_workdir_in_use(tmp_path):
+def test_workdir_in_use_is_refused(tmp_path):
   command = launch(
     '--config=experiments/vanilla_mnist.py:tiny',
     '--config.total_images=10_000_000',
@@ -447,7 +450,7 @@ def diverging_config(**changes):
 
 
 @pytest.mark.parametrize('player', ['gen', 'disc'])
-def test_divergence_stops(tmp_path, monkeypatch, player):
+def test_divergence_stops_the_run(tmp_path, monkeypatch, player):
   """The message has the iteration, the player and the term; no checkpoint has
   values that are not finite.
   """
@@ -455,14 +458,14 @@ def test_divergence_stops(tmp_path, monkeypatch, player):
   config = diverging_config()
   with pytest.raises(Diverged) as raised:
     loop.train(config, tmp_path)
-  at = first_large_latent(config)
+  iteration = first_large_latent(config)
   terms = f'{player}/loss, {player}/loss_grad_norm'
-  assert f'{terms} not finite at iteration {at}:' in str(raised.value)
+  assert f'{terms} not finite at iteration {iteration}:' in str(raised.value)
   other = {'gen': 'disc/', 'disc': 'gen/'}[player]
   assert other not in str(raised.value)
   steps = checkpoint.steps(tmp_path)
   assert steps
-  assert steps[-1] < at <= steps[-1] + 8
+  assert steps[-1] < iteration <= steps[-1] + 8
   for leaf in jax.tree.leaves(checkpoint.read(tmp_path, ('ema',), steps[-1])):
     assert np.isfinite(leaf).all()
 
@@ -482,7 +485,9 @@ def first_large_latent(config, limit=2.0):
 @pytest.mark.parametrize(
   'player', [pytest.param('gen', marks=pytest.mark.slow), 'disc']
 )
-def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
+def test_rollback_succeeds_and_resumes_bit_for_bit(
+  tmp_path, monkeypatch, player, capsys
+):
   """An attempt with other data and latents succeeds; a run that is stopped and
   resumed has the same attempts.
   """
@@ -500,7 +505,7 @@ def test_rollback_and_exact_resume_of_it(tmp_path, monkeypatch, player, capsys):
     config.total_images = total
     loop.train(config, tmp_path / 'stopped')
   end = checkpoint.steps(tmp_path / 'straight')[-1]
-  assert everything(tmp_path / 'straight', end) == everything(
+  assert state_arrays(tmp_path / 'straight', end) == state_arrays(
     tmp_path / 'stopped', end
   )
   assert metrics(tmp_path / 'straight') == metrics(tmp_path / 'stopped')
@@ -611,7 +616,7 @@ GOOD = {
     ),
   ],
 )
-def test_health_checks(bad, lines, message, capsys):
+def test_health_checks_warn_once_per_problem(bad, lines, message, capsys):
   """A warning is printed once, after `lines` bad log records in a row, and
   again if the metrics recover and turn bad again.
   """
@@ -629,8 +634,8 @@ def test_health_checks(bad, lines, message, capsys):
     checks.read(603, 300, GOOD)
 
 
-def test_a_lazy_penalty_without_a_gradient_gives_no_warning(capsys):
-  """A one-sided gradient penalty of a smooth D is 0, and this is no fault."""
+def test_lazy_penalty_without_a_gradient_gives_no_warning(capsys):
+  """A one-sided gradient penalty of a smooth D is 0, which is no problem."""
   checks = HealthChecks(quiet_until=0)
   lazy = {'disc/weighted_gradient_penalty_grad_norm': 0.0}
   checks.read(600, 1000, {**GOOD, **lazy})
@@ -645,14 +650,14 @@ def test_health_check_metrics_are_logged(straight):
   assert 0 <= line['disc/real_accuracy'] <= 1
 
 
-def test_a_collapsed_run_gives_a_warning(tmp_path, capsys, monkeypatch):
+def test_collapsed_run_gives_a_warning(tmp_path, capsys, monkeypatch):
   """The generator returns the same image for all latents."""
   make = games.make
 
   def make_collapsed(*args):
     game = make(*args)
-    same = lambda *inputs: jnp.zeros_like(main_output(game).sample(*inputs))
-    return game._replace(outputs={'images': Output(same)})
+    constant = lambda *inputs: jnp.zeros_like(main_output(game).sample(*inputs))
+    return game._replace(outputs={'images': Output(constant)})
 
   monkeypatch.setattr(games, 'make', make_collapsed)
   config = get_config('vanilla_mnist', 'tiny')

@@ -1,6 +1,6 @@
-"""Which checkpoints are kept as the best, and by what."""
+"""Tests of which checkpoints are kept as the best."""
 
-from runs import evaluated
+from runs import evaluated_config
 
 import gan_jax
 from gan_jax.data.digits import digits
@@ -12,39 +12,46 @@ from gan_jax.training import checkpoint, loop
 
 
 def some_score(step, value, ranks=True, fakes=90, **protocol):
-  """An FID, of so many fakes."""
+  """Returns an FID of this number of fakes."""
   protocol = {'metric': {'name': 'fid', 'version': 1}, **protocol}
   protocol['fakes'] = {'images': fakes, 'generator': 'ema'}
   return scores.Score('fid', value, None, step, 16 * step, protocol, ranks)
 
 
-def save_and_score(workdir, given):
-  """A run of one checkpoint after the other, the newest alone being kept."""
-  from test_trust import some_state
+def save_and_score(workdir, scores_by_step):
+  """Saves checkpoints with scores, keeping only the newest; returns the kept
+  steps.
+  """
+  from test_failures import some_state
 
   checkpoints = checkpoint.Checkpoints(workdir, 1)
-  for step, listed in given.items():
-    scores.record(workdir, listed)
+  for step, scores_of_step in scores_by_step.items():
+    scores.record(workdir, scores_of_step)
     checkpoints.save(step, some_state(), {'gen/loss': 0.0}, {})
     checkpoints.finish()
   checkpoints.close()
   return checkpoint.steps(workdir)
 
 
-def test_the_best_outlives_the_newest(tmp_path):
-  """With one checkpoint kept, the best one is there beside the newest."""
+def test_best_checkpoint_is_kept_beside_the_newest(tmp_path):
+  """One checkpoint is kept, and the best one in addition."""
   values = {1: 9.0, 2: 3.0, 3: None, 4: float('nan'), 5: 5.0, 7: 7.0}
-  given = {
+  scores_by_step = {
     step: [] if value is None else [some_score(step, value)]
     for step, value in values.items()
   }
-  given[6] = [some_score(6, 0.1, ranks=False)]  # it is not what chooses
-  assert save_and_score(tmp_path, dict(sorted(given.items()))) == [2, 7]
+  scores_by_step[6] = [
+    some_score(6, 0.1, ranks=False)
+  ]  # does not rank checkpoints
+  assert save_and_score(tmp_path, dict(sorted(scores_by_step.items()))) == [
+    2,
+    7,
+  ]
 
 
-def test_a_better_one_must_be_measured_in_the_same_way(tmp_path):
-  """Another number of fakes: both of the best ones are kept."""
-  given = {
+def test_best_is_kept_for_each_protocol(tmp_path):
+  """Scores of another number of fakes have another protocol."""
+  scores_by_step = {
     1: [some_score(1, 9.0)],
     2: [some_score(2, 4.0)],
     3: [some_score(3, 3.0, fakes=50)],
@@ -52,13 +59,15 @@ def test_a_better_one_must_be_measured_in_the_same_way(tmp_path):
     5: [],  # resumed without evaluations
     6: [],
   }
-  assert save_and_score(tmp_path, given) == [2, 3, 6]
+  assert save_and_score(tmp_path, scores_by_step) == [2, 3, 6]
   assert save_and_score(tmp_path, {7: [some_score(7, 3.5)], 8: []}) == [3, 7, 8]
 
 
-def test_the_best_survives_a_resume(tmp_path, scripted):
-  """Without evaluations; with a metric more; a worse one does not take over."""
-  config = evaluated(metrics=('fid',))
+def test_best_checkpoint_survives_resumes(tmp_path, scripted):
+  """The run resumes without evaluations, then with another metric and worse
+  scores.
+  """
+  config = evaluated_config(metrics=('fid',))
   config.checkpoints_to_keep = 1
   scripted += [9.0, 1.0, 5.0]  # at iterations 0, 12 and 24
   loop.train(config, tmp_path)
@@ -76,22 +85,26 @@ def test_the_best_survives_a_resume(tmp_path, scripted):
   assert gan_jax.load(tmp_path, best='fid').step == 12
 
 
-def test_the_protocol_is_that_of_the_score_that_ranks(monkeypatch):
-  """Other metrics beside it change nothing; its version does."""
+def test_comparison_digest_depends_only_on_the_ranking_metric(monkeypatch):
+  """Other metrics change nothing; the version of the ranking metric does."""
   source = digits(DataSpec('', 28, 1))
-  of = lambda *metrics: (
+  digest_of = lambda *metrics: (
     Evaluator(
-      evaluated(metrics=metrics).evaluation, source, {}
+      evaluated_config(metrics=metrics).evaluation, source, {}
     ).comparison_digest
   )
-  assert of('fid') == of('fid', 'swd') == of('ms_ssim', 'fid', 'kid')
-  assert of('fid') != of('swd')
-  row, before = measures.METRICS['fid'], of('fid')
+  assert (
+    digest_of('fid')
+    == digest_of('fid', 'swd')
+    == digest_of('ms_ssim', 'fid', 'kid')
+  )
+  assert digest_of('fid') != digest_of('swd')
+  row, before = measures.METRICS['fid'], digest_of('fid')
   monkeypatch.setitem(measures.METRICS, 'fid', row._replace(version=2))
-  assert of('fid') != before
+  assert digest_of('fid') != before
 
 
-def test_scores_print_as_what_they_are():
+def test_score_prints_name_and_value():
   score = some_score(24, 10.5641)
   assert f'{ {"fid": score} }' == "{'fid': 10.564}"
   several = score._replace(std=0.2)
