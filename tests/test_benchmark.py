@@ -41,6 +41,7 @@ def run(*flags):
   return done.stdout, json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.processes
 def test_benchmark_prints_json_and_writes_no_files(tmp_path):
   """On two devices; the FLOPs equal those computed by hand."""
   _, figures = run(

@@ -67,7 +67,14 @@ def form(shape, x, w, y):
   return total
 
 
-@pytest.mark.parametrize('shape', [*SHAPES, *WINOGRAD])
+@pytest.mark.parametrize(
+  'shape',
+  [
+    *SHAPES,
+    *WINOGRAD[::2],
+    *(pytest.param(x, marks=pytest.mark.slow) for x in WINOGRAD[1::2]),
+  ],
+)
 def test_conv_transpose_and_filter_grad_are_adjoint(shape):
   """All three operations contract one trilinear form, on CPUs and on other
   platforms.

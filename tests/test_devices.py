@@ -123,6 +123,7 @@ def check_same(name, workdir, single):
 @pytest.mark.parametrize(
   'devices', [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 8]
 )
+@pytest.mark.processes
 def test_run_equals_the_run_on_one_device(single, devices, parallel, tmp_path):
   name, workdir = single
   if name != 'vanilla_mnist' and devices != 8:
@@ -151,6 +152,7 @@ def test_fsdp_shards_the_state_and_trains_the_same(vanilla, tmp_path):
 @pytest.mark.parametrize(
   'parallel', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
 )
+@pytest.mark.processes
 def test_two_processes_equal_the_run_on_one_device(single, parallel, tmp_path):
   """2 processes of 4 devices; one device then opens and continues the run."""
   name, workdir = single
@@ -174,6 +176,7 @@ def test_two_processes_equal_the_run_on_one_device(single, parallel, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_run_of_one_device_resumes_on_eight(single, tmp_path):
   """The 8 devices belong to 2 processes."""
   name, workdir = single
@@ -193,6 +196,7 @@ def test_run_of_one_device_resumes_on_eight(single, tmp_path):
   'parallel',
   ['jit', *(pytest.param(x, marks=pytest.mark.slow) for x in ('fsdp', 'pmap'))],
 )
+@pytest.mark.processes
 def test_preemption_of_one_process_stops_all(parallel, tmp_path):
   """After SIGTERM to one process, both save and exit at the same step."""
   flags = f'--config.parallel={parallel}', '--config.total_images=1_000_000'

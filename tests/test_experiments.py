@@ -109,6 +109,7 @@ app.run(launch.main, argv=sys.argv, flags_parser=launch.parse)
 """
 
 
+@pytest.mark.processes
 def test_killed_run_resumes_bit_for_bit(straight, forks, tmp_path, capsys):
   """After SIGKILL and a second start, parameters, optimizer states, EMA and
   statistics equal those of a straight run, and the metrics have neither gap nor

@@ -70,6 +70,7 @@ def run(monkeypatch):
   return untrained_run(get_config('cgan_digits', 'tiny'), monkeypatch)
 
 
+@pytest.mark.processes
 def test_card_code_opens_the_export_with_jax_alone(run, tmp_path):
   """The code runs where gan_jax cannot be imported."""
   run.export(tmp_path / 'g.safetensors')  # of the same name, with its card

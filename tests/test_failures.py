@@ -309,6 +309,7 @@ def test_temporarily_full_disk_loses_nothing(
   assert checkpoint.steps(tmp_path) == [8, 16, 24]
 
 
+@pytest.mark.processes
 def test_full_disk_is_reported_in_single_lines(tmp_path):
   """Orbax's hundreds of log lines go to the workdir's log.txt."""
   limit = (
@@ -359,6 +360,7 @@ def some_state():
 # Preemption.
 
 
+@pytest.mark.processes
 def test_sigterm_saves_and_exits(tmp_path):
   """The exit code is that of preemption; the resumed run equals a straight run
   bit for bit.
@@ -396,6 +398,7 @@ def test_soak(tmp_path):
   assert soak(tmp_path, kills=4, seed=1) >= 1
 
 
+@pytest.mark.processes
 def test_workdir_in_use_is_refused(tmp_path):
   command = launch(
     '--config=experiments/vanilla_mnist.py:tiny',

@@ -196,6 +196,7 @@ def test_published_file_initializes_all_but_the_embeddings(tmp_path, capsys):
   ]
 
 
+@pytest.mark.processes
 def test_init_flag_sets_the_source(source, tmp_path):
   flags = '--config=experiments/vanilla_mnist.py:tiny', f'--init={source}'
   run = lambda *more: subprocess.run(

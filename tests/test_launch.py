@@ -427,6 +427,7 @@ def test_diverged_run_saves_no_checkpoint(forks, tmp_path):
   assert not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*'))
 
 
+@pytest.mark.processes
 def test_ctrl_c_saves_and_exits(tmp_path):
   """An interrupted run saves all completed iterations."""
   command = launch(

@@ -60,6 +60,7 @@ def folder_config(pictures, max_device_bytes=2**30):
   return config
 
 
+@pytest.mark.processes
 def test_streamed_batches_equal_resident_ones(pictures):
   """For any number of workers and processes."""
   config = folder_config(pictures)
@@ -160,6 +161,7 @@ def children(pid):
     signal.SIGKILL,
   ],
 )
+@pytest.mark.processes
 def test_workers_exit_with_the_run(pictures, tmp_path, signal_number):
   """Workers exit after a signal to the process group, or SIGKILL of the run.
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from gan_jax.training import checkpoint
 
+pytestmark = pytest.mark.processes
+
 VANILLA = f'--config={ROOT}/experiments/vanilla_mnist.py:tiny'
 FOLDER = f'--config={ROOT}/experiments/dcgan_folder.py:tiny'
 LONG = '--config.total_images=1_000_000'

@@ -95,6 +95,7 @@ def check_lineage(table, folder):
 
 
 @pytest.mark.usefixtures('fast')
+@pytest.mark.processes
 def test_killed_population_resumes(tmp_path, monkeypatch):
   """Killed in the second generation, the sweep makes the same choices."""
   run(tmp_path, 'population')

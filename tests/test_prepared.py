@@ -424,6 +424,7 @@ runpy.run_path('launch.py', run_name='__main__')
 """
 
 
+@pytest.mark.processes
 def test_killed_preparation_is_repeated(user_files, tmp_path):
   """Files of a process after SIGKILL never count as a prepared set."""
   write_mnist(user_files)

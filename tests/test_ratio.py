@@ -60,6 +60,7 @@ def test_more_likely_equals_the_known_ratio(gaussians):
   assert 'a is more likely than b with probability' in repr(found)
 
 
+@pytest.mark.slow
 def test_trained_discriminator_is_calibrated(gaussians):
   rng = np.random.default_rng(1)
   real = rng.normal(1.0, 0.5, (5000, 1)).astype(np.float32)
@@ -70,8 +71,9 @@ def test_trained_discriminator_is_calibrated(gaussians):
   assert wrong.error > 0.1
 
 
-def test_calibration_by_hand(gaussians, monkeypatch):
+def test_calibration_by_hand(monkeypatch):
   """D(x) is 0.25, 0.75, 0.75 of reals, and 0.25, 0.25, 0.75 of fakes."""
+  run = untrained_run(get_config('toy:gaussian', 'tiny'), monkeypatch)
   quarter = np.log(1 / 3)
   logits = iter(
     [
@@ -79,8 +81,8 @@ def test_calibration_by_hand(gaussians, monkeypatch):
       np.array([quarter, quarter, -quarter], np.float32),
     ]
   )
-  monkeypatch.setattr(gaussians, 'discriminator', lambda *_: next(logits))
-  found = gaussians.calibration(np.zeros((3, 1), np.float32), bins=2)
+  monkeypatch.setattr(run, 'discriminator', lambda *_: next(logits))
+  found = run.calibration(np.zeros((3, 1), np.float32), bins=2)
   np.testing.assert_allclose(found.probability, [0.25, 0.75], atol=1e-6)
   np.testing.assert_allclose(found.frequency, [1 / 3, 2 / 3])
   assert found.error == pytest.approx(1 / 12)

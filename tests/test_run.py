@@ -135,6 +135,7 @@ def test_unreadable_runs_raise(workdir, tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['config.json']
 
 
+@pytest.mark.processes
 def test_run_opens_on_another_number_of_devices(workdir, run):
   """A run of two devices gives the same images on one device."""
   code = (
@@ -155,6 +156,7 @@ def test_run_opens_on_another_number_of_devices(workdir, run):
   'experiment',
   [vanilla_mnist, pytest.param(dcgan_celeba, marks=pytest.mark.slow)],
 )
+@pytest.mark.processes
 def test_notebook_executes(experiment, tmp_path):
   workdir = tmp_path / 'run'
   loop.train(experiment.get_config('tiny'), workdir)

@@ -347,8 +347,15 @@ def test_ema_copies_only_named_collections():
     assert bool(is_copied) == bool(copied)
 
 
-@pytest.mark.parametrize('name', ['jit', 'pmap'])
-@pytest.mark.parametrize('gen_batch_size', [None, 4])
+@pytest.mark.parametrize(
+  ('name', 'gen_batch_size'),
+  [
+    ('jit', None),
+    ('pmap', 4),
+    pytest.param('jit', 4, marks=pytest.mark.slow),
+    pytest.param('pmap', None, marks=pytest.mark.slow),
+  ],
+)
 def test_two_devices_equal_one(name, gen_batch_size):
   """With jit and pmap: variables, optimizer states, EMA, statistics, image
   pool.

@@ -147,6 +147,7 @@ def test_diverged_and_failed_trials_are_reported(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures('no_plot')
+@pytest.mark.processes
 def test_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
   """Killed in iteration 12, it resumes at 10, and logs each iteration once."""
   manners(monkeypatch, trial1='die once')
@@ -158,6 +159,7 @@ def test_killed_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
+@pytest.mark.processes
 def test_repeatedly_killed_trial_fails(tmp_path, monkeypatch):
   manners(monkeypatch, trial0='die')
   run(tmp_path)
@@ -192,6 +194,7 @@ def test_equal_failures_stop_the_sweep(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('no_plot')
+@pytest.mark.processes
 def test_killed_driver_resumes_its_trials(tmp_path, monkeypatch):
   """Its trials save and end with it; the same command resumes them."""
   monkeypatch.setenv('PAUSE', '0.1')
@@ -223,6 +226,7 @@ def test_killed_driver_resumes_its_trials(tmp_path, monkeypatch):
   ],
 )
 @pytest.mark.usefixtures('no_plot')
+@pytest.mark.processes
 def test_signal_to_the_driver_preempts_its_trials(
   tmp_path, monkeypatch, number, code
 ):
@@ -241,6 +245,7 @@ def test_signal_to_the_driver_preempts_its_trials(
   assert len(events('begin')) == 6
 
 
+@pytest.mark.processes
 def test_second_signal_kills_the_trials(tmp_path, monkeypatch):
   """A trial that ignores SIGTERM is killed."""
   monkeypatch.setenv('PAUSE', '0.5')

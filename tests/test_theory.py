@@ -128,6 +128,7 @@ def test_discriminator_ranks_points_by_their_likelihood(tmp_path):
   assert spearmanr(estimates, real[:, 0])[0] > 0.98
 
 
+@pytest.mark.slow  # trains D until it wins
 def test_saturating_gradient_vanishes_where_disc_wins():
   """G is N(-2, 0.2^2), and the data are N(1, 0.5^2): D separates them.
 

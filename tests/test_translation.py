@@ -380,7 +380,9 @@ def assert_rounded(x, y):
   np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize('devices', (2, 8))
+@pytest.mark.parametrize(
+  'devices', (pytest.param(2, marks=pytest.mark.slow), 8)
+)
 @pytest.mark.parametrize('index', (0, 1, 2))
 def test_devices_train_as_one(index, devices):
   """The same parameters and the same pool after three iterations."""
