@@ -20,9 +20,8 @@ from gan_jax.data.digits import digits
 from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
 from gan_jax.games.game import Output
-from gan_jax.metrics import cifar10, fid, scores
+from gan_jax.metrics import cifar10, fid, metric_inputs, scores
 from gan_jax.metrics import digits as classifier
-from gan_jax.metrics import measure as measures
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.modes import evaluate
 from gan_jax.ops.pixels import quantize, to_uint8
@@ -381,7 +380,7 @@ def test_evaluation_uses_all_devices():
     outputs={'images': Output(sample)},
   )
   collected = []
-  collect = measures.collect
+  collect = metric_inputs.collect
 
   def record(batches, needs, count, limit):
     found = collect(batches, needs, count, limit)

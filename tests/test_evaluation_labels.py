@@ -12,8 +12,7 @@ from gan_jax.data.source import DataSpec, in_memory
 from gan_jax.errors import UserError
 from gan_jax.games.game import Output
 from gan_jax.keys import Purpose, example_keys
-from gan_jax.metrics import measure as measures
-from gan_jax.metrics import scores
+from gan_jax.metrics import metric_inputs, scores
 from gan_jax.metrics.evaluator import Evaluator
 from gan_jax.training import evaluations, loop
 from gan_jax.training.schedule import make_schedule
@@ -44,7 +43,7 @@ def evaluated_labels(labels, count, monkeypatch):
   collected = []
 
   def record(batches, needs, count, limit):
-    collected.append(measures.collect(batches, needs, count, limit))
+    collected.append(metric_inputs.collect(batches, needs, count, limit))
     raise StopIteration
 
   monkeypatch.setattr('gan_jax.metrics.evaluator.collect', record)

@@ -26,7 +26,8 @@ from gan_jax.data.source import DataSpec
 from gan_jax.data.toys import named_toy
 from gan_jax.metrics import cifar10, digits
 from gan_jax.metrics.features import FEATURES
-from gan_jax.metrics.measure import METRICS, MetricInputs, Reference
+from gan_jax.metrics.measure import METRICS, Reference
+from gan_jax.metrics.metric_inputs import MetricInputs
 from gan_jax.metrics.moments import moments
 
 # For each metric: the version of its row, and its scores of `inputs()`, which

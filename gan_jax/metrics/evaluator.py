@@ -32,12 +32,8 @@ from gan_jax.metrics.fingerprint import (
   fingerprint,
   label_digest,
 )
-from gan_jax.metrics.measure import (
-  MetricInputs,
-  Reference,
-  collect,
-  get_metric,
-)
+from gan_jax.metrics.measure import Reference, get_metric
+from gan_jax.metrics.metric_inputs import MetricInputs, collect
 from gan_jax.metrics.path_length import (
   PATHS,
   check_game,

@@ -8,7 +8,7 @@ import numpy as np
 
 from gan_jax.errors import warn
 from gan_jax.files import write_whole
-from gan_jax.metrics.measure import MetricInputs
+from gan_jax.metrics.metric_inputs import MetricInputs
 from gan_jax.metrics.moments import Moments
 
 
