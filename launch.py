@@ -60,7 +60,7 @@ MODES = {
   'benchmark': 'gan_jax.modes.benchmark:benchmark',
   'compile': 'gan_jax.modes.compile:compile',
   'evaluate': 'gan_jax.modes.evaluate:evaluate',
-  'sweep': 'gan_jax.sweep.drive:sweep',
+  'sweep': 'gan_jax.sweep.sweep:sweep',
   'lab': 'gan_jax.lab.lab:lab',
 }
 # Modes on a finished run, which has its own config: functions of (workdir).

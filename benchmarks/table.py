@@ -38,9 +38,9 @@ from gan_jax.metrics.protocols import PROTOCOLS
 from gan_jax.registry import choose
 from gan_jax.sweep import executors
 from gan_jax.sweep.check import scores_of
-from gan_jax.sweep.drive import stop_on_signals
 from gan_jax.sweep.executors import Executor
 from gan_jax.sweep.plan import to_json
+from gan_jax.sweep.sweep import stop_on_signals
 from gan_jax.sweep.trial import MetricsReader, StopRequest, Trial, TrialResult
 from gan_jax.training.check import check_config
 

@@ -48,12 +48,12 @@ def sweep():
 DRIVER = """
 import json, sys
 from gan_jax.errors import Preempted, UserError
-from gan_jax.sweep import drive
+from gan_jax.sweep.sweep import sweep
 from runs import get_config
 
 kwargs = json.loads(sys.argv[1])
 try:
-  drive.sweep(get_config('vanilla_mnist', 'tiny'), **kwargs)
+  sweep(get_config('vanilla_mnist', 'tiny'), **kwargs)
 except UserError as error:
   sys.exit(f'{error}')
 except Preempted:
@@ -80,10 +80,10 @@ def arguments(folder, name='grid', **more):
 
 def run(folder, name='grid', **more):
   """Runs a sweep in this process."""
-  from gan_jax.sweep import drive
+  from gan_jax.sweep.sweep import sweep
 
   config = get_config('vanilla_mnist', 'tiny')
-  drive.sweep(config, **arguments(folder, name, **more))
+  sweep(config, **arguments(folder, name, **more))
 
 
 def plans(experiment, name):
