@@ -401,6 +401,7 @@ def test_unsupported_settings_raise(changes, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_p_under_pmap_uses_the_reals_of_all_devices(straight_run, tmp_path):
   """Each device gets only its own reals, but the state is the same."""
   config = tiny(**RISING)

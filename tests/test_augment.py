@@ -119,6 +119,7 @@ def test_unknown_augmentation_raises():
     augment.make_augment(('colour',))
 
 
+@pytest.mark.slow
 def test_scheduled_instance_noise_acts_under_jit_and_pmap(tmp_path):
   """Noise with a std of 1,000 hides all images from D, and then fades."""
   config = get_config('vanilla_mnist', 'tiny')

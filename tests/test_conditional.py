@@ -119,6 +119,7 @@ def test_metrics_detect_ignored_labels():
   assert right['fid_worst_class'] >= right['fid_per_class']
 
 
+@pytest.mark.slow
 def test_classification_accuracy_of_digits(monkeypatch):
   """The labels are those of the data; training takes few steps."""
   monkeypatch.setattr(conditional, 'STEPS', 60)

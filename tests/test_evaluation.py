@@ -421,14 +421,14 @@ def test_cifar10_classifier_recognizes_test_images(shared):
   """Its accuracy on genuine test images is 84%."""
   with tarfile.open(shared / 'cifar10_jpg.tar.xz') as archive:
     members = [m for m in archive if 'test/' in m.name and m.isfile()]
-    members = members[::20]
+    members = members[::50]
     images = [Image.open(archive.extractfile(m)) for m in members]
     images = np.stack([np.asarray(image) for image in images])
   names = [Path(member.name).parent.name for member in members]
   labels = np.searchsorted(sorted(set(names)), names)
   weights, _ = cifar10.load()
   outputs = jax.jit(cifar10.extract)(weights, images)
-  assert outputs['features'].shape == (500, 128)
+  assert outputs['features'].shape == (200, 128)
   assert (outputs['probabilities'].argmax(1) == labels).mean() > 0.8
 
 

@@ -402,15 +402,22 @@ def test_another_optimizer_needs_only_its_name(forks, tmp_path):
 
 def test_run_with_a_decaying_rate_keeps_its_length(forks, tmp_path):
   """Another length would change the run from its first iteration on."""
-  sngan = '--config=experiments/sngan_cifar10.py:tiny'
-  done = forks.run(sngan, f'--workdir={tmp_path}/run', check=True)
+  (tmp_path / 'falling.py').write_text(
+    'from experiments import vanilla_mnist\n'
+    'def get_config(arg):\n'
+    '  config = vanilla_mnist.get_config(arg)\n'
+    "  falling = {'gen_learning_rate_factor': ('linear', 1.0, 0.0)}\n"
+    '  config.schedule = (falling,)\n'
+    '  return config\n'
+  )
+  own = f'--config={tmp_path}/falling.py:tiny', f'--workdir={tmp_path}/run'
+  done = forks.run(*own, check=True)
   assert '0.0002 to 0 (linear)' in done.stdout
-  flags = f'--workdir={tmp_path}/run', '--config.total_images=256'
-  longer = forks.run(sngan, *flags)
+  longer = forks.run(*own, '--config.total_images=768')
   assert longer.returncode == 2
   (line,) = longer.stderr.splitlines()
-  assert 'total_images=256, but ' in line
-  assert 'was started with 128' in line
+  assert 'total_images=768, but ' in line
+  assert 'was started with 384' in line
   assert 'keep it, or choose another --workdir' in line
 
 

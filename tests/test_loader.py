@@ -113,6 +113,7 @@ def test_streamed_batches_equal_resident_ones(pictures):
   check(expected, joined)
 
 
+@pytest.mark.processes
 def test_resumed_run_may_switch_to_streaming_and_back(pictures, tmp_path):
   """The result equals that of a run with resident data."""
   straight = folder_config(pictures)

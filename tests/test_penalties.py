@@ -251,6 +251,7 @@ def test_consistency_by_hand():
   assert float(consistency()(inputs)) == 1
 
 
+@pytest.mark.slow
 def test_lecam_state_covers_all_devices(tmp_path):
   """A pmap run on two devices and a jit run have the same running means."""
   states = []

@@ -61,7 +61,7 @@ def test_initial_generator_is_evaluated(straight):
   assert np.isnan(first['images_per_second'])
 
 
-@pytest.mark.parametrize('step', [12, 24])
+@pytest.mark.parametrize('step', [12, pytest.param(24, marks=pytest.mark.slow)])
 def test_pending_evaluation_runs_on_resume(
   straight, tmp_path, monkeypatch, step
 ):

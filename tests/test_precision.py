@@ -11,10 +11,8 @@ from gan_jax.training import loop
 ITERATIONS, EVERY = 200, 20
 
 
-@pytest.mark.parametrize(
-  'name',
-  ['vanilla_mnist', pytest.param('dcgan_mnist', marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['vanilla_mnist', 'dcgan_mnist'])
 def test_bfloat16_tracks_float32(name, tmp_path):
   """The same 200 iterations: losses, in means of 20, stay within 1%, and change
   by more than five times that. The stored state is float32.

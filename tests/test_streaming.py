@@ -11,7 +11,6 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_bucket
 import jax
@@ -36,7 +35,7 @@ from gan_jax.data.records import Records
 from gan_jax.data.source import Blocks, in_memory, joined
 from gan_jax.errors import UserError
 from gan_jax.files import held
-from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.metrics.extractor import Extractor
 from gan_jax.training import checkpoint, loop
 from gan_jax.training.feed import index_batch
 
@@ -530,9 +529,9 @@ def test_run_on_other_shards_is_refused(mnist, tmp_path, monkeypatch):
 
 def test_reference_statistics_use_the_same_images(mnist):
   """The stored images come first; both parts are read shard by shard."""
-  evaluator = SimpleNamespace(num_samples=64)
+  extractor = Extractor({'images'}, None, 64, np.zeros((1, 28, 28, 1)))
   local, remote = (
-    Evaluator._order(evaluator, source, 200)[:200]
+    extractor.order(source, 200)[:200]
     for source in (data.make(mnist_config(mnist)), streamed(mnist))
   )
   assert (np.diff(remote[:64]) > 0).all() and (np.diff(remote[64:]) > 0).all()

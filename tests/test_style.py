@@ -242,6 +242,7 @@ def test_networks_equal_the_reference_in_float64(key):
     assert number(arrays) == expected, name
 
 
+@pytest.mark.slow
 def test_networks_equal_the_reference_in_float32():
   """Images and logits, for the case with most kinds of layers: to 1e-4."""
   key = 'skip_resnet'

@@ -237,9 +237,8 @@ def test_every_iteration_has_new_points(trained):
   assert not np.isin(known, one).any()
 
 
-@pytest.mark.parametrize(
-  'stddev_group', [0, pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('stddev_group', [0, 4])
 def test_jit_and_pmap_draw_the_same_points(stddev_group, tmp_path):
   """Also with minibatch stddev in D."""
   config = get_config('toy:ring', 'tiny')

@@ -383,7 +383,9 @@ def assert_rounded(x, y):
 @pytest.mark.parametrize(
   'devices', (pytest.param(2, marks=pytest.mark.slow), 8)
 )
-@pytest.mark.parametrize('index', (0, 1, 2))
+@pytest.mark.parametrize(
+  'index', (0, 1, pytest.param(2, marks=pytest.mark.slow))
+)
 def test_devices_train_as_one(index, devices):
   """The same parameters and the same pool after three iterations."""
   game, mapped = list(games(None))[index], list(games('devices'))[index]

@@ -114,7 +114,7 @@ class Extractor:
 
   def batches(self, source: Source, count: int) -> Batches:
     """Yields metric inputs of `count` images of a source, in random order."""
-    size, order = self.batch_size(count), self._order(source, count)
+    size, order = self.batch_size(count), self.order(source, count)
     rows = devices.process_rows()(size)
     for first in range(0, count, size):
       positions = np.arange(first, first + size) % source.size
@@ -123,7 +123,7 @@ class Extractor:
         examples = {'images': examples['images']}
       yield self._extract_rows(devices.shard_rows(examples), self.weights)
 
-  def _order(self, source: Source, count: int) -> Int32[np.ndarray, ' n']:
+  def order(self, source: Source, count: int) -> Int32[np.ndarray, ' n']:
     """Returns the indices of the images, in the order of a shuffle.
 
     Those of a source that is fetched shard by shard are sorted: first those
