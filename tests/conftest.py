@@ -63,8 +63,9 @@ def pytest_configure(config):
 def caches(tmp_path_factory):
   """Gives the tests and their processes caches of their own."""
   os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
-  for network in ('INCEPTION', 'DINOV2', 'CLIP'):
-    os.environ.pop(f'GAN_JAX_{network}', None)
+  networks = [f'GAN_JAX_{name}' for name in ('INCEPTION', 'DINOV2', 'CLIP')]
+  for variable in (*networks, 'HF_HOME', 'TORCH_HOME'):
+    os.environ.pop(variable, None)
   folder = os.environ[COMPILED]
   jax.config.update('jax_compilation_cache_dir', folder)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

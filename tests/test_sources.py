@@ -38,6 +38,21 @@ def levels(images):
   return np.rint((np.asarray(images)[..., 0, 0, 0] + 1) * 127.5).astype(int)
 
 
+def test_source_of_a_file_may_have_an_absolute_path(tmp_path):
+  (tmp_path / 'rows_of_noise.py').write_text(
+    'import numpy as np\n'
+    'from gan_jax.data.source import in_memory\n'
+    'def rows(spec):\n'
+    "  return in_memory({'images': np.zeros((7, 28, 28, 1), np.uint8)})\n"
+  )
+  config = vanilla_mnist.get_config('tiny')
+  config.data.source = f'{tmp_path}/rows_of_noise.py:rows'
+  assert data.make(config).size == 7
+  config.data.source = f'{tmp_path}'
+  with pytest.raises(UserError, match=r'set --config\.data\.source=folder:/'):
+    data.make(config)
+
+
 @pytest.mark.parametrize('resident', [True, False])
 def test_each_source_has_its_own_size_and_order(resident):
   """Every epoch of a source shows each of its images once."""

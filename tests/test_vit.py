@@ -341,6 +341,24 @@ def test_files_are_found(files, cache, monkeypatch):
     assert network.FILE.find() == files / source
 
 
+def test_files_are_found_where_variables_move_the_caches(
+  files, cache, tmp_path, monkeypatch
+):
+  for variable, place in (
+    ('HF_HOME', 'hub/models--facebook--dinov2-large/snapshots/47b'),
+    ('TORCH_HOME', 'hub/checkpoints'),
+  ):
+    monkeypatch.setenv(variable, str(tmp_path / variable))
+    folder = tmp_path / variable / place
+    folder.mkdir(parents=True)
+    name = 'model.safetensors'
+    if variable == 'TORCH_HOME':
+      name = 'dinov2_vitl14_pretrain.pth'
+    (folder / name).symlink_to(files / 'dinov2_37.safetensors')
+    assert dinov2.FILE.find() == folder / name
+    (folder / name).unlink()
+
+
 @pytest.mark.parametrize('name', ('dinov2', 'clip'))
 def test_a_missing_file_says_where_to_get_it(name, cache):
   with pytest.raises(UserError) as raised:

@@ -27,7 +27,7 @@ from gan_jax.data.preprocess import MODES
 from gan_jax.data.source import DataSpec, Source, joined
 from gan_jax.data.toys import Toy, named_toy, points, slanted_land
 from gan_jax.errors import UserError
-from gan_jax.registry import choose_or_import
+from gan_jax.registry import choose_or_import, is_code
 
 
 class SourceType(NamedTuple):
@@ -242,7 +242,7 @@ def _find(config: Any, key: str) -> tuple[SourceType, DataSpec]:
   data, value, where = config.data, config.data[key], f'config.data.{key}'
   name, _, path = value.partition(':')
   is_path = value.startswith(('/', './', '../', '~')) or Path(value).is_dir()
-  if name not in SOURCES and is_path:
+  if name not in SOURCES and is_path and not is_code(value):
     raise UserError(
       f'{where}={value} is a path: for a folder of images, set '
       f'--{where}=folder:{value}'

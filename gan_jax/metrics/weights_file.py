@@ -11,6 +11,9 @@ from gan_jax import safetensors_weights, torch_weights
 from gan_jax.errors import UserError
 from gan_jax.files import cache_folder
 
+# The cache folders of other programs, and the variables that move them.
+MOVED = {'huggingface': 'HF_HOME', 'torch': 'TORCH_HOME'}
+
 
 class WeightsFile(NamedTuple):
   """A file of weights that the user downloads once.
@@ -18,8 +21,8 @@ class WeightsFile(NamedTuple):
   Attributes:
     network: The name of the network in messages.
     variable: The environment variable that names another file.
-    patterns: Where the file may be in ~/.cache, `*` for any name. The first
-      place is the one that messages name.
+    patterns: Where the file may be in ~/.cache, `*` for any name, or in the
+      folders of MOVED. The first place is the one that messages name.
     source: What to download from where.
   """
 
@@ -56,7 +59,13 @@ class WeightsFile(NamedTuple):
     """Lists where the file may be, with `*` for any name."""
     if named := path or os.environ.get(self.variable):
       return [Path(named)]
-    return [cache_folder().parent / pattern for pattern in self.patterns]
+    return list(map(_place, self.patterns))
+
+
+def _place(pattern: str) -> Path:
+  program, _, rest = pattern.partition('/')
+  moved = os.environ.get(MOVED.get(program, ''))
+  return Path(moved) / rest if moved else cache_folder().parent / pattern
 
 
 def _files(place: Path) -> list[Path]:
