@@ -783,6 +783,26 @@ def test_advice_names_the_problem_and_a_remedy(changes, row, words, remedy):
     assert settings.check({**chosen, **change}) != chosen
 
 
+def test_advice_offers_no_remedy_that_is_already_in_use():
+  used = {
+    'game.penalties.r1.weight': 1.0, 'game.instance_noise': 0.3, 'game.pack': 4,
+    'model.disc.stddev_group': 4,
+  }  # fmt: skip
+  row = {**ROW, 'real_accuracy': 1.0, 'fake_accuracy': 1.0, 'modes': 1}
+  won, collapsed = advise(settings.check(used), [row] * 8, RING)
+  assert won.tries == collapsed.tries == ()
+  for advice in won, collapsed:
+    assert advice.text.endswith('train longer, or lower the learning rates.')
+
+
+def test_rates_of_a_diverged_game_are_divided_by_five():
+  rates = {f'optimizer.{x}.learning_rate': 1e-4 for x in ('gen', 'disc')}
+  row = {**ROW, 'gen_loss': None}
+  (advice,) = advise(settings.check(rates), [row], RING)
+  ((_, changed),) = advice.tries
+  assert changed == pytest.approx({key: 2e-5 for key in rates})
+
+
 @pytest.mark.parametrize(
   ('only', 'row', 'words'),
   [

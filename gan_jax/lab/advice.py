@@ -37,10 +37,7 @@ class Advice(NamedTuple):
 
 R1 = ('add R1', {'game.penalties.r1.weight': 1.0})
 NOISE = ('add instance noise', {'game.instance_noise': 0.3})
-SLOWER = (
-  'divide both rates by 5',
-  {'optimizer.gen.learning_rate': 2e-4, 'optimizer.disc.learning_rate': 2e-4},
-)
+RATES = 'optimizer.gen.learning_rate', 'optimizer.disc.learning_rate'
 
 
 def advise(
@@ -59,12 +56,13 @@ def advise(
   """
   found = _unbounded_critic(settings)
   if history and _diverged(history[-1]):
+    slower = {key: settings[key] / 5 for key in RATES}
     return [
       *found,
       Advice(
         'A loss is not finite: training has diverged. Lower the learning rates '
         'and reset.',
-        (SLOWER,),
+        (('divide both rates by 5', slower),),
       ),
     ]
   if not history or history[-1]['step'] < QUIET_STEPS:
@@ -122,41 +120,37 @@ def _unopposed(recent: Sequence[Mapping[str, Any]]) -> list[Advice]:
   ]
 
 
-def _won(settings: Settings, recent: Sequence[Mapping[str, Any]]):
+def _with_cures(
+  problem: str, cures: Sequence[tuple[str, tuple[str, Settings]]]
+) -> list[Advice]:
+  """Returns one warning: the problem, and (what to try, its button) of each."""
+  text = ', or '.join(dict.fromkeys(text for text, _ in cures))
+  text = text or 'train longer, or lower the learning rates'
+  return [Advice(f'{problem}. Try this: {text}.', tuple(x for _, x in cures))]
+
+
+def _won(
+  settings: Settings, recent: Sequence[Mapping[str, Any]]
+) -> list[Advice]:
   real, fake = (_mean(recent, f'{side}_accuracy') for side in ('real', 'fake'))
   if real is None or min(real, fake) < WON:
     return []
   norm = _mean(recent, 'gen_grad_norm')
+  what, cures = 'it separates reals and fakes almost perfectly', []
   if settings['game.loss.name'] == 'minimax':
-    vanish = (
-      'the gradients of the minimax G vanish'
-      if norm is not None and norm < VANISHED
-      else 'the gradients of the minimax G fall with its error'
+    what = 'the surer D is, the smaller the gradients of the minimax G'
+    if norm is not None and norm < VANISHED:
+      what = 'the gradients of the minimax G vanish'
+    button = 'use the non-saturating loss', {'game.loss.name': 'non_saturating'}
+    cures.append(
+      ('use the non-saturating loss, which is steep where D is sure', button)
     )
-    cure = ('use the non-saturating loss', {'game.loss.name': 'non_saturating'})
-    return [
-      Advice(
-        f'D has won: {vanish}. Try the non-saturating loss, which is steep '
-        'where D is sure.',
-        (cure, NOISE),
-      )
-    ]
-  if settings['game.penalties.r1.weight']:
-    return [
-      Advice(
-        'D has won: it separates reals and fakes almost perfectly. Blur the '
-        'difference by instance noise.',
-        (NOISE,),
-      )
-    ]
-  return [
-    Advice(
-      'D has won: it separates reals and fakes almost perfectly, and its '
-      'gradient may no longer point to the data. Flatten D by R1, or blur the '
-      'difference by instance noise.',
-      (R1, NOISE),
-    )
-  ]
+  elif not settings['game.penalties.r1.weight']:
+    what += ', and its gradient may no longer point to the data'
+    cures.append(('flatten D by R1', R1))
+  if not settings['game.instance_noise']:
+    cures.append(('blur the difference by instance noise', NOISE))
+  return _with_cures(f'D has won: {what}', cures)
 
 
 def _collapsed(
@@ -170,22 +164,16 @@ def _collapsed(
   late = recent[-1]['step'] >= MODES_STEPS and modes <= len(toy.modes) / 4
   if not (narrow or late):
     return []
-  tries = []
+  cures, several = [], 'let D see several points at once'
   if not settings['game.penalties.r1.weight']:
-    tries.append(R1)
+    cures.append(('flatten D by R1', R1))
   if settings['game.pack'] == 1:
-    tries.append(('pack 4 points', {'game.pack': 4}))
+    cures.append((several, ('pack 4 points', {'game.pack': 4})))
   if not settings['model.disc.stddev_group']:
-    tries.append(
-      ('show D the minibatch stddev', {'model.disc.stddev_group': 4})
-    )
-  return [
-    Advice(
-      f'Mode collapse: G produces {modes:.0f} of {len(toy.modes)} modes. '
-      'Flatten D by R1, or let D see several points at once.',
-      tuple(tries),
-    )
-  ]
+    button = 'show D the minibatch stddev', {'model.disc.stddev_group': 4}
+    cures.append((several, button))
+  problem = f'G produces {modes:.0f} of {len(toy.modes)} modes'
+  return _with_cures(f'Mode collapse: {problem}', cures)
 
 
 def _blind(settings: Settings, recent: Sequence[Mapping[str, Any]]):

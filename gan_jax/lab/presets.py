@@ -47,26 +47,27 @@ PRESETS: dict[str, Preset] = {
   'two_players': Preset(
     'The two-player game',
     'G turns noise into points, and D tells them from the data. Each follows '
-    'its own gradient while the other is frozen, so that neither loss must '
-    'fall. When G matches the data, D answers 1/2 everywhere and its loss is '
-    'log 4.',
+    'its own gradient while the other is frozen, so that neither loss needs '
+    'to fall. When G matches the data, D answers 1/2 at all points and its '
+    'loss is log 4.',
     {'data.source': 'toy:ring', **R1_R2},
   ),
   'vanishing': Preset(
     'Vanishing gradients',
     'D learns fast here and soon recognizes nearly all fakes. In the minimax '
-    'loss, log(1 - D(G(z))) is flat where D is sure, so that the arrows at '
-    'most fakes shrink to nothing. The second game differs only in its loss, '
-    '-log D(G(z)), which is steep exactly there: its arrows stay long, and G '
-    'finds more modes.',
+    'loss, log(1 - D(G(z))) is flat, as a function of the logit, where D is '
+    'sure, so that the arrows at most fakes shrink to nothing. The second game '
+    'differs only in its loss, -log D(G(z)), which is steep exactly there: its '
+    'arrows stay long, and G finds more modes.',
     {**FAR, 'game.loss.name': 'minimax'},
     {'game.loss.name': 'non_saturating'},
   ),
   'collapse': Preset(
     'Mode collapse',
-    'G moves all its points to where D says real most loudly. D learns that '
-    'this mode is fake, and G moves on to the next one. G never needs to '
-    'cover all eight modes, because D judges each point alone.',
+    "G moves all its points to where D's answer is highest. D, which learns "
+    'ten times more slowly here, finds out that this mode is fake, and G '
+    'moves on to the next one. G never needs to cover all eight modes, '
+    'because D sees each point alone.',
     COLLAPSE,
   ),
   'cure_r1': Preset(
@@ -87,9 +88,9 @@ PRESETS: dict[str, Preset] = {
   ),
   'cure_stddev': Preset(
     'Cure: show D the spread',
-    'Both games begin with the same collapse. In the second one, D is told the '
-    'standard deviation of four points, as in progressive growing. A batch '
-    'without variety gives itself away.',
+    'Both games begin with the same collapse. In the second one, D is given '
+    'the standard deviation of four points, as in progressive growing. A '
+    'batch without variety gives itself away.',
     COLLAPSE,
     {'model.disc.stddev_group': 4},
   ),
@@ -107,7 +108,7 @@ PRESETS: dict[str, Preset] = {
     'One Gaussian on the line',
     'In 1-D everything fits into one picture: both densities, and the curve '
     'of D. The dashed curve is the best possible D, p / (p + q). As G learns, '
-    'it falls to the constant 1/2.',
+    'it flattens to 1/2.',
     {'data.source': 'toy:gaussian', **IN_1D},
   ),
   'two_gaussians': Preset(
