@@ -388,6 +388,20 @@ def test_reset_repeats_all_frames_bit_for_bit(client):
     assert page.film(1)[0] != film[0]
 
 
+def test_restarted_game_shows_its_warnings_before_it_is_played(client):
+  with connect(client, 'warned') as socket:
+    page = Page(socket)
+    start(page)
+    page.send(do='step')
+    page.until('advice')
+    changes = {'game.loss.name': 'wasserstein', 'seed': 1}
+    changes['game.penalties.r1.weight'] = 0.0
+    page.send(do='set', settings=changes)
+    page.until('note')  # training starts again
+    (item,) = page.until('advice')['items']
+    assert 'Nothing bounds the critic' in item['text']
+
+
 def test_training_does_not_depend_on_the_speed(client):
   def at_step_20(speed, count):
     with connect(client, f'speed{speed}') as socket:

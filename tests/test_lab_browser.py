@@ -156,7 +156,7 @@ def test_every_control_changes_its_setting(page):
     key = control['key']
     if control['kind'] == 'layers':
       player = 'G' if '.gen.' in key else 'D'
-      page.fill(f'input[aria-label="{player}: layers: layers"]', '2')
+      page.fill(f'input[aria-label="{player}: hidden: number of layers"]', '2')
       page.keyboard.press('Tab')
       expected = [8, 8]
     else:
@@ -274,7 +274,7 @@ def test_comparison_and_story_open(page):
   page.wait_for_selector('#board-b', state='hidden')
   page.select_option('#preset', 'two_gaussians')
   page.wait_for_selector('#story h2:has-text("Two Gaussians")')
-  wait_until(lambda: settings(page)['data.source'] == 'toy:two_gaussians')
+  wait_until(lambda: settings(page).get('data.source') == 'toy:two_gaussians')
 
 
 def test_slow_motion_single_player_and_layers_work(page):

@@ -308,17 +308,19 @@ class Session:
     """Sends the speed and the warnings, a few times a second."""
     since, step, number = self._clock
     current = self.games['a'].step
-    if current < step or self._number < number:
-      self._clock = (now, current, self._number)
-    elif now - since >= STATUS_SECONDS or not self.playing:
+    restarted = current < step or self._number < number
+    if not restarted and self.playing and now - since < STATUS_SECONDS:
+      return
+    speeds = {}
+    if self.playing and not restarted:
       seconds = max(now - since, 1e-3)
       speeds = {
         'iterations_per_second': round((current - step) / seconds),
         'frames_per_second': round((self._number - number) / seconds, 1),
       }
-      self._clock = (now, current, self._number)
-      self._status(**(speeds if self.playing else {}))
-      self._advise()
+    self._clock = (now, current, self._number)
+    self._status(**speeds)
+    self._advise()
 
   def _advise(self) -> None:
     items = []

@@ -70,16 +70,16 @@ export function makeInput(control, change) {
 function makeLayers(control, change) {
   const box = document.createElement('span');
   box.className = 'row';
-  const make = (name, max, min) => {
+  const make = (name, label, max, min) => {
     const input = document.createElement('input');
     Object.assign(input, {type: 'number', min, max, step: 1});
-    input.setAttribute('aria-label', `${fullLabel(control.key)}: ${name}`);
+    input.setAttribute('aria-label', `${fullLabel(control.key)}: ${label}`);
     input.onchange = () => { if (input.checkValidity() && input.value !== '') change(); };
     box.append(input, document.createTextNode(name));
     return input;
   };
-  const layers = make('layers of', control.layers, 0);
-  const units = make('units', control.units, 1);
+  const layers = make('layers of', 'number of layers', control.layers, 0);
+  const units = make('units', 'units of a layer', control.units, 1);
   return {
     element: box, input: null,
     get: () => Array(Number(layers.value)).fill(Number(units.value)),
