@@ -59,6 +59,31 @@ def sha256_of(path: Path) -> str:
   return digest
 
 
+@contextlib.contextmanager
+def reading(path: str | Path, expected: str, otherwise: str) -> Iterator[None]:
+  """Turns errors while a downloaded file is read into one line each.
+
+  Args:
+    path: The file.
+    expected: What the file should be, for the message if there is none.
+    otherwise: What explains the error if the file is not damaged.
+
+  Raises:
+    UserError: The file does not exist or is damaged, or its content is refused.
+  """
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'{path} {error}') from None
+  except FileNotFoundError as error:
+    raise UserError(f'there is no file {path}: expected {expected}') from error
+  except Exception as error:  # damaged files raise errors of many types
+    raise UserError(
+      f'{path} is damaged, or {otherwise} ({type(error).__name__}): download '
+      'it again'
+    ) from error
+
+
 def cache_folder() -> Path:
   """Returns the user's cache folder: files that can be made again."""
   base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.errors import UserError
+from gan_jax.files import reading
 
 # Larger headers are damaged, as in the safetensors package.
 MAX_HEADER_BYTES = 100_000_000
@@ -46,7 +46,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: The file does not exist or is damaged, or has another format.
   """
-  try:
+  expected = 'weights in a .safetensors file'
+  with reading(path, expected, 'is not a .safetensors file'):
     with Path(path).open('rb') as file:
       size = int.from_bytes(file.read(8), 'little')
       if size > MAX_HEADER_BYTES:
@@ -55,15 +56,6 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     content = np.memmap(path, np.uint8, 'r', offset=8 + size)
     header.pop('__metadata__', None)
     return {name: _tensor(content, **row) for name, row in header.items()}
-  except FileNotFoundError as error:
-    raise UserError(
-      f'there is no file {path}: expected weights in a .safetensors file'
-    ) from error
-  except Exception as error:  # damaged files raise errors of many types
-    raise UserError(
-      f'{path} is damaged, or is not a .safetensors file '
-      f'({type(error).__name__}): download it again'
-    ) from error
 
 
 def _tensor(

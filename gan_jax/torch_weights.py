@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gan_jax.errors import UserError
+from gan_jax.files import reading
 
 ZIP_MAGIC = b'PK\x03\x04'
 # The first pickle of the format before PyTorch 1.6.
@@ -100,22 +101,14 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     UserError: The file does not exist, is damaged, is not from PyTorch, holds
       something other than named tensors, or requests any other code.
   """
-  try:
-    with Path(path).open('rb') as file:
-      is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-      file.seek(0)
-      return _read_zip(file) if is_zip else _read_stream(file)
-  except UserError as error:
-    raise UserError(f'{path} {error}') from None
-  except FileNotFoundError as error:
-    raise UserError(
-      f'there is no file {path}: expected weights that torch.save wrote'
-    ) from error
-  except Exception as error:  # damaged files raise errors of many types
-    raise UserError(
-      f'{path} is damaged, or torch.save did not write it '
-      f'({type(error).__name__}): download it again'
-    ) from error
+  expected = 'weights that torch.save wrote'
+  with (
+    reading(path, expected, 'torch.save did not write it'),
+    Path(path).open('rb') as file,
+  ):
+    is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+    file.seek(0)
+    return _read_zip(file) if is_zip else _read_stream(file)
 
 
 def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:

@@ -4,10 +4,12 @@ Silent rank promotion and warnings are errors, shapes in signatures are checked
 as the tests run, and there are several devices.
 """
 
+import contextlib
 import functools
 import importlib
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -141,3 +143,14 @@ def with_devices(count: int) -> str:
 def launch(*args: object) -> list[str]:
   """Returns the command line of launch.py with these arguments."""
   return [sys.executable, str(ROOT / 'launch.py'), *map(str, args)]
+
+
+@contextlib.contextmanager
+def running(command: list[str], until: str = 'iteration', **options: object):
+  """Starts a run, and yields its process after a line that begins so."""
+  with subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options
+  ) as process:
+    while not process.stdout.readline().startswith(until):
+      assert process.poll() is None
+    yield process

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch, running
 from runs import get_config, metrics, state_arrays
 from soak import soak
 
@@ -371,11 +371,7 @@ def test_sigterm_saves_and_exits(tmp_path):
     '--config.checkpoint_every_images=16_000',
     f'--workdir={tmp_path}/stopped',
   )
-  with subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-  ) as process:
-    while not process.stdout.readline().startswith('iteration 40 '):
-      assert process.poll() is None
+  with running(command, until='iteration 40 ') as process:
     process.send_signal(signal.SIGTERM)
     rest = process.stdout.read()
   assert process.returncode == 75
@@ -405,11 +401,7 @@ def test_workdir_in_use_is_refused(tmp_path):
     '--config.total_images=10_000_000',
     f'--workdir={tmp_path}',
   )
-  with subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-  ) as first:
-    while not first.stdout.readline().startswith('iteration'):
-      assert first.poll() is None
+  with running(command) as first:
     second = subprocess.run(
       command, cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, launch, running
 from PIL import Image
 
 import gan_jax
@@ -441,13 +441,8 @@ def test_ctrl_c_saves_and_exits(tmp_path):
     VANILLA, '--config.total_images=100000000', f'--workdir={tmp_path}/run',
     '--config.checkpoint_every_images=100000000',
   )  # fmt: skip
-  with subprocess.Popen(
-    command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-  ) as process:
-    for line in process.stdout:
-      if line.startswith('iteration 40 '):
-        process.send_signal(signal.SIGINT)
-        break
+  with running(command, until='iteration 40 ') as process:
+    process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
   assert process.returncode == 130
   (step,) = checkpoint.steps(tmp_path / 'run')

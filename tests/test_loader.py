@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import launch, running
 from PIL import Image
 from runs import get_config, metrics, state_arrays
 from schedules import one_segment_schedule
@@ -168,7 +168,7 @@ def test_workers_exit_with_the_run(pictures, tmp_path, signal_number):
 
   A terminal sends Ctrl-C, and a scheduler SIGTERM, to the whole group.
   """
-  with subprocess.Popen(
+  with running(
     launch(
       '--config=experiments/vanilla_mnist.py:tiny',
       f'--workdir={tmp_path}/run',
@@ -178,14 +178,9 @@ def test_workers_exit_with_the_run(pictures, tmp_path, signal_number):
       '--config.data.workers=2',
       '--config.total_images=10_000_000',
     ),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
-    text=True,
     start_new_session=True,
   ) as process:
-    while not process.stdout.readline().startswith('iteration'):
-      assert process.poll() is None
     workers = children(process.pid)
     assert len(workers) >= 2
     if signal_number == signal.SIGKILL:

@@ -9,7 +9,7 @@ Only the networks of OpenAI: those of others (LAION) have the same tensors, but
 another activation, which no file of weights tells.
 """
 
-from pathlib import Path
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,19 +47,6 @@ DETAILS = vit.Details(
   (0.48145466, 0.4578275, 0.40821073),
   (0.26862954, 0.26130258, 0.27577711),
 )
-
-
-def load(path: str | Path | None = None) -> tuple[PyTree, str]:
-  """Loads the weights, and returns their SHA-256 too.
-
-  Args:
-    path: A file of Hugging Face's transformers. None: the file that
-      GAN_JAX_CLIP names; without the variable, the first file found.
-
-  Raises:
-    UserError: The file does not exist or is damaged, or holds another network.
-  """
-  return vit.load(FILE, path, to_weights, shapes)
 
 
 def extract(
@@ -124,3 +111,7 @@ def shapes(size: vit.Size) -> PyTree:
     'norm_before': normalization,
     'projection': projection,
   }
+
+
+# (path) -> the weights, and their SHA-256.
+load = partial(vit.load, FILE, to_weights, shapes)

@@ -12,7 +12,6 @@ these.
 """
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -51,19 +50,6 @@ RENAMED = {
   '.ls1.gamma': '.layer_scale1.lambda1',
   '.ls2.gamma': '.layer_scale2.lambda1',
 }
-
-
-def load(path: str | Path | None = None) -> tuple[PyTree, str]:
-  """Loads the weights, and returns their SHA-256 too.
-
-  Args:
-    path: A file of transformers or of PyTorch Hub. None: the file that
-      GAN_JAX_DINOV2 names; without the variable, the first file found.
-
-  Raises:
-    UserError: The file does not exist or is damaged, or holds another network.
-  """
-  return vit.load(FILE, path, to_weights, shapes)
 
 
 def extract(
@@ -164,3 +150,7 @@ def shapes(size: vit.Size) -> PyTree:
   for name in ('scale_1', 'scale_2'):
     found['blocks'][name] = one(size.layers, size.width)
   return found
+
+
+# (path) -> the weights, and their SHA-256.
+load = partial(vit.load, FILE, to_weights, shapes)

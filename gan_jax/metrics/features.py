@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -49,24 +50,10 @@ class Features(NamedTuple):
     return {'name': self.name, 'sha256': self.sha256, 'version': self.version}
 
 
-def _digits() -> Features:
-  weights, sha256 = digits.load()
-  return Features('digits', sha256, weights, digits.extract)
-
-
-def _cifar10() -> Features:
-  weights, sha256 = cifar10.load()
-  return Features('cifar10', sha256, weights, cifar10.extract)
-
-
-def _clip() -> Features:
-  weights, sha256 = clip.load()
-  return Features('clip', sha256, weights, clip.extract)
-
-
-def _dinov2() -> Features:
-  weights, sha256 = dinov2.load()
-  return Features('dinov2', sha256, weights, dinov2.extract)
+def _network(name: str, module: ModuleType) -> Features:
+  """Makes the features of a network that has a module of its own."""
+  weights, sha256 = module.load()
+  return Features(name, sha256, weights, module.extract)
 
 
 def _inception(name: str, prepare: str) -> Features:
@@ -92,10 +79,10 @@ def _pixels() -> Features:
 
 
 FEATURES: dict[str, Callable[[], Features]] = {
-  'cifar10': _cifar10,
-  'clip': _clip,
-  'digits': _digits,
-  'dinov2': _dinov2,
+  'cifar10': partial(_network, 'cifar10', cifar10),
+  'clip': partial(_network, 'clip', clip),
+  'digits': partial(_network, 'digits', digits),
+  'dinov2': partial(_network, 'dinov2', dinov2),
   'inception': partial(_inception, 'inception', 'tensorflow'),
   'inception_clean': partial(_inception, 'inception_clean', 'clean'),
   'inception_torch': partial(_inception, 'inception_torch', 'torch'),

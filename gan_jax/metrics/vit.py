@@ -175,19 +175,20 @@ def _like(vector: Float[Array, ' d'], x: Array) -> Array:
 
 def load(
   file: WeightsFile,
-  path: str | Path | None,
   to_weights: Callable[[Arrays], PyTree],
   shapes: Callable[[Size], PyTree],
+  path: str | Path | None = None,
 ) -> tuple[PyTree, str]:
   """Loads the weights of a network in float32, and returns their SHA-256 too.
 
   The hash is that of the weights, which is the same for all formats of a file.
 
   Args:
-    file: Where the file is, if `path` is None.
-    path: The file.
+    file: Where the file is.
     to_weights: Converts its tensors; raises KeyError or ValueError.
     shapes: Size -> the shapes that the weights must have.
+    path: The file. None: the one that the variable of `file` names; without
+      the variable, the first file found.
 
   Raises:
     UserError: The file does not exist or is damaged, or holds another network.
