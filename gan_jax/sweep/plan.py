@@ -196,13 +196,9 @@ def make(
     total_images=None if lengths_differ else config.total_images,
   )
   if plan.population is not None:
-    if make_schedule(config).follows_its_end:
-      raise UserError(
-        f'{where}: the schedule depends on the length of the run, which the '
-        'members of a population do not know: give its last segment a length'
-      )
     given = {'trials': trials} if trials is not None else {}
-    population.check(where, {**block, **given}, config.total_images)
+    schedule = make_schedule(config)
+    population.check(where, {**block, **given}, schedule, config.total_images)
   choose(f'sampler of {where}', plan.sampler, SAMPLERS)
   make_pruner(plan)
   check.check_trials(where, space, config, base, score, remote_trials)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from gan_jax.errors import UserError
 from gan_jax.registry import check_keys
 from gan_jax.sweep import space as spaces
+from gan_jax.training.schedule import Schedule
 
 KEYS = 'interval_images', 'size'
 # The share of the population that is replaced, and that is copied.
@@ -48,8 +49,13 @@ class Child(NamedTuple):
   parent: int
 
 
-def check(where: str, block: Mapping[str, Any], total_images: int) -> None:
-  """Refuses a description that does not fit a population."""
+def check(
+  where: str,
+  block: Mapping[str, Any],
+  schedule: Schedule,
+  total_images: int,
+) -> None:
+  """Refuses a description or a schedule that does not fit a population."""
   if not isinstance(block['population'], Mapping):
     raise UserError(
       f"{where}: 'population' must be a dictionary of {' and '.join(KEYS)}"
@@ -61,11 +67,8 @@ def check(where: str, block: Mapping[str, Any], total_images: int) -> None:
       raise UserError(
         f"{where}: 'population' needs {key!r}, 2 or more, not {value!r}"
       )
-  if total_images % block['population']['interval_images']:
-    raise UserError(
-      f'{where}: total_images={total_images} must be a multiple of the '
-      "population's interval_images"
-    )
+  interval = block['population']['interval_images']
+  _check_lengths(where, interval, schedule, total_images)
   for key, choice in block['space'].items():
     ends = [choice['low'], choice['high']] if spaces.is_range(choice) else []
     if float not in map(type, ends):
@@ -75,6 +78,30 @@ def check(where: str, block: Mapping[str, Any], total_images: int) -> None:
   for key in ('pruner', 'sampler', 'trials'):
     if block.get(key) is not None:
       raise UserError(f'{where}: a population has no {key!r}: remove it')
+
+
+def _check_lengths(
+  where: str, interval: int, schedule: Schedule, total_images: int
+) -> None:
+  """Refuses generations that are not alike, or that would not train."""
+  if schedule.follows_its_end:
+    raise UserError(
+      f'{where}: the schedule depends on the length of the run, which the '
+      'members of a population do not know: give its last segment a length'
+    )
+  if total_images % interval:
+    raise UserError(
+      f'{where}: total_images={total_images} must be a multiple of the '
+      "population's interval_images"
+    )
+  steps = schedule.steps_per_dispatch
+  dispatch = steps * max(p.segment.images_per_step for p in schedule.segments)
+  if interval < dispatch:
+    raise UserError(
+      f"{where}: the population's interval_images={interval} must be "
+      f'{dispatch} or more, the images of a dispatch '
+      f'(steps_per_dispatch={steps})'
+    )
 
 
 def next_generation(
