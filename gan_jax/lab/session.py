@@ -66,9 +66,9 @@ class Session:
       try:
         self._do(command)
       except UserError as error:
-        self._tell('error', text=str(error))
+        self._send('error', text=str(error))
       except (KeyError, TypeError, ValueError, AttributeError) as error:
-        self._tell('error', text=f'invalid command: {type(error).__name__}')
+        self._send('error', text=f'invalid command: {type(error).__name__}')
     if self.send is None:
       return worked
     worked |= self._finish_compiling()
@@ -82,7 +82,7 @@ class Session:
     """Pauses after an unexpected error, and reports it."""
     self.playing = self._once = self._dirty = False
     line = ' '.join(str(error).split())[:200]
-    self._tell('error', text=f'the lab failed: {type(error).__name__}: {line}')
+    self._send('error', text=f'the lab failed: {type(error).__name__}: {line}')
     self._status()
 
   # Commands.
@@ -100,7 +100,7 @@ class Session:
       'play': self._do_play,
       'preset': self._do_preset,
       'reset': self._do_reset,
-      'save': lambda _: self._tell('saved', **self._save(self.settings)),
+      'save': lambda _: self._send('saved', **self._save(self.settings)),
       'set': lambda command: self._set(command['settings'], self.other),
       'slow': self._do_slow,
       'speed': self._do_speed,
@@ -178,7 +178,7 @@ class Session:
     if self.other is not None:
       self._wanted['b'] = check({**settings, **self.other})
     self._pending, self._failed = {}, False
-    self._tell_settings()
+    self._send_settings()
 
   # Programs.
 
@@ -213,13 +213,13 @@ class Session:
 
   def _revert(self, text: str) -> None:
     """Returns to the settings that run."""
-    self._tell('error', text=text)
+    self._send('error', text=text)
     running = self.games['a']
     self.settings, self.other = running.settings, None
     self._wanted, self._restart = {'a': self.settings}, False
     self.games = {'a': running}
     self._failed = running.program is None  # until the settings change
-    self._tell_settings()
+    self._send_settings()
 
   def _use(self, programs: dict[str, tuple[Program, ConfigDict]]) -> None:
     """Continues the games with new programs; restarts what cannot continue."""
@@ -242,9 +242,9 @@ class Session:
     if restart:
       self._restart_all()
       if began:
-        self._tell('note', text='Training starts again with these settings.')
+        self._send('note', text='Training starts again with these settings.')
     if restart or changed:
-      self._tell_scene()
+      self._send_scene()
     self._dirty = True
     self._status()
 
@@ -257,7 +257,7 @@ class Session:
       game.restart()
     self._number = self._drawn = 0
     self._picture, self._dirty = 0, True
-    self._tell('restarted')
+    self._send('restarted')
 
   # Frames.
 
@@ -332,7 +332,7 @@ class Session:
     rows = self.games['a'].history
     known = {k: v for row in rows[-MEASURE_EVERY:] for k, v in row.items()}
     text = describe(known, self.games['a'].program.toy)
-    self._tell('advice', items=items, summary=text)
+    self._send('advice', items=items, summary=text)
 
   # Messages.
 
@@ -342,10 +342,10 @@ class Session:
       self.send('')  # an older copy of the page, which closes
     self.send, self._dirty = send, True
     self._drawn = self._number
-    self._tell_settings()
+    self._send_settings()
     self._status()
     if all(game.state is not None for game in self.games.values()):
-      self._tell_scene()
+      self._send_scene()
 
   def detach(self, send: Send) -> None:
     """Forgets a page that has closed; the games wait for it."""
@@ -356,14 +356,14 @@ class Session:
     if self.send is not None:
       self.send(message)
 
-  def _tell(self, kind: str, **fields: Any) -> None:
+  def _send(self, kind: str, **fields: Any) -> None:
     self._emit(json.dumps({'type': kind, **fields}))
 
-  def _tell_settings(self) -> None:
-    self._tell('settings', settings=self.settings, compare=self.other)
+  def _send_settings(self) -> None:
+    self._send('settings', settings=self.settings, compare=self.other)
 
   def _status(self, **more: Any) -> None:
-    self._tell(
+    self._send(
       'status',
       playing=self.playing,
       compiling=bool(self._pending),
@@ -373,7 +373,7 @@ class Session:
       **more,
     )
 
-  def _tell_scene(self) -> None:
+  def _send_scene(self) -> None:
     """Sends what stays the same during a run, and the history."""
     for name, game in self.games.items():
-      self._tell('scene', game=name, games=list(self.games), **game.scene())
+      self._send('scene', game=name, games=list(self.games), **game.scene())
