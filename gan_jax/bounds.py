@@ -1,6 +1,7 @@
 """The table of valid types and bounds of each key of a config."""
 
 import fnmatch
+import functools
 import math
 import numbers
 from collections.abc import Mapping
@@ -233,6 +234,7 @@ BOUNDS: dict[str, Bound] = {
 }
 
 
+@functools.cache
 def bound_of(key: str) -> Bound | None:
   """Returns the bound of a key of a config; None: the table has none."""
   if key in BOUNDS:
