@@ -113,7 +113,8 @@ def untrained_run(config, monkeypatch, step=0):
   data = config.data
   sides = data.resolution, data.resolution, data.channels
   batch = {'images': jnp.zeros((4, *sides)), 'labels': jnp.zeros(4, jnp.int32)}
-  variables, _ = game.init(jax.random.key(1), batch)
+  init = jax.jit(lambda key: game.init(key, batch)[0])
+  variables = init(jax.random.key(1))
   content = {'ema': variables.gen, 'variables': variables._asdict()}
   monkeypatch.setattr(checkpoint, 'read', lambda *_: content)
   return Run('nowhere', config, step)

@@ -145,7 +145,7 @@ def contrast(heads, w, w_given, image):
 def test_losses_and_gradient_by_hand(identity):
   """Park et al. 2020, equation 5; gradients by finite differences."""
   cut_game, batch = game(identity), paired_batch(3)
-  variables, state = cut_game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(cut_game.init)(jax.random.key(0), batch)
   assert state == ()
   w = 0.5
   variables = Pair(variables.gen, {'params': {'v': jnp.array([-2.0])}})

@@ -35,9 +35,9 @@ KINDS = [
   ('cgan_digits', 0),
   ('dcgan_celeba', 0),
   pytest.param('projection_cifar10', 0, marks=pytest.mark.slow),
-  ('progressive_celeba', 0),
+  pytest.param('progressive_celeba', 0, marks=pytest.mark.slow),
   ('progressive_celeba', 1),
-  ('progressive_celeba', -1),
+  pytest.param('progressive_celeba', -1, marks=pytest.mark.slow),
 ]
 
 

@@ -1,5 +1,7 @@
 """Tests of the image game, on networks with few parameters."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -79,7 +81,8 @@ def trained():
 
   start = devices.create(create)
   batches = Pair(gen=None, disc=jax.tree.map(lambda x: x[None], batch))
-  end, metrics = train_step(game, NOTHING, start, batches, phase)
+  step = jax.jit(partial(train_step, game, NOTHING))
+  end, metrics = step(start, batches, phase)
   return game, phase, start, end, metrics
 
 

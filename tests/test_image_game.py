@@ -76,7 +76,7 @@ def make(disc=None, **settings):
     latent_dim=1,
     **settings,
   )
-  variables, _ = game.init(jax.random.key(1), BATCH)
+  variables, _ = jax.jit(game.init)(jax.random.key(1), BATCH)
   return game, variables
 
 
@@ -224,7 +224,7 @@ def test_discriminate_scores_each_image_alone():
       Generator(), Discriminator(), loss=loss, latent=LATENTS['gaussian'],
       latent_dim=1,
     )  # fmt: skip
-    variables, _ = game.init(jax.random.key(1), BATCH)
+    variables, _ = jax.jit(game.init)(jax.random.key(1), BATCH)
     outputs.append(game.discriminate(variables.disc, {'images': images}, PHASE))
   real, fake_is_one = outputs
   np.testing.assert_allclose(fake_is_one.logits, -real.logits, rtol=1e-6)

@@ -19,12 +19,16 @@ def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def make(module, x):
-  init = jax.jit(partial(module.init, train=False))
+def make(module, x, **settings):
+  """Returns the variables of a network, and its outputs."""
+  init = jax.jit(partial(module.init, train=False, **settings))
   variables = init(jax.random.key(0), x, KEYS)
-  return variables, jax.jit(partial(module.apply, train=False))(
-    variables, x, KEYS
-  )
+  return variables, outputs(module, variables, x, **settings)
+
+
+def outputs(module, variables, x, **settings):
+  apply = jax.jit(partial(module.apply, train=False, **settings))
+  return apply(variables, x, KEYS)
 
 
 @pytest.mark.parametrize('resolution', [32, 64, 128])
@@ -161,7 +165,7 @@ def test_bfloat16_keeps_float32_parameters_and_images(module):
     jnp.dtype('float32')
   }
   assert images.dtype == jnp.float32
-  exact = module(32, 1).apply(variables, jnp.ones((N, 64)), KEYS, train=False)
+  exact = outputs(module(32, 1), variables, jnp.ones((N, 64)))
   assert 0 < abs(images - exact).max() < 0.05
 
 
@@ -193,7 +197,6 @@ def test_logits_are_float32(disc):
   """Losses take differences of logits."""
   x = jax.random.normal(jax.random.key(1), (N, 16, 16, 3))
   settings = {'stage': 4} if isinstance(disc, progressive.Discriminator) else {}
-  variables = disc.init(jax.random.key(0), x, KEYS, train=False, **settings)
-  logits = disc.apply(variables, x, KEYS, train=False, **settings)
+  _, logits = make(disc, x, **settings)
   assert logits.dtype == jnp.float32
   assert (logits != logits.astype(jnp.bfloat16)).any()

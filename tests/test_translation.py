@@ -109,7 +109,7 @@ VALUES = {'a_to_b': 0.5, 'b_to_a': -0.75, 'a': 1.5, 'b': -2.0}
 def test_cyclegan_losses_by_hand():
   """Zhu et al. 2017, equations 1 to 3; D's loss is halved, G's is not."""
   game, batch = cyclegan(), paired_batch()
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   variables = filled(variables, **VALUES)
   inputs = game.sample_inputs(KEYS, batch, PHASE)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
@@ -156,7 +156,7 @@ def gen_step(game, variables, state, batch):
 def test_cyclegan_gradient_is_that_of_the_total_loss():
   """Through the fakes and the cycles; compares with finite differences."""
   game, batch = cyclegan(identity=0.25), paired_batch()
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   variables = filled(variables, **VALUES)
   a, b = (np.asarray(batch[x], np.float64) for x in 'ab')
 
@@ -243,7 +243,7 @@ def test_image_pool_is_the_same_on_all_devices(devices):
 def test_disc_update_fills_the_image_pool():
   """The new game state has fakes of this iteration."""
   game, batch = cyclegan(pool_size=2), paired_batch()
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   assert int(state['a'].count) == 0
   inputs = game.sample_inputs(KEYS, batch, PHASE)
   fakes, _ = game.generate(variables.gen, inputs, PHASE)
@@ -270,7 +270,7 @@ def test_pix2pix_losses_by_hand():
     direction='b_to_a',
   )  # fmt: skip
   batch = paired_batch()
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   v = jnp.array([0.5, -1.5])
   variables = Pair({'params': {'w': jnp.float32(0.3)}}, {'params': {'v': v}})
   inputs = game.sample_inputs(KEYS, batch, PHASE)
@@ -311,7 +311,7 @@ def test_super_resolution_losses_by_hand():
   game = super_resolution(pixel=0.5, feature=3.0, adversarial=0.1)
   images = draw(N, 4, 4, 1)
   batch = {'images': jnp.asarray(images), 'example': jnp.arange(N)}
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   inputs = game.sample_inputs(KEYS, batch, PHASE)
   small = np.asarray(inputs['images'])
   assert small.shape == (N, 2, 2, 1)
@@ -335,7 +335,7 @@ def test_super_resolution_losses_by_hand():
 def test_psnr_stage_has_no_discriminator():
   game = super_resolution(pixel=1.0, feature=0.0, adversarial=0.0)
   batch = {'images': jnp.asarray(draw(N, 4, 4, 1)), 'example': jnp.arange(N)}
-  variables, state = game.init(jax.random.key(0), batch)
+  variables, state = jax.jit(game.init)(jax.random.key(0), batch)
   assert variables.disc == {'params': {}}
   after = gen_step(game, variables, state, batch)
   assert float(after['w']) != 0.5
@@ -398,7 +398,7 @@ def test_devices_train_as_one(index, devices):
     'images': jnp.asarray(draw(n, 4, 4, 1, seed=2)),
     'example': jnp.arange(n),
   }
-  variables, pools = game.init(jax.random.key(0), batch)
+  variables, pools = jax.jit(game.init)(jax.random.key(0), batch)
   one = states.create(jax.random.key(0), variables, pools, tx, 0)
   replicated = jax.tree.map(lambda x: jnp.stack([x] * devices), one)
   step = jax.jit(partial(train_step, game, tx))
