@@ -39,8 +39,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 
-# Only the modules whose signatures have shapes: checks of the others take
-# half as long again.
+# Only the modules whose signatures have shapes: the hook wraps every function
+# of a module, which takes seconds for all.
 jaxtyping.install_import_hook(
   [
     '.'.join(path.relative_to(ROOT).with_suffix('').parts)
