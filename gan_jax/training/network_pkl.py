@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gan_jax.errors import UserError
+from gan_jax.files import reading
 from gan_jax.models import r3gan_weights, style_weights
 from gan_jax.models.reference_weights import Arrays, ReferenceWeights
 from gan_jax.torch_weights import Tensor, read_storage, to_array
@@ -121,21 +122,17 @@ def read(path: str | Path) -> Networks:
       another network.
   """
   try:
-    unpickler = _Unpickler(io.BytesIO(Path(path).read_bytes()))
+    content = io.BytesIO(Path(path).read_bytes())
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}') from error
+  expected = 'a .pkl of StyleGAN2-ADA or R3GAN'
+  with reading(path, expected, f'not {expected}'):
+    unpickler = _Unpickler(content)
     loaded = unpickler.load()
     named = {
       name: _arrays_of(_part(loaded, name), unpickler.contents)
       for name in ('G', 'D', 'G_ema')
     }
-  except UserError as error:
-    raise UserError(f'{path} {error}') from None
-  except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror}') from error
-  except Exception as error:  # damaged files raise errors of many types
-    raise UserError(
-      f'{path} is damaged, or not a .pkl of StyleGAN2-ADA or R3GAN '
-      f'({type(error).__name__}): download it again'
-    ) from error
   try:
     return Networks(*(_convert(arrays) for arrays in named.values()))
   except UserError as error:
