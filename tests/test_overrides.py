@@ -316,7 +316,7 @@ SCALARS = st.one_of(
 VALUES = st.one_of(SCALARS, st.tuples(SCALARS), st.tuples(SCALARS, SCALARS))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(ANY_KEY, VALUES)
 def test_any_value_of_any_key_is_valid_or_raises(name_and_key, value):
   """The error is one line; with a valid value the run can be initialized."""
