@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +212,22 @@ def test_preemption_of_one_process_stops_all(parallel, tmp_path):
   for text in outputs:
     assert f'Preempted, saved at iteration {step:,}' in text
   assert metrics(tmp_path)[-1]['step'] == step
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_preemption_of_one_process_ends_an_evaluation_of_both(tmp_path):
+  """It would take minutes; after SIGTERM to one process both exit."""
+  flags = '--config.evaluation.num_samples=2_000_000'
+  processes = start_two('vanilla_mnist', tmp_path, 2, flags)
+  while 'reference' not in processes[0].stdout.readline():
+    assert processes[0].poll() is None
+  time.sleep(5)
+  processes[1].send_signal(signal.SIGTERM)
+  codes, outputs = finish(*processes)
+  assert codes == [75, 75], outputs
+  for text in outputs:
+    assert 'Preempted, before iteration 1' in text
 
 
 def test_all_keys_are_distinct():

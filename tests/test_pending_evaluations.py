@@ -1,6 +1,8 @@
 """Tests of evaluations that were due when a run stopped."""
 
 import json
+import os
+import signal
 import time
 
 import numpy as np
@@ -88,6 +90,45 @@ def test_pending_evaluation_runs_on_resume(
   loop.train(config, tmp_path)
 
 
+@pytest.mark.parametrize('evaluation', [0, 1, 2])
+def test_preemption_ends_an_evaluation(
+  straight, tmp_path, monkeypatch, evaluation
+):
+  """The state is saved before the evaluation ends; the resumed run repeats it.
+
+  Before the first iteration there is nothing to save.
+  """
+  config, steps = fid_config(), (0, 12, 24)
+  measure, begun, batches = evaluations.Evaluations.measure, [], []
+
+  def interrupted(self, ema, step, before_batch):
+    begun.append(step)
+
+    def before(*args):
+      if len(begun) == evaluation + 1:
+        batches.append(step)
+        os.kill(os.getpid(), signal.SIGTERM)
+      before_batch(*args)
+
+    return measure(self, ema, step, before)
+
+  saved = f'saved at iteration {steps[evaluation]}'
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluations.Evaluations, 'measure', interrupted)
+    with pytest.raises(
+      Preempted, match=saved if evaluation else 'before iteration 1'
+    ):
+      loop.train(config, tmp_path)
+  assert batches == [steps[evaluation]]
+  if evaluation:
+    assert checkpoint.steps(tmp_path)[-1] == steps[evaluation]
+  assert [s.step for s in scores.read(tmp_path)] == [*steps[:evaluation]]
+  loop.train(config, tmp_path)
+  assert metrics(tmp_path) == metrics(straight)
+  assert state_arrays(tmp_path, 24) == state_arrays(straight, 24)
+  assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
+
+
 def test_run_without_evaluations_has_none_pending(tmp_path, scripted):
   config = fid_config()
   config.evaluation.every_images = None
@@ -110,7 +151,7 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   """An evaluation takes half a second; the logged speed is that of training."""
 
   def make_evaluate_fn(self, game, truncation=None, exact=None):
-    def measure(gen_vars, phase):
+    def measure(gen_vars, phase, before_batch):
       time.sleep(0.5)
       return {'ms_ssim': {'ms_ssim': [0.5]}}
 

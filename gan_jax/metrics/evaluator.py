@@ -26,7 +26,12 @@ from gan_jax.metrics.conditional import (
   check_labels,
   requested_labels,
 )
-from gan_jax.metrics.extractor import Batches, Extractor, fetched
+from gan_jax.metrics.extractor import (
+  Batches,
+  BeforeBatch,
+  Extractor,
+  fetched,
+)
 from gan_jax.metrics.fingerprint import (
   describe,
   fingerprint,
@@ -173,8 +178,10 @@ class Evaluator:
     game: Game,
     truncation: float | None = None,
     exact: Game | None = None,
-  ) -> Callable[[PyTree, Phase], Values]:
+  ) -> Callable[..., Values]:
     """Makes a function (variables of G, on every device; phase) -> values.
+
+    Its optional third argument is a `BeforeBatch`.
 
     Args:
       game: The game that samples inputs and generates images.
@@ -208,7 +215,9 @@ class Evaluator:
 
     measure_paths = self._make_path_fn(exact or game, truncation)
 
-    def evaluate(gen_vars: PyTree, phase: Phase) -> Values:
+    def evaluate(
+      gen_vars: PyTree, phase: Phase, before_batch: BeforeBatch = lambda: None
+    ) -> Values:
       def batches(seed: int) -> Batches:
         key = jax.random.key(seed)
         for first in range(0, self.num_samples, size):
@@ -217,7 +226,7 @@ class Evaluator:
           args = rows, gen_vars, self._extractor.weights, labels, phase, key
           yield generate_and_extract(*args) | measure_paths(*args)
 
-      return self._compute_values(batches, self.num_samples)
+      return self._compute_values(batches, self.num_samples, before_batch)
 
     return evaluate
 
@@ -293,35 +302,38 @@ class Evaluator:
     return scores
 
   def _compute_values(
-    self, batches: Callable[[int], Batches], count: int
+    self,
+    batches: Callable[[int], Batches],
+    count: int,
+    before_batch: BeforeBatch = lambda: None,
   ) -> Values:
     """Computes all metrics for each seed."""
+    reference = self._load_or_compute_reference(before_batch)
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
-      batches_of_seed = fetched(batches(seed))
+      batches_of_seed = fetched(batches(seed), before_batch)
       needs = self._needs.union(self._paths)
       fake = collect(batches_of_seed, needs, count, self.num_samples)
       for metric in self.metrics:
-        computed = get_metric(metric).compute(self.reference, fake)
+        computed = get_metric(metric).compute(reference, fake)
         for name, value in computed.items():
           values[metric].setdefault(name, []).append(float(value))
     return values
 
-  @property
-  def reference(self) -> Reference:
-    """The metric inputs of the data: computed once, and cached on disk."""
+  def _load_or_compute_reference(self, before_batch: BeforeBatch) -> Reference:
+    """Returns the metric inputs of the data: computed once, and cached."""
     if self._reference is None:
+      of = partial(self._load_or_compute, before_batch)
       held_out = self._held_out
       self._reference = Reference(
-        self._load_or_compute(self._source, self._fingerprint),
-        held_out
-        and self._load_or_compute(held_out, self._held_out_fingerprint),
+        of(self._source, self._fingerprint),
+        held_out and of(held_out, self._held_out_fingerprint),
         self._toy,
       )
     return self._reference
 
   def _load_or_compute(
-    self, source: Source, digests: Fingerprint
+    self, before_batch: BeforeBatch, source: Source, digests: Fingerprint
   ) -> MetricInputs:
     """Loads the metric inputs of a source from the cache, or computes them."""
     needs = self._needs - {'pairs'}
@@ -348,7 +360,7 @@ class Evaluator:
     if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
-      batches = fetched(self._extractor.batches(source, count))
+      batches = fetched(self._extractor.batches(source, count), before_batch)
       inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)

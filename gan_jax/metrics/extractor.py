@@ -1,6 +1,6 @@
 """The extractor: computes from images what the metrics need."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -17,6 +17,8 @@ from gan_jax.metrics.path_length import distance_features
 # Size limits of a batch: number of images, and pixels in total.
 MAX_BATCH, MAX_BATCH_PIXELS = 250, 2**22
 Batches = Iterable[dict[str, jax.Array]]
+# Is called before each batch; may raise, to end an evaluation.
+BeforeBatch = Callable[[], None]
 
 
 class Extractor:
@@ -137,10 +139,13 @@ class Extractor:
     return order
 
 
-def fetched(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
+def fetched(
+  batches: Batches, before_batch: BeforeBatch = lambda: None
+) -> Iterator[dict[str, np.ndarray]]:
   """Yields batches on the host, while the devices compute the next one."""
   pending = None
   for batch in batches:
+    before_batch()
     if pending is not None:
       yield devices.fetch(pending)
     pending = batch

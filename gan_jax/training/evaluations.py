@@ -19,6 +19,7 @@ from gan_jax.errors import UserError, warn
 from gan_jax.metrics import inception, scores
 from gan_jax.metrics.choice import Choice, choose_metrics
 from gan_jax.metrics.evaluator import Evaluator
+from gan_jax.metrics.extractor import BeforeBatch
 from gan_jax.metrics.protocols import protocol_of, with_protocol
 from gan_jax.metrics.scores import Score
 from gan_jax.metrics.standing import make_standing_fn
@@ -168,11 +169,14 @@ class Evaluations:
       )
     return line
 
-  def measure(self, ema: PyTree, step: int) -> Evaluated:
+  def measure(
+    self, ema: PyTree, step: int, before_batch: BeforeBatch
+  ) -> Evaluated:
     """Evaluates the EMA of G at `step`."""
     jax.block_until_ready(ema)  # excludes training from the measured time
     start = time.perf_counter()
-    return Evaluated(self._scores(ema, step), time.perf_counter() - start)
+    listed = self._scores(ema, step, before_batch)
+    return Evaluated(listed, time.perf_counter() - start)
 
   def record(self, evaluated: Evaluated) -> None:
     """Prints the scores and appends them to `scores.jsonl`."""
@@ -209,8 +213,11 @@ def make_measure(
   evaluators: Sequence[Evaluator],
   config: ConfigDict,
   truncation: float | None = None,
-) -> Callable[[PyTree, int], list[Score]]:
-  """Makes a function (EMA of G, on every device; step) -> scores."""
+) -> Callable[..., list[Score]]:
+  """Makes a function (EMA of G, on every device; step) -> scores.
+
+  Its optional third argument is a `BeforeBatch`.
+  """
   schedule, game = make_schedule(config), games.make(config)
   exact = games.make(cfg.changed(config, 'precision', 'float32'))
   standing = evaluators[0].standing_batches
@@ -222,14 +229,16 @@ def make_measure(
     for evaluator in evaluators
   ]
 
-  def scored(ema: PyTree, step: int) -> list[Score]:
+  def scored(
+    ema: PyTree, step: int, before_batch: BeforeBatch = lambda: None
+  ) -> list[Score]:
     phase, images = schedule.phase(step), schedule.images(step)
     if use_standing is not None:
       ema = use_standing(ema, phase)
     listed = []
     for evaluator, measure in measures:
       fakes = of_ema(evaluator.labels, truncation, standing)
-      values = measure(ema, phase)
+      values = measure(ema, phase, before_batch)
       listed += evaluator.list_scores(values, fakes, step, images)
     return listed
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import compile_cache, devices
@@ -132,7 +133,7 @@ def _loop(
   config, schedule = run.config, run.schedule
   step = int(devices.fetch(state.step))
   # The first evaluation precedes training, so that a failure shows at once.
-  missed = _evaluate_missed(run, state, step)
+  missed = _evaluate_missed(run, state, step, stop_requested)
   state = run.strategy.shard_state(state)
   batches = index_batches(config, run.source, schedule, step, attempt)
   run_log = _run_log(run, step, attempt)
@@ -140,7 +141,6 @@ def _loop(
   checks = HealthChecks(quiet_until=total_images // 20)
   log = partial(_log, run, run_log, checks)
   precompiler = Precompiler(schedule, partial(_compile, run))
-  stop = None
   with closing(batches), run_log:
     if missed is not None:
       _record_missed(run, run_log, missed)
@@ -171,7 +171,8 @@ def _loop(
         pending = [] if due.line else pending
       if due.evaluate:
         ema = run.strategy.unshard_state(state.ema)
-        record = record._replace(evaluated=run.evaluations.measure(ema, step))
+        evaluated, stop = _evaluate(run, ema, step, stop_requested)
+        record = record._replace(evaluated=evaluated)
       if due.save:
         line, record = log(record), None
         run_log.keep()
@@ -313,14 +314,50 @@ def _passed(
   return passed or now == schedule.total_steps
 
 
+class _Stopped(Exception):
+  """A stop was requested during an evaluation."""
+
+  def __init__(self, stop: signal.Signals):
+    self.stop = stop
+
+
+def _evaluate(
+  run: TrainingRun, ema: PyTree, step: int, stop_requested: StopRequested
+) -> tuple[Evaluated | None, signal.Signals | None]:
+  """Evaluates the EMA of G, unless a stop is requested meanwhile.
+
+  An evaluation can take longer than a preempted machine stays.
+
+  Returns:
+    The result, or the signal that ended it; the resumed run repeats it.
+  """
+
+  def check() -> None:
+    if (stop := stop_requested()) is not None:
+      raise _Stopped(stop)
+
+  try:
+    return run.evaluations.measure(ema, step, check), None
+  except _Stopped as stopped:
+    return None, stopped.stop
+
+
 def _evaluate_missed(
-  run: TrainingRun, state: State, step: int
+  run: TrainingRun, state: State, step: int, stop_requested: StopRequested
 ) -> Evaluated | None:
-  """Evaluates the state if an evaluation was due at `step` but is missing."""
+  """Evaluates the state if an evaluation was due at `step` but is missing.
+
+  Raises:
+    KeyboardInterrupt, Preempted: A stop was requested meanwhile.
+  """
   continues_another = step > 0 and run.initial is not None
   if continues_another or not _is_missing(run, step):
     return None
-  return run.evaluations.measure(state.ema, step)
+  evaluated, stop = _evaluate(run, state.ema, step, stop_requested)
+  if stop is not None:
+    saved = f'saved at iteration {step:,}' if step else 'before iteration 1'
+    raise _stop_error(stop, saved)
+  return evaluated
 
 
 def _record_missed(
