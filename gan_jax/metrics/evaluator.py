@@ -308,12 +308,12 @@ class Evaluator:
     before_batch: BeforeBatch = lambda: None,
   ) -> Values:
     """Computes all metrics for each seed."""
-    reference = self._load_or_compute_reference(before_batch)
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
       batches_of_seed = fetched(batches(seed), before_batch)
       needs = self._needs.union(self._paths)
       fake = collect(batches_of_seed, needs, count, self.num_samples)
+      reference = self._load_or_compute_reference(before_batch)
       for metric in self.metrics:
         computed = get_metric(metric).compute(reference, fake)
         for name, value in computed.items():

@@ -141,6 +141,7 @@ def _loop(
   checks = HealthChecks(quiet_until=total_images // 20)
   log = partial(_log, run, run_log, checks)
   precompiler = Precompiler(schedule, partial(_compile, run))
+  stop = None
   with closing(batches), run_log:
     if missed is not None:
       _record_missed(run, run_log, missed)
