@@ -1,6 +1,7 @@
 """Super-resolution of images of any size, in tiles."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,15 +70,16 @@ def upscale(
     (scale * extended.shape[0], scale * extended.shape[1], pixels.shape[2]),
     np.uint8,
   )
-  for rows, own_rows in _tiles(extended.shape[0], tile, overlap):
-    for columns, own_columns in _tiles(extended.shape[1], tile, overlap):
-      made = _enlarge(run, extended[rows, columns])
-      inner = tuple(
-        _scaled(own, scale, whole.start)
-        for own, whole in ((own_rows, rows), (own_columns, columns))
-      )
-      place = _scaled(own_rows, scale), _scaled(own_columns, scale)
-      large[place] = made[inner]
+  tiles = list(product(*(_tiles(n, tile, overlap) for n in extended.shape[:2])))
+  shown = progress(tiles, 'Enlarging', len(tiles)) if tiles[1:] else tiles
+  for (rows, own_rows), (columns, own_columns) in shown:
+    made = _enlarge(run, extended[rows, columns])
+    inner = tuple(
+      _scaled(own, scale, whole.start)
+      for own, whole in ((own_rows, rows), (own_columns, columns))
+    )
+    place = _scaled(own_rows, scale), _scaled(own_columns, scale)
+    large[place] = made[inner]
   return large[: scale * height, : scale * width]
 
 
