@@ -31,10 +31,10 @@ def page(table: Table) -> str:
   ]  # fmt: skip
   flat = flatten(table.protocol)
   stamp = {key: value for key, value in flat.items() if value is not None}
-  data = stamp.get('reference.source', 'no data yet')
+  sources = {row.settings['data.source'] for row in table.rows}
   return '\n'.join(
     [
-      f'# Table of results: {data}',
+      f'# Table of results: {", ".join(sorted(sources)) or "no data yet"}',
       '',
       'One command trains, evaluates and writes this table. It continues where '
       'it stopped; a row with a changed setting is not mixed with older ones.',

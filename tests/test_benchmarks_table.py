@@ -89,6 +89,7 @@ def run_of(seed, value, hours=0.5):
 def table_of(*values, score='fid', protocol=None, **settings):
   """A table of one row, with a run for each value."""
   runs = [run_of(seed, value) for seed, value in enumerate(values)]
+  settings = {'data.source': 'digits', **settings}
   row = results.Row(ROW, {'batch_size': '8'}, settings, runs)
   return results.Table(score, 'lowest', protocol or {'fakes': 9}, [row])
 
@@ -162,7 +163,7 @@ def test_failed_run_is_reported_and_the_others_continue(command, capsys):
 
 
 def test_diverged_run_is_recorded_without_a_score(command, tmp_path):
-  row = results.Row(ROW, {}, {}, [])
+  row = results.Row(ROW, {}, {'data.source': 'folder:a'}, [])
   job = table.Job(row, 0, str(tmp_path), 'fid', None)
   lines = [
     {'images': 0},
@@ -176,7 +177,9 @@ def test_diverged_run_is_recorded_without_a_score(command, tmp_path):
   (run,) = results.read(tmp_path / 'one.json').rows[0].runs
   assert (run.value, run.images) == (None, 9000)
   assert run.hours == 1.0  # 1,800 images at 1/s, and 7,200 at 4/s
-  assert '| diverged | 1 |' in (tmp_path / 'one.md').read_text()
+  page = (tmp_path / 'one.md').read_text()
+  assert page.startswith('# Table of results: folder:a\n')
+  assert '| diverged | 1 |' in page
 
 
 def test_stop_request_starts_no_further_runs(command, executor, tmp_path):
