@@ -9,7 +9,7 @@ The settings are those of the authors' PyTorch code:
 
 | argument | for |
 |---|---|
-| auto32 ... auto1024 | the resolution, by the authors' rules for one GPU |
+| auto16 ... auto1024 | the resolution, by the authors' rules for one GPU |
 | paper256, paper512, paper1024 | ADA's experiments |
 | stylegan2 | config F of StyleGAN2, 1024x1024, without augmentation |
 | cifar | CIFAR-10, unconditional: orig D, no path length, no mixing |

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 from runs import get_config
 
-from gan_jax import games
+from gan_jax import data, games
+from gan_jax.errors import UserError
 from gan_jax.modes import dispatch_timer
 from gan_jax.training import optimizers
 from gan_jax.training.schedule import make_schedule
@@ -76,6 +77,18 @@ def test_benchmark_needs_no_data(tmp_path):
   assert 'the data is not present' in printed
   assert figures['images_per_second'] > 0
   assert figures['loader_images_per_second'] is None
+
+
+@pytest.mark.parametrize('name', ['progressive_folder', 'srgan_folder'])
+def test_folder_that_is_not_named_yet_is_not_read(name):
+  """Its experiment is timed on generated images; a wrong path is an error."""
+  config = get_config(name)
+  assert config.data.source.endswith(':')
+  assert not data.is_ready(config)
+  config.data.source += '/nowhere'
+  assert data.is_ready(config)
+  with pytest.raises(UserError, match='/nowhere'):
+    data.make(config)
 
 
 def test_random_crops_set_the_size_of_networks_and_pools():

@@ -63,14 +63,28 @@ class ConfigKeys(SphinxDirective):
     rows = ['| key | default | valid | description |', '|---|---|---|---|']
     for line in filter(None, self.content):
       key, _, text = line.partition(': ')
-      example = key.replace('PLAYER', 'gen').replace('NAME', 'r1')
-      value = f'`{values[example]!r}`' if example in values else 'not set'
-      valid = valid_values(bound_of(example))
+      valid = valid_values(bound_of(_example(key, 'gen')))
+      value = _default(values, key)
       rows.append(f'| `{key}` | {value} | {valid} | {text} |')
     node = nodes.container(classes=['config-keys'])
     content = StringList(rows, source=self.get_source_info()[0])
     self.state.nested_parse(content, self.content_offset, node)
     return [node]
+
+
+def _example(key: str, player: str) -> str:
+  return key.replace('PLAYER', player).replace('NAME', 'r1')
+
+
+def _default(values: dict[str, Any], key: str) -> str:
+  """Returns the default of a key; of both players, if theirs differ."""
+  shown = {}
+  for player in ('gen', 'disc'):
+    example = _example(key, player)
+    shown[player] = f'`{values[example]!r}`' if example in values else 'not set'
+  if shown['gen'] == shown['disc']:
+    return shown['gen']
+  return '; '.join(f'{player}: {value}' for player, value in shown.items())
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

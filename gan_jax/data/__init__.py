@@ -37,7 +37,8 @@ class SourceType(NamedTuple):
     open: Opens the source that the spec describes.
     prepare: Downloads and prepares the data; None: no preparation is needed.
     takes_files: Whether the source uses `config.data.files`.
-    is_ready: Whether `open` needs no download and no preparation.
+    is_ready: Whether `open` needs no download, no preparation and no path that
+      is not named yet.
     channels: The numbers of channels that its images can have.
     toy: Returns the toy whose points the sources have; None: they have images.
     entries: The entries of images of an example.
@@ -88,6 +89,10 @@ def _toy_source(kind: str) -> SourceType:
   )
 
 
+def _has_path(spec: DataSpec) -> bool:
+  return bool(spec.path)
+
+
 # The values of `config.data.source`: NAME or NAME:PATH.
 SOURCES: dict[str, SourceType] = {
   'celeba': _official_source(CELEBA),
@@ -96,10 +101,10 @@ SOURCES: dict[str, SourceType] = {
   'digits': SourceType(digits),
   'drawing': _toy_source('drawing'),
   'fashion_mnist': _official_source(FASHION_MNIST),
-  'folder': SourceType(folder),
+  'folder': SourceType(folder, is_ready=_has_path),
   'mnist': _official_source(MNIST),
-  'pairs': SourceType(pairs, entries=('a', 'b')),
-  'patches': SourceType(patches),
+  'pairs': SourceType(pairs, is_ready=_has_path, entries=('a', 'b')),
+  'patches': SourceType(patches, is_ready=_has_path),
   'slanted_land': SourceType(slanted_land),
   'tfds': SourceType(
     catalogue.open_set,
@@ -203,7 +208,7 @@ def image_entries(config: Any, name: str) -> tuple[str, ...]:
 
 
 def is_ready(config: Any) -> bool:
-  """Whether `make` needs no download and no preparation."""
+  """Whether `make` needs no download, no preparation and no further path."""
   found = [_find(config, name) for name in source_names(config)]
   return all(source_type.is_ready(spec) for source_type, spec in found)
 

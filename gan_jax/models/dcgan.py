@@ -86,8 +86,8 @@ class Discriminator(nn.Module):
     resolution: That of the images.
     features: Channels after the first layer; each later layer has twice as
       many.
-    normalized: Whether to use BatchNorm; set it to False with a gradient
-      penalty.
+    normalized: Whether to use BatchNorm; WGAN-GP has none, as its penalty is
+      of single images.
     outputs: Outputs of a second head; see `mlp.Discriminator`.
     Others: See `Generator`.
   """

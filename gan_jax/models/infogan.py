@@ -90,8 +90,8 @@ class Discriminator(nn.Module):
     resolution: That of the images.
     features: Channels after the first layer; the second has twice as many.
     hidden: Widths of the dense layers.
-    normalized: Whether to use BatchNorm; set it to False with a gradient
-      penalty. The second head has it in any case.
+    normalized: Whether to use BatchNorm; WGAN-GP has none, as its penalty is
+      of single images. The second head has it in any case.
     outputs: Outputs of a second head, with a hidden layer of its own; see
       `mlp.Discriminator`.
     Others: See `Generator`.
