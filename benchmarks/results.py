@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gan_jax.config import differences
+from gan_jax.config import differences, flatten
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
-from gan_jax.metrics.scores import Score, check_same_protocol
+from gan_jax.metrics.scores import LABELS_KEY, Score, check_same_protocol
 
 
 class Run(NamedTuple):
@@ -95,6 +95,8 @@ class Table(NamedTuple):
     if self.protocol:
       own = score._replace(protocol=self.protocol)
       check_same_protocol({'the table': own, origin: score})
+      if flatten(self.protocol).get(LABELS_KEY) is None:  # or it has no classes
+        return self._replace(protocol=score.protocol)
       return self
     return self._replace(protocol=score.protocol, best=score.best)
 

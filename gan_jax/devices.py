@@ -49,7 +49,8 @@ def is_distributed() -> bool:
 def preempted() -> bool:
   """Returns whether all processes must stop now: one received SIGTERM.
 
-  The processes agree on the step: each calls this once after every dispatch.
+  It is true in one call. The processes agree on which: so all of them must make
+  the same calls, after dispatches and in evaluations.
   """
   if not is_distributed():
     return False

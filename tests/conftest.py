@@ -133,7 +133,7 @@ def scripted(monkeypatch):
   values = []
 
   def make_evaluate_fn(self, game, truncation=None, exact=None):
-    def measure(gen_vars, phase, before_batch):
+    def measure(gen_vars, phase, check_stop):
       value = values.pop(0)
       return {m: {METRICS[m].main: [value]} for m in self.metrics}
 

@@ -14,6 +14,7 @@ from gan_jax import games
 from gan_jax.errors import UserError
 from gan_jax.games.ada import Ada, make_ada
 from gan_jax.games.game import Context
+from gan_jax.games.image_networks import ADA_STATE
 from gan_jax.games.penalties import squared_gradients
 from gan_jax.games.transforms import (
   PIPELINES,
@@ -267,6 +268,17 @@ def tiny(**ada):
   config = get_config('ada_folder', 'tiny')
   config.game.ada.update(ada)
   return config
+
+
+def test_logits_of_patches_count_as_one_image(tmp_path):
+  """D has 4x4 logits of an image, and p is that of the number of images."""
+  config = tiny(pipeline='b', every=1000)
+  config.model.disc = {'name': 'patchgan', 'features': 4, 'num_downsamples': 1}
+  config.steps_per_dispatch = 2
+  config.total_images = 2 * config.batch_size
+  state = loop.train(config, tmp_path).game_state[ADA_STATE]
+  assert float(state['images']) == config.total_images
+  assert abs(float(state['sign_sum'])) <= config.total_images
 
 
 # p rises unless D rejects nearly all reals. (Colours compile fastest.)

@@ -150,6 +150,19 @@ def test_repeated_command_continues_the_table(command, executor, capsys):
   assert 'differ in disc_steps (7 and 1)' in line
 
 
+def test_conditional_rows_share_a_table_with_others():
+  """Two conditional rows must have chosen their classes alike."""
+  score = lambda labels: scores.Score(
+    'fid', 1.0, None, 1, 1, {'fakes': {'images': 9, 'labels': labels}}
+  )
+  whole = table_of(1.0, protocol=score(None).protocol)
+  for labels in (None, 'data', None, 'data'):
+    whole = whole.with_protocol(score(labels), 'b')
+  assert whole.protocol['fakes']['labels'] == 'data'
+  with pytest.raises(errors.UserError, match=r'labels \(data and uniform\)'):
+    whole.with_protocol(score('uniform'), 'c')
+
+
 def test_failed_run_is_reported_and_the_others_continue(command, capsys):
   Path('broken.py').write_text(
     'from experiments.vanilla_mnist import get_config\n'

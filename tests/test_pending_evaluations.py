@@ -100,21 +100,28 @@ def test_preemption_ends_an_evaluation(
   """
   config, steps = fid_config(), (0, 12, 24)
   measure, begun, batches = evaluations.Evaluations.measure, [], []
+  log, excluded = run_log.RunLog.log, {}
 
-  def interrupted(self, ema, step, before_batch):
+  def record(self, step, images, metrics, until, seconds):
+    excluded[step] = seconds
+    log(self, step, images, metrics, until, seconds)
+
+  def interrupted(self, ema, step, check_stop):
     begun.append(step)
 
     def before(*args):
       if len(begun) == evaluation + 1:
         batches.append(step)
+        time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
-      before_batch(*args)
+      check_stop(*args)
 
     return measure(self, ema, step, before)
 
   saved = f'saved at iteration {steps[evaluation]}'
   with monkeypatch.context() as patch:
     patch.setattr(evaluations.Evaluations, 'measure', interrupted)
+    patch.setattr(run_log.RunLog, 'log', record)
     with pytest.raises(
       Preempted, match=saved if evaluation else 'before iteration 1'
     ):
@@ -122,11 +129,32 @@ def test_preemption_ends_an_evaluation(
   assert batches == [steps[evaluation]]
   if evaluation:
     assert checkpoint.steps(tmp_path)[-1] == steps[evaluation]
+    assert 0.2 < excluded[steps[evaluation]] < 10  # from the logged speed
   assert [s.step for s in scores.read(tmp_path)] == [*steps[:evaluation]]
   loop.train(config, tmp_path)
   assert metrics(tmp_path) == metrics(straight)
   assert state_arrays(tmp_path, 24) == state_arrays(straight, 24)
   assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
+
+
+def test_score_of_a_lost_iteration_does_not_hide_a_missing_one(
+  straight, tmp_path, monkeypatch
+):
+  """A kill after the score of iteration 12, before its checkpoint is whole."""
+  config = fid_config()
+  (score,) = (s for s in scores.read(straight) if s.step == 12)
+  with monkeypatch.context() as patch:
+    preempt_at(8, patch)
+    with pytest.raises(Preempted):
+      loop.train(config, tmp_path)
+  scores.record(tmp_path, [score._replace(value=1.0)])
+  with monkeypatch.context() as patch:
+    preempt_at(4, patch)
+    with pytest.raises(Preempted, match='saved at iteration 12'):
+      loop.train(config, tmp_path)
+  loop.train(config, tmp_path)
+  assert fids(tmp_path)[0] == pytest.approx(fids(straight)[0], rel=1e-6)
+  assert len({json.dumps(fids(tmp_path)[i]) for i in range(2)}) == 1
 
 
 def test_run_without_evaluations_has_none_pending(tmp_path, scripted):
@@ -151,7 +179,7 @@ def test_speed_excludes_evaluations(tmp_path, monkeypatch):
   """An evaluation takes half a second; the logged speed is that of training."""
 
   def make_evaluate_fn(self, game, truncation=None, exact=None):
-    def measure(gen_vars, phase, before_batch):
+    def measure(gen_vars, phase, check_stop):
       time.sleep(0.5)
       return {'ms_ssim': {'ms_ssim': [0.5]}}
 

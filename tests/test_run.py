@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
+from runs import get_config, untrained_run
 
 import gan_jax
 from experiments import dcgan_celeba, vanilla_mnist
 from gan_jax.bounds import check_counts, check_seed
+from gan_jax.data.source import in_memory
 from gan_jax.errors import UserError
 from gan_jax.ops.pixels import to_uint8
 from gan_jax.training import checkpoint, loop
@@ -88,6 +90,19 @@ def test_labels_of_an_unconditional_run_raise(run):
 def test_non_positive_counts_raise(run, method, arguments, message):
   with pytest.raises(UserError, match=message):
     getattr(run, method)(**arguments)
+
+
+def test_nearest_shows_the_set_of_the_main_output(monkeypatch):
+  """The data are two sets, and the samples are like one of them."""
+  run = untrained_run(get_config('cyclegan_folder', 'tiny'), monkeypatch)
+  assert run.nearest(2, k=3).size == (4 * 160, 2 * 160)
+
+
+def test_nearest_of_a_small_set_shows_all_of_it(monkeypatch):
+  run = untrained_run(get_config('vanilla_mnist', 'tiny'), monkeypatch)
+  few = in_memory({'images': np.zeros((3, 28, 28, 1), np.uint8)})
+  monkeypatch.setattr('gan_jax.data.make', lambda config: few)
+  assert run.nearest(2, k=4).size == (4 * 140, 2 * 140)
 
 
 def test_non_integer_counts_and_seeds_raise():

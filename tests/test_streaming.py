@@ -37,7 +37,7 @@ from gan_jax.errors import UserError
 from gan_jax.files import held
 from gan_jax.metrics.extractor import Extractor
 from gan_jax.training import checkpoint, loop
-from gan_jax.training.feed import index_batch
+from gan_jax.training.feed import index_batch, repeat_first
 
 ODD = Blocks(sizes=(7, 1, 12, 5, 5, 9, 3, 8, 2, 6, 4), window=3)
 SIZE = sum(ODD.sizes)
@@ -190,6 +190,19 @@ def test_least_recently_used_shard_is_removed(remote):
     contents(cache, number)
   assert (cache.folder / shard(0)).exists()
   assert (cache.folder / shard(2)).exists()
+
+
+def test_announcements_of_threads_that_lag_are_ignored(remote, monkeypatch):
+  """Also those of a stage that has ended: its files have other names."""
+  cache = cache_of(remote)
+  monkeypatch.setattr(Cache, '_work', lambda self: None)
+  small, large, after = {'a.2', 'b.2'}, {'a', 'b'}, {'c'}
+  for number, names, planned in (
+    (5, small, small), (5, large, large), (5, small, large), (4, small, large),
+    (6, after, after), (5, large, after), (6, after, after), (1, small, small),
+  ):  # fmt: skip
+    cache.ahead(number, sorted(names))
+    assert cache._planned == planned
 
 
 FORK = multiprocessing.get_context('fork')
@@ -431,6 +444,26 @@ def test_each_shard_is_downloaded_once_per_epoch(mnist, monkeypatch):
   assert max(excess) <= 0
   shards = len(source.blocks.sizes)
   assert shards < len(downloaded) <= 2 * shards + 4
+
+
+def test_precompilation_reads_one_example_and_announces_nothing(mnist):
+  """A dispatch far ahead would push what training reads out of the cache."""
+  source, fetched = streamed(mnist), []
+  schedule = one_segment_schedule(8, 2, batch_size=4)
+  make = lambda source: index_batch(
+    stream_of(source, 0), source, schedule, lambda n: slice(0, n), 0
+  )
+
+  def fetch(indices):
+    fetched.append(indices)
+    return source.fetch(indices)
+
+  spied = source._replace(fetch=fetch, ahead=None)
+  described = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  batch = make(repeat_first(spied))
+  assert described(batch) == described(make(source))
+  assert [len(indices) for indices in fetched] == [1]
+  assert repeat_first(source).ahead is None
 
 
 @pytest.mark.parametrize(

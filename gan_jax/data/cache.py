@@ -70,6 +70,7 @@ class Cache:
     self._files, self._path = fsspec.core.url_to_fs(str(remote))
     self._planned: frozenset[str] = frozenset()
     self._number = -1
+    self._plans: list[frozenset[str]] = []  # announced with this number
     self._queue: deque[str] = deque()
     self._threads = 0
     self._mutex = threading.Lock()
@@ -110,12 +111,19 @@ class Cache:
     Args:
       number: It grows along the stream. Announcements of a thread that lags
         behind the others are ignored.
-      names: The files.
+      names: The files. With one number they change once a stage of progressive
+        growing begins.
     """
+    plan = frozenset(names)
     with self._mutex:
-      if number <= self._number <= number + 2:
+      if number < self._number <= number + 2:
         return
-      self._number, self._planned = number, frozenset(names)
+      if number != self._number:
+        self._plans = []
+      if plan in self._plans:
+        return
+      self._plans.append(plan)
+      self._number, self._planned = number, plan
       self._queue = deque(names)
       missing = DOWNLOADS - self._threads
       self._threads = DOWNLOADS
@@ -129,9 +137,9 @@ class Cache:
         if not self._queue:
           self._threads -= 1
           return
-        number, name = self._number, self._queue.popleft()
+        plan, name = self._planned, self._queue.popleft()
       try:
-        while number == self._number and not self._fetch(name, wait=False):
+        while plan is self._planned and not self._fetch(name, wait=False):
           time.sleep(POLL_SECONDS)
       except UserError:
         pass  # who needs the file will raise it

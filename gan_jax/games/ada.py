@@ -60,8 +60,8 @@ class Ada(NamedTuple):
 
     Args:
       state: The state before.
-      signs: The signs of the logits of all reals of the update, over all
-        devices.
+      signs: The sign of the logit of each real of the update, over all devices;
+        of an image with a logit for each patch, their mean.
     """
     total = state['sign_sum'] + jnp.sum(signs)
     images = state['images'] + signs.size

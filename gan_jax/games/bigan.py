@@ -15,7 +15,6 @@ from gan_jax.games.discriminate import ONCE, apply_training, disc_metrics
 from gan_jax.games.game import Aux, Batch, Game, Keys, Output, Phase, Update
 from gan_jax.games.latents import Latent, truncate
 from gan_jax.games.losses import GANLoss
-from gan_jax.games.penalties import PenaltyInputs
 from gan_jax.pair import Pair, Variables, join_networks, network_of
 
 Logits = Float[Array, ' n']
@@ -102,8 +101,7 @@ def bigan_game(
   def disc_loss(params, context, batch, fakes, keys, phase):
     disc_vars = {**context.variables.disc, 'params': params}
     real, fake, collections = logits_of(disc_vars, context, fakes, keys)
-    pairs = PenaltyInputs(None, None, None, real, fake, keys)
-    metrics = disc_metrics(loss, pairs)
+    metrics = disc_metrics(loss, real, fake)
     return loss.disc(real, fake), Aux(metrics, collections)
 
   def gen_loss(params, context, batch, fakes, keys, phase):

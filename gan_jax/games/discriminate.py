@@ -228,9 +228,10 @@ def one_hot_labels(
   return jax.nn.one_hot(batch['labels'], classes)
 
 
-def disc_metrics(loss: GANLoss, inputs: PenaltyInputs) -> dict[str, Array]:
-  """Returns the mean logits and the accuracies of D, for the log."""
-  real, fake = inputs.real_logits, inputs.fake_logits
+def disc_metrics(
+  loss: GANLoss, real: Float[Array, 'n ...'], fake: Float[Array, 'm ...']
+) -> dict[str, Array]:
+  """Returns the means and the accuracies of D's logits, for the log."""
   metrics = {'real_logit': jnp.mean(real), 'fake_logit': jnp.mean(fake)}
   if loss.real_score is not None:
     metrics['real_accuracy'] = jnp.mean(loss.real_score(real) > 0)

@@ -49,7 +49,7 @@ def disc_updates(
   def disc_loss(params, context, batch, fakes, keys, phase):
     disc_vars = {**context.variables.disc, 'params': params}
     out = networks.disc_output(disc_vars, context, batch, fakes, keys, phase)
-    metrics = disc_metrics(loss, out.inputs)
+    metrics = disc_metrics(loss, out.inputs.real_logits, out.inputs.fake_logits)
     total = loss.disc(out.inputs.real_logits, out.inputs.fake_logits)
     if auxiliary is not None:
       labels = one_hot_labels(batch, networks.classes)
@@ -194,6 +194,7 @@ def _adapt(
   if state is None:
     return {}, metrics
   signs = jnp.sign(loss.real_score(out.inputs.real_logits))
+  signs = jnp.mean(signs.reshape(len(signs), -1), 1)  # of patches, per image
   signs = axis.gather(jax.lax.stop_gradient(signs), axis_name)
   metrics['ada_sign'] = jnp.mean(signs)
   return {ADA_STATE: ada.update(state, signs)}, metrics

@@ -97,7 +97,9 @@ def infogan_game(
     out = networks.disc_output(disc_vars, context, batch, fakes, keys, phase)
     bound, metrics = information(out.fake_classes, context.inputs)
     total = loss.disc(out.inputs.real_logits, out.inputs.fake_logits) + bound
-    metrics |= disc_metrics(loss, out.inputs)
+    metrics |= disc_metrics(
+      loss, out.inputs.real_logits, out.inputs.fake_logits
+    )
     return total, Aux(metrics, collections=out.collections)
 
   def gen_loss(params, context, batch, fakes, keys, phase):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gan_jax.errors import UserError
-from gan_jax.games.discriminate import apply_training
+from gan_jax.games.discriminate import apply_training, disc_metrics
 from gan_jax.games.game import Batch, Keys, Output, Phase
 from gan_jax.games.losses import GANLoss
 from gan_jax.ops import axis
@@ -61,13 +61,7 @@ def critic_loss(
   disc_vars = {**disc_vars, **new}
   fake_logits, new = apply_training(disc, disc_vars, fake, fold(keys, 1))
   real_logits, fake_logits = axis.gather((real_logits, fake_logits), axis_name)
-  metrics = {
-    'real_logit': jnp.mean(real_logits),
-    'fake_logit': jnp.mean(fake_logits),
-  }
-  if loss.real_score is not None:
-    metrics['real_accuracy'] = jnp.mean(loss.real_score(real_logits) > 0)
-    metrics['fake_accuracy'] = jnp.mean(loss.real_score(fake_logits) < 0)
+  metrics = disc_metrics(loss, real_logits, fake_logits)
   return loss.disc(real_logits, fake_logits), metrics, new
 
 

@@ -28,7 +28,7 @@ from gan_jax.metrics.conditional import (
 )
 from gan_jax.metrics.extractor import (
   Batches,
-  BeforeBatch,
+  CheckStop,
   Extractor,
   fetched,
 )
@@ -181,7 +181,7 @@ class Evaluator:
   ) -> Callable[..., Values]:
     """Makes a function (variables of G, on every device; phase) -> values.
 
-    Its optional third argument is a `BeforeBatch`.
+    Its optional third argument is a `CheckStop`.
 
     Args:
       game: The game that samples inputs and generates images.
@@ -216,7 +216,7 @@ class Evaluator:
     measure_paths = self._make_path_fn(exact or game, truncation)
 
     def evaluate(
-      gen_vars: PyTree, phase: Phase, before_batch: BeforeBatch = lambda: None
+      gen_vars: PyTree, phase: Phase, check_stop: CheckStop = lambda: None
     ) -> Values:
       def batches(seed: int) -> Batches:
         key = jax.random.key(seed)
@@ -226,7 +226,7 @@ class Evaluator:
           args = rows, gen_vars, self._extractor.weights, labels, phase, key
           yield generate_and_extract(*args) | measure_paths(*args)
 
-      return self._compute_values(batches, self.num_samples, before_batch)
+      return self._compute_values(batches, self.num_samples, check_stop)
 
     return evaluate
 
@@ -305,25 +305,26 @@ class Evaluator:
     self,
     batches: Callable[[int], Batches],
     count: int,
-    before_batch: BeforeBatch = lambda: None,
+    check_stop: CheckStop = lambda: None,
   ) -> Values:
     """Computes all metrics for each seed."""
     values: Values = {metric: {} for metric in self.metrics}
     for seed in range(self.seeds):
-      batches_of_seed = fetched(batches(seed), before_batch)
+      batches_of_seed = fetched(batches(seed), check_stop)
       needs = self._needs.union(self._paths)
       fake = collect(batches_of_seed, needs, count, self.num_samples)
-      reference = self._load_or_compute_reference(before_batch)
+      reference = self._load_or_compute_reference(check_stop)
       for metric in self.metrics:
+        check_stop()
         computed = get_metric(metric).compute(reference, fake)
         for name, value in computed.items():
           values[metric].setdefault(name, []).append(float(value))
     return values
 
-  def _load_or_compute_reference(self, before_batch: BeforeBatch) -> Reference:
+  def _load_or_compute_reference(self, check_stop: CheckStop) -> Reference:
     """Returns the metric inputs of the data: computed once, and cached."""
     if self._reference is None:
-      of = partial(self._load_or_compute, before_batch)
+      of = partial(self._load_or_compute, check_stop)
       held_out = self._held_out
       self._reference = Reference(
         of(self._source, self._fingerprint),
@@ -333,7 +334,7 @@ class Evaluator:
     return self._reference
 
   def _load_or_compute(
-    self, before_batch: BeforeBatch, source: Source, digests: Fingerprint
+    self, check_stop: CheckStop, source: Source, digests: Fingerprint
   ) -> MetricInputs:
     """Loads the metric inputs of a source from the cache, or computes them."""
     needs = self._needs - {'pairs'}
@@ -360,7 +361,7 @@ class Evaluator:
     if not devices.true_on_all(inputs is not None):
       if devices.is_main():
         print(f'Computing reference statistics of {count:,} images', flush=True)
-      batches = fetched(self._extractor.batches(source, count), before_batch)
+      batches = fetched(self._extractor.batches(source, count), check_stop)
       inputs = collect(batches, needs, count, self.num_samples)
       if is_cacheable:
         input_cache.write(file, inputs)

@@ -17,8 +17,9 @@ from gan_jax.metrics.path_length import distance_features
 # Size limits of a batch: number of images, and pixels in total.
 MAX_BATCH, MAX_BATCH_PIXELS = 250, 2**22
 Batches = Iterable[dict[str, jax.Array]]
-# Is called before each batch; may raise, to end an evaluation.
-BeforeBatch = Callable[[], None]
+# Is called between the batches and the metrics of an evaluation; raises to end
+# it. With several processes, all of them make the same calls.
+CheckStop = Callable[[], None]
 
 
 class Extractor:
@@ -140,14 +141,15 @@ class Extractor:
 
 
 def fetched(
-  batches: Batches, before_batch: BeforeBatch = lambda: None
+  batches: Batches, check_stop: CheckStop = lambda: None
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields batches on the host, while the devices compute the next one."""
   pending = None
+  check_stop()
   for batch in batches:
-    before_batch()
     if pending is not None:
       yield devices.fetch(pending)
     pending = batch
+    check_stop()
   if pending is not None:
     yield devices.fetch(pending)

@@ -28,6 +28,8 @@ FILE = 'scores.jsonl'
 # The keys of a protocol that identify the measured generator. Scores that
 # differ only in these keys are comparable.
 SUBJECT_KEYS = frozenset({'fakes.generator'})
+# How the classes of a conditional generator were chosen; others have none.
+LABELS_KEY = 'fakes.labels'
 
 
 class Score(NamedTuple):
@@ -88,8 +90,20 @@ def record(workdir: str | Path, scores: Iterable[Score]) -> None:
     if not is_remote(folder):  # a run can be evaluated while it trains
       stack.enter_context(held(folder, lambda: None, '.scores.lock'))
     kept = [score for score in read(workdir) if _key(score) not in new]
-    lines = [json.dumps(score._asdict()) for score in (*kept, *new.values())]
-    write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
+    _write(folder, (*kept, *new.values()))
+
+
+def forget_after(workdir: str | Path, step: int) -> None:
+  """Removes the scores of later steps, which the run no longer has."""
+  folder = epath.Path(workdir).expanduser()
+  known = read(workdir)
+  if not any(score.step is not None and score.step > step for score in known):
+    return
+  with contextlib.ExitStack() as stack:
+    if not is_remote(folder):
+      stack.enter_context(held(folder, lambda: None, '.scores.lock'))
+    kept = [score for score in read(workdir) if (score.step or 0) <= step]
+    _write(folder, kept)
 
 
 def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
@@ -119,6 +133,11 @@ def protocol_digest(protocol: Any) -> str:
   """Computes a short digest of a protocol, or of any JSON value."""
   text = json.dumps(protocol, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write(folder: epath.Path, scores: Iterable[Score]) -> None:
+  lines = [json.dumps(score._asdict()) for score in scores]
+  write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
 
 
 def _key(score: Score) -> tuple[str, int | None, str]:
@@ -187,13 +206,19 @@ def compare(
 
 
 def check_same_protocol(scores: Mapping[str, Score]) -> None:
-  """Raises a UserError, with the differences, if the protocols differ."""
+  """Raises a UserError, with the differences, if the protocols differ.
+
+  Conditional and unconditional generators are comparable.
+  """
   (first, one), *others = scores.items()
   for title, other in others:
     protocols = flatten(one.protocol), flatten(other.protocol)
+    ignored = set(SUBJECT_KEYS)
+    if any(flat.get(LABELS_KEY) is None for flat in protocols):
+      ignored.add(LABELS_KEY)
     differing = [
       f'{key} ({x} and {y})'
-      for key, x, y in differences(*protocols, ignore=SUBJECT_KEYS)
+      for key, x, y in differences(*protocols, ignore=ignored)
     ]
     if differing:
       raise UserError(

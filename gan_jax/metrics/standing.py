@@ -14,6 +14,7 @@ from gan_jax import devices
 from gan_jax.errors import UserError
 from gan_jax.games.game import Game, Phase
 from gan_jax.keys import Purpose, example_keys
+from gan_jax.metrics.extractor import CheckStop
 from gan_jax.pair import Variables
 
 COLLECTION = 'batch_stats'
@@ -21,8 +22,8 @@ COLLECTION = 'batch_stats'
 
 def make_standing_fn(
   game: Game, num_batches: int, batch_size: int
-) -> Callable[[Variables, Phase], Variables]:
-  """Makes a function (variables of G, phase) -> variables with standing stats.
+) -> Callable[[Variables, Phase, CheckStop], Variables]:
+  """Makes a function (variables of G, ...) -> variables with standing stats.
 
   The mean and the variance of each BatchNorm are averaged over the batches.
   Latents are not truncated, and all classes are equally frequent.
@@ -65,7 +66,9 @@ def make_standing_fn(
     zeros, ones = updated(0.0), updated(1.0)
     return jax.tree.map(lambda z, o: z / (1 - (o - z)), zeros, ones)
 
-  def standing(gen_vars: Variables, phase: Phase) -> Variables:
+  def standing(
+    gen_vars: Variables, phase: Phase, check_stop: CheckStop
+  ) -> Variables:
     if COLLECTION not in gen_vars:
       raise UserError(
         'config.evaluation.standing_batches needs a generator with BatchNorm: '
@@ -73,6 +76,7 @@ def make_standing_fn(
       )
     total = None
     for first in range(0, num_batches * size, size):
+      check_stop()
       rows = {'example': jnp.arange(first, first + size)}
       one = batch_statistics(rows, gen_vars, phase)
       total = one if total is None else jax.tree.map(jnp.add, total, one)

@@ -33,7 +33,7 @@ def nearest(
 
   Args:
     n, seed: As for `sample`.
-    k: The number of training images in a row.
+    k: The number of training images in a row; at most all.
     features: The features whose distance counts: a name as in
       `config.evaluation.features`, or a function (uint8 images [n, h, w, c])
       -> [n, d]. None: the features of the run's config, else the pixels.
@@ -43,6 +43,7 @@ def nearest(
   check_counts(n=n, k=k)
   # (Heavy, and not needed for samples.)
   from gan_jax import data
+  from gan_jax.data.source import entry_source
   from gan_jax.metrics import nearest_neighbors
   from gan_jax.metrics.features import make
 
@@ -57,6 +58,8 @@ def nearest(
     return np.concatenate([part['features'] for part in parts])
 
   source = data.make(run.config)
+  source = entry_source(source, run.main_output.reference)
+  k = min(k, source.size)
   samples = run.sample(n, seed)
   sample_features, parts = extract(samples), []
   for first in range(0, source.size, CHUNK):

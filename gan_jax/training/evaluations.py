@@ -19,7 +19,7 @@ from gan_jax.errors import UserError, warn
 from gan_jax.metrics import inception, scores
 from gan_jax.metrics.choice import Choice, choose_metrics
 from gan_jax.metrics.evaluator import Evaluator
-from gan_jax.metrics.extractor import BeforeBatch
+from gan_jax.metrics.extractor import CheckStop
 from gan_jax.metrics.protocols import protocol_of, with_protocol
 from gan_jax.metrics.scores import Score
 from gan_jax.metrics.standing import make_standing_fn
@@ -119,7 +119,12 @@ def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
 
 
 class Evaluated(NamedTuple):
-  """The result of one evaluation: its scores and its duration in seconds."""
+  """The result of one evaluation.
+
+  Attributes:
+    scores: Its scores; none, if it was ended by a request to stop.
+    seconds: Its duration.
+  """
 
   scores: list[Score]
   seconds: float
@@ -169,13 +174,11 @@ class Evaluations:
       )
     return line
 
-  def measure(
-    self, ema: PyTree, step: int, before_batch: BeforeBatch
-  ) -> Evaluated:
+  def measure(self, ema: PyTree, step: int, check_stop: CheckStop) -> Evaluated:
     """Evaluates the EMA of G at `step`."""
     jax.block_until_ready(ema)  # excludes training from the measured time
     start = time.perf_counter()
-    listed = self._scores(ema, step, before_batch)
+    listed = self._scores(ema, step, check_stop)
     return Evaluated(listed, time.perf_counter() - start)
 
   def record(self, evaluated: Evaluated) -> None:
@@ -187,6 +190,15 @@ class Evaluations:
     print(f'At {images:,} images: {listed}', flush=True)
     try:
       scores.record(self._workdir, evaluated.scores)
+    except (OSError, UserError) as error:
+      warn(f'cannot write scores.jsonl of {self._workdir}: {error}')
+
+  def forget_after(self, step: int) -> None:
+    """Forgets the scores of steps that the run has lost, in `scores.jsonl`."""
+    if not devices.is_main():
+      return
+    try:
+      scores.forget_after(self._workdir, step)
     except (OSError, UserError) as error:
       warn(f'cannot write scores.jsonl of {self._workdir}: {error}')
 
@@ -216,7 +228,7 @@ def make_measure(
 ) -> Callable[..., list[Score]]:
   """Makes a function (EMA of G, on every device; step) -> scores.
 
-  Its optional third argument is a `BeforeBatch`.
+  Its optional third argument is a `CheckStop`.
   """
   schedule, game = make_schedule(config), games.make(config)
   exact = games.make(cfg.changed(config, 'precision', 'float32'))
@@ -230,15 +242,15 @@ def make_measure(
   ]
 
   def scored(
-    ema: PyTree, step: int, before_batch: BeforeBatch = lambda: None
+    ema: PyTree, step: int, check_stop: CheckStop = lambda: None
   ) -> list[Score]:
     phase, images = schedule.phase(step), schedule.images(step)
     if use_standing is not None:
-      ema = use_standing(ema, phase)
+      ema = use_standing(ema, phase, check_stop)
     listed = []
     for evaluator, measure in measures:
       fakes = of_ema(evaluator.labels, truncation, standing)
-      values = measure(ema, phase, before_batch)
+      values = measure(ema, phase, check_stop)
       listed += evaluator.list_scores(values, fakes, step, images)
     return listed
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import devices, games
@@ -22,6 +23,7 @@ from gan_jax.pair import Pair
 from gan_jax.training.schedule import Schedule
 
 IndexBatch = dict[str, Any]
+Fetch = Callable[..., dict[str, np.ndarray]]
 
 # Upper limit of the loader processes if `config.data.workers` is None.
 MAX_WORKERS = 16
@@ -69,6 +71,29 @@ def index_batch_maker(
     factors = _factors(config, schedule)
   return partial(
     index_batch, stream, fetched_from, schedule, rows, factors=factors
+  )
+
+
+def repeat_first(source: Source) -> Source:
+  """Returns a source whose examples all equal the first: for their shapes."""
+
+  def first_of(fetch: Fetch) -> Fetch:
+    def fetch_first(indices: PyTree, **kwargs: int) -> dict[str, np.ndarray]:
+      count = len(jax.tree.leaves(indices)[0])
+      first = fetch(
+        jax.tree.map(lambda x: np.zeros_like(x[:1]), indices), **kwargs
+      )
+      return {
+        k: np.broadcast_to(v, (count, *v.shape[1:])) for k, v in first.items()
+      }
+
+    return fetch_first
+
+  sums = source.fetch_sums
+  return source._replace(
+    fetch=first_of(source.fetch),
+    fetch_sums=None if sums is None else first_of(sums),
+    ahead=None,
   )
 
 

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -15,7 +16,11 @@ from gan_jax import compile_cache, devices
 from gan_jax.data.toys import has_points
 from gan_jax.errors import Diverged, Preempted, UserError, warn
 from gan_jax.training.evaluations import Evaluated
-from gan_jax.training.feed import index_batch_maker, index_batches
+from gan_jax.training.feed import (
+  index_batch_maker,
+  index_batches,
+  repeat_first,
+)
 from gan_jax.training.health import HealthChecks
 from gan_jax.training.log_lines import mean_metrics, scheduled_values
 from gan_jax.training.precompile import Precompiler
@@ -221,7 +226,8 @@ def _sampled(state: State) -> State:
 def _compile(run: TrainingRun, step: int, state: State) -> None:
   """Compiles the programs of the segment that begins at `step`."""
   phases = run.schedule.dispatch(step)
-  batch = index_batch_maker(run.config, run.source, run.schedule)(step)
+  source = repeat_first(run.source)  # its data may be far from those read now
+  batch = index_batch_maker(run.config, source, run.schedule)(step)
   batch = run.strategy.shard(batch)
   lowered = run.train_dispatch.lower(
     state, run.dataset, batch, phases, run.frozen
@@ -257,8 +263,10 @@ def _log(
     line = {**means, **scheduled_values(schedule, run.sizes, step - 1)}
     seconds = 0.0
     if evaluated is not None:
+      seconds = evaluated.seconds
+    if evaluated is not None and evaluated.scores:
       run.evaluations.record(evaluated)
-      line, seconds = {**line, **evaluated.means}, evaluated.seconds
+      line = {**line, **evaluated.means}
     until = schedule.images(schedule.segment_at(step - 1).end_step)
     run_log.log(step, images, line, until, seconds)
     if devices.is_main():
@@ -324,23 +332,24 @@ class _Stopped(Exception):
 
 def _evaluate(
   run: TrainingRun, ema: PyTree, step: int, stop_requested: StopRequested
-) -> tuple[Evaluated | None, signal.Signals | None]:
+) -> tuple[Evaluated, signal.Signals | None]:
   """Evaluates the EMA of G, unless a stop is requested meanwhile.
 
   An evaluation can take longer than a preempted machine stays.
 
   Returns:
-    The result, or the signal that ended it; the resumed run repeats it.
+    The result, and the signal that ended it early; the resumed run repeats it.
   """
+  start = time.perf_counter()
 
-  def check() -> None:
+  def check_stop() -> None:
     if (stop := stop_requested()) is not None:
       raise _Stopped(stop)
 
   try:
-    return run.evaluations.measure(ema, step, check), None
+    return run.evaluations.measure(ema, step, check_stop), None
   except _Stopped as stopped:
-    return None, stopped.stop
+    return Evaluated([], time.perf_counter() - start), stopped.stop
 
 
 def _evaluate_missed(
@@ -351,6 +360,9 @@ def _evaluate_missed(
   Raises:
     KeyboardInterrupt, Preempted: A stop was requested meanwhile.
   """
+  if run.evaluations is None:
+    return None
+  run.evaluations.forget_after(step)  # or an old score hides a missing one
   continues_another = step > 0 and run.initial is not None
   if continues_another or not _is_missing(run, step):
     return None

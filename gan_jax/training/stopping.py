@@ -1,7 +1,8 @@
 """Stops a run on request: Ctrl-C by a user, SIGTERM for a preemption.
 
-After the first request, the run finishes the current dispatch, saves its state
-and stops. A second Ctrl-C stops it at once.
+After the first request, the run finishes the current dispatch, or the current
+batch of an evaluation, saves its state and stops. A second Ctrl-C stops it at
+once.
 """
 
 import contextlib
@@ -19,20 +20,27 @@ StopRequested = Callable[[], signal.Signals | None]
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[StopRequested]:
-  """Yields a function that returns, after each dispatch, whether to stop.
+  """Yields a function that returns whether to stop, and then always does.
 
   In a distributed run, JAX handles SIGTERM and synchronizes the processes, so
-  that all of them stop after the same iteration.
+  that all of them stop after the same call. See `devices.preempted`.
   """
+  is_preempted = False
+
+  def preempted() -> bool:
+    nonlocal is_preempted
+    is_preempted = is_preempted or devices.preempted()
+    return is_preempted
+
   if threading.current_thread() is not threading.main_thread():
     # Python delivers signals to the main thread only.
-    yield lambda: signal.SIGTERM if devices.preempted() else None
+    yield lambda: signal.SIGTERM if preempted() else None
     return
   received: list[signal.Signals] = []
 
   def handle(number: int, _) -> None:
     received.append(signal.Signals(number))
-    print('\nStopping after this iteration, then saving', flush=True)
+    print('\nSaving after this iteration, then stopping', flush=True)
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, before[signal.SIGINT])
       print('(Ctrl-C again stops at once)', flush=True)
@@ -41,8 +49,7 @@ def interruptible() -> Iterator[StopRequested]:
 
   def stop_requested() -> signal.Signals | None:
     if devices.is_distributed():
-      stop = devices.preempted()
-      return (received or [signal.SIGTERM])[0] if stop else None
+      return (received or [signal.SIGTERM])[0] if preempted() else None
     return received[0] if received else None
 
   handled = [signal.SIGINT]
