@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.base import base_config
 from gan_jax.config import differences, flatten
 from gan_jax.errors import UserError
 from gan_jax.files import write_whole
 from gan_jax.metrics.scores import LABELS_KEY, Score, check_same_protocol
+from gan_jax.sweep.plan import to_json
 
 
 class Run(NamedTuple):
@@ -121,13 +123,24 @@ class Table(NamedTuple):
 
 
 def _check_settings(own: Row, other: Row, origin: str) -> None:
-  changes = differences(own.settings, other.settings, ignore=())
+  changes = [
+    (key, *values)
+    for key, *values in differences(own.settings, other.settings, ignore=())
+    if not _is_new(key, own, other)
+  ]
   if changes:
     listed = '; '.join(f'{key} ({x} and {y})' for key, x, y in changes)
     raise UserError(
       f'{own.title} of this table and of {origin} differ in {listed}: give '
       'one of them another --output'
     )
+
+
+def _is_new(key: str, *rows: Row) -> bool:
+  """Whether a key exists in later versions only, and has its default there."""
+  defaults = flatten(base_config().to_dict())
+  values = [row.settings[key] for row in rows if key in row.settings]
+  return len(values) < len(rows) and values == [to_json(defaults.get(key, ...))]
 
 
 def read(path: Path) -> Table:

@@ -163,6 +163,27 @@ def test_conditional_rows_share_a_table_with_others():
     whole.with_protocol(score('uniform'), 'c')
 
 
+def test_rows_of_versions_with_fewer_keys_are_continued():
+  """If the new key has its default; its default is False."""
+  old = table_of(1.0)
+  for values, message in (
+    ({'data.pyramid': False}, None),
+    ({'data.pyramid': True}, r'data.pyramid \(None and True\)'),
+    ({'model.gen.new': 3}, r'model.gen.new \(None and 3\)'),
+  ):
+    new = table_of(1.0, 2.0, **values)
+    for one, other in ((old, new), (new, old)):
+      if message is None:
+        (row,) = one.merged(other, 'b').rows
+        assert [run.seed for run in row.runs] == [0, 1]
+      else:
+        with pytest.raises(errors.UserError, match='differ in'):
+          one.merged(other, 'b')
+    if message is not None:
+      with pytest.raises(errors.UserError, match=message):
+        old.merged(new, 'b')
+
+
 def test_failed_run_is_reported_and_the_others_continue(command, capsys):
   Path('broken.py').write_text(
     'from experiments.vanilla_mnist import get_config\n'
