@@ -22,8 +22,10 @@ COLLECTION = 'batch_stats'
 
 def make_standing_fn(
   game: Game, num_batches: int, batch_size: int
-) -> Callable[[Variables, Phase, CheckStop], Variables]:
-  """Makes a function (variables of G, ...) -> variables with standing stats.
+) -> Callable[..., Variables]:
+  """Makes a function (variables of G, phase) -> variables with standing stats.
+
+  Its optional third argument is a `CheckStop`.
 
   The mean and the variance of each BatchNorm are averaged over the batches.
   Latents are not truncated, and all classes are equally frequent.
@@ -67,7 +69,7 @@ def make_standing_fn(
     return jax.tree.map(lambda z, o: z / (1 - (o - z)), zeros, ones)
 
   def standing(
-    gen_vars: Variables, phase: Phase, check_stop: CheckStop
+    gen_vars: Variables, phase: Phase, check_stop: CheckStop = lambda: None
   ) -> Variables:
     if COLLECTION not in gen_vars:
       raise UserError(
