@@ -106,7 +106,7 @@ def test_preemption_ends_an_evaluation(
     excluded[step] = seconds
     log(self, step, images, metrics, until, seconds)
 
-  def interrupted(self, ema, step, check_stop):
+  def interrupted(self, ema, step, stop_requested):
     begun.append(step)
 
     def before(*args):
@@ -114,7 +114,7 @@ def test_preemption_ends_an_evaluation(
         batches.append(step)
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
-      check_stop(*args)
+      return stop_requested(*args)
 
     return measure(self, ema, step, before)
 

@@ -68,12 +68,16 @@ class Cache:
     self._args = remote, folder, dict(sizes), limit
     self._remote, self.folder, self.sizes, self.limit = self._args
     self._files, self._path = fsspec.core.url_to_fs(str(remote))
-    self._planned: frozenset[str] = frozenset()
     self._number = -1
-    self._plans: list[frozenset[str]] = []  # announced with this number
+    # The files announced with this number; the last of them are fetched.
+    self._plans: list[frozenset[str]] = [frozenset()]
     self._queue: deque[str] = deque()
     self._threads = 0
     self._mutex = threading.Lock()
+
+  @property
+  def _planned(self) -> frozenset[str]:
+    return self._plans[-1]
 
   def __reduce__(self):
     return Cache, self._args  # each process has threads of its own
@@ -118,12 +122,10 @@ class Cache:
     with self._mutex:
       if number < self._number <= number + 2:
         return
-      if number != self._number:
-        self._plans = []
-      if plan in self._plans:
+      plans = self._plans if number == self._number else []
+      if plan in plans:
         return
-      self._plans.append(plan)
-      self._number, self._planned = number, plan
+      self._number, self._plans = number, [*plans, plan]
       self._queue = deque(names)
       missing = DOWNLOADS - self._threads
       self._threads = DOWNLOADS

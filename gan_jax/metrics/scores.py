@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,26 +84,30 @@ def read(workdir: str | Path) -> list[Score]:
 
 def record(workdir: str | Path, scores: Iterable[Score]) -> None:
   """Records scores; they replace those of the same step and protocol."""
-  folder = epath.Path(workdir).expanduser()
   new = {_key(score): score for score in scores}
-  with contextlib.ExitStack() as stack:
-    if not is_remote(folder):  # a run can be evaluated while it trains
-      stack.enter_context(held(folder, lambda: None, '.scores.lock'))
-    kept = [score for score in read(workdir) if _key(score) not in new]
-    _write(folder, (*kept, *new.values()))
+  _rewrite(workdir, lambda score: _key(score) not in new, new.values())
 
 
 def forget_after(workdir: str | Path, step: int) -> None:
   """Removes the scores of later steps, which the run no longer has."""
+  is_kept = lambda score: (score.step or 0) <= step
+  if not all(map(is_kept, read(workdir))):
+    _rewrite(workdir, is_kept)
+
+
+def _rewrite(
+  workdir: str | Path,
+  is_kept: Callable[[Score], bool],
+  new: Iterable[Score] = (),
+) -> None:
+  """Keeps some of the recorded scores, and appends new ones."""
   folder = epath.Path(workdir).expanduser()
-  known = read(workdir)
-  if not any(score.step is not None and score.step > step for score in known):
-    return
   with contextlib.ExitStack() as stack:
-    if not is_remote(folder):
+    if not is_remote(folder):  # a run can be evaluated while it trains
       stack.enter_context(held(folder, lambda: None, '.scores.lock'))
-    kept = [score for score in read(workdir) if (score.step or 0) <= step]
-    _write(folder, kept)
+    scores = [*filter(is_kept, read(workdir)), *new]
+    lines = [json.dumps(score._asdict()) for score in scores]
+    write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
 
 
 def best_steps(scores: Iterable[Score], steps: Container[int]) -> set[int]:
@@ -133,11 +137,6 @@ def protocol_digest(protocol: Any) -> str:
   """Computes a short digest of a protocol, or of any JSON value."""
   text = json.dumps(protocol, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _write(folder: epath.Path, scores: Iterable[Score]) -> None:
-  lines = [json.dumps(score._asdict()) for score in scores]
-  write_whole(folder / FILE, ''.join(f'{line}\n' for line in lines))
 
 
 def _key(score: Score) -> tuple[str, int | None, str]:

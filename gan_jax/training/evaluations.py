@@ -3,6 +3,7 @@
 Every score carries the protocol by which it was computed.
 """
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from gan_jax.metrics.scores import Score
 from gan_jax.metrics.standing import make_standing_fn
 from gan_jax.registry import choose
 from gan_jax.training.schedule import Schedule, make_schedule
+from gan_jax.training.stopping import StopRequested
 
 # Keys of `config.data` that determine the images.
 DESCRIBED = ('split', 'crop', 'resolution', 'channels')
@@ -118,16 +120,25 @@ def labels_for(block: ConfigDict, classes: int, source: Source) -> str | None:
   return labels or ('data' if known else 'uniform')
 
 
+class _Stopped(Exception):
+  """A stop was requested during an evaluation."""
+
+  def __init__(self, stop: signal.Signals):
+    self.stop = stop
+
+
 class Evaluated(NamedTuple):
   """The result of one evaluation.
 
   Attributes:
-    scores: Its scores; none, if it was ended by a request to stop.
+    scores: Its scores; none, if it was ended early.
     seconds: Its duration.
+    stop: The request to stop that ended it early, if one did.
   """
 
   scores: list[Score]
   seconds: float
+  stop: signal.Signals | None = None
 
   @property
   def means(self) -> dict[str, float]:
@@ -174,12 +185,25 @@ class Evaluations:
       )
     return line
 
-  def measure(self, ema: PyTree, step: int, check_stop: CheckStop) -> Evaluated:
-    """Evaluates the EMA of G at `step`."""
+  def measure(
+    self, ema: PyTree, step: int, stop_requested: StopRequested
+  ) -> Evaluated:
+    """Evaluates the EMA of G at `step`, unless a stop is requested meanwhile.
+
+    An evaluation can take longer than a preempted machine stays.
+    """
     jax.block_until_ready(ema)  # excludes training from the measured time
     start = time.perf_counter()
-    listed = self._scores(ema, step, check_stop)
-    return Evaluated(listed, time.perf_counter() - start)
+
+    def check_stop() -> None:
+      if (stop := stop_requested()) is not None:
+        raise _Stopped(stop)
+
+    try:
+      listed, stop = self._scores(ema, step, check_stop), None
+    except _Stopped as stopped:
+      listed, stop = [], stopped.stop
+    return Evaluated(listed, time.perf_counter() - start, stop)
 
   def record(self, evaluated: Evaluated) -> None:
     """Prints the scores and appends them to `scores.jsonl`."""

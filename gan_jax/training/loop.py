@@ -1,7 +1,6 @@
 """The training loop."""
 
 import signal
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from gan_jax import compile_cache, devices
@@ -177,8 +175,8 @@ def _loop(
         pending = [] if due.line else pending
       if due.evaluate:
         ema = run.strategy.unshard_state(state.ema)
-        evaluated, stop = _evaluate(run, ema, step, stop_requested)
-        record = record._replace(evaluated=evaluated)
+        evaluated = run.evaluations.measure(ema, step, stop_requested)
+        record, stop = record._replace(evaluated=evaluated), evaluated.stop
       if due.save:
         line, record = log(record), None
         run_log.keep()
@@ -264,9 +262,9 @@ def _log(
     seconds = 0.0
     if evaluated is not None:
       seconds = evaluated.seconds
-    if evaluated is not None and evaluated.scores:
-      run.evaluations.record(evaluated)
-      line = {**line, **evaluated.means}
+      if evaluated.stop is None:
+        run.evaluations.record(evaluated)
+        line = {**line, **evaluated.means}
     until = schedule.images(schedule.segment_at(step - 1).end_step)
     run_log.log(step, images, line, until, seconds)
     if devices.is_main():
@@ -323,35 +321,6 @@ def _passed(
   return passed or now == schedule.total_steps
 
 
-class _Stopped(Exception):
-  """A stop was requested during an evaluation."""
-
-  def __init__(self, stop: signal.Signals):
-    self.stop = stop
-
-
-def _evaluate(
-  run: TrainingRun, ema: PyTree, step: int, stop_requested: StopRequested
-) -> tuple[Evaluated, signal.Signals | None]:
-  """Evaluates the EMA of G, unless a stop is requested meanwhile.
-
-  An evaluation can take longer than a preempted machine stays.
-
-  Returns:
-    The result, and the signal that ended it early; the resumed run repeats it.
-  """
-  start = time.perf_counter()
-
-  def check_stop() -> None:
-    if (stop := stop_requested()) is not None:
-      raise _Stopped(stop)
-
-  try:
-    return run.evaluations.measure(ema, step, check_stop), None
-  except _Stopped as stopped:
-    return Evaluated([], time.perf_counter() - start), stopped.stop
-
-
 def _evaluate_missed(
   run: TrainingRun, state: State, step: int, stop_requested: StopRequested
 ) -> Evaluated | None:
@@ -366,10 +335,10 @@ def _evaluate_missed(
   continues_another = step > 0 and run.initial is not None
   if continues_another or not _is_missing(run, step):
     return None
-  evaluated, stop = _evaluate(run, state.ema, step, stop_requested)
-  if stop is not None:
+  evaluated = run.evaluations.measure(state.ema, step, stop_requested)
+  if evaluated.stop is not None:
     saved = f'saved at iteration {step:,}' if step else 'before iteration 1'
-    raise _stop_error(stop, saved)
+    raise _stop_error(evaluated.stop, saved)
   return evaluated
 
 
